@@ -1,0 +1,95 @@
+"""What a dataset is: its columns, its key, its parents and the rules its rows must obey.
+
+Plain Python, no Spark: the jobs, the Luigi tasks, the warehouse's tables, the generator and the tests all read it.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+PARSER = 1  # raise it when validation.py reads the same text differently: every partition is then judged again
+
+# Every character with Unicode's property White_Space; str.strip() would also take U+001C to U+001F.
+WHITE_SPACE = (
+    "\t\n\v\f\r \u0085\u00a0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
+)
+
+TYPES = ("text", "date", "timestamp", "decimal")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What must hold for a row, as SQL over the typed `columns`; a null among them passes unless `holds` says no.
+
+    `reason` is the code of a row that breaks it. The rule is not judged where one of `columns` is unreadable.
+    """
+
+    reason: str
+    holds: str
+    columns: tuple[str, ...]
+
+    @property
+    def column(self) -> str | None:
+        """The column to blame, or None where the rule joins several."""
+        return self.columns[0] if len(self.columns) == 1 else None
+
+
+@dataclass(frozen=True)
+class Column:
+    """One source column: always text in the file, of `type` once it is accepted."""
+
+    name: str
+    type: str = "text"
+    required: bool = False
+    one_of: tuple[str, ...] = ()
+    references: str | None = None
+
+    def reasons(self) -> Iterator[tuple[str, str]]:
+        """The codes this column alone can earn, each with its sentence, in the order they are reported."""
+        if self.required:
+            yield f"missing_{self.name}", f"{self.name} must not be blank"
+        if self.type != "text":
+            yield f"unreadable_{self.name}", f"{self.name} must be a {self.type}"
+        if self.one_of:
+            yield f"unknown_{self.name}", f"{self.name} must be one of {', '.join(self.one_of)}"
+        if self.references:
+            yield f"orphan_{self.name}", f"{self.name} must be the key of an accepted row of {self.references}"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A file the hospital sends each day; its first column is its key. Grain: one row per key and date."""
+
+    name: str
+    doc: str
+    columns: tuple[Column, ...]
+    rules: tuple[Rule, ...] = ()
+    computed: tuple[tuple[str, str, str], ...] = ()  # gold only: (name, PostgreSQL type, expression)
+
+    @property
+    def key(self) -> str:
+        return self.columns[0].name
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+    @cached_property
+    def parents(self) -> dict[str, str]:
+        """Foreign key column -> the dataset it refers to."""
+        return {column.name: column.references for column in self.columns if column.references}
+
+    @cached_property
+    def reasons(self) -> dict[str, str]:
+        """Every code a row of this dataset can earn -> its sentence, in the order of a row's codes."""
+        codes = dict(pair for column in self.columns for pair in column.reasons())
+        codes |= {rule.reason: f"broken rule: {rule.holds}" for rule in self.rules}
+        codes[f"duplicate_{self.key}"] = f"another row with this {self.key} stands in this file"
+        codes["malformed_row"] = "the record has too few or too many fields, an open quote or a NUL character"
+        return codes
+
+    @cached_property
+    def rule_set(self) -> str:
+        """A hash of the declaration and the parser: what silver was judged by."""
+        return hashlib.sha256(f"{PARSER}{self!r}".encode()).hexdigest()[:16]

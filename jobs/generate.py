@@ -1,0 +1,770 @@
+"""Writes one hospital's landing files for a date, and beside them a manifest of every defect put into them.
+
+    python -m jobs.generate 2026-01-31 --scale 1 --seed 42 --start 2026-01-01
+
+START's files hold two years of history, each later date the news of that day: new rows, and earlier rows sent
+again, whole, when a patient is discharged or a bill is paid. Every value is a pure function of the seed, the name
+of what is drawn and the number of the patient or visit, in integer arithmetic throughout: any date can be written
+without the others, and comes out the same everywhere.
+"""
+
+import argparse
+import contextlib
+import csv
+import datetime
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from faker import Faker
+from tqdm import tqdm
+
+from jobs import settings
+from jobs.catalog import CATALOG
+from jobs.dataset import WHITE_SPACE, Dataset
+
+# --- the hospital -------------------------------------------------------------------------------------------
+
+DEFAULT_START = datetime.date(2026, 1, 1)
+PATIENTS, VISITS = 5_000, 15_000  # on START, at scale 1; each later date brings a hundredth
+HISTORY = 730  # days up to and including START; day 0 is the first of them
+START = HISTORY - 1
+REACH = 130  # days after its start for which a visit can make news: the longest stay, then the slowest payment
+CHUNK = 100_000  # visits worked on at once
+NEVER = 2**40  # a minute that does not come
+
+WEEKDAYS = np.array((118, 115, 110, 108, 104, 75, 70))  # load, Monday first; the mean is 100
+MONTHS = np.array((112, 110, 104, 98, 96, 93, 90, 90, 96, 101, 103, 107))
+DECADES = (11, 10, 13, 14, 13, 13, 12, 9, 4, 1)  # patients by decade of age
+GENDERS = pa.array(("M", "F", "Other", "Unknown"))
+
+OUTPATIENT, EMERGENCY, INPATIENT = range(3)
+TYPES = pa.array(("Outpatient", "Emergency", "Inpatient"))
+TYPES_BY_DAY = ((60, 21, 19), (28, 47, 25))  # on a weekday, at the weekend
+STATUSES = pa.array(("Completed", "Cancelled", "No-show"))
+STATUSES_BY_TYPE = ((82, 9, 9), (97, 3, 0), (100, 0, 0))
+HOURS_BY_TYPE = (  # from midnight
+    (0, 0, 0, 0, 0, 0, 0, 2, 10, 14, 15, 12, 7, 9, 12, 11, 6, 2, 0, 0, 0, 0, 0, 0),
+    (5, 4, 3, 3, 2, 2, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4, 5, 5, 6, 7, 7, 7, 6, 6),
+    (1, 1, 1, 1, 1, 1, 3, 9, 12, 11, 10, 8, 6, 6, 6, 5, 4, 4, 3, 2, 2, 1, 1, 1),
+)
+TREATMENTS_BY_TYPE = ((8, 46, 30, 11, 5), (5, 38, 34, 16, 7), (2, 14, 30, 32, 22))  # visits with none, one, ... four
+FEES = np.array((60, 180, 250))
+INSURED = np.array((0, 50, 70, 80, 90, 100))  # what a patient's plan pays, in per cent
+INSURED_SHARE = (12, 8, 25, 35, 15, 5)
+PAYMENT_STATUSES = pa.array(("Paid", "Pending", "Partial"))
+PAYMENTS = (58, 35, 7)  # on leaving, later, never
+
+ROOMS = pa.array(("General Ward", "Semi-Private", "Private", "ICU", "CCU"))
+RATES = np.array((250, 400, 650, 1800, 1600))  # a night
+STRETCH = np.array((2, 2, 2, 4, 3))  # halves of the department's usual stay
+
+
+class Department(NamedTuple):
+    """What sets a department apart: its share of the visits, its usual stay, its rooms and its treatments."""
+
+    share: int
+    nights: int
+    rooms: tuple[int, ...]
+    treatments: tuple[tuple[str, str, int], ...]
+
+
+DEPARTMENTS = {
+    "Emergency": Department(
+        0, 2, (60, 15, 5, 15, 5),
+        (("EM01", "Triage", 90), ("EM02", "Wound closure", 260), ("EM03", "Resuscitation, advanced", 1900)),
+    ),
+    "General Medicine": Department(
+        24, 4, (62, 22, 10, 5, 1),
+        (("GM01", "Consultation", 80), ("GM02", "Infusion", 190), ("GM03", "Vaccination", 45)),
+    ),
+    "Cardiology": Department(
+        14, 5, (35, 20, 14, 6, 25),
+        (("CA01", "Electrocardiogram", 110), ("CA02", "Echocardiogram", 420), ("CA03", "Angioplasty", 9800)),
+    ),
+    "Orthopedics": Department(
+        13, 5, (50, 30, 16, 4, 0),
+        (("OR01", "Cast", 230), ("OR02", "Physiotherapy", 95), ("OR03", "Hip replacement", 11500)),
+    ),
+    "Pediatrics": Department(
+        4, 3, (50, 30, 14, 6, 0),
+        (("PE01", "Check-up, child", 70), ("PE02", "Immunisation", 50), ("PE03", "Nebuliser", 85)),
+    ),
+    "Maternity": Department(
+        14, 3, (40, 36, 22, 2, 0),
+        (("MA01", "Ultrasound", 180), ("MA02", "Delivery", 3900), ("MA03", "Caesarean section", 6400)),
+    ),
+    "Neurology": Department(
+        8, 6, (48, 22, 12, 18, 0),
+        (("NE01", "Electroencephalogram", 380), ("NE02", "Lumbar puncture", 540), ("NE03", "Nerve study", 310)),
+    ),
+    "Oncology": Department(
+        9, 7, (44, 28, 20, 8, 0),
+        (("ON01", "Chemotherapy", 2400), ("ON02", "Radiotherapy", 1700), ("ON03", "Biopsy", 650)),
+    ),
+    "General Surgery": Department(
+        14, 5, (46, 24, 14, 16, 0),
+        (("SU01", "Appendectomy", 5200), ("SU02", "Hernia repair", 4300), ("SU03", "Dressing", 60)),
+    ),
+}  # fmt: skip
+COMMON = (("LA01", "Blood panel", 65), ("IM01", "X-ray, chest", 140), ("IM02", "CT scan", 620))
+GENERAL_MEDICINE, PEDIATRICS, MATERNITY = (
+    list(DEPARTMENTS).index(name) for name in ("General Medicine", "Pediatrics", "Maternity")
+)
+MENU = [treatment for department in DEPARTMENTS.values() for treatment in (*department.treatments, *COMMON)]
+CODES, NAMES, COSTS = pa.array([m[0] for m in MENU]), pa.array([m[1] for m in MENU]), np.array([m[2] for m in MENU])
+
+# --- what goes wrong ----------------------------------------------------------------------------------------
+
+USUAL = 30  # rows in 100,000 that have a given defect
+SHARES = {  # the defects that the hospital is known for
+    "missing_gender": 150, "duplicate_patient_id": 60, "birth_after_registration": 80,
+    "unknown_status": 80, "missing_department": 80, "visit_end_not_after_start": 80,
+    "discharge_not_after_admit": 100, "orphan_visit_id": 80,
+    "negative_treatment_cost": 100, "missing_treatment_code": 100,
+    "negative_total_amount": 80, "insurance_exceeds_total": 80, "paid_without_payment_ts": 80,
+}  # fmt: skip
+FORCED, SPACING = 3, 7  # on START every defect of a dataset strikes so often whatever the seed, so many rows apart
+
+BLANK = ("", "", "  ", "\u00a0")
+UNKNOWN = ("N/A", "???", "Compleeted", "XX", "to be confirmed")
+UNREADABLE = {
+    "date": ("31/12/2024", "2024-02-30", "2024-1-5", "20240105", "unknown", "2024-13-01", "Jan 5, 2024"),
+    "timestamp": ("05.01.2025 10:30", "2025-01-05", "2025-01-05T25:10", "2025-02-30 08:00:00", "2025-01-05T9:30", "soon"),
+    "decimal": ("1,250.00", "12O.50", "1e3", "NaN", "Infinity", "$80", "12345678901.00", "-", "1.2.3"),
+}
+
+
+class Defect(NamedTuple):
+    """The codes that a row must earn, and the texts, one of each tuple, that make it earn them.
+
+    A text may name columns of the sound row in braces. A duplicate's texts are those of its second copy.
+    """
+
+    reasons: tuple[str, ...]
+    texts: dict[str, tuple[str, ...]]
+
+
+BROKEN_RULES = {
+    "patients": (
+        Defect(
+            ("birth_after_registration",),
+            {"birth_date": ("{registration_date}",), "registration_date": ("{birth_date}",)},
+        ),
+        Defect(("missing_gender", "unreadable_birth_date"), {"gender": BLANK, "birth_date": UNREADABLE["date"]}),
+    ),
+    "visits": (
+        Defect(("visit_end_not_after_start",), {"visit_end_ts": ("{visit_start_ts}", "1900-01-01T00:00:00")}),
+        Defect(("missing_department", "unknown_status"), {"department": BLANK, "status": UNKNOWN}),
+    ),
+    "admissions": (
+        Defect(("discharge_not_after_admit",), {"discharge_ts": ("{admit_ts}", "1900-01-01T00:00:00")}),
+        Defect(("unreadable_admit_ts", "missing_room_type"), {"admit_ts": UNREADABLE["timestamp"], "room_type": BLANK}),
+    ),
+    "treatments": (
+        Defect(("negative_treatment_cost",), {"treatment_cost": ("-{treatment_cost}", "-0.01")}),
+        Defect(
+            ("missing_treatment_code", "negative_treatment_cost"),
+            {"treatment_code": BLANK, "treatment_cost": ("-{treatment_cost}",)},
+        ),
+    ),
+    "billing": (
+        Defect(("negative_total_amount",), {"total_amount": ("-{total_amount}",), "insurance_amount": BLANK}),
+        Defect(
+            ("negative_total_amount", "insurance_exceeds_total"),
+            {"total_amount": ("-{total_amount}",), "insurance_amount": ("0.00", "25.00")},
+        ),
+        Defect(("negative_patient_amount",), {"patient_amount": ("-1{patient_amount}",)}),
+        Defect(("insurance_exceeds_total",), {"insurance_amount": ("9{total_amount}",)}),
+        Defect(("paid_without_payment_ts",), {"payment_status": ("Paid", "paid"), "payment_ts": BLANK}),
+    ),
+}
+SECOND_COPY = {  # a duplicate that is no mere repetition
+    "patients": {"city": ("", "Moved away")},
+    "visits": {"doctor_id": ("", "D9999")},
+    "admissions": {"room_type": ("General Ward", "Private")},
+    "treatments": {"treatment_name": ("", "Repeat")},
+    "billing": {"patient_amount": ("0.00", "")},
+}
+
+
+def defects_of(dataset: Dataset) -> Iterator[Defect]:
+    """Everything that can go wrong with a row: what its declaration implies, then what breaks its rules."""
+    for column in dataset.columns:
+        name = column.name
+        if column.required:
+            yield Defect((f"missing_{name}",), {name: BLANK})
+        if column.type in UNREADABLE:
+            yield Defect((f"unreadable_{name}",), {name: UNREADABLE[column.type]})
+        if column.one_of:
+            yield Defect((f"unknown_{name}",), {name: UNKNOWN})
+        if column.references:  # a nine-digit number with leading zeros is nobody's
+            yield Defect((f"orphan_{name}",), {name: (f"{{{name}}}9",)})
+    yield from BROKEN_RULES[dataset.name]
+    yield Defect((f"duplicate_{dataset.key}",), {})
+    yield Defect((f"duplicate_{dataset.key}",), SECOND_COPY[dataset.name])
+    yield Defect(("malformed_row",), {})
+
+
+DEFECTS = {name: tuple(defects_of(dataset)) for name, dataset in CATALOG.items()}
+DUPLICATES = {name: np.array([d.reasons[0].startswith("duplicate") for d in kinds]) for name, kinds in DEFECTS.items()}
+
+# --- drawing ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """One hospital, known by its seed, scale and start, as far as the day `today` (START or later)."""
+
+    seed: int
+    scale: float
+    start: datetime.date
+    today: int
+
+    def draw(self, what: str, numbers: np.ndarray) -> np.ndarray:
+        """64 bits for each number (splitmix64)."""
+        stream = hashlib.blake2b(f"{self.seed}/{what}".encode(), digest_size=8).digest()
+        bits = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(int.from_bytes(stream, "little"))
+        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return bits ^ (bits >> np.uint64(31))
+
+    def below(self, what: str, numbers: np.ndarray, limit: int | np.ndarray) -> np.ndarray:
+        """A whole number from 0 up to, not including, the limit."""
+        high = self.draw(what, numbers) >> np.uint64(32)
+        return ((high * np.asarray(limit, np.uint64)) >> np.uint64(32)).astype(np.int64)
+
+    def pick(self, what: str, numbers: np.ndarray, weights: Sequence, of: np.ndarray | int = 0) -> np.ndarray:
+        """An index into the weights; where they are rows of weights, into the row that `of` names."""
+        steps = np.atleast_2d(np.cumsum(weights, axis=-1))[of]
+        drawn = self.below(what, numbers, steps[..., -1])
+        return (drawn[:, None] >= steps).sum(axis=1)
+
+    def date(self, day: int) -> datetime.date:
+        return self.start + datetime.timedelta(days=day - START)
+
+    @cached_property
+    def load(self) -> np.ndarray:
+        """How busy each day is, from day 0 to today; 10,000 is usual."""
+        days = [self.date(day) for day in range(self.today + 1)]
+        return WEEKDAYS[[day.weekday() for day in days]] * MONTHS[[day.month - 1 for day in days]]
+
+    def first_numbers(self, history: int, usual: int) -> np.ndarray:
+        """The number of each day's first newcomer, and of tomorrow's: so many in the history, so many a day after."""
+        past, later = self.load[:HISTORY], self.load[HISTORY:]
+        ends = np.cumsum(past) * history // past.sum()
+        return 1 + np.concatenate(([0], ends, history + np.cumsum(np.maximum(1, later * usual // 10_000))))
+
+    @cached_property
+    def first_patient(self) -> np.ndarray:
+        """By day of registration; two in five of the first patients registered before day 0."""
+        patients = max(2, round(PATIENTS * self.scale))
+        old = max(1, patients * 2 // 5)
+        return old + self.first_numbers(patients - old, patients // 100)
+
+    @cached_property
+    def first_visit(self) -> np.ndarray:
+        """By day of the visit's start."""
+        visits = max(1, round(VISITS * self.scale))
+        return self.first_numbers(visits, visits // 100)
+
+    @cached_property
+    def cities(self) -> pa.Array:
+        faker = Faker("en_US")
+        faker.seed_instance(self.seed)
+        names = list(dict.fromkeys(faker.city() for _ in range(150)))
+        return pa.array([f"{name}, {faker.state_abbr()}" if i % 10 == 9 else name for i, name in enumerate(names)])
+
+    def defects(self, dataset: str, numbers: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """An index into the dataset's DEFECTS, or -1; the first places are struck whatever is drawn."""
+        kinds = DEFECTS[dataset]
+        steps = np.cumsum([SHARES.get(";".join(kind.reasons), USUAL) for kind in kinds])
+        kind = np.searchsorted(steps, self.below(f"{dataset} defect", numbers, 100_000), side="right")
+        kind[kind == len(kinds)] = -1
+        struck = (places >= 0) & (places % SPACING == 0) & (places < len(kinds) * FORCED * SPACING)
+        return np.where(struck, places // SPACING % len(kinds), kind)
+
+
+class Patients(NamedTuple):
+    """Patients as they are registered; `day` is before 0 for those older than the history."""
+
+    number: np.ndarray
+    day: np.ndarray
+    birth: np.ndarray
+    gender: np.ndarray
+    late: np.ndarray  # the row arrives a day after the first visit
+    defect: np.ndarray
+
+
+def patients(hospital: Hospital, number: np.ndarray) -> Patients:
+    """The patients of these numbers."""
+    day = np.searchsorted(hospital.first_patient, number, side="right") - 1
+    late = (number == hospital.first_patient[day]) | (hospital.below("late patient", number, 1000) < 15)
+    late &= day >= START
+    day = np.where(day < 0, -1 - hospital.below("registered", number, 3650), day)
+    decade = hospital.pick("decade", number, DECADES)
+    birth = day - 1 - 3652 * decade - hospital.below("birth", number, 3652)
+    gender = hospital.pick("gender", number, (48, 50, 1, 1))
+    defect = np.where(late, -1, hospital.defects("patients", number, number))
+    return Patients(number, day, birth, gender, late, defect)
+
+
+class Visits(NamedTuple):
+    """Visits, their stays and what decides over the rows that refer to them; times in minutes since day 0."""
+
+    number: np.ndarray
+    patient: np.ndarray
+    day: np.ndarray
+    type: np.ndarray
+    department: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    status: np.ndarray
+    kept: np.ndarray
+    room: np.ndarray
+    nights: np.ndarray
+    admit: np.ndarray
+    discharge: np.ndarray
+    first: np.ndarray  # the day whose file brings the row
+    last: np.ndarray  # the day whose file brings it for the last time
+    defect: np.ndarray
+    orphan: np.ndarray  # the patient's row is rejected
+    rejected: np.ndarray  # for good
+    patient_waits: np.ndarray  # until the day after `day`
+    visit_waits: np.ndarray
+
+
+def visits(hospital: Hospital, number: np.ndarray) -> Visits:
+    """The visits of these numbers: each day's new patients first, then patients who return."""
+    day = np.searchsorted(hospital.first_visit, number, side="right") - 1
+    known = hospital.first_patient[day] - 1
+    place = number - hospital.first_visit[day]
+    is_first = place < hospital.first_patient[day + 1] - hospital.first_patient[day]
+    regular = np.clip(10 * hospital.below("regular", number, known // 10 + 1), 1, known)  # every tenth comes often
+    anyone = 1 + hospital.below("anyone", number, known)
+    returning = np.where(hospital.below("is regular", number, 100) < 35, regular, anyone)
+    patient = np.where(is_first, known + 1 + place, returning)
+    who = patients(hospital, patient)
+
+    weekend = (day + hospital.date(0).weekday()) % 7 >= 5
+    type_ = hospital.pick("type", number, TYPES_BY_DAY, weekend.astype(int))
+    department = hospital.pick("department", number, [d.share for d in DEPARTMENTS.values()])
+    years = (day - who.birth) // 365
+    mothers = (who.gender == 1) & (years >= 16) & (years < 48)
+    department = np.where((department == MATERNITY) & ~mothers, GENERAL_MEDICINE, department)
+    department = np.where(years < 16, PEDIATRICS, department)
+    is_front_door = (type_ == EMERGENCY) & (hospital.below("front door", number, 100) < 75)
+    department = np.where(is_front_door, 0, department)
+    hour = hospital.pick("hour", number, HOURS_BY_TYPE, type_)
+    start = day * 1440 + hour * 60 + hospital.below("minute", number, 60)
+    status = hospital.pick("status", number, STATUSES_BY_TYPE, type_)
+    kept = status == 0
+
+    room = hospital.pick("room", number, [d.rooms for d in DEPARTMENTS.values()], department)
+    usual = np.array([d.nights for d in DEPARTMENTS.values()])[department] * STRETCH[room]
+    nights = 1 + hospital.below("nights", number, 1 + hospital.below("longest", number, 2 * usual))
+    nights = np.where(type_ == INPATIENT, nights, 0)
+    admit = start + 30 + hospital.below("admit", number, 210)
+    discharge = (admit // 1440 + nights) * 1440 + 540 + hospital.below("discharge", number, 480)
+    stay = start + np.where(type_ == EMERGENCY, 60, 15) + hospital.below("stay", number, np.where(type_ == EMERGENCY, 420, 60))
+    end = np.where(type_ == INPATIENT, discharge + hospital.below("leave", number, 45), stay)
+    end = np.where(kept, end, NEVER)
+
+    patient_waits = is_first & who.late
+    visit_waits = (hospital.below("late visit", number, 1000) < 20) & (end // 1440 == day) & (day >= START) & ~is_first
+    first = np.maximum(day + visit_waits, START)
+    last = np.where(kept, np.maximum(end // 1440, first), first)
+    # A visit that is sent again would be accepted then: only one that is sent once can be rejected for good.
+    strikes = (first == last) & ~visit_waits & ~patient_waits
+    defect = np.where(strikes, hospital.defects("visits", number, number), -1)
+    orphan = is_rejected("patients", who.defect)
+    rejected = orphan | is_rejected("visits", defect)
+    return Visits(
+        number, patient, day, type_, department, start, end, status, kept, room, nights, admit, discharge,
+        first, last, defect, orphan, rejected, patient_waits, visit_waits,
+    )  # fmt: skip
+
+
+def is_rejected(dataset: str, defect: np.ndarray) -> np.ndarray:
+    """Whether such a defect leaves no accepted row of the key."""
+    return (defect >= 0) & ~DUPLICATES[dataset][defect]
+
+
+# --- writing ------------------------------------------------------------------------------------------------
+
+CLOCK = pa.array([f"T{minute // 60:02}:{minute % 60:02}:00" for minute in range(1440)])
+CENTS = pa.array([f".{cents:02}" for cents in range(100)])
+NOTES = pa.array(("", "", "seen", "to follow up", "moved, new address"))
+FREE_TEXT = ("city", "treatment_name", "note")
+
+# What rows may look like and still be sound.
+TIMESTAMPS = (  # a form, and its minutes ahead of UTC
+    ("%Y-%m-%d %H:%M:%S", 0), ("%Y-%m-%dT%H:%M", 0), ("%Y-%m-%d %H:%M", 0), ("%Y-%m-%dT%H:%M:%S.500", 0),
+    ("%Y-%m-%dT%H:%M:%SZ", 0), ("%Y-%m-%d %H:%M+00:00", 0), ("%Y-%m-%dT%H:%M:%S.000001+02:00", 120),
+    ("%Y-%m-%d %H:%M:%S-05:30", -330),
+)  # fmt: skip
+DECIMALS = ("+{}", "{}4", "00{}", "{}0")
+PADS = ("{}", "{}", " {}", "{}\u00a0", "\t{}  ", "\u2003{}")
+BREAKS = ("\n{}", "{}\n")
+
+
+def text(*parts: pa.Array | str) -> pa.Array:
+    """The parts of each row put together."""
+    return pc.binary_join_element_wise(*parts, "")
+
+
+def ids(letter: str, numbers: np.ndarray) -> pa.Array:
+    return text(letter, pc.utf8_lpad(pa.array(numbers).cast(pa.string()), 8, "0"))
+
+
+def dates(hospital: Hospital, days: np.ndarray) -> pa.Array:
+    epoch = (hospital.date(0) - datetime.date(1970, 1, 1)).days
+    return pa.array(days + epoch, pa.int32()).cast(pa.date32()).cast(pa.string())
+
+
+def times(hospital: Hospital, minutes: np.ndarray) -> pa.Array:
+    """Timestamps, blank for what has not happened by the end of today."""
+    happened = minutes // 1440 <= hospital.today
+    known = np.where(happened, minutes, 0)
+    return pc.if_else(pa.array(happened), text(dates(hospital, known // 1440), CLOCK.take(known % 1440)), "")
+
+
+def money(cents: np.ndarray) -> pa.Array:
+    return text(pa.array(cents // 100).cast(pa.string()), CENTS.take(cents % 100))
+
+
+@dataclass
+class LandingFile:
+    """A landing file in the making: how it is written, how far it is and what in it must be rejected."""
+
+    hospital: Hospital
+    dataset: Dataset
+    file: BinaryIO
+    rows: int = 0
+    rejects: list[tuple[str, str, str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Later dates come with what other systems do to a file; START is plain, so that it can be split by line."""
+        self.end_of_line = "\r\n" if self.happens("crlf", 20) else "\n"
+        self.varied = self.hospital.today > START
+        self.has_breaks = self.happens("breaks", 40)
+        self.has_blank_lines = self.happens("blank lines", 30)
+        names = [*self.dataset.names, *(["note"] if self.happens("note", 20) else [])]
+        turn = len(names) // 2 if self.happens("turn", 25) else 0
+        self.names = names[turn:] + names[:turn]
+        mark = "\ufeff" if self.happens("mark", 25) else ""
+        self.file.write((mark + self.line(self.names)).encode())
+
+    def happens(self, what: str, percent: int) -> bool:
+        today = np.array([self.hospital.today])
+        return self.hospital.today > START and bool(self.hospital.below(f"{self.dataset.name} {what}", today, 100) < percent)
+
+    def line(self, fields: Sequence[str], quoted: bool = False) -> str:
+        """A record in CSV."""
+        return ",".join(quote(f) if quoted or set(f) & set(',"\n\r') else f for f in fields) + self.end_of_line
+
+    def spoilt(self, fields: list[str], bits: int) -> str:
+        """A record with a field too few, a comma too many or a NUL."""
+        broken = (fields[:-1], [*fields[:2], " ", *fields[2:]], [*fields[:-1], fields[-1] + "\0"])
+        return self.line(broken[bits % 3])
+
+    def add(
+        self, columns: dict[str, pa.Array], number: np.ndarray, orphan: np.ndarray, waits: np.ndarray, defect: np.ndarray
+    ) -> None:
+        """Adds rows, with their defects; an orphan that only `waits` has its parent in tomorrow's file."""
+        hospital, dataset = self.hospital, self.dataset
+        bits = hospital.draw(f"{dataset.name} bits {hospital.today}", number)
+        if "note" in self.names:
+            columns["note"] = NOTES.take(bits % len(NOTES))
+        defect = np.where(waits | (orphan & (defect >= 0) & DUPLICATES[dataset.name][defect]), -1, defect)
+        orphan = orphan | waits
+        varied = (bits >> np.uint64(8)) % np.uint64(12) == 0 if self.varied else np.zeros(len(number), bool)
+        parts: list[pa.Array | str] = []
+        for name in self.names:
+            column = columns[name]
+            if name in FREE_TEXT:  # their vocabulary has commas, but no quotes and no line breaks
+                column = pc.if_else(pc.match_substring(column, ","), text('"', column, '"'), column)
+            parts += [column, ","]
+        lines = text(*parts[:-1], self.end_of_line)
+
+        # The few rows that are not simply what they are, one by one.
+        special = np.flatnonzero((defect >= 0) | orphan | varied)
+        firsts, seconds = [], []
+        for i, row in zip(special.tolist(), pa.table(columns).take(special).to_pylist(), strict=True):
+            line, copy, key, reasons = self.treat(row, int(defect[i]), bool(orphan[i]), bool(varied[i]), int(bits[i]) >> 12)
+            firsts.append(line)
+            seconds += [copy] if copy else []
+            if reasons:
+                place = "" if copy else str(self.rows + i + 1)
+                self.rejects.append((key, place, reasons, str(hospital.date(hospital.today + 1)) if waits[i] else ""))
+        mask = np.zeros(len(number), bool)
+        mask[special] = True
+        lines = pc.replace_with_mask(lines, mask, pa.array(firsts, pa.string()))
+        self.file.write(pc.binary_join(pa.ListArray.from_arrays([0, len(lines)], lines), "")[0].as_buffer())
+        self.file.write("".join(seconds).encode())
+        self.rows += len(number) + len(seconds)
+
+    def treat(self, row: dict[str, str], kind: int, orphan: bool, varied: bool, bits: int) -> tuple[str, str, str, str]:
+        """A row as it is sent: its line, that of its second copy if any, its key, the codes it must earn."""
+        dataset, fields = self.dataset, [row[name] for name in self.names]
+        codes = {f"orphan_{name}" for name in dataset.parents if orphan}
+        if kind < 0:
+            line = self.vary(row, bits) if varied else self.line(fields)
+            return line, "", row[dataset.key], ";".join(codes)
+        defect = DEFECTS[dataset.name][kind]
+        wrong = row | {name: texts[bits % len(texts)].format_map(row) for name, texts in defect.texts.items()}
+        changed = self.line([wrong[name] for name in self.names])
+        if defect.reasons == ("malformed_row",):
+            return self.spoilt(fields, bits), "", "", "malformed_row"
+        if DUPLICATES[dataset.name][kind]:
+            return self.line(fields), changed, row[dataset.key], defect.reasons[0]
+        codes -= {f"orphan_{name}" for name in defect.texts}
+        codes |= set(defect.reasons)
+        return changed, "", wrong[dataset.key].strip(WHITE_SPACE), ";".join(c for c in dataset.reasons if c in codes)
+
+    def vary(self, row: dict[str, str], bits: int) -> str:
+        """A row as other systems may write it: nothing in it is wrong."""
+        row = dict(row)
+        pads = PADS + BREAKS if self.has_breaks else PADS
+        for column in self.dataset.columns:
+            value = row[column.name]
+            bits, way = divmod(bits, 8)
+            if column.type == "timestamp" and value:
+                form, ahead = TIMESTAMPS[way % len(TIMESTAMPS)]
+                value = (datetime.datetime.fromisoformat(value) + datetime.timedelta(minutes=ahead)).strftime(form)
+            elif column.type == "decimal" and value:
+                value = DECIMALS[way % len(DECIMALS)].format(value)
+            elif column.one_of:
+                value = (str.lower, str.upper, str.swapcase)[way % 3](value)
+            elif column.name in FREE_TEXT and value and way == 0:
+                value += '\n"annex", east' if self.has_breaks else ' "annex", east'
+            bits, pad = divmod(bits, 8)
+            row[column.name] = pads[pad % len(pads)].format(value)
+        line = self.line([row[name] for name in self.names], quoted=bits % 2 == 0)
+        return line + self.end_of_line if self.has_blank_lines and bits % 8 < 3 else line
+
+    def finish(self) -> None:
+        """Ends the file; on some later dates in a record that was cut off behind an open quote."""
+        if self.happens("cut off", 25):
+            self.file.write(self.line(["X00000000", *[""] * (len(self.names) - 2)]).rstrip().encode() + b',"transfer')
+            self.rows += 1
+            self.rejects.append(("", str(self.rows), "malformed_row", ""))
+
+
+def quote(value: str) -> str:
+    return '"' + value.replace('"', '""') + '"'
+
+
+def write_patients(file: LandingFile, people: Patients) -> None:
+    """The patients whose row comes today."""
+    hospital = file.hospital
+    people = Patients(*(a[np.maximum(people.day + people.late, START) == hospital.today] for a in people))
+    number = people.number
+    city = np.minimum(*(hospital.below(f"city {i}", number, len(hospital.cities)) for i in range(2)))
+    columns = {
+        "patient_id": ids("P", number),
+        "gender": GENDERS.take(people.gender),
+        "birth_date": dates(hospital, people.birth),
+        "city": pc.if_else(pa.array(hospital.below("city unknown", number, 100) == 0), "", hospital.cities.take(city)),
+        "registration_date": dates(hospital, people.day),
+    }
+    nobody = np.zeros(len(number), bool)
+    file.add(columns, number, nobody, nobody, people.defect)
+
+
+def write_visits(file: LandingFile, v: Visits) -> None:
+    """The visits that start or end today."""
+    hospital = file.hospital
+    v = Visits(*(a[(v.first == hospital.today) | (v.last == hospital.today)] for a in v))
+    doctor = v.department * 15 + hospital.below("doctor", v.number, 15) + 1
+    unknown = pa.array(hospital.below("doctor unknown", v.number, 100) == 0)
+    columns = {
+        "visit_id": ids("V", v.number),
+        "patient_id": ids("P", v.patient),
+        "visit_type": TYPES.take(v.type),
+        "department": pa.array(list(DEPARTMENTS)).take(v.department),
+        "doctor_id": pc.if_else(unknown, "", text("D", pc.utf8_lpad(pa.array(doctor).cast(pa.string()), 4, "0"))),
+        "visit_start_ts": times(hospital, v.start),
+        "visit_end_ts": times(hospital, v.end),
+        "status": STATUSES.take(v.status),
+    }
+    file.add(columns, v.number, v.orphan, v.patient_waits & (v.day == hospital.today), v.defect)
+
+
+def add_children(file: LandingFile, columns: dict[str, pa.Array], number: np.ndarray, v: Visits, at: np.ndarray) -> None:
+    """Rows that refer to the visits `at`. Nothing refers to them in turn, so that each version may have its defect."""
+    today = file.hospital.today
+    orphan = v.rejected[at]
+    waits = (v.patient_waits | v.visit_waits)[at] & (v.day[at] == today) & ~orphan
+    places = file.rows + np.arange(len(number)) if today == START else np.full(len(number), -1)
+    defect = file.hospital.defects(file.dataset.name, number * (today + 1), places)
+    file.add(columns | {"visit_id": ids("V", v.number[at])}, number, orphan, waits, defect)
+
+
+def write_admissions(file: LandingFile, v: Visits) -> None:
+    """The stays that begin or end today."""
+    hospital = file.hospital
+    first = np.maximum(v.admit // 1440, START)
+    last = np.maximum(v.discharge // 1440, first)
+    at = np.flatnonzero((v.type == INPATIENT) & ((first == hospital.today) | (last == hospital.today)))
+    columns = {
+        "admission_id": ids("A", v.number[at]),
+        "admit_ts": times(hospital, v.admit[at]),
+        "discharge_ts": times(hospital, v.discharge[at]),
+        "room_type": ROOMS.take(v.room[at]),
+    }
+    add_children(file, columns, v.number[at], v, at)
+
+
+def write_treatments(file: LandingFile, v: Visits) -> np.ndarray:
+    """The treatments given today; returns what each visit's treatments cost in all, in cents."""
+    hospital = file.hospital
+    count = np.where(v.kept, hospital.pick("treatments", v.number, TREATMENTS_BY_TYPE, v.type), 0)
+    at = np.repeat(np.arange(len(count)), count)
+    number = v.number[at] * 4 + np.arange(len(at)) - np.repeat(np.cumsum(count) - count, count)
+    options = len(MENU) // len(DEPARTMENTS)
+    item = v.department[at] * options + hospital.pick("treatment", number, (30, 24, 8, 18, 12, 8))
+    cost = COSTS[item] * (70 + hospital.below("cost", number, 61)) + hospital.below("cents", number, 100)
+    performed = v.start[at] + 1 + hospital.below("performed", number, v.end[at] - v.start[at] - 1)
+    spent = np.bincount(at, weights=cost, minlength=len(count)).astype(np.int64)
+
+    today = np.maximum(performed // 1440, START) == hospital.today
+    number, item, cost, performed, at = (a[today] for a in (number, item, cost, performed, at))
+    columns = {
+        "treatment_id": ids("T", number),
+        "treatment_code": CODES.take(item),
+        "treatment_name": NAMES.take(item),
+        "treatment_cost": money(cost),
+        "performed_ts": times(hospital, performed),
+    }
+    add_children(file, columns, number, v, at)
+    return spent
+
+
+def write_bills(file: LandingFile, v: Visits, spent: np.ndarray) -> None:
+    """The bills written or paid today: a fee, the treatments and the room."""
+    hospital, number = file.hospital, v.number
+    day = v.end // 1440
+    way = hospital.pick("payment", number, PAYMENTS)
+    at_once = v.end + 2 + hospital.below("pays", number, 30)
+    later = (day + 1 + hospital.below("days to pay", number, 60)) * 1440 + 480 + hospital.below("payment time", number, 600)
+    paid = np.choose(way, (at_once, later, np.full(len(number), NEVER)))
+    first = np.maximum(day, START)
+    last = np.maximum(paid // 1440, first)
+    billed = v.kept & (hospital.below("billed", number, 100) < 97)
+    at = np.flatnonzero(billed & ((first == hospital.today) | (last == hospital.today)))
+
+    total = FEES[v.type[at]] * 100 + spent[at] + np.where(v.type[at] == INPATIENT, RATES[v.room[at]] * v.nights[at] * 100, 0)
+    percent = INSURED[hospital.pick("insurance", v.patient[at], INSURED_SHARE)]
+    insurance = total * percent // 100
+    open_status = np.where(hospital.below("partial", number[at], 100) < 30, 2, 1)
+    columns = {
+        "bill_id": ids("B", number[at]),
+        "total_amount": money(total),
+        "insurance_amount": pc.if_else(pa.array(percent > 0), money(insurance), ""),
+        "patient_amount": money(total - insurance),
+        "payment_status": PAYMENT_STATUSES.take(np.where(paid[at] // 1440 <= hospital.today, 0, open_status)),
+        "payment_ts": times(hospital, paid[at]),
+    }
+    add_children(file, columns, number[at], v, at)
+
+
+# --- the command --------------------------------------------------------------------------------------------
+
+
+def generate(
+    date: datetime.date, landing: Path, scale: float = 1, seed: int = 42, start: datetime.date = DEFAULT_START
+) -> dict[str, int]:
+    """Writes the five landing files of a date and their manifest; returns the rows of each dataset.
+
+    The manifest has one row for each row that must be rejected: its number in the file (none for a duplicate, where
+    either copy may go), its codes, and the date whose file brings the parent that it lacks, if one does.
+    """
+    today = START + (date - start).days
+    hospital = Hospital(seed, scale, start, today)
+    folder = landing / f"{date:%Y/%m/%d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {name: folder / f".{name}.csv.part" for name in (*CATALOG, "manifest")}
+    history = today == START
+    first_patient = 1 if history else int(hospital.first_patient[today - 1])
+    first_visit = 1 if history else int(hospital.first_visit[max(0, today - REACH)])
+    patient_chunks = list(chunks(first_patient, int(hospital.first_patient[today + 1])))
+    visit_chunks = list(chunks(first_visit, int(hospital.first_visit[today + 1])))
+
+    with contextlib.ExitStack() as stack:
+        for part in parts.values():
+            stack.callback(part.unlink, missing_ok=True)
+        files = {
+            name: LandingFile(hospital, dataset, stack.enter_context(parts[name].open("wb")))
+            for name, dataset in CATALOG.items()
+        }
+        total = sum(len(numbers) for numbers in patient_chunks + visit_chunks)
+        bar = stack.enter_context(tqdm(total=total, desc=f"{date}", unit=" patients and visits"))
+        for numbers in patient_chunks:
+            write_patients(files["patients"], patients(hospital, numbers))
+            bar.update(len(numbers))
+        for numbers in visit_chunks:
+            v = visits(hospital, numbers)
+            write_visits(files["visits"], v)
+            write_admissions(files["admissions"], v)
+            spent = write_treatments(files["treatments"], v)
+            write_bills(files["billing"], v, spent)
+            bar.update(len(numbers))
+        with parts["manifest"].open("w", encoding="utf-8", newline="") as manifest:
+            writer = csv.writer(manifest, lineterminator="\n")
+            writer.writerow(("dataset", "key", "row", "reasons", "resolved_on"))
+            for name, file in files.items():
+                file.finish()
+                file.file.close()
+                writer.writerows((name, *reject) for reject in file.rejects)
+        for name, part in parts.items():
+            part.replace(folder / f"{name}.csv")
+    return {name: file.rows for name, file in files.items()}
+
+
+def chunks(first: int, end: int) -> Iterator[np.ndarray]:
+    """The numbers from first up to, not including, end, so many at once as memory allows."""
+    for low in range(first, end, CHUNK):
+        yield np.arange(low, min(low + CHUNK, end))
+
+
+def a_date(name: str, value: str) -> datetime.date:
+    """The date that an argument names; a sentence and the end where it names none."""
+    try:
+        date = datetime.datetime.strptime(value, "%Y-%m-%d").date()
+    except ValueError:
+        date = None
+    if date is None or date.isoformat() != value or not 1950 <= date.year < 2200:
+        raise SystemExit(f"{name} {value!r} is not a date: give one as YYYY-MM-DD, from 1950 to 2199.")
+    return date
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Writes the landing files of one date.")
+    parser.add_argument("date", help="YYYY-MM-DD, START or later")
+    parser.add_argument("--scale", default="1", help="1 is 5,000 patients and 15,000 visits on START (default: 1)")
+    parser.add_argument("--seed", type=int, default=42, help="another seed is another hospital (default: 42)")
+    parser.add_argument("--start", default=str(DEFAULT_START), help="the date that holds the history (default: %(default)s)")
+    given = parser.parse_args(arguments)
+    date, start = a_date("The date", given.date), a_date("The start", given.start)
+    try:
+        scale = float(given.scale)
+    except ValueError:
+        scale = 0
+    if not 0 < scale <= 1000:
+        raise SystemExit(f"The scale {given.scale!r} is not a number above 0 and up to 1000.")
+    if date < start:
+        raise SystemExit(f"The hospital starts on {start}: {date} is before that, choose a later date or an earlier START.")
+    landing = settings.path("LANDING_DIR")
+    for name, rows in generate(date, landing, scale, given.seed, start).items():
+        print(f"{landing / f'{date:%Y/%m/%d}' / name}.csv: {rows} rows")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""The lake on MinIO: bronze files and silver Delta tables. The only module that knows s3a paths and Delta."""
+
+import io
+import tempfile
+from datetime import date
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from jobs import settings
+from jobs.dataset import WHITE_SPACE, Dataset
+from jobs.landing import Facts, describe, read_header, read_records
+from jobs.program import Refused
+
+
+@lru_cache(maxsize=1)
+def s3() -> Any:
+    """A client of the store; it fails within seconds when nobody answers."""
+    return boto3.client(
+        "s3",
+        endpoint_url=settings.s3_endpoint(),
+        aws_access_key_id=settings.get("MINIO_ACCESS_KEY"),
+        aws_secret_access_key=settings.get("MINIO_SECRET_KEY"),
+        region_name="us-east-1",
+        config=Config(
+            connect_timeout=3,
+            read_timeout=60,
+            retries={"max_attempts": 2},
+            s3={"addressing_style": "path"},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+
+
+def bronze_key(dataset: Dataset, day: date) -> str:
+    return f"{dataset.name}/{day:%Y/%m/%d}/{dataset.name}.csv"
+
+
+def upload(path: Path, dataset: Dataset, day: date, facts: Facts) -> None:
+    """The landing file as it is, with its facts as metadata: the object is its own receipt."""
+    with path.open("rb") as file:
+        s3().upload_fileobj(
+            file,
+            settings.get("MINIO_BUCKET_BRONZE"),
+            bronze_key(dataset, day),
+            ExtraArgs={"Metadata": facts.metadata(), "ContentType": "text/csv"},
+        )
+
+
+def bronze_head(dataset: Dataset, day: date) -> dict[str, Any] | None:
+    """The object's S3 head (metadata, size, time of change), or None where there is no such file."""
+    try:
+        return s3().head_object(Bucket=settings.get("MINIO_BUCKET_BRONZE"), Key=bronze_key(dataset, day))
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+            return None
+        raise
+
+
+def facts_of(dataset: Dataset, day: date) -> Facts:
+    """The facts of a bronze file: from its metadata, or from reading it where another program has put it there."""
+    head = bronze_head(dataset, day)
+    name = f"bronze {bronze_key(dataset, day)}"
+    if head is None:
+        raise Refused(f"{name} is missing; run BronzeIngestion for {day} first.")
+    bucket, known = settings.get("MINIO_BUCKET_BRONZE"), head["Metadata"]
+    if known.get("bytes") != str(head["ContentLength"]):
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder, "file.csv")
+            s3().download_file(bucket, bronze_key(dataset, day), str(copy))
+            return describe(copy, dataset, name)
+    span = f"bytes=0-{int(known['header-bytes']) - 1}"
+    start = s3().get_object(Bucket=bucket, Key=bronze_key(dataset, day), Range=span)["Body"].read()
+    lines = io.StringIO(start.decode("utf-8-sig"), newline="\n")
+    record = next(record for record, _, _ in read_records(lines) if record.strip(WHITE_SPACE))
+    numbers = {name: int(known[name.replace("_", "-")]) for name in Facts._fields if name not in ("sha256", "header")}
+    return Facts(sha256=known["sha256"], header=read_header(record, dataset, name), **numbers)  # type: ignore[arg-type]
+
+
+def records(spark: Any, dataset: Dataset, day: date, facts: Facts) -> Any:
+    """One row per data record of a bronze file: its text in `_raw`, without the line end.
+
+    Lines are read by all cores. Where a record spans lines Spark's CSV reader finds its end: asked for one column,
+    it calls every record of more fields corrupt and hands back its text.
+    """
+    from pyspark.sql import functions as F
+
+    path = f"s3a://{settings.get('MINIO_BUCKET_BRONZE')}/{bronze_key(dataset, day)}"
+    place = F.monotonically_increasing_id().bitwiseAND(F.lit((1 << 33) - 1))  # of a row in its partition
+    if facts.spans:
+        rows = spark.read.csv(
+            path,
+            schema="_first string, _raw string",
+            multiLine=True,
+            lineSep="\n",
+            quote='"',
+            escape='"',
+            comment="\uffff",  # not NUL, Spark's default, with which a record may begin
+            maxColumns=facts.widest + 1,
+            columnNameOfCorruptRecord="_raw",
+        )
+        raw, skipped, first = F.coalesce("_raw", "_first"), facts.header_records, F.lit(True)
+    else:
+        rows = spark.read.text(path, lineSep="\n")
+        raw, skipped, first = F.col("value"), facts.header_lines, F.col("_metadata.file_block_start") == 0
+    rows = rows.select(F.regexp_replace(raw, "\r$", "").alias("_raw"), (first & (place < skipped)).alias("header"))
+    return rows.filter(~F.col("header") & (F.trim("_raw", F.lit(WHITE_SPACE)) != "")).select("_raw")
+
+
+def silver_path(dataset: Dataset, kind: str) -> str:
+    """`kind` is accepted or rejected."""
+    folder = dataset.name if kind == "accepted" else f"rejected/{dataset.name}"
+    return f"s3a://{settings.get('MINIO_BUCKET_SILVER')}/{folder}"
+
+
+def replace(rows: Any, dataset: Dataset, kind: str, day: date, run_id: str) -> None:
+    """One Delta transaction that leaves exactly these rows in one partition of the table."""
+    from pyspark.sql import functions as F
+
+    stamped = rows.withColumns({"_partition_date": F.lit(day), "_run_id": F.lit(run_id)})
+    (
+        stamped.write.format("delta")
+        .mode("overwrite")
+        .partitionBy("_partition_date")
+        .option("replaceWhere", f"_partition_date = '{day}'")
+        .save(silver_path(dataset, kind))
+    )
+
+
+def silver(spark: Any, dataset: Dataset, kind: str = "accepted") -> Any:
+    """A silver table, all partitions; without rows where the dataset was never judged."""
+    if not has_silver(dataset, kind):
+        names = ", ".join(f"{name} string" for name in dataset.names)
+        return spark.createDataFrame([], f"{names}, _partition_date date, _run_id string")
+    return spark.read.format("delta").load(silver_path(dataset, kind))
+
+
+def has_silver(dataset: Dataset, kind: str) -> bool:
+    prefix = silver_path(dataset, kind).removeprefix("s3a://").partition("/")[2] + "/_delta_log/"
+    return "Contents" in s3().list_objects_v2(Bucket=settings.get("MINIO_BUCKET_SILVER"), Prefix=prefix, MaxKeys=1)

@@ -1,0 +1,168 @@
+"""The files the hospital sends, and what one reading of a file tells before Spark reads it."""
+
+import csv
+import hashlib
+import io
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import date
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from jobs import settings
+from jobs.dataset import WHITE_SPACE, Dataset
+from jobs.program import Refused
+
+LONGEST_FIELD = 65_536  # characters; a longer one is a broken file, not a value
+LONGEST_KEY = 512  # characters; PostgreSQL's index pages hold no key of more than 2,704 bytes
+CHUNK = 1 << 20
+
+
+class Facts(NamedTuple):
+    """What one reading of a CSV file tells before Spark reads it."""
+
+    sha256: str
+    bytes: int
+    header: tuple[str, ...]
+    header_bytes: int  # from the start of the file to the end of its header
+    header_lines: int  # physical lines up to the end of the header
+    header_records: int  # of those, the ones that are not empty, a record's lines counted once
+    records: int  # data records; blank lines are none
+    spans: bool  # some record spans lines or leaves a quote open: the file cannot be cut at line ends
+    widest: int  # most fields in a record
+
+    def metadata(self) -> dict[str, str]:
+        """As S3 object metadata; the header itself stays in the file, at its start."""
+        numbers = {k.replace("_", "-"): str(int(v)) for k, v in self._asdict().items() if isinstance(v, int)}
+        return numbers | {"sha256": self.sha256}
+
+
+def landing_path(dataset: Dataset, day: date) -> Path:
+    return settings.path("LANDING_DIR") / f"{day:%Y/%m/%d}" / f"{dataset.name}.csv"
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal; read again only when size or time of change differ."""
+    status = path.stat()
+    return checksum_of(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def checksum_of(path: Path, size: int, changed: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def describe(path: Path, dataset: Dataset, name: str) -> Facts:
+    """Reads a CSV file once, holding a record at a time.
+
+    Raises Refused, naming file (`name`) and column, for a header that lacks a declared column or says one twice,
+    for bytes that are not UTF-8 and for a field longer than LONGEST_FIELD or a key longer than LONGEST_KEY.
+    """
+    header: tuple[str, ...] = ()
+    lines = heads = head_lines = count = widest = 0
+    spans = False
+    with path.open("rb") as file:
+        text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
+        for record, span, is_open in read_records(text):
+            lines += span
+            blank = not record.strip(WHITE_SPACE)
+            if not header:
+                heads += record != "\n"
+                head_lines = lines
+            if blank:
+                continue
+            spans = spans or span > 1 or is_open
+            widest = max(widest, record.count(",") + 1)
+            if not record.isascii() and not is_utf8(record):
+                column = next(c for c, value in named_fields(record, header) if not is_utf8(value))
+                raise Refused(
+                    f"{name}: column {column!r} holds bytes that are not UTF-8; have the file sent again in UTF-8."
+                )
+            if not header:
+                header = read_header(record, dataset, name)
+                continue
+            count += 1
+            if len(record) > LONGEST_KEY and not is_open:
+                check_lengths(record, header, dataset, name)
+    if not header:
+        raise Refused(f"{name} is empty, without even a header; have the file sent again.")
+    with path.open("rb") as file:
+        end = sum(len(line) for line in itertools.islice(file, head_lines))
+    return Facts(checksum(path), path.stat().st_size, header, end, head_lines, heads, count, spans, widest)
+
+
+def read_records(lines: Iterator[str]) -> Iterator[tuple[str, int, bool]]:
+    """(a record's text with its line end, the lines it spans, whether it ends in an open quote), blank ones too."""
+    for line in lines:
+        if '"' not in line:
+            yield line, 1, False
+            continue
+        record, is_open = [line], ends_open(line)
+        while is_open and (more := next(lines, None)) is not None:
+            record.append(more)
+            is_open = ends_open(more, is_open=True)
+        yield "".join(record), len(record), is_open
+
+
+def ends_open(line: str, is_open: bool = False) -> bool:
+    """Whether a quote is open at the end of a line that began inside one (`is_open`) or at a field's start."""
+    place = 0
+    while True:
+        if not is_open and line.startswith('"', place):
+            is_open, place = True, place + 1
+        while is_open:
+            quote = line.find('"', place)
+            if quote < 0:
+                return True
+            is_open = line.startswith('""', quote)
+            place = quote + 1 + is_open
+        comma = line.find(",", place)
+        if comma < 0:
+            return False
+        place = comma + 1
+
+
+def split_fields(record: str) -> list[str]:
+    """A record's fields; returns and NULs, on which csv stumbles, become blanks."""
+    csv.field_size_limit(sys.maxsize)
+    return next(csv.reader([record.rstrip("\n").replace("\r", " ").replace("\0", " ")]))
+
+
+def named_fields(record: str, header: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for number, value in enumerate(split_fields(record)):
+        yield header[number] if number < len(header) else f"field {number + 1}", value
+
+
+def is_utf8(text: str) -> bool:
+    """False where surrogateescape has put a byte that is not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def read_header(record: str, dataset: Dataset, name: str) -> tuple[str, ...]:
+    header = tuple(field.strip(WHITE_SPACE) for field in split_fields(record))
+    twice = [column for column in dict.fromkeys(header) if header.count(column) > 1]
+    missing = [column for column in dataset.names if column not in header]
+    if twice or missing:
+        fault = f"names column {twice[0]!r} twice" if twice else f"lacks the column {missing[0]!r}"
+        raise Refused(f"{name}: the header {fault}; correct the file and run the date again.")
+    return header
+
+
+def check_lengths(record: str, header: Sequence[str], dataset: Dataset, name: str) -> None:
+    for column, value in named_fields(record, header):
+        limit = LONGEST_KEY if column in (dataset.key, *dataset.parents) else LONGEST_FIELD
+        if len(value) > limit:
+            raise Refused(
+                f"{name}: column {column!r} holds a field of {len(value):,} characters, more than the {limit:,} "
+                "allowed; correct the file and run the date again."
+            )

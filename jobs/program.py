@@ -1,0 +1,103 @@
+"""What every job has in common: its words on the command line, its Spark session, a sentence when it fails."""
+
+import os
+import re
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import date
+from typing import Any, NoReturn
+
+import psycopg
+from botocore.exceptions import BotoCoreError, ClientError
+
+from jobs import settings
+from jobs.catalog import CATALOG
+
+TRACKING = "LUIGI_TRACKING_URL="  # a job writes it to standard error; the Luigi task shows it
+
+
+class Refused(Exception):
+    """What was asked for cannot be done; the text is one sentence with the cause and the next step."""
+
+
+def parse_day(text: str) -> date:
+    """A date as YYYY-MM-DD and nothing else; raises Refused."""
+    try:
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+            return date.fromisoformat(text)
+    except ValueError:
+        pass
+    raise Refused(f"{text!r} is not a date; write it as YYYY-MM-DD, for example 2026-01-31.")
+
+
+def run(job: Callable[..., str], words: Sequence[str] = ("dataset", "date")) -> None:
+    """Calls `job` with the command line's words and prints the sentence it returns.
+
+    More dates than one are done one after the other. Exits 2 where a word is wrong and 1 where the job fails, each
+    with one sentence; patient values never stand in it.
+    """
+    given = sys.argv[1:]
+    if len(given) < len(words):
+        leave(2, f"usage: {os.path.basename(sys.argv[0])} " + " ".join(f"<{word}>" for word in words))
+    try:
+        dataset = [CATALOG[given.pop(0)]] if "dataset" in words else []
+        days = [parse_day(day) for day in given]
+    except KeyError as error:
+        leave(2, f"{error} is not a dataset; the datasets are {', '.join(CATALOG)}.")
+    except Refused as error:
+        leave(2, str(error))
+    for day in days:
+        started = time.monotonic()
+        try:
+            done = job(*dataset, day)
+        except Exception as error:
+            leave(1, f"{' '.join([*(d.name for d in dataset), str(day)])}: {sentence(error)}")
+        print(f"{done} ({time.monotonic() - started:.1f} s)", flush=True)
+
+
+def leave(code: int, text: str) -> NoReturn:
+    print(text, file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def sentence(error: Exception) -> str:
+    """An error as one sentence with cause and next step, without values, secrets or a stack trace."""
+    store = f"MinIO at {settings.s3_endpoint()}"
+    postgres = f"PostgreSQL at {settings.get('POSTGRES_HOST')}:{settings.get('POSTGRES_PORT')}"
+    if isinstance(error, Refused):
+        return str(error)
+    if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
+        if "authentication failed" in str(error):
+            return f"{postgres} refuses the user; check POSTGRES_USER and POSTGRES_PASSWORD in .env."
+        return f"{postgres} does not answer; start the stack with `make up`."
+    if isinstance(error, psycopg.Error):
+        return f"{postgres} refused a statement ({error.sqlstate} {type(error).__name__}); nothing was published."
+    if isinstance(error, ClientError):
+        code = error.response["Error"]["Code"]
+        if code in ("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"):
+            return f"{store} refuses the key; check MINIO_ACCESS_KEY and MINIO_SECRET_KEY in .env."
+        return f"{store} answered {code}; is its bucket there? `make up` creates the buckets."
+    if isinstance(error, BotoCoreError):
+        return f"{store} does not answer; start the stack with `make up`."
+    condition = getattr(error, "getCondition", lambda: None)() or type(error).__name__
+    logs = settings.path("STACK_DIR") / "logs"
+    return f"failed with {condition}; nothing was published; the Spark UI and {logs} say more."
+
+
+def spark(name: str) -> Any:
+    """A session on the cluster: the resident application's where SPARK_REMOTE says so, else one of its own."""
+    remote = os.environ.get("SPARK_REMOTE", "")
+    if remote:
+        host, _, port = remote.removeprefix("sc://").partition("/")[0].partition(":")
+        with socket.socket() as probe:
+            probe.settimeout(3)
+            if probe.connect_ex((host, int(port or 15002))):
+                raise Refused(f"Spark Connect at {host}:{port} does not answer; start the stack with `make up`.")
+    from pyspark.sql import SparkSession
+
+    session = SparkSession.builder.appName(name).getOrCreate()
+    history = f"http://127.0.0.1:{settings.get('SPARK_HISTORY_PORT')}/history/{session.conf.get('spark.app.id')}/jobs/"
+    print(f"{TRACKING}{history}", file=sys.stderr, flush=True)
+    return session

@@ -1,0 +1,34 @@
+"""The platform's settings: the environment, then `.env`, then `.env.example`. No other module reads them."""
+
+import os
+from pathlib import Path
+
+from dotenv import load_dotenv
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def load() -> None:
+    """Fills the environment with what it lacks, so that a variable set there beats both files."""
+    for name in (".env", ".env.example"):
+        load_dotenv(ROOT / name, override=False)
+
+
+def get(name: str) -> str:
+    """The text of one setting; a KeyError-free lookup that exits with a sentence when there is none."""
+    load()
+    value = os.environ.get(name, "")
+    if not value:
+        raise SystemExit(f"The setting {name} is empty: set it in .env or in the environment.")
+    return value
+
+
+def path(name: str) -> Path:
+    """A setting that is a directory; relative ones are taken from the root of the clone."""
+    return (ROOT / Path(get(name)).expanduser()).resolve()
+
+
+def s3_endpoint() -> str:
+    """MINIO_ENDPOINT as a URL; plain http where it names no scheme."""
+    endpoint = get("MINIO_ENDPOINT")
+    return endpoint if "://" in endpoint else f"http://{endpoint}"

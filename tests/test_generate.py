@@ -1,0 +1,441 @@
+"""The generator's promises, among them: its manifest names exactly the rows that the contract rejects, and why.
+
+The contract is read here a second time, row by row in plain Python: nothing of the generator or the jobs is used.
+"""
+
+import csv
+import datetime
+import io
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
+from statistics import mean
+from typing import NamedTuple
+
+import pytest
+
+from jobs.catalog import CATALOG
+from jobs.generate import generate, main
+
+START = datetime.date(2026, 1, 1)
+VOLUMES = {"patients": 5000, "visits": 15000, "admissions": 3000, "treatments": 25000, "billing": 13000}
+
+
+def days(count: int) -> list[datetime.date]:
+    return [START + datetime.timedelta(days=i) for i in range(count)]
+
+
+# --- the contract, read a second time -----------------------------------------------------------------------
+
+UTC = datetime.timezone.utc
+TIMESTAMP = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?(?:Z|([+-])(\d\d):(\d\d))?"
+)
+# column: (type or listed values, is it required); the first is the key
+COLUMNS: dict[str, dict[str, tuple[object, bool]]] = {
+    "patients": {
+        "patient_id": ("text", True),
+        "gender": (("M", "F", "Other", "Unknown"), True),
+        "birth_date": ("date", True),
+        "city": ("text", False),
+        "registration_date": ("date", True),
+    },
+    "visits": {
+        "visit_id": ("text", True),
+        "patient_id": ("patients", True),
+        "visit_type": (("Outpatient", "Emergency", "Inpatient"), True),
+        "department": ("text", True),
+        "doctor_id": ("text", False),
+        "visit_start_ts": ("timestamp", True),
+        "visit_end_ts": ("timestamp", False),
+        "status": (("Completed", "Cancelled", "No-show"), True),
+    },
+    "admissions": {
+        "admission_id": ("text", True),
+        "visit_id": ("visits", True),
+        "admit_ts": ("timestamp", True),
+        "discharge_ts": ("timestamp", False),
+        "room_type": (("General Ward", "Semi-Private", "Private", "ICU", "CCU"), True),
+    },
+    "treatments": {
+        "treatment_id": ("text", True),
+        "visit_id": ("visits", True),
+        "treatment_code": ("text", True),
+        "treatment_name": ("text", False),
+        "treatment_cost": ("decimal", True),
+        "performed_ts": ("timestamp", True),
+    },
+    "billing": {
+        "bill_id": ("text", True),
+        "visit_id": ("visits", True),
+        "total_amount": ("decimal", True),
+        "insurance_amount": ("decimal", False),
+        "patient_amount": ("decimal", False),
+        "payment_status": (("Paid", "Pending", "Partial"), True),
+        "payment_ts": ("timestamp", False),
+    },
+}
+# reason: (columns, does the row break the rule, given their values); only asked when every named column was readable
+RULES = {
+    "patients": {
+        "birth_after_registration": (("birth_date", "registration_date"), lambda b, r: b and r and b > r),
+    },
+    "visits": {
+        "visit_end_not_after_start": (("visit_start_ts", "visit_end_ts"), lambda s, e: s and e and e <= s),
+    },
+    "admissions": {"discharge_not_after_admit": (("admit_ts", "discharge_ts"), lambda a, d: a and d and d <= a)},
+    "treatments": {"negative_treatment_cost": (("treatment_cost",), lambda c: c is not None and c < 0)},
+    "billing": {
+        "negative_total_amount": (("total_amount",), lambda t: t is not None and t < 0),
+        "negative_patient_amount": (("patient_amount",), lambda p: p is not None and p < 0),
+        "insurance_exceeds_total": (
+            ("insurance_amount", "total_amount"),
+            lambda i, t: i is not None and t is not None and i > t,
+        ),
+        "paid_without_payment_ts": (("payment_status", "payment_ts"), lambda s, t: s == "Paid" and t is None),
+    },
+}
+
+
+def read(kind: object, value: str) -> object:
+    """The value, typed; a ValueError where it is not of its type, a LookupError where it is not listed."""
+    if isinstance(kind, tuple):
+        return {listed.lower(): listed for listed in kind}[value.lower()]
+    if kind == "date":
+        if not re.fullmatch(r"\d{4}-\d\d-\d\d", value):
+            raise ValueError
+        return datetime.date.fromisoformat(value)
+    if kind == "timestamp":
+        match = TIMESTAMP.fullmatch(value)
+        if not match:
+            raise ValueError
+        *parts, fraction, sign, hours, minutes = match.groups()
+        ahead = datetime.timedelta(hours=int(hours or 0), minutes=int(minutes or 0)) * (-1 if sign == "-" else 1)
+        moment = datetime.datetime(*(int(p or 0) for p in parts), int((fraction or "0").ljust(6, "0")), UTC)  # type: ignore[arg-type, misc]
+        return moment - ahead
+    if kind == "decimal":
+        if not re.fullmatch(r"[+-]?\d+(\.\d+)?", value):
+            raise ValueError
+        amount = Decimal(value).quantize(Decimal("0.01"), ROUND_HALF_UP)
+        if abs(amount) >= 10**10:
+            raise ValueError
+        return amount
+    return value
+
+
+class Row(NamedTuple):
+    """A data record: its number in the file, its values by name, or None where it is malformed."""
+
+    number: int
+    values: dict[str, str] | None
+
+
+def rows_of(path: Path) -> Iterator[Row]:
+    text = path.read_bytes().decode("utf-8-sig").replace("\0", "\ue000")
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header = next(reader)
+    number = 0
+    while True:
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error:  # a quote left open to the end of the file
+            fields = ["\ue000"]
+        if not fields:
+            continue
+        number += 1
+        sound = len(fields) == len(header) and "\ue000" not in "".join(fields)
+        yield Row(number, dict(zip(header, (f.strip() for f in fields), strict=True)) if sound else None)
+
+
+def judge(name: str, row: Row, parents: dict[str, set[str]]) -> list[str]:
+    """The codes that a row earns, duplicates aside."""
+    if row.values is None:
+        return ["malformed_row"]
+    codes, values = [], {}
+    for column, (kind, required) in COLUMNS[name].items():
+        text = row.values[column]
+        try:
+            values[column] = read(kind, text) if text else None
+        except LookupError:
+            codes.append(f"unknown_{column}")
+            values[column] = text
+        except ValueError:
+            codes.append(f"unreadable_{column}")
+        if required and not text:
+            codes.append(f"missing_{column}")
+        if kind in COLUMNS and text and text not in parents[str(kind)]:
+            codes.append(f"orphan_{column}")
+    for reason, (columns, breaks) in RULES[name].items():
+        if values.keys() >= set(columns) and breaks(*(values[column] for column in columns)):
+            codes.append(reason)
+    return codes
+
+
+Found = Counter[tuple[datetime.date, str, str, str, str]]  # date, dataset, key, row, reasons
+
+
+def rejects(landing: Path, dates: Sequence[datetime.date]) -> Found:
+    """Every reject of these dates, each judged against the parents accepted in all of them."""
+    found: Found = Counter()
+    accepted: dict[str, set[str]] = {}
+    for name in COLUMNS:
+        key = next(iter(COLUMNS[name]))
+        accepted[name] = set()
+        for date in dates:
+            copies: Counter[str] = Counter()
+            for row in rows_of(folder(landing, date) / f"{name}.csv"):
+                key_text = row.values[key] if row.values else ""
+                codes = judge(name, row, accepted)
+                if codes:
+                    found[date, name, key_text, str(row.number), ";".join(codes)] += 1
+                else:
+                    copies[key_text] += 1
+            for key_text in copies - Counter(copies.keys()):
+                found[date, name, key_text, "", f"duplicate_{key}"] += copies[key_text] - 1
+            accepted[name] |= copies.keys()
+    return found
+
+
+def manifest(landing: Path, date: datetime.date) -> list[dict[str, str]]:
+    with (folder(landing, date) / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def expected(landing: Path, dates: Sequence[datetime.date]) -> Found:
+    """What the manifests say must be rejected once these dates are there."""
+    return Counter(
+        (date, row["dataset"], row["key"], row["row"], row["reasons"])
+        for date in dates
+        for row in manifest(landing, date)
+        if not row["resolved_on"] or row["resolved_on"] > str(dates[-1])
+    )
+
+
+def folder(landing: Path, date: datetime.date) -> Path:
+    return landing / f"{date:%Y/%m/%d}"
+
+
+def contents(landing: Path, date: datetime.date) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder(landing, date).iterdir()}
+
+
+@pytest.fixture(scope="module")
+def landing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven dates of the usual hospital."""
+    directory = tmp_path_factory.mktemp("landing")
+    for date in days(7):
+        generate(date, directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def history(landing: Path) -> dict[str, list[dict[str, str]]]:
+    """The well-formed rows of START, by dataset."""
+    return {name: [r.values for r in rows_of(folder(landing, START) / f"{name}.csv") if r.values] for name in COLUMNS}
+
+
+# --- the manifest -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", (1, 2, 7))
+def test_the_manifest_names_exactly_the_rows_that_the_contract_rejects(landing: Path, count: int) -> None:
+    assert rejects(landing, days(count)) == expected(landing, days(count))
+
+
+@pytest.mark.parametrize("seed", (1, 2))
+def test_so_it_does_for_another_hospital_over_two_months(tmp_path: Path, seed: int) -> None:
+    for date in days(60):
+        generate(date, tmp_path, scale=0.1, seed=seed)
+    assert rejects(tmp_path, days(60)) == expected(tmp_path, days(60))
+
+
+@pytest.mark.parametrize("seed", (0, 1, 42, -7, 2**70))
+def test_every_reason_of_every_dataset_occurs_on_start(tmp_path: Path, seed: int) -> None:
+    generate(START, tmp_path, seed=seed)
+    found = Counter((row["dataset"], code) for row in manifest(tmp_path, START) for code in row["reasons"].split(";"))
+    assert {(name, code): found[name, code] for name in CATALOG for code in CATALOG[name].reasons if found[name, code] < 3} == {}
+
+
+def test_a_few_rows_in_a_hundred_are_rejected(landing: Path) -> None:
+    for dates in (days(1), days(7)[1:]):
+        rows = sum(1 for date in dates for name in COLUMNS for _ in rows_of(folder(landing, date) / f"{name}.csv"))
+        assert 0.015 < sum(len(manifest(landing, date)) for date in dates) / rows < 0.06
+
+
+def test_children_arrive_before_their_parents_and_are_resolved_the_next_day(landing: Path) -> None:
+    late = [(date, row) for date in days(7) for row in manifest(landing, date) if row["resolved_on"]]
+    assert {row["reasons"] for _, row in late} == {"orphan_patient_id", "orphan_visit_id"}
+    assert all(row["resolved_on"] == str(date + datetime.timedelta(days=1)) for date, row in late)
+    assert len({date for date, _ in late}) >= 6
+
+
+# --- the files ----------------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_writes_the_same_bytes_in_any_order_of_dates(landing: Path, tmp_path: Path) -> None:
+    for date in (days(7)[5], START, days(7)[1]):
+        generate(date, tmp_path)
+        assert contents(tmp_path, date) == contents(landing, date)
+
+
+def test_another_seed_is_another_hospital(landing: Path, tmp_path: Path) -> None:
+    generate(START, tmp_path, seed=43)
+    ours, theirs = contents(landing, START), contents(tmp_path, START)
+    assert all(ours[name] != theirs[name] for name in ours)
+
+
+def test_start_holds_the_volumes_and_each_later_date_about_a_hundredth(landing: Path) -> None:
+    for date in days(7):
+        for name, volume in VOLUMES.items():
+            rows = sum(1 for _ in rows_of(folder(landing, date) / f"{name}.csv"))
+            if date == START:
+                assert 0.96 < rows / volume < 1.04, name
+            else:
+                assert 0.005 < rows / volume < 0.022, (name, date)
+
+
+def test_nothing_but_the_five_files_and_the_manifest_is_left(landing: Path) -> None:
+    assert all(contents(landing, date).keys() == {*(f"{name}.csv" for name in CATALOG), "manifest.csv"} for date in days(7))
+
+
+def test_the_header_has_the_declared_columns(tmp_path: Path, landing: Path) -> None:
+    for date in days(40):
+        if date != START:
+            generate(date, tmp_path, scale=0.05)
+    paths = [*folder(landing, START).glob("*.csv"), *tmp_path.rglob("*.csv")]
+    files = [(CATALOG[p.stem].names, p.read_bytes()) for p in paths if p.stem in CATALOG]
+    headers = [(names, data.decode("utf-8-sig").splitlines()[0].split(",")) for names, data in files]
+    assert all(set(header) - {"note"} == set(names) and len(set(header)) == len(header) for names, header in headers)
+    # What later dates must be read in spite of.
+    assert any("note" in header for _, header in headers)
+    assert any(header[0] != names[0] for names, header in headers)
+    assert any(data.startswith(b"\xef\xbb\xbf") for _, data in files)
+    assert any(b"\r\n" in data.splitlines(keepends=True)[0] for _, data in files)
+    assert any(b"\n\n" in data for _, data in files)
+    assert any(data.count(b'"') % 2 for _, data in files)
+    assert any(b'""annex"", east' in data for _, data in files)
+
+
+def test_start_is_plain_enough_to_be_split_by_line(landing: Path) -> None:
+    for name in COLUMNS:
+        data = (folder(landing, START) / f"{name}.csv").read_bytes()
+        rows = sum(1 for _ in rows_of(folder(landing, START) / f"{name}.csv"))
+        assert data.count(b"\n") == len(data.decode().split("\n")) - 1 == rows + 1
+        assert data.decode().splitlines()[0] == ",".join(CATALOG[name].names)
+
+
+# --- the hospital -------------------------------------------------------------------------------------------
+
+
+def start_of(visit: dict[str, str]) -> datetime.datetime | None:
+    return datetime.datetime.fromisoformat(visit["visit_start_ts"]) if len(visit["visit_start_ts"]) == 19 else None
+
+
+def test_weekdays_are_busy_and_weekends_quiet(history: dict[str, list[dict[str, str]]]) -> None:
+    weekdays = Counter(start.weekday() for visit in history["visits"] if (start := start_of(visit)))
+    assert min(weekdays[day] for day in range(5)) > 1.2 * max(weekdays[5], weekdays[6])
+
+
+def test_winter_is_busier_than_summer(history: dict[str, list[dict[str, str]]]) -> None:
+    months = Counter(start.month for visit in history["visits"] if (start := start_of(visit)))
+    assert months[1] + months[2] + months[12] > 1.1 * (months[6] + months[7] + months[8])
+
+
+def test_emergencies_come_at_night_and_outpatients_by_day(history: dict[str, list[dict[str, str]]]) -> None:
+    at_night = defaultdict(list)
+    for visit in history["visits"]:
+        if start := start_of(visit):
+            at_night[visit["visit_type"]].append(start.hour >= 22 or start.hour < 6)
+    assert mean(at_night["Outpatient"]) < 0.01 < 0.2 < mean(at_night["Emergency"])
+
+
+def test_the_stay_is_longer_in_intensive_care(history: dict[str, list[dict[str, str]]]) -> None:
+    nights = defaultdict(list)
+    for stay in history["admissions"]:
+        if len(stay["admit_ts"]) == len(stay["discharge_ts"]) == 19 and stay["discharge_ts"] > stay["admit_ts"]:
+            admit, discharge = (datetime.datetime.fromisoformat(stay[c]) for c in ("admit_ts", "discharge_ts"))
+            nights[stay["room_type"]].append((discharge - admit).days)
+    assert mean(nights["ICU"]) > 1.3 * mean(nights["General Ward"])
+    assert 2 < mean(nights["General Ward"]) < 8
+
+
+def test_patients_return_and_none_comes_before_registering(landing: Path, history: dict[str, list[dict[str, str]]]) -> None:
+    visits_of = Counter(visit["patient_id"] for visit in history["visits"])
+    assert 0.5 < sum(count > 1 for count in visits_of.values()) / len(visits_of) < 0.9
+    bad = {(row["dataset"], row["key"]) for row in manifest(landing, START)}
+    registered = {p["patient_id"]: p["registration_date"] for p in history["patients"] if ("patients", p["patient_id"]) not in bad}
+    for visit in history["visits"]:
+        if ("visits", visit["visit_id"]) not in bad:
+            assert registered.get(visit["patient_id"], "") <= visit["visit_start_ts"][:10]
+
+
+def test_later_dates_send_earlier_rows_again_as_the_patient_leaves_or_pays(landing: Path) -> None:
+    sent: dict[str, dict[str, str]] = {}
+    again: Counter[str] = Counter()
+    for date in days(7):
+        bad = {row["key"] for row in manifest(landing, date)}
+        for name, key, end in (
+            ("visits", "visit_id", "visit_end_ts"),
+            ("admissions", "admission_id", "discharge_ts"),
+            ("billing", "bill_id", "payment_ts"),
+        ):
+            for row in rows_of(folder(landing, date) / f"{name}.csv"):
+                if not row.values or row.values[key] in bad or not row.values[key]:
+                    continue
+                earlier = sent.get(row.values[key])
+                if earlier and date != START:
+                    again[name] += 1
+                    assert (earlier[end], bool(row.values[end])) == ("", True)
+                sent[row.values[key]] = row.values
+    assert all(again[name] > 50 for name in ("visits", "admissions", "billing"))
+
+
+def test_a_row_speaks_of_nothing_later_than_its_file(landing: Path) -> None:
+    for date in days(7):
+        tomorrow = str(date + datetime.timedelta(days=1))
+        bad = {(row["dataset"], row["key"]) for row in manifest(landing, date)}
+        for name in COLUMNS:
+            for row in rows_of(folder(landing, date) / f"{name}.csv"):
+                if row.values and (name, next(iter(row.values.values()))) not in bad:
+                    # A time of day ahead of UTC may be written as early tomorrow.
+                    stamps = (v for c, v in row.values.items() if c.endswith(("_ts", "_date")) and "+02" not in v)
+                    assert all(stamp < tomorrow for stamp in stamps) or not bad.isdisjoint({(name, row.values[c]) for c in row.values})
+
+
+# --- the command --------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_the_files_and_says_how_many_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LANDING_DIR", str(tmp_path))
+    main(["2026-03-02", "--scale", "0.1", "--seed", "7", "--start", "2026-03-01"])
+    output = capsys.readouterr()
+    assert [line.split("/")[-1].split(":")[0] for line in output.out.splitlines()] == [f"{name}.csv" for name in CATALOG]
+    assert "2026-03-02" in output.err
+    assert (folder(tmp_path, datetime.date(2026, 3, 2)) / "manifest.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    (
+        (["2025-12-31"], "starts on 2026-01-01"),
+        (["2026-02-30"], "not a date"),
+        (["20260201"], "not a date"),
+        (["2026-01-01", "--scale", "0"], "not a number above 0"),
+        (["2026-01-01", "--scale", "-1"], "not a number above 0"),
+        (["2026-01-01", "--scale", "nan"], "not a number above 0"),
+        (["2026-01-01", "--start", "soon"], "not a date"),
+    ),
+)
+def test_what_cannot_be_done_is_refused_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], sentence: str
+) -> None:
+    monkeypatch.setenv("LANDING_DIR", str(tmp_path))
+    with pytest.raises(SystemExit, match=sentence):
+        main(arguments)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,444 @@
+"""The marts, on rows few enough to add up by hand."""
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg import Connection, sql
+
+from jobs.catalog import CATALOG
+from jobs.marts import SQL, LawBroken, check, rebuild
+
+MARTS = sorted(file.stem for file in (SQL / "marts").glob("*.sql"))
+
+# One sound row per table, from which the tests differ.
+SOUND = {
+    "patients": {
+        "patient_id": "P1",
+        "gender": "F",
+        "birth_date": "1980-05-17",
+        "city": "Lyon",
+        "registration_date": "2026-01-01",
+    },
+    "visits": {
+        "visit_id": "V1",
+        "patient_id": "P1",
+        "visit_type": "Outpatient",
+        "department": "Cardiology",
+        "visit_start_ts": "2026-01-05 09:00",
+        "visit_end_ts": "2026-01-05 10:30",
+        "status": "Completed",
+    },
+    "admissions": {
+        "admission_id": "A1",
+        "visit_id": "V1",
+        "admit_ts": "2026-01-05 12:00",
+        "discharge_ts": "2026-01-07 12:00",
+        "room_type": "ICU",
+    },
+    "treatments": {
+        "treatment_id": "T1",
+        "visit_id": "V1",
+        "treatment_code": "ECG",
+        "treatment_cost": "20.00",
+        "performed_ts": "2026-01-05 09:30",
+    },
+    "billing": {
+        "bill_id": "B1",
+        "visit_id": "V1",
+        "total_amount": "100.00",
+        "insurance_amount": "70.00",
+        "patient_amount": "30.00",
+        "payment_status": "Paid",
+        "payment_ts": "2026-01-20 08:00",
+    },
+}
+
+
+@pytest.fixture
+def hospital(postgres: Connection) -> Iterator[Connection]:
+    """An empty warehouse of the test's own: gold's tables as they are, without the rows."""
+    with connect(postgres) as connection:
+        connection.execute("create schema test_marts")
+        connection.execute("set search_path to test_marts")
+        try:
+            for table in CATALOG:
+                connection.execute(f"create table {table} (like public.{table} including all)")
+            connection.execute((SQL / "tables" / "marts.sql").read_text())
+            yield connection
+        finally:
+            connection.execute("drop schema test_marts cascade")
+
+
+def connect(other: Connection) -> Connection:
+    """One more connection to the same database and schema."""
+    info = other.info
+    connection = psycopg.connect(info.dsn, password=info.password, autocommit=True)
+    path = other.execute("select current_setting('search_path')").fetchone()
+    connection.execute("select set_config('search_path', %s, false)", path)
+    return connection
+
+
+def add(hospital: Connection, table: str, partition: str = "2026-01-31", **values: str | None) -> None:
+    """Puts one row into gold, sound but for the values given."""
+    row = SOUND[table] | values | {"_partition_date": partition, "_run_id": "R1"}
+    names = sql.SQL(", ").join(map(sql.Identifier, row))
+    places = sql.SQL(", ").join(map(sql.Placeholder, row))
+    hospital.execute(
+        sql.SQL("insert into {} ({}) values ({})").format(sql.Identifier(table), names, places), row
+    )
+
+
+def rebuilt(hospital: Connection) -> dict[str, int]:
+    """The rows per mart, after a rebuild that passed the checks."""
+    with hospital.transaction():
+        counts = rebuild(hospital)
+        check(hospital)
+    return counts
+
+
+def rows(connection: Connection, mart: str) -> list[str]:
+    """A mart's whole rows, as text with nothing between the commas for null."""
+    return [row for (row,) in connection.execute(f"select mart::text from {mart} as mart order by mart")]
+
+
+def versions(hospital: Connection) -> dict[str, list[tuple]]:
+    """Where each row of each mart lies and which transaction wrote it."""
+    return {
+        mart: hospital.execute(f"select ctid::text, xmin::text from {mart} order by ctid").fetchall()
+        for mart in MARTS
+    }
+
+
+def test_one_visit_in_every_mart(hospital):
+    for table in CATALOG:
+        add(hospital, table)
+    assert rebuilt(hospital) == {"mart_daily_kpis": 2, "mart_department_stats": 1, "mart_patient_stats": 1}
+    assert rows(hospital, "mart_daily_kpis") == [
+        "(2026-01-01,0,0,0,,0.00,0.00,0.00,0,0,,1)",
+        "(2026-01-05,1,1,1,2.0000,100.00,70.00,30.00,1,0,100.0000,0)",
+    ]
+    assert rows(hospital, "mart_department_stats") == [
+        "(Cardiology,2026-01-05,1,1,0,0,1,1.5000,1,2.0000,100.00)"
+    ]
+    assert rows(hospital, "mart_patient_stats") == ["(P1,F,Lyon,45,1,2026-01-05,2026-01-05,100.00,100.00,f)"]
+
+
+def test_no_gold_no_rows(hospital):
+    assert rebuilt(hospital) == {"mart_daily_kpis": 0, "mart_department_stats": 0, "mart_patient_stats": 0}
+
+
+def test_two_bills_and_two_admissions_multiply_nothing(hospital):
+    add(hospital, "patients", registration_date="2026-01-05")
+    add(hospital, "visits")
+    add(hospital, "admissions")
+    add(hospital, "admissions", admission_id="A2", discharge_ts="2026-01-06 12:00")
+    add(hospital, "treatments")
+    add(hospital, "treatments", treatment_id="T2")
+    add(hospital, "billing")
+    add(hospital, "billing", bill_id="B2", total_amount="11.50", payment_status="Pending", payment_ts=None)
+    rebuilt(hospital)
+    assert rows(hospital, "mart_daily_kpis") == [
+        "(2026-01-05,1,1,2,1.5000,111.50,140.00,60.00,1,1,50.0000,1)"
+    ]
+    assert rows(hospital, "mart_department_stats") == [
+        "(Cardiology,2026-01-05,1,1,0,0,1,1.5000,2,1.5000,111.50)"
+    ]
+    assert rows(hospital, "mart_patient_stats") == ["(P1,F,Lyon,45,1,2026-01-05,2026-01-05,111.50,100.00,f)"]
+
+
+def test_a_registration_alone_makes_a_day_and_a_patient(hospital):
+    add(hospital, "patients", city=None)
+    rebuilt(hospital)
+    assert rows(hospital, "mart_daily_kpis") == ["(2026-01-01,0,0,0,,0.00,0.00,0.00,0,0,,1)"]
+    assert rows(hospital, "mart_department_stats") == []
+    assert rows(hospital, "mart_patient_stats") == ["(P1,F,,45,0,,,0.00,0.00,f)"]
+
+
+def test_an_admission_counts_on_its_own_day_but_in_its_visits_department_and_day(hospital):
+    add(hospital, "patients", registration_date="2026-01-05")
+    add(hospital, "visits", visit_start_ts="2026-01-05 23:59:59.999999", visit_end_ts=None)
+    add(hospital, "admissions", admit_ts="2026-01-06 00:00", discharge_ts="2026-01-06 06:00")
+    rebuilt(hospital)
+    assert rows(hospital, "mart_daily_kpis") == [
+        "(2026-01-05,1,1,0,,0.00,0.00,0.00,0,0,,1)",
+        "(2026-01-06,0,0,1,0.2500,0.00,0.00,0.00,0,0,,0)",
+    ]
+    assert rows(hospital, "mart_department_stats") == ["(Cardiology,2026-01-05,1,1,0,0,1,,1,0.2500,0.00)"]
+
+
+def test_a_bill_counts_on_its_visits_day_whenever_it_was_paid(hospital):
+    add(hospital, "patients", registration_date="2026-01-05")
+    add(hospital, "visits")
+    add(hospital, "billing", payment_ts="2026-03-01 00:00", partition="2026-03-01")
+    rebuilt(hospital)
+    assert rows(hospital, "mart_daily_kpis") == ["(2026-01-05,1,1,0,,100.00,70.00,30.00,1,0,100.0000,1)"]
+
+
+def test_days_are_utc_in_any_session(hospital):
+    add(hospital, "patients", registration_date="2026-01-05")
+    add(hospital, "visits", visit_start_ts="2026-01-05 00:30")
+    hospital.execute("set time zone 'America/Los_Angeles'")
+    rebuilt(hospital)
+    assert rows(hospital, "mart_daily_kpis") == ["(2026-01-05,1,1,0,,0.00,0.00,0.00,0,0,,1)"]
+
+
+def test_an_open_stay_is_counted_but_not_averaged(hospital):
+    add(hospital, "patients", registration_date="2026-01-05")
+    add(hospital, "visits", visit_type="Inpatient")
+    add(hospital, "admissions", discharge_ts=None)
+    rebuilt(hospital)
+    assert rows(hospital, "mart_daily_kpis") == ["(2026-01-05,1,1,1,,0.00,0.00,0.00,0,0,,1)"]
+    assert rows(hospital, "mart_department_stats") == ["(Cardiology,2026-01-05,1,1,0,1,0,1.5000,1,,0.00)"]
+
+
+def test_a_cancelled_visit_counts_but_is_not_completed(hospital):
+    add(hospital, "patients", registration_date="2026-01-05")
+    add(hospital, "visits", visit_type="Emergency")
+    add(hospital, "visits", visit_id="V2", status="Cancelled", visit_end_ts=None)
+    add(hospital, "visits", visit_id="V3", status="No-show", visit_end_ts=None, department="Oncology")
+    rebuilt(hospital)
+    assert rows(hospital, "mart_daily_kpis") == ["(2026-01-05,3,1,0,,0.00,0.00,0.00,0,0,,1)"]
+    assert rows(hospital, "mart_department_stats") == [
+        "(Cardiology,2026-01-05,2,1,1,0,1,1.5000,0,,0.00)",
+        "(Oncology,2026-01-05,1,0,0,0,1,,0,,0.00)",
+    ]
+
+
+def test_an_amount_left_blank_counts_as_nothing(hospital):
+    add(hospital, "patients", registration_date="2026-01-05")
+    add(hospital, "visits")
+    add(hospital, "billing", insurance_amount=None, patient_amount=None)
+    add(hospital, "billing", bill_id="B2", payment_status="Partial", patient_amount=None)
+    rebuilt(hospital)
+    assert rows(hospital, "mart_daily_kpis") == ["(2026-01-05,1,1,0,,200.00,70.00,0.00,1,0,50.0000,1)"]
+
+
+def test_averages_and_rates_are_rounded_once_at_the_end(hospital):
+    add(hospital, "patients", registration_date="2026-01-05")
+    for number, minutes in enumerate((10, 10, 33)):
+        visit = f"V{number}"
+        add(hospital, "visits", visit_id=visit, visit_end_ts=f"2026-01-05 09:{minutes}")
+        add(
+            hospital,
+            "admissions",
+            admission_id=visit,
+            visit_id=visit,
+            discharge_ts=f"2026-01-05 12:{minutes}",
+        )
+        add(
+            hospital, "billing", bill_id=visit, visit_id=visit, payment_status="Paid" if number else "Partial"
+        )
+    rebuilt(hospital)
+    # Rounded one by one before the mean, they would come to 0.0122 days and 0.2945 hours.
+    assert rows(hospital, "mart_daily_kpis") == [
+        "(2026-01-05,3,3,3,0.0123,300.00,210.00,90.00,2,0,66.6667,1)"
+    ]
+    assert rows(hospital, "mart_department_stats") == [
+        "(Cardiology,2026-01-05,3,3,0,0,3,0.2944,3,0.0123,300.00)"
+    ]
+
+
+def test_a_patient_returns_with_the_second_visit(hospital):
+    add(hospital, "patients")
+    add(hospital, "patients", patient_id="P2", gender="M", city="Nice")
+    add(hospital, "visits")
+    add(hospital, "visits", visit_id="V2", visit_start_ts="2026-01-09 09:00", status="Cancelled")
+    add(hospital, "visits", visit_id="V3", patient_id="P2")
+    add(hospital, "billing")
+    add(hospital, "billing", bill_id="B2", visit_id="V2", payment_status="Partial")
+    rebuilt(hospital)
+    assert rows(hospital, "mart_patient_stats") == [
+        "(P1,F,Lyon,45,2,2026-01-05,2026-01-09,200.00,100.00,t)",
+        "(P2,M,Nice,45,1,2026-01-05,2026-01-05,0.00,0.00,f)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("born", "today", "age"),
+    [
+        ("1980-05-17", "2026-05-16", 45),
+        ("1980-05-17", "2026-05-17", 46),
+        ("2000-02-29", "2026-02-28", 25),
+        ("2000-02-29", "2026-03-01", 26),
+        ("2000-02-29", "2024-02-28", 23),
+        ("2000-02-29", "2024-02-29", 24),
+        ("2000-12-31", "2026-01-01", 25),
+        ("2026-01-01", "2026-01-01", 0),
+        ("2025-01-02", "2026-01-01", 0),
+        ("1899-01-31", "2026-01-31", 127),
+    ],
+)
+def test_age_in_whole_years(hospital, born, today, age):
+    add(hospital, "patients", birth_date=born, registration_date=born, partition=today)
+    rebuilt(hospital)
+    assert rows(hospital, "mart_patient_stats") == [f"(P1,F,Lyon,{age},0,,,0.00,0.00,f)"]
+
+
+@pytest.mark.parametrize("newest", CATALOG)
+def test_ages_are_as_of_the_newest_partition_of_any_table(hospital, newest):
+    for table in CATALOG:
+        add(hospital, table, partition="2026-05-17" if table == newest else "2026-05-16")
+    rebuilt(hospital)
+    assert rows(hospital, "mart_patient_stats") == ["(P1,F,Lyon,46,1,2026-01-05,2026-01-05,100.00,100.00,f)"]
+
+
+def test_a_second_rebuild_touches_no_row(hospital):
+    for table in CATALOG:
+        add(hospital, table)
+    rebuilt(hospital)
+    before = versions(hospital)
+    rebuilt(hospital)
+    assert versions(hospital) == before
+
+
+def test_a_new_bill_touches_only_the_rows_it_changes(hospital):
+    add(hospital, "patients")
+    add(hospital, "patients", patient_id="P2")
+    add(hospital, "visits")
+    rebuilt(hospital)
+    before = {mart: set(found) for mart, found in versions(hospital).items()}
+    add(hospital, "billing")
+    rebuilt(hospital)
+    kept = {mart: len(before[mart] & set(found)) for mart, found in versions(hospital).items()}
+    assert kept == {"mart_daily_kpis": 1, "mart_department_stats": 0, "mart_patient_stats": 1}
+
+
+def test_what_leaves_gold_leaves_the_marts(hospital):
+    add(hospital, "patients")
+    add(hospital, "patients", patient_id="P2")
+    add(hospital, "visits")
+    add(hospital, "visits", visit_id="V2", visit_start_ts="2026-01-06 09:00", visit_end_ts=None)
+    add(hospital, "billing")
+    add(hospital, "billing", bill_id="B2", total_amount="5.00")
+    rebuilt(hospital)
+    hospital.execute("delete from billing where bill_id = 'B2'")
+    hospital.execute("delete from visits where visit_id = 'V2'")
+    hospital.execute("delete from patients where patient_id = 'P2'")
+    rebuilt(hospital)
+    assert rows(hospital, "mart_daily_kpis") == [
+        "(2026-01-01,0,0,0,,0.00,0.00,0.00,0,0,,1)",
+        "(2026-01-05,1,1,0,,100.00,70.00,30.00,1,0,100.0000,0)",
+    ]
+    assert rows(hospital, "mart_department_stats") == ["(Cardiology,2026-01-05,1,1,0,0,1,1.5000,0,,100.00)"]
+    assert rows(hospital, "mart_patient_stats") == ["(P1,F,Lyon,45,1,2026-01-05,2026-01-05,100.00,100.00,f)"]
+
+
+def test_a_hand_on_a_mart_is_undone(hospital):
+    for table in CATALOG:
+        add(hospital, table)
+    rebuilt(hospital)
+    before = {mart: rows(hospital, mart) for mart in MARTS}
+    hospital.execute("delete from mart_daily_kpis where total_visits = 1")
+    hospital.execute("update mart_department_stats set avg_los_days = null")
+    hospital.execute("insert into mart_patient_stats values ('P9', 'M', null, 1, 0, null, null, 0, 0, false)")
+    rebuilt(hospital)
+    assert {mart: rows(hospital, mart) for mart in MARTS} == before
+
+
+def test_a_reader_sees_the_old_marts_until_the_commit(hospital):
+    add(hospital, "patients")
+    rebuilt(hospital)
+    with connect(hospital) as reader:
+        reader.execute("set lock_timeout = '1s'")
+        before = {mart: rows(reader, mart) for mart in MARTS}
+        add(hospital, "visits")
+        with hospital.transaction():
+            rebuild(hospital)
+            after = {mart: rows(hospital, mart) for mart in MARTS}
+            assert {mart: rows(reader, mart) for mart in MARTS} == before
+            assert reader.execute("select count(*) from visits").fetchone() == (1,)
+        assert {mart: rows(reader, mart) for mart in MARTS} == after
+    assert all(before[mart] != after[mart] for mart in MARTS)
+
+
+@pytest.mark.parametrize("statement", ["delete from visits", "delete from mart_daily_kpis"])
+def test_until_the_commit_gold_and_marts_have_one_writer(hospital, statement):
+    with connect(hospital) as other:
+        other.execute("set lock_timeout = '100ms'")
+        with hospital.transaction():
+            rebuild(hospital)
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                other.execute(statement)
+        other.execute(statement)
+
+
+def test_a_mart_needs_a_transaction(hospital):
+    with pytest.raises(psycopg.errors.NoActiveSqlTransaction):
+        rebuild(hospital)
+
+
+def test_views_and_grants_survive(hospital):
+    hospital.execute("create view board as select sum(total_visits) from mart_daily_kpis")
+    hospital.execute("grant select on mart_daily_kpis to public")
+    granted = hospital.execute("select relacl::text from pg_class where oid = 'mart_daily_kpis'::regclass")
+    before = granted.fetchall()
+    add(hospital, "patients")
+    add(hospital, "visits")
+    rebuilt(hospital)
+    granted = hospital.execute("select relacl::text from pg_class where oid = 'mart_daily_kpis'::regclass")
+    assert granted.fetchall() == before
+    assert hospital.execute("select * from board").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("mart", MARTS)
+def test_a_select_names_its_tables_columns_in_their_order(hospital, mart):
+    select = hospital.execute((SQL / "marts" / f"{mart}.sql").read_text())
+    table = hospital.execute(f"select * from {mart}")
+    assert [column.name for column in select.description] == [column.name for column in table.description]
+
+
+# What must not be, and the checks that see it.
+TAMPERED = [
+    ("update mart_daily_kpis set total_revenue = total_revenue + 0.01", "revenue_adds_up (1 row)"),
+    ("update mart_department_stats set total_revenue = 0", "revenue_adds_up (1 row)"),
+    ("update mart_patient_stats set total_billed = total_billed * 2", "revenue_adds_up (1 row)"),
+    ("update mart_daily_kpis set insurance_revenue = 0", "payers_add_up (1 row)"),
+    ("update mart_daily_kpis set patient_revenue = patient_revenue * 2", "payers_add_up (1 row)"),
+    ("update mart_daily_kpis set paid_bills = paid_bills * 2", "payments_add_up (1 row)"),
+    ("update mart_daily_kpis set pending_bills = pending_bills + 1", "payments_add_up (1 row)"),
+    ("update mart_patient_stats set total_paid = 0", "payments_add_up (1 row)"),
+    ("update mart_daily_kpis set total_visits = total_visits * 2", "visits_add_up (1 row)"),
+    ("update mart_daily_kpis set completed_visits = 0", "visits_add_up (1 row)"),
+    ("update mart_department_stats set completed_visits = 0", "visits_add_up (1 row)"),
+    ("update mart_patient_stats set total_visits = 3, is_returning = true", "visits_add_up (1 row)"),
+    ("update mart_daily_kpis set total_admissions = total_admissions * 2", "admissions_add_up (1 row)"),
+    ("update mart_department_stats set total_admissions = 0", "admissions_add_up (1 row)"),
+    ("update mart_daily_kpis set new_patients = 0", "patients_add_up (1 row)"),
+    ("delete from mart_patient_stats where total_visits = 0", "patients_add_up (1 row)"),
+    ("update mart_daily_kpis set payment_rate_pct = 101", "parts_fit_their_whole (2 rows)"),
+    ("update mart_department_stats set emergency_visits = 9", "parts_fit_their_whole (1 row)"),
+    ("update mart_patient_stats set is_returning = not is_returning", "parts_fit_their_whole (2 rows)"),
+    ("update mart_patient_stats set last_visit_date = '2000-01-01'", "parts_fit_their_whole (1 row)"),
+    ("delete from billing", "payers_add_up (1 row), payments_add_up (1 row), revenue_adds_up (3 rows)"),
+    (
+        "truncate mart_daily_kpis",
+        "admissions_add_up (1 row), patients_add_up (1 row), payers_add_up (1 row), "
+        "payments_add_up (1 row), revenue_adds_up (1 row), visits_add_up (1 row)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("tampering", "found"), TAMPERED)
+def test_a_broken_law_is_named(hospital, tampering, found):
+    for table in CATALOG:
+        add(hospital, table)
+    add(hospital, "patients", patient_id="P2")
+    rebuilt(hospital)
+    with pytest.raises(LawBroken) as broken, hospital.transaction():
+        hospital.execute(tampering)
+        check(hospital)
+    assert str(broken.value) == f"The marts do not agree with gold: sql/checks finds {found}."
+    check(hospital)
+
+
+def test_every_check_is_seen_to_fail():
+    assert {file.stem for file in (SQL / "checks").glob("*.sql")} == {
+        law.split()[0] for _, found in TAMPERED for law in found.split(", ")
+    }
+
+
+@pytest.mark.parametrize("file", sorted((SQL / "checks").glob("*.sql")), ids=lambda file: file.stem)
+def test_a_check_opens_with_its_law(file):
+    law = file.read_text().splitlines()[0]
+    assert law.startswith("-- ") and law.endswith(".")

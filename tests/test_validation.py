@@ -1,0 +1,145 @@
+"""Every rule by example, judged in one Spark job per dataset."""
+
+from datetime import date, datetime
+from decimal import Decimal
+
+import pytest
+from chispa import assert_df_equality
+
+from jobs.catalog import CATALOG
+from tests.examples import EXAMPLES, PARENTS, VALID, record
+
+MALFORMED = {
+    "too few fields": "P1,F",
+    "too many fields": "P1,F,1980-02-29,Springfield,2024-03-01,more",
+    "one empty quoted field": '""',
+    "a quote left open": 'P1,F,1980-02-29,"Springfield,2024-03-01\nP2,F',
+    "a quote left open in the last field": 'P1,F,1980-02-29,Springfield,"2024-03-01',
+    "a quote left open after a doubled one": 'P1,F,1980-02-29,Springfield,"""2024-03-01""',
+    "a NUL": "P1,F,1980-02-29,Spring\0field,2024-03-01",
+    "a NUL at the start": "\0P1,F,1980-02-29,Springfield,2024-03-01",
+}
+
+
+@pytest.fixture(scope="module")
+def judge(spark):
+    from jobs.validation import judge, split
+
+    def judge_records(name, records, header=None):
+        """The verdict over records given as text, against the parents P1 and V1."""
+        dataset = CATALOG[name]
+        parents = {
+            column: spark.createDataFrame([(PARENTS[parent],)], f"{CATALOG[parent].key} string")
+            for column, parent in dataset.parents.items()
+        }
+        frame = spark.createDataFrame([(text,) for text in records], "_raw string")
+        return split(judge(frame, dataset, header or dataset.names, parents), dataset)
+
+    return judge_records
+
+
+@pytest.fixture(scope="module")
+def verdicts(judge):
+    """For each example, in order, the reasons it was rejected for."""
+    found = {}
+    for name in CATALOG:
+        # Each example gets a key of its own, so that none is another's duplicate, unless its key is what is blank.
+        numbered = [(n, {**VALID[name], **change}) for n, (d, change, _) in enumerate(EXAMPLES) if d == name]
+        key = CATALOG[name].key
+        rows = {n: record(name, row | ({key: f"X{n}"} if row[key] else {})) for n, row in numbered}
+        verdict = judge(name, rows.values())
+        rejected = {row["_raw"]: row["_reject_reasons"] for row in verdict.rejected.collect()}
+        accepted = {row[key] for row in verdict.accepted.select(key).collect()}
+        for n, text in rows.items():
+            found[n] = tuple(reason["code"] for reason in rejected.get(text, ()))
+            assert (text in rejected) != (f"X{n}" in accepted), "a row stands in exactly one of the two"
+    return found
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)), ids=[f"{d}-{c}" for d, c, _ in EXAMPLES])
+def test_an_example_gets_its_reasons_and_no_others(verdicts, number):
+    assert verdicts[number] == EXAMPLES[number][2]
+
+
+def test_every_reason_has_an_example():
+    given = {(name, reason) for name, _, reasons in EXAMPLES for reason in reasons}
+    declared = {(name, reason) for name, dataset in CATALOG.items() for reason in dataset.reasons}
+    elsewhere = {(n, r) for n, d in CATALOG.items() for r in ("malformed_row", f"duplicate_{d.key}")}
+    assert given == declared - elsewhere
+
+
+def test_values_are_read_as_their_types(judge):
+    dated = record("patients", VALID["patients"] | {"gender": " f ", "city": "  "})
+    [patient] = judge("patients", [dated]).accepted.collect()
+    assert patient.asDict() == {
+        "patient_id": "P1",
+        "gender": "F",
+        "birth_date": date(1980, 2, 29),
+        "city": None,
+        "registration_date": date(2024, 3, 1),
+    }
+    costs = {"T1": "1.005", "T2": "1.00499999999999999999999999", "T3": "+7", "T4": "0.335"}
+    rows = [
+        record("treatments", VALID["treatments"] | {"treatment_id": k, "treatment_cost": v}) for k, v in costs.items()
+    ]
+    read = {row.treatment_id: row.treatment_cost for row in judge("treatments", rows).accepted.collect()}
+    assert read == {"T1": Decimal("1.01"), "T2": Decimal("1.00"), "T3": Decimal("7.00"), "T4": Decimal("0.34")}
+    starts = {"V1": "2026-01-05T09:00+05:30", "V2": "2026-01-05 09:00:30.5", "V3": "2026-01-05T09:00Z"}
+    rows = [record("visits", VALID["visits"] | {"visit_id": k, "visit_start_ts": v}) for k, v in starts.items()]
+    frame = judge("visits", rows).accepted.selectExpr("visit_id", "cast(visit_start_ts as string) as start")
+    assert {row.visit_id: row.start for row in frame.collect()} == {
+        "V1": "2026-01-05 03:30:00",
+        "V2": "2026-01-05 09:00:30.5",
+        "V3": "2026-01-05 09:00:00",
+    }
+
+
+def test_a_malformed_record_stands_alone_with_its_text(judge):
+    verdict = judge("patients", MALFORMED.values())
+    rejected = {row["_raw"]: row["_reject_reason"] for row in verdict.rejected.collect()}
+    assert rejected == dict.fromkeys(MALFORMED.values(), "malformed_row")
+    assert verdict.accepted.count() == 0
+
+
+def test_of_rows_with_one_key_the_same_stands_in_any_order(judge, spark):
+    stay = VALID["admissions"]
+    still_in, discharged = record("admissions", stay | {"discharge_ts": ""}), record("admissions", stay)
+    broken = record("admissions", stay | {"room_type": "Suite", "discharge_ts": "2026-02-01T00:00"})
+    orders = [still_in, discharged, broken, discharged], [discharged, broken, discharged, still_in]
+    one, other = (judge("admissions", order) for order in orders)
+    assert_df_equality(one.accepted, other.accepted)
+    assert_df_equality(one.rejected, other.rejected, ignore_row_order=True)
+    assert [row.discharge_ts for row in one.accepted.collect()] == [datetime(2026, 1, 8, 9)]
+    reasons = sorted((row["_raw"], row["_reject_reason"]) for row in one.rejected.collect())
+    assert reasons == sorted(
+        [(broken, "unknown_room_type"), (discharged, "duplicate_admission_id"), (still_in, "duplicate_admission_id")]
+    )
+
+
+def test_a_rejected_row_keeps_its_text_untrimmed_and_every_reason(judge):
+    text = record("billing", VALID["billing"] | {"bill_id": " B1 ", "total_amount": " -1", "patient_amount": ""})
+    [row] = judge("billing", [text]).rejected.collect()
+    assert (row.bill_id, row.total_amount, row.patient_amount, row["_raw"]) == (" B1 ", " -1", None, text)
+    assert row["_reject_reason"] == "negative_total_amount;insurance_exceeds_total"
+    assert [(r.code, r.column) for r in row["_reject_reasons"]] == [
+        ("negative_total_amount", "total_amount"),
+        ("insurance_exceeds_total", None),
+    ]
+    assert all(r.message for r in row["_reject_reasons"])
+
+
+def test_columns_are_found_by_name_and_others_stay_behind(judge):
+    header = ["note", *reversed(CATALOG["patients"].names)]
+    verdict = judge("patients", ["hello,2024-03-01,Springfield,1980-02-29,F,P1", "x,,,,,P2"], header)
+    assert [row.patient_id for row in verdict.accepted.collect()] == ["P1"]
+    assert [(row.patient_id, row["_raw"]) for row in verdict.rejected.collect()] == [("P2", "x,,,,,P2")]
+
+
+def test_a_parent_given_twice_multiplies_no_row(spark):
+    from jobs.validation import count, judge
+
+    twice = spark.createDataFrame([("P1",), ("P1",)], "patient_id string")
+    frame = spark.createDataFrame([(record("visits", VALID["visits"]),)], "_raw string")
+    dataset = CATALOG["visits"]
+    counts = count(judge(frame, dataset, dataset.names, {"patient_id": twice}), dataset)
+    assert (counts["rows"], counts["accepted"]) == (1, 1)
