@@ -13,7 +13,7 @@ import contextlib
 import csv
 import datetime
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -55,6 +55,7 @@ HOURS_BY_TYPE = (  # from midnight
     (1, 1, 1, 1, 1, 1, 3, 9, 12, 11, 10, 8, 6, 6, 6, 5, 4, 4, 3, 2, 2, 1, 1, 1),
 )
 TREATMENTS_BY_TYPE = ((8, 46, 30, 11, 5), (5, 38, 34, 16, 7), (2, 14, 30, 32, 22))  # visits with none, one, ... four
+STAYS = np.array((12, 50, 1))  # minutes at the least, of those who do not stay the night; at most seven times that
 FEES = np.array((60, 180, 250))
 INSURED = np.array((0, 50, 70, 80, 90, 100))  # what a patient's plan pays, in per cent
 INSURED_SHARE = (12, 8, 25, 35, 15, 5)
@@ -72,63 +73,49 @@ class Department(NamedTuple):
     share: int
     nights: int
     rooms: tuple[int, ...]
-    treatments: tuple[tuple[str, str, int], ...]
+    treatments: str  # code, name and usual cost of each, the commonest first
 
 
 DEPARTMENTS = {
-    "Emergency": Department(
-        0, 2, (60, 15, 5, 15, 5),
-        (("EM01", "Triage", 90), ("EM02", "Wound closure", 260), ("EM03", "Resuscitation, advanced", 1900)),
-    ),
-    "General Medicine": Department(
-        24, 4, (62, 22, 10, 5, 1),
-        (("GM01", "Consultation", 80), ("GM02", "Infusion", 190), ("GM03", "Vaccination", 45)),
-    ),
-    "Cardiology": Department(
-        14, 5, (35, 20, 14, 6, 25),
-        (("CA01", "Electrocardiogram", 110), ("CA02", "Echocardiogram", 420), ("CA03", "Angioplasty", 9800)),
-    ),
-    "Orthopedics": Department(
-        13, 5, (50, 30, 16, 4, 0),
-        (("OR01", "Cast", 230), ("OR02", "Physiotherapy", 95), ("OR03", "Hip replacement", 11500)),
-    ),
-    "Pediatrics": Department(
-        4, 3, (50, 30, 14, 6, 0),
-        (("PE01", "Check-up, child", 70), ("PE02", "Immunisation", 50), ("PE03", "Nebuliser", 85)),
-    ),
-    "Maternity": Department(
-        14, 3, (40, 36, 22, 2, 0),
-        (("MA01", "Ultrasound", 180), ("MA02", "Delivery", 3900), ("MA03", "Caesarean section", 6400)),
-    ),
-    "Neurology": Department(
-        8, 6, (48, 22, 12, 18, 0),
-        (("NE01", "Electroencephalogram", 380), ("NE02", "Lumbar puncture", 540), ("NE03", "Nerve study", 310)),
-    ),
-    "Oncology": Department(
-        9, 7, (44, 28, 20, 8, 0),
-        (("ON01", "Chemotherapy", 2400), ("ON02", "Radiotherapy", 1700), ("ON03", "Biopsy", 650)),
-    ),
-    "General Surgery": Department(
-        14, 5, (46, 24, 14, 16, 0),
-        (("SU01", "Appendectomy", 5200), ("SU02", "Hernia repair", 4300), ("SU03", "Dressing", 60)),
-    ),
+    "Emergency": Department(0, 2, (60, 15, 5, 15, 5),
+        "EM01 Triage 90/EM02 Wound closure 260/EM03 Resuscitation, advanced 1900"),
+    "General Medicine": Department(24, 4, (62, 22, 10, 5, 1),
+        "GM01 Consultation 80/GM02 Infusion 190/GM03 Vaccination 45"),
+    "Cardiology": Department(14, 5, (35, 20, 14, 6, 25),
+        "CA01 Electrocardiogram 110/CA02 Echocardiogram 420/CA03 Angioplasty 9800"),
+    "Orthopedics": Department(13, 5, (50, 30, 16, 4, 0),
+        "OR01 Cast 230/OR02 Physiotherapy 95/OR03 Hip replacement 11500"),
+    "Pediatrics": Department(4, 3, (50, 30, 14, 6, 0),
+        "PE01 Check-up, child 70/PE02 Immunisation 50/PE03 Nebuliser 85"),
+    "Maternity": Department(14, 3, (40, 36, 22, 2, 0),
+        "MA01 Ultrasound 180/MA02 Delivery 3900/MA03 Caesarean section 6400"),
+    "Neurology": Department(8, 6, (48, 22, 12, 18, 0),
+        "NE01 Electroencephalogram 380/NE02 Nerve study 310/NE03 Lumbar puncture 540"),
+    "Oncology": Department(9, 7, (44, 28, 20, 8, 0),
+        "ON01 Radiotherapy 1700/ON02 Chemotherapy 2400/ON03 Biopsy 650"),
+    "General Surgery": Department(14, 5, (46, 24, 14, 16, 0),
+        "SU01 Dressing 60/SU02 Hernia repair 4300/SU03 Appendectomy 5200"),
 }  # fmt: skip
-COMMON = (("LA01", "Blood panel", 65), ("IM01", "X-ray, chest", 140), ("IM02", "CT scan", 620))
-GENERAL_MEDICINE, PEDIATRICS, MATERNITY = (
-    list(DEPARTMENTS).index(name) for name in ("General Medicine", "Pediatrics", "Maternity")
+COMMON = "LA01 Blood panel 65/IM01 X-ray, chest 140/IM02 CT scan 620"
+OPTIONS = (30, 24, 8, 18, 12, 8)  # how often each of the department's three treatments and of the common three is given
+EMERGENCY_ROOM, GENERAL_MEDICINE, PEDIATRICS, MATERNITY = map(
+    list(DEPARTMENTS).index, ("Emergency", "General Medicine", "Pediatrics", "Maternity")
 )
-MENU = [treatment for department in DEPARTMENTS.values() for treatment in (*department.treatments, *COMMON)]
-CODES, NAMES, COSTS = pa.array([m[0] for m in MENU]), pa.array([m[1] for m in MENU]), np.array([m[2] for m in MENU])
+SHARE, NIGHTS, ROOMS_BY_DEPARTMENT, _ = (np.array(column) for column in zip(*DEPARTMENTS.values(), strict=True))
+MENU = [item for department in DEPARTMENTS.values() for item in f"{department.treatments}/{COMMON}".split("/")]
+CODES = pa.array([item.split(" ", 1)[0] for item in MENU])
+NAMES = pa.array([item.split(" ", 1)[1].rsplit(" ", 1)[0] for item in MENU])
+COSTS = np.array([int(item.rsplit(" ", 1)[1]) for item in MENU])
 
 # --- what goes wrong ----------------------------------------------------------------------------------------
 
-USUAL = 30  # rows in 100,000 that have a given defect
+USUAL = 50  # rows in 100,000 that have a given defect
 SHARES = {  # the defects that the hospital is known for
-    "missing_gender": 150, "duplicate_patient_id": 60, "birth_after_registration": 80,
-    "unknown_status": 80, "missing_department": 80, "visit_end_not_after_start": 80,
-    "discharge_not_after_admit": 100, "orphan_visit_id": 80,
+    "missing_gender": 200, "duplicate_patient_id": 80, "birth_after_registration": 100,
+    "unknown_status": 100, "missing_department": 100, "visit_end_not_after_start": 100,
+    "discharge_not_after_admit": 100, "orphan_visit_id": 100,
     "negative_treatment_cost": 100, "missing_treatment_code": 100,
-    "negative_total_amount": 80, "insurance_exceeds_total": 80, "paid_without_payment_ts": 80,
+    "negative_total_amount": 100, "insurance_exceeds_total": 100, "paid_without_payment_ts": 100,
 }  # fmt: skip
 FORCED, SPACING = 3, 7  # on START every defect of a dataset strikes so often whatever the seed, so many rows apart
 
@@ -136,7 +123,7 @@ BLANK = ("", "", "  ", "\u00a0")
 UNKNOWN = ("N/A", "???", "Compleeted", "XX", "to be confirmed")
 UNREADABLE = {
     "date": ("31/12/2024", "2024-02-30", "2024-1-5", "20240105", "unknown", "2024-13-01", "Jan 5, 2024"),
-    "timestamp": ("05.01.2025 10:30", "2025-01-05", "2025-01-05T25:10", "2025-02-30 08:00:00", "2025-01-05T9:30", "soon"),
+    "timestamp": ("05.01.2025 10:30", "2025-01-05", "2025-01-05T25:10", "2025-02-30 08:00", "2025-01-05T9:30", "soon"),
     "decimal": ("1,250.00", "12O.50", "1e3", "NaN", "Infinity", "$80", "12345678901.00", "-", "1.2.3"),
 }
 
@@ -147,42 +134,41 @@ class Defect(NamedTuple):
     A text may name columns of the sound row in braces. A duplicate's texts are those of its second copy.
     """
 
-    reasons: tuple[str, ...]
-    texts: dict[str, tuple[str, ...]]
+    reasons: str
+    texts: Mapping[str, tuple[str, ...]]
 
 
+NEGATIVE_TOTAL = {"total_amount": ("-{total_amount}",)}
+LONG_AGO = "1900-01-01T00:00:00"
 BROKEN_RULES = {
     "patients": (
         Defect(
-            ("birth_after_registration",),
-            {"birth_date": ("{registration_date}",), "registration_date": ("{birth_date}",)},
+            "birth_after_registration", {"birth_date": ("{registration_date}",), "registration_date": ("{birth_date}",)}
         ),
-        Defect(("missing_gender", "unreadable_birth_date"), {"gender": BLANK, "birth_date": UNREADABLE["date"]}),
+        Defect("missing_gender;unreadable_birth_date", {"gender": BLANK, "birth_date": UNREADABLE["date"]}),
     ),
     "visits": (
-        Defect(("visit_end_not_after_start",), {"visit_end_ts": ("{visit_start_ts}", "1900-01-01T00:00:00")}),
-        Defect(("missing_department", "unknown_status"), {"department": BLANK, "status": UNKNOWN}),
+        Defect("visit_end_not_after_start", {"visit_end_ts": ("{visit_start_ts}", LONG_AGO)}),
+        Defect("missing_department;unknown_status", {"department": BLANK, "status": UNKNOWN}),
     ),
     "admissions": (
-        Defect(("discharge_not_after_admit",), {"discharge_ts": ("{admit_ts}", "1900-01-01T00:00:00")}),
-        Defect(("unreadable_admit_ts", "missing_room_type"), {"admit_ts": UNREADABLE["timestamp"], "room_type": BLANK}),
+        Defect("discharge_not_after_admit", {"discharge_ts": ("{admit_ts}", LONG_AGO)}),
+        Defect("unreadable_admit_ts;missing_room_type", {"admit_ts": UNREADABLE["timestamp"], "room_type": BLANK}),
     ),
     "treatments": (
-        Defect(("negative_treatment_cost",), {"treatment_cost": ("-{treatment_cost}", "-0.01")}),
+        Defect("negative_treatment_cost", {"treatment_cost": ("-{treatment_cost}", "-0.01")}),
         Defect(
-            ("missing_treatment_code", "negative_treatment_cost"),
-            {"treatment_code": BLANK, "treatment_cost": ("-{treatment_cost}",)},
+            "missing_treatment_code;negative_treatment_cost", {"treatment_code": BLANK, "treatment_cost": ("-0.01",)}
         ),
     ),
     "billing": (
-        Defect(("negative_total_amount",), {"total_amount": ("-{total_amount}",), "insurance_amount": BLANK}),
+        Defect("negative_total_amount", NEGATIVE_TOTAL | {"insurance_amount": BLANK}),
         Defect(
-            ("negative_total_amount", "insurance_exceeds_total"),
-            {"total_amount": ("-{total_amount}",), "insurance_amount": ("0.00", "25.00")},
+            "negative_total_amount;insurance_exceeds_total", NEGATIVE_TOTAL | {"insurance_amount": ("0.00", "25.00")}
         ),
-        Defect(("negative_patient_amount",), {"patient_amount": ("-1{patient_amount}",)}),
-        Defect(("insurance_exceeds_total",), {"insurance_amount": ("9{total_amount}",)}),
-        Defect(("paid_without_payment_ts",), {"payment_status": ("Paid", "paid"), "payment_ts": BLANK}),
+        Defect("negative_patient_amount", {"patient_amount": ("-1{patient_amount}",)}),
+        Defect("insurance_exceeds_total", {"insurance_amount": ("9{total_amount}",)}),
+        Defect("paid_without_payment_ts", {"payment_status": ("Paid", "paid"), "payment_ts": BLANK}),
     ),
 }
 SECOND_COPY = {  # a duplicate that is no mere repetition
@@ -199,21 +185,21 @@ def defects_of(dataset: Dataset) -> Iterator[Defect]:
     for column in dataset.columns:
         name = column.name
         if column.required:
-            yield Defect((f"missing_{name}",), {name: BLANK})
+            yield Defect(f"missing_{name}", {name: BLANK})
         if column.type in UNREADABLE:
-            yield Defect((f"unreadable_{name}",), {name: UNREADABLE[column.type]})
+            yield Defect(f"unreadable_{name}", {name: UNREADABLE[column.type]})
         if column.one_of:
-            yield Defect((f"unknown_{name}",), {name: UNKNOWN})
+            yield Defect(f"unknown_{name}", {name: UNKNOWN})
         if column.references:  # a nine-digit number with leading zeros is nobody's
-            yield Defect((f"orphan_{name}",), {name: (f"{{{name}}}9",)})
+            yield Defect(f"orphan_{name}", {name: (f"{{{name}}}9",)})
     yield from BROKEN_RULES[dataset.name]
-    yield Defect((f"duplicate_{dataset.key}",), {})
-    yield Defect((f"duplicate_{dataset.key}",), SECOND_COPY[dataset.name])
-    yield Defect(("malformed_row",), {})
+    yield Defect(f"duplicate_{dataset.key}", {})
+    yield Defect(f"duplicate_{dataset.key}", SECOND_COPY[dataset.name])
+    yield Defect("malformed_row", {})
 
 
 DEFECTS = {name: tuple(defects_of(dataset)) for name, dataset in CATALOG.items()}
-DUPLICATES = {name: np.array([d.reasons[0].startswith("duplicate") for d in kinds]) for name, kinds in DEFECTS.items()}
+DUPLICATES = {name: np.array([d.reasons.startswith("duplicate_") for d in kinds]) for name, kinds in DEFECTS.items()}
 
 # --- drawing ------------------------------------------------------------------------------------------------
 
@@ -240,13 +226,16 @@ class Hospital:
         high = self.draw(what, numbers) >> np.uint64(32)
         return ((high * np.asarray(limit, np.uint64)) >> np.uint64(32)).astype(np.int64)
 
-    def pick(self, what: str, numbers: np.ndarray, weights: Sequence, of: np.ndarray | int = 0) -> np.ndarray:
+    def pick(
+        self, what: str, numbers: np.ndarray, weights: Sequence | np.ndarray, of: np.ndarray | int = 0
+    ) -> np.ndarray:
         """An index into the weights; where they are rows of weights, into the row that `of` names."""
         steps = np.atleast_2d(np.cumsum(weights, axis=-1))[of]
         drawn = self.below(what, numbers, steps[..., -1])
         return (drawn[:, None] >= steps).sum(axis=1)
 
     def date(self, day: int) -> datetime.date:
+        """The date of a day."""
         return self.start + datetime.timedelta(days=day - START)
 
     @cached_property
@@ -276,6 +265,7 @@ class Hospital:
 
     @cached_property
     def cities(self) -> pa.Array:
+        """Where patients come from; one in ten is written with a comma."""
         faker = Faker("en_US")
         faker.seed_instance(self.seed)
         names = list(dict.fromkeys(faker.city() for _ in range(150)))
@@ -284,7 +274,7 @@ class Hospital:
     def defects(self, dataset: str, numbers: np.ndarray, places: np.ndarray) -> np.ndarray:
         """An index into the dataset's DEFECTS, or -1; the first places are struck whatever is drawn."""
         kinds = DEFECTS[dataset]
-        steps = np.cumsum([SHARES.get(";".join(kind.reasons), USUAL) for kind in kinds])
+        steps = np.cumsum([SHARES.get(kind.reasons, USUAL) for kind in kinds])
         kind = np.searchsorted(steps, self.below(f"{dataset} defect", numbers, 100_000), side="right")
         kind[kind == len(kinds)] = -1
         struck = (places >= 0) & (places % SPACING == 0) & (places < len(kinds) * FORCED * SPACING)
@@ -354,26 +344,26 @@ def visits(hospital: Hospital, number: np.ndarray) -> Visits:
 
     weekend = (day + hospital.date(0).weekday()) % 7 >= 5
     type_ = hospital.pick("type", number, TYPES_BY_DAY, weekend.astype(int))
-    department = hospital.pick("department", number, [d.share for d in DEPARTMENTS.values()])
+    department = hospital.pick("department", number, SHARE)
     years = (day - who.birth) // 365
     mothers = (who.gender == 1) & (years >= 16) & (years < 48)
     department = np.where((department == MATERNITY) & ~mothers, GENERAL_MEDICINE, department)
     department = np.where(years < 16, PEDIATRICS, department)
-    is_front_door = (type_ == EMERGENCY) & (hospital.below("front door", number, 100) < 75)
-    department = np.where(is_front_door, 0, department)
+    comes_in = (type_ == EMERGENCY) & (hospital.below("comes in", number, 100) < 75)
+    department = np.where(comes_in, EMERGENCY_ROOM, department)
     hour = hospital.pick("hour", number, HOURS_BY_TYPE, type_)
     start = day * 1440 + hour * 60 + hospital.below("minute", number, 60)
     status = hospital.pick("status", number, STATUSES_BY_TYPE, type_)
     kept = status == 0
 
-    room = hospital.pick("room", number, [d.rooms for d in DEPARTMENTS.values()], department)
-    usual = np.array([d.nights for d in DEPARTMENTS.values()])[department] * STRETCH[room]
-    nights = 1 + hospital.below("nights", number, 1 + hospital.below("longest", number, 2 * usual))
+    room = hospital.pick("room", number, ROOMS_BY_DEPARTMENT, department)
+    longest = hospital.below("longest", number, 2 * NIGHTS[department] * STRETCH[room])
+    nights = 1 + hospital.below("nights", number, 1 + longest)
     nights = np.where(type_ == INPATIENT, nights, 0)
     admit = start + 30 + hospital.below("admit", number, 210)
     discharge = (admit // 1440 + nights) * 1440 + 540 + hospital.below("discharge", number, 480)
-    stay = start + np.where(type_ == EMERGENCY, 60, 15) + hospital.below("stay", number, np.where(type_ == EMERGENCY, 420, 60))
-    end = np.where(type_ == INPATIENT, discharge + hospital.below("leave", number, 45), stay)
+    stay = STAYS[type_] + hospital.below("stay", number, 6 * STAYS[type_])
+    end = np.where(type_ == INPATIENT, discharge + hospital.below("leaves", number, 45), start + stay)
     end = np.where(kept, end, NEVER)
 
     patient_waits = is_first & who.late
@@ -401,6 +391,7 @@ def is_rejected(dataset: str, defect: np.ndarray) -> np.ndarray:
 CLOCK = pa.array([f"T{minute // 60:02}:{minute % 60:02}:00" for minute in range(1440)])
 CENTS = pa.array([f".{cents:02}" for cents in range(100)])
 NOTES = pa.array(("", "", "seen", "to follow up", "moved, new address"))
+Columns = dict[str, pa.Array]
 FREE_TEXT = ("city", "treatment_name", "note")
 
 # What rows may look like and still be sound.
@@ -419,11 +410,13 @@ def text(*parts: pa.Array | str) -> pa.Array:
     return pc.binary_join_element_wise(*parts, "")
 
 
-def ids(letter: str, numbers: np.ndarray) -> pa.Array:
-    return text(letter, pc.utf8_lpad(pa.array(numbers).cast(pa.string()), 8, "0"))
+def ids(letter: str, numbers: np.ndarray, digits: int = 8) -> pa.Array:
+    """Keys as the hospital writes them: a letter and at least so many digits."""
+    return text(letter, pc.utf8_lpad(pa.array(numbers).cast(pa.string()), digits, "0"))
 
 
 def dates(hospital: Hospital, days: np.ndarray) -> pa.Array:
+    """Days, counted from the hospital's day 0, as dates."""
     epoch = (hospital.date(0) - datetime.date(1970, 1, 1)).days
     return pa.array(days + epoch, pa.int32()).cast(pa.date32()).cast(pa.string())
 
@@ -436,6 +429,7 @@ def times(hospital: Hospital, minutes: np.ndarray) -> pa.Array:
 
 
 def money(cents: np.ndarray) -> pa.Array:
+    """Amounts with two places; none is negative."""
     return text(pa.array(cents // 100).cast(pa.string()), CENTS.take(cents % 100))
 
 
@@ -462,8 +456,9 @@ class LandingFile:
         self.file.write((mark + self.line(self.names)).encode())
 
     def happens(self, what: str, percent: int) -> bool:
-        today = np.array([self.hospital.today])
-        return self.hospital.today > START and bool(self.hospital.below(f"{self.dataset.name} {what}", today, 100) < percent)
+        """Whether today's file is of those, so many in a hundred."""
+        drawn = self.hospital.below(f"{self.dataset.name} {what}", np.array([self.hospital.today]), 100)
+        return self.hospital.today > START and bool(drawn[0] < percent)
 
     def line(self, fields: Sequence[str], quoted: bool = False) -> str:
         """A record in CSV."""
@@ -475,13 +470,14 @@ class LandingFile:
         return self.line(broken[bits % 3])
 
     def add(
-        self, columns: dict[str, pa.Array], number: np.ndarray, orphan: np.ndarray, waits: np.ndarray, defect: np.ndarray
+        self, columns: Columns, number: np.ndarray, orphan: np.ndarray, waits: np.ndarray, defect: np.ndarray
     ) -> None:
         """Adds rows, with their defects; an orphan that only `waits` has its parent in tomorrow's file."""
         hospital, dataset = self.hospital, self.dataset
         bits = hospital.draw(f"{dataset.name} bits {hospital.today}", number)
         if "note" in self.names:
             columns["note"] = NOTES.take(bits % len(NOTES))
+        # What waits must be accepted one day; two copies of an orphan are two orphans and no duplicate.
         defect = np.where(waits | (orphan & (defect >= 0) & DUPLICATES[dataset.name][defect]), -1, defect)
         orphan = orphan | waits
         varied = (bits >> np.uint64(8)) % np.uint64(12) == 0 if self.varied else np.zeros(len(number), bool)
@@ -497,7 +493,8 @@ class LandingFile:
         special = np.flatnonzero((defect >= 0) | orphan | varied)
         firsts, seconds = [], []
         for i, row in zip(special.tolist(), pa.table(columns).take(special).to_pylist(), strict=True):
-            line, copy, key, reasons = self.treat(row, int(defect[i]), bool(orphan[i]), bool(varied[i]), int(bits[i]) >> 12)
+            is_varied, is_orphan, kind = bool(varied[i]), bool(orphan[i]), int(defect[i])
+            line, copy, key, reasons = self.treat(row, kind, is_orphan, is_varied, int(bits[i]) >> 12)
             firsts.append(line)
             seconds += [copy] if copy else []
             if reasons:
@@ -520,12 +517,12 @@ class LandingFile:
         defect = DEFECTS[dataset.name][kind]
         wrong = row | {name: texts[bits % len(texts)].format_map(row) for name, texts in defect.texts.items()}
         changed = self.line([wrong[name] for name in self.names])
-        if defect.reasons == ("malformed_row",):
+        if defect.reasons == "malformed_row":
             return self.spoilt(fields, bits), "", "", "malformed_row"
         if DUPLICATES[dataset.name][kind]:
-            return self.line(fields), changed, row[dataset.key], defect.reasons[0]
+            return self.line(fields), changed, row[dataset.key], defect.reasons
         codes -= {f"orphan_{name}" for name in defect.texts}
-        codes |= set(defect.reasons)
+        codes |= set(defect.reasons.split(";"))
         return changed, "", wrong[dataset.key].strip(WHITE_SPACE), ";".join(c for c in dataset.reasons if c in codes)
 
     def vary(self, row: dict[str, str], bits: int) -> str:
@@ -558,6 +555,7 @@ class LandingFile:
 
 
 def quote(value: str) -> str:
+    """A field in quotes."""
     return '"' + value.replace('"', '""') + '"'
 
 
@@ -589,7 +587,7 @@ def write_visits(file: LandingFile, v: Visits) -> None:
         "patient_id": ids("P", v.patient),
         "visit_type": TYPES.take(v.type),
         "department": pa.array(list(DEPARTMENTS)).take(v.department),
-        "doctor_id": pc.if_else(unknown, "", text("D", pc.utf8_lpad(pa.array(doctor).cast(pa.string()), 4, "0"))),
+        "doctor_id": pc.if_else(unknown, "", ids("D", doctor, 4)),
         "visit_start_ts": times(hospital, v.start),
         "visit_end_ts": times(hospital, v.end),
         "status": STATUSES.take(v.status),
@@ -597,7 +595,7 @@ def write_visits(file: LandingFile, v: Visits) -> None:
     file.add(columns, v.number, v.orphan, v.patient_waits & (v.day == hospital.today), v.defect)
 
 
-def add_children(file: LandingFile, columns: dict[str, pa.Array], number: np.ndarray, v: Visits, at: np.ndarray) -> None:
+def add_children(file: LandingFile, columns: Columns, number: np.ndarray, v: Visits, at: np.ndarray) -> None:
     """Rows that refer to the visits `at`. Nothing refers to them in turn, so that each version may have its defect."""
     today = file.hospital.today
     orphan = v.rejected[at]
@@ -628,8 +626,7 @@ def write_treatments(file: LandingFile, v: Visits) -> np.ndarray:
     count = np.where(v.kept, hospital.pick("treatments", v.number, TREATMENTS_BY_TYPE, v.type), 0)
     at = np.repeat(np.arange(len(count)), count)
     number = v.number[at] * 4 + np.arange(len(at)) - np.repeat(np.cumsum(count) - count, count)
-    options = len(MENU) // len(DEPARTMENTS)
-    item = v.department[at] * options + hospital.pick("treatment", number, (30, 24, 8, 18, 12, 8))
+    item = v.department[at] * len(OPTIONS) + hospital.pick("treatment", number, OPTIONS)
     cost = COSTS[item] * (70 + hospital.below("cost", number, 61)) + hospital.below("cents", number, 100)
     performed = v.start[at] + 1 + hospital.below("performed", number, v.end[at] - v.start[at] - 1)
     spent = np.bincount(at, weights=cost, minlength=len(count)).astype(np.int64)
@@ -653,14 +650,14 @@ def write_bills(file: LandingFile, v: Visits, spent: np.ndarray) -> None:
     day = v.end // 1440
     way = hospital.pick("payment", number, PAYMENTS)
     at_once = v.end + 2 + hospital.below("pays", number, 30)
-    later = (day + 1 + hospital.below("days to pay", number, 60)) * 1440 + 480 + hospital.below("payment time", number, 600)
+    later = (day + 1 + hospital.below("pays after", number, 60)) * 1440 + 480 + hospital.below("pays at", number, 600)
     paid = np.choose(way, (at_once, later, np.full(len(number), NEVER)))
     first = np.maximum(day, START)
     last = np.maximum(paid // 1440, first)
     billed = v.kept & (hospital.below("billed", number, 100) < 97)
     at = np.flatnonzero(billed & ((first == hospital.today) | (last == hospital.today)))
 
-    total = FEES[v.type[at]] * 100 + spent[at] + np.where(v.type[at] == INPATIENT, RATES[v.room[at]] * v.nights[at] * 100, 0)
+    total = (FEES[v.type[at]] + RATES[v.room[at]] * v.nights[at]) * 100 + spent[at]
     percent = INSURED[hospital.pick("insurance", v.patient[at], INSURED_SHARE)]
     insurance = total * percent // 100
     open_status = np.where(hospital.below("partial", number[at], 100) < 30, 2, 1)
@@ -705,7 +702,7 @@ def generate(
             for name, dataset in CATALOG.items()
         }
         total = sum(len(numbers) for numbers in patient_chunks + visit_chunks)
-        bar = stack.enter_context(tqdm(total=total, desc=f"{date}", unit=" patients and visits"))
+        bar = stack.enter_context(tqdm(total=total, desc=f"{date}", unit=" numbers"))
         for numbers in patient_chunks:
             write_patients(files["patients"], patients(hospital, numbers))
             bar.update(len(numbers))
@@ -746,11 +743,12 @@ def a_date(name: str, value: str) -> datetime.date:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Writes the files that the command line asks for, or says in a sentence why not."""
     parser = argparse.ArgumentParser(description="Writes the landing files of one date.")
     parser.add_argument("date", help="YYYY-MM-DD, START or later")
     parser.add_argument("--scale", default="1", help="1 is 5,000 patients and 15,000 visits on START (default: 1)")
     parser.add_argument("--seed", type=int, default=42, help="another seed is another hospital (default: 42)")
-    parser.add_argument("--start", default=str(DEFAULT_START), help="the date that holds the history (default: %(default)s)")
+    parser.add_argument("--start", default=str(DEFAULT_START), help="the date of the history (default: %(default)s)")
     given = parser.parse_args(arguments)
     date, start = a_date("The date", given.date), a_date("The start", given.start)
     try:
@@ -760,9 +758,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not 0 < scale <= 1000:
         raise SystemExit(f"The scale {given.scale!r} is not a number above 0 and up to 1000.")
     if date < start:
-        raise SystemExit(f"The hospital starts on {start}: {date} is before that, choose a later date or an earlier START.")
+        raise SystemExit(
+            f"The hospital starts on {start}: {date} is before that. Choose a later date or an earlier start."
+        )
     landing = settings.path("LANDING_DIR")
-    for name, rows in generate(date, landing, scale, given.seed, start).items():
+    try:
+        written = generate(date, landing, scale, given.seed, start)
+    except OSError as error:
+        raise SystemExit(f"The files of {date} cannot be written: {error}. See LANDING_DIR.") from None
+    for name, rows in written.items():
         print(f"{landing / f'{date:%Y/%m/%d}' / name}.csv: {rows} rows")
 
 

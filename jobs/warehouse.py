@@ -313,7 +313,7 @@ def find_lost(connection: Connection, dataset: Dataset, day: date) -> list[Datas
                     f"insert into {lost(loser)} select c.{loser.key} from {loser.name} as c "
                     f"join {lost(CATALOG[parent])} as p on p.{CATALOG[parent].key} = c.{name}"
                 )
-        if connection.execute(f"select from {lost(loser)} limit 1").fetchone():
+        if connection.execute(f"select 1 from {lost(loser)} limit 1").fetchone():
             losing.append(loser)
     return losing
 
@@ -328,7 +328,7 @@ def find_missing(connection: Connection, dataset: Dataset, name: str) -> str | N
         f"where not exists (select from {parent.name} as p where p.{parent.key} = s.{name}) "
         f"and not exists (select from {staging(parent)} as p where p.{parent.key} = s.{name})"
     )
-    return table if connection.execute(f"select from {table} limit 1").fetchone() else None
+    return table if connection.execute(f"select 1 from {table} limit 1").fetchone() else None
 
 
 def load(connection: Connection, dataset: Dataset, restating: bool) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""What must be there before a service can start: Java, the MinIO server, the database's files, Spark's configuration."""
+"""What must be there before a service can start: Java, the MinIO server, the database, Spark's configuration."""
 
 import fcntl
 import os
@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 from jobs import settings
@@ -56,16 +57,17 @@ def free_ports(names: Iterable[str]) -> None:
 
 def java_home() -> str:
     """The home of a Java that Spark runs on, 17 or 21; empty when this machine has none."""
-    on_path = shutil.which("java")
-    homes = [os.environ.get("JAVA_HOME", ""), on_path and str(Path(on_path).resolve().parent.parent)]
-    homes += map(str, sorted(Path("/usr/lib/jvm").glob("*")))
-    for home in filter(None, homes):
+    homes = [os.environ.get("JAVA_HOME", ""), *map(str, sorted(Path("/usr/lib/jvm").glob("*")))]
+    for java in ("java", *(f"{home}/bin/java" for home in homes)):
         try:
-            text = subprocess.run([f"{home}/bin/java", "-version"], capture_output=True, text=True).stderr
+            text = subprocess.run(
+                [java, "-XshowSettings:properties", "-version"], capture_output=True, text=True
+            ).stderr
         except OSError:
             continue
-        if re.search(r'version "(17|21)\b', text):
-            return home
+        home = re.search(r"java\.home = (.+)", text)
+        if home and re.search(r"java\.specification\.version = (17|21)\b", text):
+            return home[1].strip()
     return ""
 
 
@@ -171,22 +173,27 @@ def database() -> None:
 
 
 def first_statements() -> str:
-    """sql/init.sql for the server's single-user mode, which knows neither psql's commands nor its variables."""
-    quotes = {"'": "'", '"': '"'}
-    names = {"user": "POSTGRES_USER", "password": "POSTGRES_PASSWORD", "database": "POSTGRES_DB"}
+    """sql/init.sql with the names and the password of this stack, a statement a line as single-user mode wants it."""
 
-    def literal(variable: re.Match[str]) -> str:
-        quote = quotes[variable[1]]
-        return quote + settings.get(names[variable[2]]).replace(quote, quote * 2) + quote
+    def quoted(setting: str, quote: str) -> str:
+        return quote + settings.get(setting).replace(quote, quote * 2) + quote
 
+    names = {"ecom": quoted("POSTGRES_USER", '"'), "ecomdb": quoted("POSTGRES_DB", '"')}
     lines = (settings.ROOT / "sql" / "init.sql").read_text().splitlines()
-    statements = [line for line in lines if line and not line.startswith(("--", "\\"))]
-    return "".join(re.sub(r""":(['"])(\w+)\1""", literal, line) + "\n" for line in statements)
+    statements = [line for line in lines if line and not line.startswith("--")]
+    created = re.sub(r"\b(ecomdb|ecom)\b", lambda name: names[name[1]], "\n".join(statements))
+    return f"{created}\nalter role {names['ecom']} password {quoted('POSTGRES_PASSWORD', chr(39))};\n"
 
 
 def last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "it said nothing"
+
+
+def packages() -> Path:
+    """Where Spark keeps the jars of this very list of packages; the file `complete` in it says that all are there."""
+    named = services.spark_setting("spark.jars.packages") + services.spark_setting("spark.jars.excludes")
+    return services.cache() / "ivy" / sha256(named.encode()).hexdigest()[:12]
 
 
 def spark_configuration() -> None:
@@ -198,14 +205,24 @@ def spark_configuration() -> None:
         "spark.history.ui.port": services.port("SPARK_HISTORY_PORT"),
         "spark.eventLog.dir": (spark / "events").as_uri(),
         "spark.history.fs.logDirectory": (spark / "events").as_uri(),
-        "spark.local.dir": spark / "local",
         "spark.sql.warehouse.dir": (spark / "warehouse").as_uri(),
         "spark.hadoop.fs.s3a.buffer.dir": spark / "local" / "s3a",
-        "spark.jars.ivy": services.cache() / "ivy",
+        "spark.jars.ivy": packages(),
     }
+    if (packages() / "complete").exists():
+        # Each application would otherwise spend seconds on finding out what it has already got.
+        jars = sorted((packages() / "jars").glob("*.jar"))
+        own |= {"spark.jars.packages": "", "spark.jars": ",".join(f"local:{jar}" for jar in jars)}
     lines = "".join(f"{name} {value}\n" for name, value in own.items())
     shared = (settings.ROOT / "spark-defaults.conf").read_text()
     (conf / "spark-defaults.conf").write_text(f"{shared}\n# This stack's own.\n{lines}")
     for name in ("log4j2.properties", "spark-env.sh"):
         (conf / name).unlink(missing_ok=True)
         (conf / name).symlink_to(settings.ROOT / "conf" / name)
+
+
+def packages_arrived() -> None:
+    """Notes that Spark has downloaded its packages, so that no application looks for them again."""
+    if not (packages() / "complete").exists():
+        (packages() / "complete").touch()
+        spark_configuration()

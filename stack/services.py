@@ -134,9 +134,15 @@ def spark_conf() -> Path:
     return stack_dir() / "spark" / "conf"
 
 
+def spark_local() -> Path:
+    """Where Spark spills and shuffles."""
+    return stack_dir() / "spark" / "local"
+
+
 def spark_setting(name: str) -> str:
     """One value of spark-defaults.conf."""
-    found = re.search(rf"^{re.escape(name)}\s+(\S+)", (settings.ROOT / "spark-defaults.conf").read_text(), re.M)
+    text = (settings.ROOT / "spark-defaults.conf").read_text().replace("\\\n", "")
+    found = re.search(rf"^{re.escape(name)}\s+(.+)", text, re.M)
     if not found:
         raise SystemExit(f"spark-defaults.conf does not set {name}: put it back.")
     return found[1]
@@ -154,6 +160,7 @@ def spark(*command: str, **environment: str) -> Program:
             "SPARK_ENV_LOADED": "1",
             "SPARK_CONF_DIR": str(spark_conf()),
             "SPARK_LOCAL_IP": LOOPBACK,
+            "SPARK_LOCAL_DIRS": str(spark_local()),
             "PYSPARK_PYTHON": sys.executable,
             "PYTHONPATH": str(settings.ROOT),
         }
@@ -233,10 +240,14 @@ def connect() -> Any:
     """A psycopg connection to the warehouse, as the platform's own role."""
     import psycopg
 
-    names = {"user": "POSTGRES_USER", "password": "POSTGRES_PASSWORD", "dbname": "POSTGRES_DB"}
-    login = {key: settings.get(name) for key, name in names.items()}
     return psycopg.connect(
-        host=LOOPBACK, port=port("POSTGRES_PORT"), connect_timeout=5, autocommit=True, **login
+        host=LOOPBACK,
+        port=port("POSTGRES_PORT"),
+        user=settings.get("POSTGRES_USER"),
+        password=settings.get("POSTGRES_PASSWORD"),
+        dbname=settings.get("POSTGRES_DB"),
+        connect_timeout=5,
+        autocommit=True,
     )
 
 
@@ -268,8 +279,8 @@ def lacks_buckets() -> str:
         code = error.response["Error"]["Code"]
         if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch"):
             raise SystemExit(
-                f"MinIO refuses MINIO_ACCESS_KEY and MINIO_SECRET_KEY ({code}): in the embedded stack they must be the same "
-                "as MINIO_ROOT_USER and MINIO_ROOT_PASSWORD; set them in .env."
+                f"MinIO refuses MINIO_ACCESS_KEY and MINIO_SECRET_KEY ({code}): in the embedded stack they must be "
+                "those of MINIO_ROOT_USER and MINIO_ROOT_PASSWORD; set them in .env."
             ) from None
         return f"its buckets ({code})"
     except BotoCoreError:
@@ -307,9 +318,7 @@ def page(port_name: str, path: str = "/") -> Callable[[], str]:
 
 SERVICES = {
     "postgres": Service(("POSTGRES_PORT",), "postgresql://{POSTGRES_PORT}/{POSTGRES_DB}", postgres, lacks_login),
-    "minio": Service(
-        ("MINIO_ENDPOINT", "MINIO_CONSOLE_PORT"), "http://{MINIO_CONSOLE_PORT}", minio, lacks_buckets
-    ),
+    "minio": Service(("MINIO_ENDPOINT", "MINIO_CONSOLE_PORT"), "http://{MINIO_CONSOLE_PORT}", minio, lacks_buckets),
     "spark-master": Service(
         ("SPARK_MASTER_PORT", "SPARK_MASTER_WEBUI_PORT"),
         "http://{SPARK_MASTER_WEBUI_PORT}",

@@ -9,7 +9,7 @@ import sys
 import time
 from datetime import datetime
 from typing import Any
-from xmlrpc.client import Fault, ServerProxy
+from xmlrpc.client import ServerProxy
 
 import psutil
 
@@ -66,6 +66,7 @@ def up() -> None:
         if missing:
             start(missing, bool(known))
         wait(began)
+        prepare.packages_arrived()
         create_buckets()
         create_schema()
     print(f"The stack is ready ({time.monotonic() - began:.0f} s).")
@@ -83,9 +84,8 @@ def start(missing: list[str], supervised: bool) -> None:
             supervisor().startProcess(name, False)
         return
     print(f"Starting the stack in {stack_dir()}.", flush=True)
-    if not (services.cache() / "ivy").exists():
+    if not (prepare.packages() / "complete").exists():
         print("Spark Connect's first start downloads Spark's packages (60 MB), once.", flush=True)
-    settings.load()
     subprocess.run(
         [sys.executable, "-m", "supervisor.supervisord", "-c", str(settings.ROOT / "conf" / "supervisord.conf")],
         env=os.environ | {"STACK_DIR": str(stack_dir()), "STACK_PYTHON": sys.executable},

@@ -84,9 +84,7 @@ def add(hospital: Connection, table: str, partition: str = "2026-01-31", **value
     row = SOUND[table] | values | {"_partition_date": partition, "_run_id": "R1"}
     names = sql.SQL(", ").join(map(sql.Identifier, row))
     places = sql.SQL(", ").join(map(sql.Placeholder, row))
-    hospital.execute(
-        sql.SQL("insert into {} ({}) values ({})").format(sql.Identifier(table), names, places), row
-    )
+    hospital.execute(sql.SQL("insert into {} ({}) values ({})").format(sql.Identifier(table), names, places), row)
 
 
 def rebuilt(hospital: Connection) -> dict[str, int]:
@@ -105,8 +103,7 @@ def rows(connection: Connection, mart: str) -> list[str]:
 def versions(hospital: Connection) -> dict[str, list[tuple]]:
     """Where each row of each mart lies and which transaction wrote it."""
     return {
-        mart: hospital.execute(f"select ctid::text, xmin::text from {mart} order by ctid").fetchall()
-        for mart in MARTS
+        mart: hospital.execute(f"select ctid::text, xmin::text from {mart} order by ctid").fetchall() for mart in MARTS
     }
 
 
@@ -118,9 +115,7 @@ def test_one_visit_in_every_mart(hospital):
         "(2026-01-01,0,0,0,,0.00,0.00,0.00,0,0,,1)",
         "(2026-01-05,1,1,1,2.0000,100.00,70.00,30.00,1,0,100.0000,0)",
     ]
-    assert rows(hospital, "mart_department_stats") == [
-        "(Cardiology,2026-01-05,1,1,0,0,1,1.5000,1,2.0000,100.00)"
-    ]
+    assert rows(hospital, "mart_department_stats") == ["(Cardiology,2026-01-05,1,1,0,0,1,1.5000,1,2.0000,100.00)"]
     assert rows(hospital, "mart_patient_stats") == ["(P1,F,Lyon,45,1,2026-01-05,2026-01-05,100.00,100.00,f)"]
 
 
@@ -138,12 +133,8 @@ def test_two_bills_and_two_admissions_multiply_nothing(hospital):
     add(hospital, "billing")
     add(hospital, "billing", bill_id="B2", total_amount="11.50", payment_status="Pending", payment_ts=None)
     rebuilt(hospital)
-    assert rows(hospital, "mart_daily_kpis") == [
-        "(2026-01-05,1,1,2,1.5000,111.50,140.00,60.00,1,1,50.0000,1)"
-    ]
-    assert rows(hospital, "mart_department_stats") == [
-        "(Cardiology,2026-01-05,1,1,0,0,1,1.5000,2,1.5000,111.50)"
-    ]
+    assert rows(hospital, "mart_daily_kpis") == ["(2026-01-05,1,1,2,1.5000,111.50,140.00,60.00,1,1,50.0000,1)"]
+    assert rows(hospital, "mart_department_stats") == ["(Cardiology,2026-01-05,1,1,0,0,1,1.5000,2,1.5000,111.50)"]
     assert rows(hospital, "mart_patient_stats") == ["(P1,F,Lyon,45,1,2026-01-05,2026-01-05,111.50,100.00,f)"]
 
 
@@ -205,6 +196,22 @@ def test_a_cancelled_visit_counts_but_is_not_completed(hospital):
     ]
 
 
+def test_each_department_and_day_has_its_own(hospital):
+    add(hospital, "patients")
+    days_and_departments = (("05", "Cardiology"), ("06", "Cardiology"), ("05", "Oncology"))
+    for number, (day, department) in enumerate(days_and_departments, start=1):
+        visit, start = f"V{number}", f"2026-01-{day} 09:00"
+        add(hospital, "visits", visit_id=visit, department=department, visit_start_ts=start, visit_end_ts=None)
+        add(hospital, "admissions", admission_id=visit, visit_id=visit, discharge_ts=f"2026-01-{5 + number} 12:00")
+        add(hospital, "billing", bill_id=visit, visit_id=visit, total_amount=f"{number}.00", insurance_amount=None)
+    rebuilt(hospital)
+    assert rows(hospital, "mart_department_stats") == [
+        "(Cardiology,2026-01-05,1,1,0,0,1,,1,1.0000,1.00)",
+        "(Cardiology,2026-01-06,1,1,0,0,1,,1,2.0000,2.00)",
+        "(Oncology,2026-01-05,1,1,0,0,1,,1,3.0000,3.00)",
+    ]
+
+
 def test_an_amount_left_blank_counts_as_nothing(hospital):
     add(hospital, "patients", registration_date="2026-01-05")
     add(hospital, "visits")
@@ -226,17 +233,11 @@ def test_averages_and_rates_are_rounded_once_at_the_end(hospital):
             visit_id=visit,
             discharge_ts=f"2026-01-05 12:{minutes}",
         )
-        add(
-            hospital, "billing", bill_id=visit, visit_id=visit, payment_status="Paid" if number else "Partial"
-        )
+        add(hospital, "billing", bill_id=visit, visit_id=visit, payment_status="Paid" if number else "Partial")
     rebuilt(hospital)
     # Rounded one by one before the mean, they would come to 0.0122 days and 0.2945 hours.
-    assert rows(hospital, "mart_daily_kpis") == [
-        "(2026-01-05,3,3,3,0.0123,300.00,210.00,90.00,2,0,66.6667,1)"
-    ]
-    assert rows(hospital, "mart_department_stats") == [
-        "(Cardiology,2026-01-05,3,3,0,0,3,0.2944,3,0.0123,300.00)"
-    ]
+    assert rows(hospital, "mart_daily_kpis") == ["(2026-01-05,3,3,3,0.0123,300.00,210.00,90.00,2,0,66.6667,1)"]
+    assert rows(hospital, "mart_department_stats") == ["(Cardiology,2026-01-05,3,3,0,0,3,0.2944,3,0.0123,300.00)"]
 
 
 def test_a_patient_returns_with_the_second_visit(hospital):

@@ -1,0 +1,91 @@
+# `make help` lists the targets. Every one of them works on a fresh clone: what it needs, it installs first.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# The first of these that the platform runs on; PYTHON=... names another.
+PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11 python3.10,\
+	$(shell $(python) -c '$(SUPPORTED)' >/dev/null 2>&1 && echo $(python))))
+SUPPORTED = import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
+
+SCALE ?= 1
+SEED ?= 42
+START ?= 2026-01-01
+# What a person gives on the command line reaches the programs through the environment, never through the shell's eyes.
+export DATE SCALE SEED START FORCE
+
+VENV := $(CURDIR)/.venv
+INSTALLED := .venv/installed
+RUN := PATH="$(VENV)/bin:$$PATH" $(VENV)/bin/python
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: up ## the whole story: a hospital's first day through all layers, and a summary
+	@$(RUN) -m jobs.generate "$$START" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
+	@$(RUN) -m pipelines run "$$START"
+	@$(RUN) -m pipelines summary
+
+.PHONY: up down status clean
+up: $(INSTALLED) ## start the embedded stack and wait until every service answers
+	@$(RUN) -m stack up
+down: $(INSTALLED) ## stop the embedded stack; its data stays
+	@$(RUN) -m stack down
+status: $(INSTALLED) ## what runs, where, since when; fails unless everything is up
+	@$(RUN) -m stack status
+clean: $(INSTALLED) ## stop the embedded stack and remove its data
+	@$(RUN) -m stack clean
+
+.PHONY: generate run
+generate: date $(INSTALLED) ## write a date's landing files: DATE=2026-01-31 [SCALE=1] [SEED=42] [START=2026-01-01]
+	@$(RUN) -m jobs.generate "$$DATE" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
+run: date up ## run a date through all layers, if it is due: DATE=2026-01-31 [FORCE=1]
+	@$(RUN) -m pipelines run "$$DATE" $(if $(filter 1,$(FORCE)),--force)
+
+.PHONY: date
+date:
+	@case "$$DATE" in [0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]) ;; \
+	*) echo "Say which date, as in: make $(firstword $(MAKECMDGOALS)) DATE=2026-01-31" >&2; exit 2 ;; esac
+
+.PHONY: test lint format schema lock
+test: $(INSTALLED) ## run every test, on a stack of their own
+	@$(RUN) -m pytest
+lint: $(INSTALLED) ## check style, types and SQL
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
+	@$(RUN) -m sqlfluff lint sql
+format: $(INSTALLED) ## put the code into its usual form
+	@$(RUN) -m ruff check --fix .
+	@$(RUN) -m ruff format .
+schema: $(INSTALLED) ## draw sql/schema.sql from the catalog
+	@$(RUN) -m jobs.warehouse > sql/schema.sql.new && mv sql/schema.sql.new sql/schema.sql
+lock: $(INSTALLED) ## pin every dependency in requirements.lock anew
+	@$(VENV)/bin/uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
+		--custom-compile-command 'make lock' --extra dev pyproject.toml -o requirements.lock
+
+.PHONY: install
+install: $(INSTALLED) ## make .venv with every locked dependency, and .env
+
+# Once, and again when the lock changes.
+$(INSTALLED): requirements.lock
+	@$(if $(PYTHON),,echo "No Python 3.10 to 3.13 found: install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1)
+	@$(PYTHON) -c '$(SUPPORTED)' || { echo "$(PYTHON) is not a Python 3.10 to 3.13." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "Python's venv is missing: installing it with apt-get."; \
+			apt-get update -q && apt-get install -y -q "python$$version-venv"; \
+		else echo "Python's venv is missing: install python$$version-venv." >&2; exit 1; fi; }
+	@$(PYTHON) -m venv .venv
+	@$(VENV)/bin/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
+	@# Any Python of the venv finds this clone, and any `luigi` its configuration, wherever it is called from.
+	@site=$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+		printf '%s\n' "$(CURDIR)" 'import os; os.environ.setdefault("LUIGI_CONFIG_PATH", "$(CURDIR)/conf/luigi.cfg")' \
+			> "$$site/healthcare_platform.pth" && \
+		mkdir -p "$$site/pyspark/conf" && \
+		ln -sf "$(CURDIR)/spark-defaults.conf" "$(CURDIR)"/conf/{spark-env.sh,log4j2.properties} "$$site/pyspark/conf"
+	@[ -e .env ] || (umask 077 && cp .env.example .env)
+	@touch $@

@@ -1,0 +1,176 @@
+"""Gold is a pure function of silver: updates, restatements and parents in any order, on the real stack."""
+
+import csv
+from datetime import date
+from itertools import count
+
+import pytest
+
+from jobs.catalog import CATALOG
+from tests.examples import VALID
+
+YEARS = count(2050)
+
+
+class Hospital:
+    """Lands files of a year of its own, under keys of its own, and runs single jobs over them."""
+
+    def __init__(self, postgres, landing):
+        self.postgres, self.landing, self.year = postgres, landing, next(YEARS)
+
+    def day(self, number):
+        return date(self.year, 1, number)
+
+    def key(self, name):
+        return f"{name}-{self.year}"
+
+    def row(self, dataset, key, **changes):
+        own = {name: self.key(VALID[dataset][name]) for name in CATALOG[dataset].parents}
+        return VALID[dataset] | own | {CATALOG[dataset].key: self.key(key)} | changes
+
+    def judge(self, dataset, number, *rows):
+        """Lands a file, and takes it to silver."""
+        from jobs.bronze_to_silver import bronze_to_silver
+        from jobs.landing_to_bronze import landing_to_bronze
+
+        folder = self.landing / f"{self.day(number):%Y/%m/%d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{dataset}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, CATALOG[dataset].names)
+            writer.writeheader()
+            writer.writerows(rows)
+        landing_to_bronze(CATALOG[dataset], self.day(number))
+        return bronze_to_silver(CATALOG[dataset], self.day(number))
+
+    def judge_again(self):
+        """What Luigi's Rejudged does."""
+        from jobs import warehouse
+        from jobs.bronze_to_silver import bronze_to_silver
+
+        again = []
+        for dataset in CATALOG.values():
+            for name, day, _ in warehouse.stale(dataset):
+                bronze_to_silver(dataset, day)
+                again.append((name, day))
+        return again
+
+    def load(self, dataset, number):
+        from jobs.silver_to_gold import silver_to_gold
+
+        return silver_to_gold(CATALOG[dataset], self.day(number))
+
+    def gold(self, dataset, *columns):
+        """This hospital's rows of a gold table, in the order of their keys."""
+        key = CATALOG[dataset].key
+        names = ", ".join(columns or [key])
+        found = self.postgres.execute(
+            f"select {names} from {dataset} where {key} like %s order by {key}", [f"%-{self.year}"]
+        )
+        return [tuple(row) for row in found]
+
+
+@pytest.fixture
+def hospital(stack, spark, postgres):
+    from jobs import settings
+
+    return Hospital(postgres, settings.path("LANDING_DIR"))
+
+
+def test_an_old_day_never_undoes_a_newer_one_and_stands_again_when_that_is_gone(hospital):
+    cities = "patient_id", "city"
+    patient = hospital.key("P1")
+    hospital.judge("patients", 1, hospital.row("patients", "P1", city="old"))
+    hospital.judge("patients", 2, hospital.row("patients", "P1", city="new"))
+    hospital.load("patients", 2)
+    hospital.load("patients", 1)
+    assert hospital.gold("patients", *cities) == [(patient, "new")]
+    assert "0 inserted, 0 updated, 1 unchanged, 0 removed" in hospital.load("patients", 2)
+    hospital.judge("patients", 2)
+    assert "0 removed" in hospital.load("patients", 2)
+    assert hospital.gold("patients", *cities) == [(patient, "old")]
+    hospital.judge("patients", 1)
+    assert "1 removed" in hospital.load("patients", 1)
+    assert hospital.gold("patients") == []
+
+
+def test_a_parent_takes_its_children_along_and_brings_them_back(hospital):
+    everything = "patients", "visits", "billing"
+    whole = {name: [(hospital.key(key),)] for name, key in zip(everything, ("P1", "V1", "B1"), strict=True)}
+    for name, key in zip(everything, ("P1", "V1", "B1"), strict=True):
+        hospital.judge(name, 1, hospital.row(name, key))
+        hospital.load(name, 1)
+    assert {name: hospital.gold(name) for name in everything} == whole
+
+    hospital.judge("patients", 1)  # a corrected file without the patient
+    hospital.load("patients", 1)  # in one transaction, without a foreign key failure
+    assert {name: hospital.gold(name) for name in everything} == dict.fromkeys(everything, [])
+    assert hospital.judge_again() == [("visits", hospital.day(1)), ("billing", hospital.day(1))]
+    assert hospital.judge_again() == []
+
+    hospital.judge("patients", 1, hospital.row("patients", "P1"))
+    assert hospital.judge_again() == [("visits", hospital.day(1)), ("billing", hospital.day(1))]
+    for name in everything:
+        hospital.load(name, 1)
+    assert {name: hospital.gold(name) for name in everything} == whole
+
+
+def test_a_parent_of_another_date_is_loaded_with_the_child_that_needs_it(hospital):
+    hospital.judge("patients", 2, hospital.row("patients", "P1"))
+    hospital.judge("visits", 1, hospital.row("visits", "V1"))
+    hospital.load("visits", 1)
+    assert hospital.gold("visits", "visit_id", "_partition_date") == [(hospital.key("V1"), hospital.day(1))]
+    assert hospital.gold("patients", "patient_id", "_partition_date") == [(hospital.key("P1"), hospital.day(2))]
+    assert "0 inserted, 0 updated, 1 unchanged" in hospital.load("patients", 2)
+
+
+def test_a_child_falls_back_to_the_version_whose_parent_remains(hospital):
+    other = hospital.key("P2")
+    hospital.judge("patients", 1, hospital.row("patients", "P1"))
+    hospital.judge("patients", 2, hospital.row("patients", "P2"))
+    hospital.judge("visits", 1, hospital.row("visits", "V1", department="first"))
+    hospital.judge("visits", 2, hospital.row("visits", "V1", department="second", patient_id=other))
+    for number in (1, 2):
+        hospital.load("patients", number)
+        hospital.load("visits", number)
+    assert hospital.gold("visits", "department", "patient_id") == [("second", other)]
+    hospital.judge("patients", 2)
+    hospital.load("patients", 2)
+    assert hospital.gold("visits", "department", "patient_id") == [("first", hospital.key("P1"))]
+    assert hospital.judge_again() == [("visits", hospital.day(2))]
+    hospital.load("visits", 2)
+    assert hospital.gold("visits", "department", "patient_id") == [("first", hospital.key("P1"))]
+
+
+def test_a_late_parent_makes_its_orphans_due(hospital):
+    assert "1 rejected (orphan_patient_id 1)" in hospital.judge("visits", 1, hospital.row("visits", "V1"))
+    hospital.judge("patients", 2, hospital.row("patients", "P1"))
+    assert hospital.judge_again() == [("visits", hospital.day(1))]
+    hospital.load("visits", 1)
+    assert hospital.gold("visits") == [(hospital.key("V1"),)]
+
+
+def test_loads_leave_no_staging_behind(hospital):
+    hospital.judge("patients", 1, hospital.row("patients", "P1"))
+    hospital.load("patients", 1)
+    left = hospital.postgres.execute("select tablename from pg_tables where schemaname = 'staging'").fetchall()
+    assert left == []
+
+
+def test_the_ledger_holds_each_run_with_its_counts(hospital):
+    hospital.judge("patients", 1, hospital.row("patients", "P1"), hospital.row("patients", "P2", gender=""))
+    hospital.load("patients", 1)
+    found = hospital.postgres.execute(
+        "select layer, outcome, bronze_rows, accepted, rejected, inserted, removed from ops.ledger "
+        "where partition_date = %s order by started_at",
+        [hospital.day(1)],
+    )
+    assert [tuple(row) for row in found] == [
+        ("bronze", "done", 2, None, None, None, None),
+        ("silver", "done", 2, 1, 1, None, None),
+        ("gold", "done", None, None, None, 1, 0),
+    ]
+    hits = hospital.postgres.execute(
+        "select reason, hits from ops.reasons where partition_date = %s order by hits desc, reason limit 1",
+        [hospital.day(1)],
+    ).fetchall()
+    assert [tuple(row) for row in hits] == [("missing_gender", 1)]

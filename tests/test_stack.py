@@ -1,0 +1,117 @@
+"""The embedded stack keeps what `make up`, `status` and `down` promise."""
+
+import os
+import socket
+import subprocess
+import time
+
+import psutil
+import pytest
+
+from jobs import settings
+from stack import services, supervision
+from tests.conftest import PORTS, free_ports, run_stack
+
+SUBMITTED = """
+from pyspark.sql import SparkSession
+import jobs
+spark = SparkSession.builder.appName("by-hand").getOrCreate()
+spark.range(10, numPartitions=1).write.csv("s3a://{bucket}/by-hand")
+print("rows", spark.read.csv("s3a://{bucket}/by-hand").count(), spark.sparkContext.master)
+"""
+
+
+def test_every_service_answers(stack):
+    assert {name: service.lacking() for name, service in services.SERVICES.items()} == dict.fromkeys(
+        services.SERVICES, ""
+    )
+
+
+def test_up_again_is_quick_and_changes_nothing(stack):
+    before, began = supervision.processes(), time.monotonic()
+    again = run_stack("up")
+    assert again.returncode == 0, again.stderr
+    assert time.monotonic() - began < 15
+    after = supervision.processes()
+    assert [process["pid"] for process in after.values()] == [process["pid"] for process in before.values()]
+
+
+def test_the_buckets_and_the_schema_are_there(stack, postgres):
+    buckets = {bucket["Name"] for bucket in services.s3().list_buckets()["Buckets"]}
+    assert buckets == {settings.get("MINIO_BUCKET_BRONZE"), settings.get("MINIO_BUCKET_SILVER")}
+    assert postgres.execute("select to_regclass('public.patients') is not null").fetchone() == (True,)
+
+
+def test_the_warehouse_s_role_is_no_superuser_and_the_superuser_cannot_log_in(stack, postgres):
+    import psycopg
+
+    assert postgres.execute("select rolsuper from pg_roles where rolname = current_user").fetchone() == (False,)
+    with pytest.raises(psycopg.OperationalError, match="authentication failed"):
+        psycopg.connect(host="127.0.0.1", port=os.environ["POSTGRES_PORT"], user="postgres", password="postgres")
+
+
+def test_status_tells_a_running_stack_from_one_that_is_not(stack, tmp_path):
+    assert run_stack("status").returncode == 0
+    elsewhere = run_stack("status", STACK_DIR=str(tmp_path / "none"))
+    assert elsewhere.returncode == 1
+    assert "stopped" in elsewhere.stdout
+
+
+def test_a_taken_port_is_named_and_nothing_is_started(tmp_path):
+    with socket.socket() as squatter:
+        squatter.bind(("127.0.0.1", 0))
+        squatter.listen()
+        port = str(squatter.getsockname()[1])
+        ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True)) | {"LUIGI_PORT": port}
+        store = f"http://127.0.0.1:{free_ports(1)[0]}"
+        refused = run_stack("up", STACK_DIR=str(tmp_path / "stack"), MINIO_ENDPOINT=store, **ports)
+    assert refused.returncode == 1
+    assert f"Port {port}, which luigid needs" in refused.stderr
+    assert "LUIGI_PORT" in refused.stderr and "Traceback" not in refused.stderr
+    assert not (tmp_path / "stack" / "postgres").exists()
+
+
+def test_clean_removes_only_a_stack(tmp_path):
+    (tmp_path / "precious").touch()
+    refused = run_stack("clean", STACK_DIR=str(tmp_path))
+    assert refused.returncode == 1
+    assert "nothing removed" in refused.stderr
+    assert (tmp_path / "precious").exists()
+
+
+def test_a_killed_service_comes_back(stack):
+    old = supervision.processes()["luigid"]["pid"]
+    psutil.Process(old).kill()
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        new = supervision.processes()["luigid"]["pid"]
+        if new not in (0, old) and not services.SERVICES["luigid"].lacking():
+            return
+        time.sleep(0.5)
+    raise AssertionError("luigid did not come back")
+
+
+def test_no_command_line_shows_a_secret(stack):
+    secrets = [settings.get(name) for name in ("POSTGRES_PASSWORD", "MINIO_ROOT_PASSWORD", "MINIO_SECRET_KEY")]
+    for process in supervision.leftovers():
+        assert not [secret for secret in secrets if secret in " ".join(process.cmdline())], process
+
+
+def test_everything_listens_on_loopback_only(stack):
+    mine = {process.pid for process in supervision.leftovers()}
+    listening = [
+        connection
+        for connection in psutil.net_connections("tcp")
+        if connection.pid in mine and connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) >= len(services.SERVICES)
+    assert {connection.laddr.ip for connection in listening} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def test_a_job_submitted_by_hand_runs_on_the_cluster(stack, tmp_path):
+    job = tmp_path / "job.py"
+    job.write_text(SUBMITTED.format(bucket=settings.get("MINIO_BUCKET_SILVER")))
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(["spark-submit", str(job)], env=plain, cwd=tmp_path, capture_output=True, text=True)
+    assert f"rows 10 {services.master_url()}" in done.stdout, done.stderr[-2000:]
+    assert settings.get("MINIO_SECRET_KEY") not in done.stdout + done.stderr
