@@ -107,8 +107,9 @@ def unprivileged() -> list[str]:
 
     users = {user.pw_name for user in pwd.getpwall()}
     user = pwd.getpwnam("postgres" if "postgres" in users else "nobody")
-    # The clone, the venv and STACK_DIR may lie under a directory that is closed to others: keep root's reach.
-    reach = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    # The clone, the venv and STACK_DIR may lie under a directory that is closed to others: keep root's reach into it,
+    # also for access(2), which initdb asks and which ignores another user's capabilities without that securebit.
+    reach = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"]
     return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", *reach]
 
 
