@@ -1,6 +1,8 @@
 """Judges one bronze partition: `spark-submit jobs/bronze_to_silver.py visits 2026-01-31`."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from functools import reduce
 from typing import Any
 
 from pyspark.sql import functions as F
@@ -34,11 +36,15 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
                 "look for quotes that RFC 4180 does not allow."
             )
         verdict = validation.split(judged, dataset)
-        lake.replace(verdict.rejected, dataset, "rejected", day, row["run_id"])
-        lake.replace(verdict.accepted, dataset, "accepted", day, row["run_id"])
+        before = lake.silver(spark, dataset).filter(F.col("_partition_date") == day)
+        row["lost"] = before.join(verdict.accepted, on=dataset.key, how="left_anti").count()
+        warehouse.note(connection, row)  # before the commit, so that a run that dies leaves word of what it took away
+        with ThreadPoolExecutor() as pool:
+            tables = [(verdict.rejected, "rejected"), (verdict.accepted, "accepted")]
+            list(pool.map(lambda table: lake.replace(table[0], dataset, table[1], day, row["run_id"]), tables))
         judged.unpersist()
-        for child in children(dataset):
-            warehouse.mark_stale(connection, child, stale_dates(spark, connection, dataset, child, row))
+        for child, stale in stale_dates(spark, connection, dataset, row).items():
+            warehouse.mark_stale(connection, child, stale)
         row |= {
             "bronze_rows": rows,
             "bronze_bytes": facts.bytes,
@@ -54,25 +60,37 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
     )
 
 
-def stale_dates(spark, connection, dataset: Dataset, child: Dataset, row: dict[str, Any]) -> list[date]:
-    """The partitions of `child` whose verdicts no longer hold after this run over `dataset`.
+def stale_dates(
+    spark: Any, connection: warehouse.Connection, dataset: Dataset, row: dict[str, Any]
+) -> dict[str, list[date]]:
+    """The partitions, by dataset, of children of `dataset` whose verdicts no longer hold after this run.
 
-    Orphans there may have found a parent among this day's rows; and where the day was judged before, rows accepted
-    there may have lost theirs.
+    Orphans there may have found a parent among the rows it accepted; and where it took keys away, or a run before
+    it died and may have, rows accepted there may have lost theirs.
     """
-    name = next(column for column, parent in child.parents.items() if parent == dataset.name)
     keys = lake.silver(spark, dataset).select(F.col("_partition_date").alias("day"), F.col(dataset.key).alias("key"))
+    came = keys.filter(F.col("day") == row["partition_date"])
+    took = row["lost"] or warehouse.died_before(connection, row)
     found = []
-    if orphans := warehouse.dates_with(connection, child, f"orphan_{name}"):
-        rejected = lake.silver(spark, child, "rejected").filter(F.col("_partition_date").isin(orphans))
-        waiting = rejected.filter(F.array_contains("_reject_reasons.code", f"orphan_{name}")).select(
-            "_partition_date", F.trim(name, F.lit(WHITE_SPACE)).alias("key")
+    for child in children(dataset):
+        name = next(column for column, parent in child.parents.items() if parent == dataset.name)
+        partition = F.lit(child.name).alias("dataset"), "_partition_date"
+        if orphans := warehouse.dates_with(connection, child, f"orphan_{name}"):
+            rejected = lake.silver(spark, child, "rejected").filter(F.col("_partition_date").isin(orphans))
+            waiting = rejected.filter(F.array_contains("_reject_reasons.code", f"orphan_{name}"))
+            wanted = waiting.select(*partition, F.trim(name, F.lit(WHITE_SPACE)).alias("key"))
+            found.append(wanted.join(came, on="key", how="left_semi"))
+        if took:
+            accepted = lake.silver(spark, child).select(*partition, F.col(name).alias("key"))
+            found.append(accepted.join(keys, on="key", how="left_anti"))
+    dates: dict[str, list[date]] = {}
+    if found:
+        partitions = reduce(
+            lambda one, other: one.unionAll(other), (rows.select("dataset", "_partition_date") for rows in found)
         )
-        found.append(waiting.join(keys.filter(F.col("day") == row["partition_date"]), on="key", how="left_semi"))
-    if warehouse.was_judged(connection, row):
-        accepted = lake.silver(spark, child).select("_partition_date", F.col(name).alias("key"))
-        found.append(accepted.join(keys, on="key", how="left_anti"))
-    return sorted({row[0] for rows in found for row in rows.select("_partition_date").distinct().collect()})
+        for name, day in partitions.distinct().collect():
+            dates.setdefault(name, []).append(day)
+    return dates
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def create_table(dataset: Dataset) -> str:
         f"create index if not exists {dataset.name}_by_{name} on {dataset.name} ({name});\n"
         for name in (*dataset.parents, "_partition_date")
     )
-    comment = f"comment on table {dataset.name} is '{dataset.doc}';\n"
+    comment = f"comment on table {dataset.name} is\n'{dataset.doc}';\n"
     return f"create table if not exists {dataset.name} (\n    {body}\n);\n\n{indexes}\n{comment}"
 
 
@@ -131,7 +131,7 @@ def settle(connection: Connection, row: dict[str, Any], made_from: str) -> None:
     with connection.transaction():
         write(connection, "ops.ledger", row | {"outcome": "done"})
         receipt = {name: row[name] for name in ("layer", "dataset", "partition_date", "run_id", "rule_set")}
-        write(connection, "ops.receipts", receipt | {"input": made_from, "stale_since": None})
+        write(connection, "ops.receipts", receipt | {"made_from": made_from, "stale_since": None})
 
 
 KEYS = {
@@ -139,6 +139,11 @@ KEYS = {
     "ops.receipts": ("layer", "dataset", "partition_date"),
 }
 CLOCKS = {"ops.ledger": "ended_at", "ops.receipts": "finished_at"}
+
+
+def note(connection: Connection, row: dict[str, Any]) -> None:
+    """Writes what is known of a run so far to the ledger."""
+    write(connection, "ops.ledger", row)
 
 
 def write(connection: Connection, table: str, row: dict[str, Any]) -> None:
@@ -178,22 +183,24 @@ def dates_with(connection: Connection, dataset: Dataset, reason: str) -> list[da
     return [day for (day,) in found]
 
 
-def was_judged(connection: Connection, row: dict[str, Any]) -> bool:
-    """Whether an earlier run, finished or not, may have written this silver partition."""
+def died_before(connection: Connection, row: dict[str, Any]) -> bool:
+    """Whether a run over this silver partition died since the one that stands, and may have taken keys away."""
     found = connection.execute(
-        "select from ops.ledger where layer = 'silver' and dataset = %(dataset)s "
-        "and partition_date = %(partition_date)s and run_id <> %(run_id)s limit 1",
+        "select 1 from ops.ledger where layer = 'silver' and dataset = %(dataset)s and run_id <> %(run_id)s "
+        "and partition_date = %(partition_date)s and outcome <> 'done' and lost > 0 and started_at > coalesce((select "
+        "max(ended_at) from ops.ledger where layer = 'silver' and dataset = %(dataset)s "
+        "and partition_date = %(partition_date)s and outcome = 'done'), '-infinity') limit 1",
         row,
     )
     return found.fetchone() is not None
 
 
-def mark_stale(connection: Connection, dataset: Dataset, days: Sequence[date]) -> None:
+def mark_stale(connection: Connection, dataset: str, days: Sequence[date]) -> None:
     """Notes that parents came or went, so that these silver partitions must be judged again."""
     connection.execute(
         "update ops.receipts set stale_since = clock_timestamp() "
         "where layer = 'silver' and dataset = %s and partition_date = any(%s)",
-        [dataset.name, list(days)],
+        [dataset, days],
     )
 
 
@@ -223,7 +230,7 @@ def marts_receipt(rule_set: str, session: datetime) -> dict[str, Any] | None:
     with connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             "select * from ops.receipts where layer = 'marts' and rule_set = %s "
-            "and (input = %s or finished_at >= %s) order by finished_at desc limit 1",
+            "and (made_from = %s or finished_at >= %s) order by finished_at desc limit 1",
             [rule_set, gold_state(connection), session],
         ).fetchone()
 
@@ -232,7 +239,7 @@ def behind(connection: Connection, dataset: Dataset) -> list[date]:
     """The partitions of which gold holds what an earlier silver run accepted."""
     found = connection.execute(
         "select partition_date from ops.receipts as gold join ops.receipts as silver using (dataset, partition_date) "
-        "where gold.layer = 'gold' and silver.layer = 'silver' and gold.input <> silver.run_id and dataset = %s",
+        "where gold.layer = 'gold' and silver.layer = 'silver' and gold.made_from <> silver.run_id and dataset = %s",
         [dataset.name],
     )
     return [day for (day,) in found]

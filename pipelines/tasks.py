@@ -153,7 +153,7 @@ class Silver(DatasetTask):
         receipt, head = warehouse.receipt("silver", self.dataset, self.date), lake.bronze_head(dataset, self.date)
         if receipt is None or head is None:
             return None
-        current = receipt["input"] == head["Metadata"].get("sha256") and receipt["rule_set"] == dataset.rule_set
+        current = receipt["made_from"] == head["Metadata"].get("sha256") and receipt["rule_set"] == dataset.rule_set
         return receipt["finished_at"] if current or receipt["finished_at"] >= SESSION else None
 
     def run(self) -> None:
@@ -189,7 +189,7 @@ class Gold(DatasetTask):
         gold = warehouse.receipt("gold", self.dataset, self.date)
         if silver is None or gold is None:
             return None
-        return gold["finished_at"] if gold["input"] == silver["run_id"] or gold["finished_at"] >= SESSION else None
+        return gold["finished_at"] if gold["made_from"] == silver["run_id"] or gold["finished_at"] >= SESSION else None
 
     def run(self) -> None:
         self.job("silver_to_gold.py", self.dataset, self.date.isoformat())

@@ -13,7 +13,8 @@ create table if not exists patients (
 
 create index if not exists patients_by__partition_date on patients (_partition_date);
 
-comment on table patients is 'One row per registered patient.';
+comment on table patients is
+'One row per registered patient.';
 
 create table if not exists visits (
     visit_id text primary key,
@@ -32,7 +33,8 @@ create table if not exists visits (
 create index if not exists visits_by_patient_id on visits (patient_id);
 create index if not exists visits_by__partition_date on visits (_partition_date);
 
-comment on table visits is 'One row per visit of a patient to a department, whether kept or not.';
+comment on table visits is
+'One row per visit of a patient to a department, whether kept or not.';
 
 create table if not exists admissions (
     admission_id text primary key,
@@ -49,7 +51,8 @@ create table if not exists admissions (
 create index if not exists admissions_by_visit_id on admissions (visit_id);
 create index if not exists admissions_by__partition_date on admissions (_partition_date);
 
-comment on table admissions is 'One row per stay in a room, from admission to discharge; no discharge_ts while the patient is still in.';
+comment on table admissions is
+'One row per stay in a room; no discharge_ts while the patient is still in.';
 
 create table if not exists treatments (
     treatment_id text primary key,
@@ -66,7 +69,8 @@ create table if not exists treatments (
 create index if not exists treatments_by_visit_id on treatments (visit_id);
 create index if not exists treatments_by__partition_date on treatments (_partition_date);
 
-comment on table treatments is 'One row per treatment given during a visit.';
+comment on table treatments is
+'One row per treatment given during a visit.';
 
 create table if not exists billing (
     bill_id text primary key,
@@ -84,7 +88,8 @@ create table if not exists billing (
 create index if not exists billing_by_visit_id on billing (visit_id);
 create index if not exists billing_by__partition_date on billing (_partition_date);
 
-comment on table billing is 'One row per bill for a visit: what the insurer and the patient owe, and whether it has been paid.';
+comment on table billing is
+'One row per bill for a visit: what the insurer and the patient owe, and whether it has been paid.';
 
 create table if not exists mart_daily_kpis (
     kpi_date date primary key,
@@ -153,6 +158,7 @@ create table if not exists ops.ledger (
     bronze_sha256 text,
     accepted bigint,
     rejected bigint,
+    lost bigint,
     staged bigint,
     inserted bigint,
     updated bigint,
@@ -184,7 +190,7 @@ create table if not exists ops.receipts (
     dataset text not null,
     partition_date date not null,
     run_id text not null,
-    input text not null,
+    made_from text not null,
     rule_set text not null,
     finished_at timestamptz not null default clock_timestamp(),
     stale_since timestamptz,

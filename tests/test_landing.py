@@ -30,11 +30,19 @@ def read(tmp_path):
         "blank lines are no rows": (b"\n" + HEADER + b"\n  \r\n" + ROW + "\u2003\n".encode() + b"\n", 1, False),
         "quotes within a line": (HEADER + b'P1,M,2000-01-01,"a, ""b""",2020-01-01\n' + ROW, 2, False),
         "a line break inside quotes": (HEADER + b'P1,M,2000-01-01,"a\n\nb",2020-01-01\n' + ROW, 2, True),
-        "a quote in the middle of a field opens nothing": (HEADER + b'P1,M,2000-01-01,a"b,2020-01-01\n' + ROW, 2, False),
+        "a quote in the middle of a field opens nothing": (
+            HEADER + b'P1,M,2000-01-01,a"b,2020-01-01\n' + ROW,
+            2,
+            False,
+        ),
         "a quote left open takes the rest of the file": (HEADER + ROW + b'P2,"open\n' + ROW * 3, 2, True),
         "a quote left open on the last line": (HEADER + b'P2,"open', 1, True),
         "returns and NULs are characters like others": (HEADER + b"a\rb,\0\n" + ROW, 2, False),
-        "columns in another order, one too many": (b"x,city,gender,patient_id,registration_date,birth_date\n", 0, False),
+        "columns in another order, one too many": (
+            b"x,city,gender,patient_id,registration_date,birth_date\n",
+            0,
+            False,
+        ),
     }.values(),
 )
 def test_rows_are_counted_as_rfc_4180_has_them(read, content, rows, spans):

@@ -70,8 +70,10 @@ class Hospital:
 
 
 @pytest.fixture
-def hospital(stack, spark, postgres):
+def hospital(stack, spark, postgres, monkeypatch):
     from jobs import settings
+
+    monkeypatch.setenv("SPARK_REMOTE", f"sc://127.0.0.1:{settings.get('SPARK_CONNECT_PORT')}")
 
     return Hospital(postgres, settings.path("LANDING_DIR"))
 
@@ -103,7 +105,7 @@ def test_a_parent_takes_its_children_along_and_brings_them_back(hospital):
 
     hospital.judge("patients", 1)  # a corrected file without the patient
     hospital.load("patients", 1)  # in one transaction, without a foreign key failure
-    assert {name: hospital.gold(name) for name in everything} == dict.fromkeys(everything, [])
+    assert {name: hospital.gold(name) for name in everything} == {name: [] for name in everything}
     assert hospital.judge_again() == [("visits", hospital.day(1)), ("billing", hospital.day(1))]
     assert hospital.judge_again() == []
 

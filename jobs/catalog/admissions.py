@@ -2,7 +2,7 @@ from jobs.dataset import Column, Dataset, Rule
 
 admissions = Dataset(
     name="admissions",
-    doc="One row per stay in a room, from admission to discharge; no discharge_ts while the patient is still in.",
+    doc="One row per stay in a room; no discharge_ts while the patient is still in.",
     columns=(
         Column("admission_id", required=True),
         Column("visit_id", required=True, references="visits"),

@@ -1,0 +1,170 @@
+"""Whole days through Luigi on the real stack, held against the generator's manifest."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from datetime import date
+
+import pytest
+
+from jobs import settings
+from jobs.catalog import CATALOG
+from tests import score
+
+FIRST, LAST = date(2026, 1, 1), date(2026, 1, 7)
+MARTS = ("mart_daily_kpis", "mart_department_stats", "mart_patient_stats")
+NOT_CONTENT = {"_run_id", "_loaded_at"}
+
+
+def call(*words, **environment):
+    """A command as a person gives it; output and errors together."""
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=settings.ROOT,
+        env=os.environ | environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def luigi(*words):
+    return call("-m", "luigi", "--module", "pipelines", *words)
+
+
+def state(postgres):
+    """A hash of each gold table and mart: every row, every column but the run's marks."""
+    found = {}
+    for table in (*CATALOG, *MARTS):
+        columns = postgres.execute(f"select * from {table} limit 0").description
+        names = ", ".join(column.name for column in columns if column.name not in NOT_CONTENT)
+        rows = sorted(map(repr, postgres.execute(f"select {names} from {table}")))
+        found[table] = (len(rows), hashlib.sha256("\n".join(rows).encode()).hexdigest())
+    return found
+
+
+@pytest.fixture(scope="module")
+def week(stack):
+    """Seven dates of a small hospital, brought through all layers by one backfill."""
+    for day in score.days(FIRST, LAST):
+        assert call("-m", "jobs.generate", str(day), "--scale", "0.2").returncode == 0
+    done = luigi("RangeDaily", "--of", "Day", "--start", str(FIRST), "--stop", "2026-01-08")
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+def test_every_injected_defect_is_rejected_with_its_reasons_and_no_other_row(week, spark):
+    expected, found = score.injected(FIRST, LAST), score.rejected(spark, FIRST, LAST)
+    codes = {(name, code) for name, dataset in CATALOG.items() for code in dataset.reasons}
+    assert set(score.score(expected, found)) == codes, "every reason code occurs"
+    assert {code for code, (_, *both) in score.score(expected, found).items() if both != [1.0, 1.0]} == set()
+    assert expected == found
+
+
+def test_every_row_is_accounted_for(week, postgres):
+    unbalanced = postgres.execute(
+        "select count(*) from ops.ledger where layer = 'silver' and outcome = 'done' "
+        "and bronze_rows is distinct from accepted + rejected"
+    )
+    assert [tuple(row) for row in unbalanced] == [(0,)]
+
+
+def test_gold_is_the_newest_accepted_version_of_every_key(week, postgres, spark):
+    from jobs import lake
+
+    for name, dataset in CATALOG.items():
+        newest: dict[str, tuple] = {}
+        for row in (
+            lake.silver(spark, dataset).select("_partition_date", *dataset.names).orderBy("_partition_date").collect()
+        ):
+            newest[row[1]] = tuple(row)
+        gold = postgres.execute(f"select _partition_date, {', '.join(dataset.names)} from {name}")
+        assert {row[1]: tuple(row) for row in gold} == newest
+
+
+def test_a_date_that_has_run_is_current_and_says_so(week):
+    again = call("-m", "pipelines", "run", str(LAST))
+    assert again.returncode == 0 and "is current" in again.stdout and "INFO" not in again.stdout
+
+
+def test_a_forced_rerun_of_the_first_date_changes_nothing(week, postgres):
+    before = state(postgres)
+    assert all(rows for rows, _ in before.values())
+    done = call("-m", "pipelines", "run", str(FIRST), "--force")
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert state(postgres) == before
+
+
+def test_a_corrected_file_makes_its_date_due_and_its_rows_leave_and_return(week, postgres):
+    before = state(postgres)
+    path = settings.path("LANDING_DIR") / "2026/01/03/patients.csv"
+    original = path.read_bytes()
+    path.write_bytes(original.splitlines(keepends=True)[0])  # nobody registered, says the corrected file
+    assert call("-m", "pipelines", "run", "2026-01-03").returncode == 0
+    shrunk = state(postgres)
+    assert shrunk["patients"][0] < before["patients"][0] and shrunk["visits"][0] < before["visits"][0]
+    path.write_bytes(original)
+    done = call("-m", "pipelines", "run", "2026-01-03")
+    assert done.returncode == 0 and "current" not in done.stdout
+    assert state(postgres) == before
+
+
+def test_tasks_lead_to_their_page_in_the_history_server(week):
+    import json
+    import urllib.request
+
+    url = f"http://127.0.0.1:{os.environ['LUIGI_PORT']}/api/task_list?data=%7B%22status%22%3A%22DONE%22%7D"
+    tasks = json.load(urllib.request.urlopen(url))["response"]
+    links = {task["tracking_url"] for task in tasks.values() if task["name"] in ("Silver", "Gold")}
+    assert len(links) == 1, "all went to the resident application"
+    assert b"Spark Jobs" in urllib.request.urlopen(links.pop()).read()
+
+
+BROKEN = {
+    "a date that is none": (["2026-02-30"], {}, "is not a date"),
+    "a landing file that is missing": (["2027-01-01"], {}, "patients.csv has not landed"),
+    "PostgreSQL down": (["2026-01-01"], {"POSTGRES_PORT": "9"}, "PostgreSQL at 127.0.0.1:9 does not answer"),
+    "a wrong password": (["2026-01-01"], {"POSTGRES_PASSWORD": "sesame"}, "refuses the user"),
+    "MinIO down": (["2026-01-01"], {"MINIO_ENDPOINT": "127.0.0.1:9"}, "MinIO at http://127.0.0.1:9 does not answer"),
+    "a wrong key": (["2026-01-01"], {"MINIO_SECRET_KEY": "sesame"}, "refuses the key"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_cannot_run_says_why_in_a_sentence(stack, case):
+    words, environment, sentence = BROKEN[case]
+    done = call("-m", "pipelines", "run", *words, **environment)
+    assert done.returncode != 0 and sentence in done.stdout
+    assert "Traceback" not in done.stdout and "sesame" not in done.stdout
+
+
+def test_a_job_by_hand_refuses_wrong_words_in_a_sentence():
+    done = call("jobs/bronze_to_silver.py", "doctors", "2026-01-01", PYTHONPATH=str(settings.ROOT))
+    assert (done.returncode, "'doctors' is not a dataset" in done.stdout) == (2, True)
+    done = call("jobs/bronze_to_silver.py", "visits", "yesterday", PYTHONPATH=str(settings.ROOT))
+    assert (done.returncode, "'yesterday' is not a date" in done.stdout) == (2, True)
+
+
+def test_jobs_know_no_luigi_and_pipelines_no_spark():
+    probe = "import sys, pipelines; assert 'pyspark' not in sys.modules"
+    assert call("-c", probe).returncode == 0
+    for path in (settings.ROOT / "jobs").rglob("*.py"):
+        assert "import luigi" not in path.read_text()
+
+
+def test_the_order_of_tasks_is_that_of_the_foreign_keys(stack):
+    from pipelines import Gold, Silver
+
+    def datasets(task):
+        return {(type(each).__name__, each.dataset) for each in task.requires() if hasattr(each, "dataset")}
+
+    assert datasets(Silver(dataset="visits", date=FIRST)) == {("Silver", "patients")}
+    assert datasets(Silver(dataset="billing", date=FIRST)) == {("Silver", "visits")}
+    assert datasets(Gold(dataset="admissions", date=FIRST)) == {("Gold", "visits")}
+
+
+def test_the_schema_is_drawn_from_the_catalog():
+    from jobs import warehouse
+
+    assert (settings.ROOT / "sql" / "schema.sql").read_text() == warehouse.schema(), "run `make schema`"
