@@ -36,9 +36,10 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
                 "look for quotes that RFC 4180 does not allow."
             )
         verdict = validation.split(judged, dataset)
-        before = lake.silver(spark, dataset).filter(F.col("_partition_date") == day)
-        row["lost"] = before.join(verdict.accepted, on=dataset.key, how="left_anti").count()
-        warehouse.note(connection, row)  # before the commit, so that a run that dies leaves word of what it took away
+        if warehouse.ran_before(connection, row):
+            before = lake.silver(spark, dataset).filter(F.col("_partition_date") == day)
+            row["lost"] = before.join(verdict.accepted, on=dataset.key, how="left_anti").count()
+            warehouse.note(connection, row)  # before the commit: a run that dies leaves word of what it took away
         with ThreadPoolExecutor() as pool:
             tables = [(verdict.rejected, "rejected"), (verdict.accepted, "accepted")]
             list(pool.map(lambda table: lake.replace(table[0], dataset, table[1], day, row["run_id"]), tables))
@@ -70,7 +71,7 @@ def stale_dates(
     """
     keys = lake.silver(spark, dataset).select(F.col("_partition_date").alias("day"), F.col(dataset.key).alias("key"))
     came = keys.filter(F.col("day") == row["partition_date"])
-    took = row["lost"] or warehouse.died_before(connection, row)
+    took = row.get("lost") or warehouse.died_before(connection, row)
     found = []
     for child in children(dataset):
         name = next(column for column, parent in child.parents.items() if parent == dataset.name)

@@ -1,5 +1,6 @@
 """What every job has in common: its words on the command line, its Spark session, a sentence when it fails."""
 
+import atexit
 import os
 import re
 import socket
@@ -98,6 +99,7 @@ def spark(name: str) -> Any:
     from pyspark.sql import SparkSession
 
     session = SparkSession.builder.appName(name).getOrCreate()
+    atexit.register(session.stop)  # or the resident application would keep the session, and what it cached, for an hour
     history = f"http://127.0.0.1:{settings.get('SPARK_HISTORY_PORT')}/history/{session.conf.get('spark.app.id')}/jobs/"
     print(f"{TRACKING}{history}", file=sys.stderr, flush=True)
     return session

@@ -183,6 +183,16 @@ def dates_with(connection: Connection, dataset: Dataset, reason: str) -> list[da
     return [day for (day,) in found]
 
 
+def ran_before(connection: Connection, row: dict[str, Any]) -> bool:
+    """Whether any run before this one, finished or not, may have written its silver partition."""
+    found = connection.execute(
+        "select 1 from ops.ledger where layer = 'silver' and dataset = %(dataset)s "
+        "and partition_date = %(partition_date)s and run_id <> %(run_id)s limit 1",
+        row,
+    )
+    return found.fetchone() is not None
+
+
 def died_before(connection: Connection, row: dict[str, Any]) -> bool:
     """Whether a run over this silver partition died since the one that stands, and may have taken keys away."""
     found = connection.execute(

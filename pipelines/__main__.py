@@ -40,7 +40,7 @@ def run_day(text: str, force: bool) -> None:
         return
     since = ["--since", datetime.now(timezone.utc).isoformat()] if force else []
     try:
-        run_with_retcodes(["--module", "pipelines", "Day", "--date", str(day), *since])
+        run_with_retcodes(["--module", "pipelines", "Day", "--date", str(day), "--log-level", "WARNING", *since])
     except SystemExit as end:
         if end.code:
             print(f"{day} is not done; the same command goes on from here once the cause is gone.", file=sys.stderr)

@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timezone
 from functools import cache
 from typing import Any
@@ -12,6 +13,7 @@ import luigi
 
 from jobs import lake, landing, marts, program, settings, warehouse
 from jobs.catalog import CATALOG
+from jobs.dataset import Dataset
 from jobs.program import Refused
 
 settings.load()
@@ -59,8 +61,9 @@ class Made(luigi.Task):
     since = luigi.Parameter(default="", significant=True, description="receipts from before this time do not count")
 
     @property
-    def priority(self) -> int:  # type: ignore[override]  # older dates first
-        return -self.date.toordinal()
+    def priority(self) -> int:  # type: ignore[override]
+        """Older dates first; above the 0 of the wrappers, whose priority their tasks would else take over."""
+        return date.max.toordinal() - self.date.toordinal()
 
     def made_at(self) -> datetime | None:
         """When it was made from its present input; None if it was not."""
@@ -171,9 +174,16 @@ class Rejudged(Made):
         return datetime.now(timezone.utc) if made else None
 
     def run(self) -> None:
-        for dataset in CATALOG.values():
-            if days := [day for _, day, _ in warehouse.stale(dataset)]:
-                self.job("bronze_to_silver.py", dataset.name, *map(str, days))
+        done: set[str] = set()
+        while waiting := [dataset for name, dataset in CATALOG.items() if name not in done]:
+            ready = [dataset for dataset in waiting if done.issuperset(dataset.parents.values())]
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(self.judge_again, ready))
+            done |= {dataset.name for dataset in ready}
+
+    def judge_again(self, dataset: Dataset) -> None:
+        if days := [str(day) for _, day, _ in warehouse.stale(dataset)]:
+            self.job("bronze_to_silver.py", dataset.name, *days)
 
 
 class Gold(DatasetTask):

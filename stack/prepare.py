@@ -208,6 +208,9 @@ def spark_configuration() -> None:
         "spark.sql.warehouse.dir": (spark / "warehouse").as_uri(),
         "spark.hadoop.fs.s3a.buffer.dir": spark / "local" / "s3a",
         "spark.jars.ivy": packages(),
+        # A master that is started again takes its worker and its applications back.
+        "spark.deploy.recoveryMode": "FILESYSTEM",
+        "spark.deploy.recoveryDirectory": spark / "recovery",
     }
     if (packages() / "complete").exists():
         # Each application would otherwise spend seconds on finding out what it has already got.

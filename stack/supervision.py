@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from datetime import datetime
+from functools import cache
+from pathlib import Path
 from typing import Any
 from xmlrpc.client import ServerProxy
 
@@ -18,7 +20,14 @@ from stack import prepare, services
 from stack.services import SERVICES, stack_dir
 
 SILENCE = 180  # seconds without a word in its log after which a service that does not answer is given up
+ALIVE = ("STARTING", "RUNNING", "BACKOFF")  # what supervisord minds without being asked
 STARTS = 3  # so many starts of one service and it is given up
+
+
+@cache
+def opened(directory: Path) -> int:
+    """A descriptor of a directory, by which what lies in it has a short path."""
+    return os.open(directory, os.O_RDONLY)
 
 
 def supervisor() -> Any:
@@ -26,8 +35,7 @@ def supervisor() -> Any:
     from supervisor.xmlrpc import SupervisorTransport
 
     # A unix socket's path may have some 100 characters, and STACK_DIR may be deeper.
-    directory = os.open(stack_dir(), os.O_RDONLY)
-    socket_url = f"unix:///proc/self/fd/{directory}/supervisor.sock"
+    socket_url = f"unix:///proc/self/fd/{opened(stack_dir())}/supervisor.sock"
     return ServerProxy("http://localhost", SupervisorTransport(None, None, socket_url)).supervisor
 
 
@@ -59,7 +67,7 @@ def up() -> None:
     prepare.state_directory()
     with prepare.alone(stack_dir() / "up.lock"):
         known = processes()
-        missing = [name for name in SERVICES if known.get(name, {}).get("statename") not in ("RUNNING", "STARTING")]
+        missing = [name for name in SERVICES if known.get(name, {}).get("statename") not in ALIVE]
         if not known:
             sweep()
         prepare.free_ports(missing)
@@ -83,6 +91,8 @@ def start(missing: list[str], supervised: bool) -> None:
         for name in missing:
             supervisor().startProcess(name, False)
         return
+    # What the master remembers ended with its stack; it would wait a minute for all of it to come back.
+    shutil.rmtree(stack_dir() / "spark" / "recovery", ignore_errors=True)
     print(f"Starting the stack in {stack_dir()}.", flush=True)
     if not (prepare.packages() / "complete").exists():
         print("Spark Connect's first start downloads Spark's packages (60 MB), once.", flush=True)
@@ -103,7 +113,10 @@ def wait(began: float) -> None:
         if not lacking:
             return
         waiting = list(lacking)
-        for name, process in processes().items():
+        known = processes()
+        if not known:
+            raise SystemExit(f"supervisord has ended (its log: {stack_dir() / 'logs' / 'supervisord.log'})")
+        for name, process in known.items():
             starts[name].add(process["start"])
             log = stack_dir() / "logs" / f"{name}.log"
             heard = max(since, log.stat().st_mtime if log.exists() else 0)
@@ -182,7 +195,7 @@ def status() -> bool:
     print(f"{'service':14} {'state':9} {'since':19} address")
     for name, service in SERVICES.items():
         process = known.get(name, {"statename": "STOPPED", "start": 0})
-        running = process["statename"] in ("RUNNING", "STARTING")
+        running = process["statename"] in ALIVE
         is_up = running and not service.lacking()
         state = "up" if is_up else "starting" if running else process["statename"].lower()
         since = f"{datetime.fromtimestamp(process['start']):%Y-%m-%d %H:%M:%S}" if running else "-"
