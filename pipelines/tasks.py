@@ -121,6 +121,8 @@ class DatasetTask(Made):
 class Bronze(DatasetTask):
     """The landing file in bronze, byte for byte. A file that left the landing directory since is still in bronze."""
 
+    retry_count = 1  # what it fails for is the file, and that does not mend itself
+
     def made_at(self) -> datetime | None:
         dataset = CATALOG[self.dataset]
         head, path = lake.bronze_head(dataset, self.date), landing.landing_path(dataset, self.date)
