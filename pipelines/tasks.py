@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import luigi
+from luigi.task import flatten
 
 from jobs import lake, landing, marts, program, settings, warehouse
 from jobs.catalog import CATALOG
@@ -50,7 +51,7 @@ class DayParameter(luigi.DateParameter):
 
 
 class Made(luigi.Task):
-    """A task for one date that is complete when a receipt says it was made from its present input.
+    """A task for one date, complete when what it requires is and a receipt says it was made from that.
 
     `since` (an ISO time) makes receipts from before it count for nothing: so a date is forced, or judged again when
     parents came or went. Once seen complete a task stays so until the process ends: what another date changes
@@ -71,6 +72,9 @@ class Made(luigi.Task):
 
     def complete(self) -> bool:
         if self.task_id not in SEEN:
+            # Luigi asks once, before anything runs: what stands on something that is due is due itself.
+            if not all(task.complete() for task in flatten(self.requires())):
+                return False
             made_at = self.made_at()
             if made_at is None or (self.since and made_at < datetime.fromisoformat(self.since)):
                 return False
@@ -172,16 +176,23 @@ class Rejudged(Made):
         return [Silver(dataset=name, date=self.date, since=self.since) for name in CATALOG]
 
     def made_at(self) -> datetime | None:
-        made = all(task.complete() for task in self.requires()) and not warehouse.stale()
-        return datetime.now(timezone.utc) if made else None
+        receipt = warehouse.receipt("rejudged", "all", self.date)
+        if receipt and receipt["finished_at"] >= SESSION:
+            return receipt["finished_at"]
+        return None if warehouse.stale() else datetime.now(timezone.utc)
 
     def run(self) -> None:
         done: set[str] = set()
-        while waiting := [dataset for name, dataset in CATALOG.items() if name not in done]:
-            ready = [dataset for dataset in waiting if done.issuperset(dataset.parents.values())]
-            with ThreadPoolExecutor() as pool:
+        with (
+            warehouse.connect() as connection,
+            warehouse.run(connection, "rejudged", "all", self.date, "") as row,
+            ThreadPoolExecutor() as pool,
+        ):
+            while waiting := [dataset for name, dataset in CATALOG.items() if name not in done]:
+                ready = [dataset for dataset in waiting if done.issuperset(dataset.parents.values())]
                 list(pool.map(self.judge_again, ready))
-            done |= {dataset.name for dataset in ready}
+                done |= {dataset.name for dataset in ready}
+            warehouse.settle(connection, row, "")
 
     def judge_again(self, dataset: Dataset) -> None:
         if days := [str(day) for _, day, _ in warehouse.stale(dataset)]:
