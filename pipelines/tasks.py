@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timezone
 from functools import cache
@@ -18,6 +19,8 @@ from jobs.dataset import Dataset
 from jobs.program import Refused
 
 settings.load()
+# Luigi reads its own [core] under other names than those it documents, and then warns that nobody reads these.
+warnings.filterwarnings("ignore", category=luigi.parameter.UnconsumedParameterWarning)
 luigi.configuration.add_config_path(str(settings.ROOT / "conf" / "luigi.cfg"))
 
 SESSION = datetime.now(timezone.utc)  # tasks made since this process began stay made until it ends
@@ -171,6 +174,8 @@ class Silver(DatasetTask):
 
 class Rejudged(Made):
     """Every partition judged again whose parents came or went, whatever its date, parents before children."""
+
+    resources = {"rejudging": 1}  # noqa: RUF012  # dates of a backfill would judge the same partitions
 
     def requires(self) -> Any:
         return [Silver(dataset=name, date=self.date, since=self.since) for name in CATALOG]
