@@ -12,7 +12,7 @@ from jobs import settings
 from jobs.catalog import CATALOG
 from tests import score
 
-FIRST, LAST = date(2026, 1, 1), date(2026, 1, 7)
+FIRST, LAST = date(2026, 1, 1), date(2026, 1, 4)
 MARTS = ("mart_daily_kpis", "mart_department_stats", "mart_patient_stats")
 NOT_CONTENT = {"_run_id", "_loaded_at"}
 
@@ -45,16 +45,16 @@ def state(postgres):
 
 
 @pytest.fixture(scope="module")
-def week(stack):
-    """Seven dates of a small hospital, brought through all layers by one backfill."""
+def dates(stack):
+    """Four dates of a small hospital, brought through all layers by one backfill."""
     for day in score.days(FIRST, LAST):
-        assert call("-m", "jobs.generate", str(day), "--scale", "0.2").returncode == 0
-    done = luigi("RangeDaily", "--of", "Day", "--start", str(FIRST), "--stop", "2026-01-08")
+        assert call("-m", "jobs.generate", str(day), "--scale", "0.1").returncode == 0
+    done = luigi("RangeDaily", "--of", "Day", "--start", str(FIRST), "--stop", "2026-01-05")
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
 
 
-def test_every_injected_defect_is_rejected_with_its_reasons_and_no_other_row(week, spark):
+def test_every_injected_defect_is_rejected_with_its_reasons_and_no_other_row(dates, spark):
     expected, found = score.injected(FIRST, LAST), score.rejected(spark, FIRST, LAST)
     codes = {(name, code) for name, dataset in CATALOG.items() for code in dataset.reasons}
     assert set(score.score(expected, found)) == codes, "every reason code occurs"
@@ -62,7 +62,7 @@ def test_every_injected_defect_is_rejected_with_its_reasons_and_no_other_row(wee
     assert expected == found
 
 
-def test_every_row_is_accounted_for(week, postgres):
+def test_every_row_is_accounted_for(dates, postgres):
     unbalanced = postgres.execute(
         "select count(*) from ops.ledger where layer = 'silver' and outcome = 'done' "
         "and bronze_rows is distinct from accepted + rejected"
@@ -70,7 +70,7 @@ def test_every_row_is_accounted_for(week, postgres):
     assert [tuple(row) for row in unbalanced] == [(0,)]
 
 
-def test_gold_is_the_newest_accepted_version_of_every_key(week, postgres, spark):
+def test_gold_is_the_newest_accepted_version_of_every_key(dates, postgres, spark):
     from jobs import lake
 
     for name, dataset in CATALOG.items():
@@ -83,12 +83,12 @@ def test_gold_is_the_newest_accepted_version_of_every_key(week, postgres, spark)
         assert {row[1]: tuple(row) for row in gold} == newest
 
 
-def test_a_date_that_has_run_is_current_and_says_so(week):
+def test_a_date_that_has_run_is_current_and_says_so(dates):
     again = call("-m", "pipelines", "run", str(LAST))
     assert again.returncode == 0 and "is current" in again.stdout and "INFO" not in again.stdout
 
 
-def test_a_forced_rerun_of_the_first_date_changes_nothing(week, postgres):
+def test_a_forced_rerun_of_the_first_date_changes_nothing(dates, postgres):
     before = state(postgres)
     assert all(rows for rows, _ in before.values())
     done = call("-m", "pipelines", "run", str(FIRST), "--force")
@@ -96,21 +96,21 @@ def test_a_forced_rerun_of_the_first_date_changes_nothing(week, postgres):
     assert state(postgres) == before
 
 
-def test_a_corrected_file_makes_its_date_due_and_its_rows_leave_and_return(week, postgres):
+def test_a_corrected_file_makes_its_date_due_and_its_rows_leave_and_return(dates, postgres):
     before = state(postgres)
-    path = settings.path("LANDING_DIR") / "2026/01/03/patients.csv"
+    path = settings.path("LANDING_DIR") / "2026/01/02/patients.csv"
     original = path.read_bytes()
     path.write_bytes(original.splitlines(keepends=True)[0])  # nobody registered, says the corrected file
-    assert call("-m", "pipelines", "run", "2026-01-03").returncode == 0
+    assert call("-m", "pipelines", "run", "2026-01-02").returncode == 0
     shrunk = state(postgres)
     assert shrunk["patients"][0] < before["patients"][0] and shrunk["visits"][0] < before["visits"][0]
     path.write_bytes(original)
-    done = call("-m", "pipelines", "run", "2026-01-03")
+    done = call("-m", "pipelines", "run", "2026-01-02")
     assert done.returncode == 0 and "current" not in done.stdout
     assert state(postgres) == before
 
 
-def test_tasks_lead_to_their_page_in_the_history_server(week):
+def test_tasks_lead_to_their_page_in_the_history_server(dates):
     import json
     import urllib.request
 
