@@ -8,7 +8,7 @@ from luigi.retcodes import run_with_retcodes
 
 from jobs import program, settings, warehouse
 from jobs.catalog import CATALOG
-from pipelines.tasks import Day
+from pipelines.tasks import Day, Failed
 
 
 def main() -> None:
@@ -26,6 +26,8 @@ def main() -> None:
             run_day(given.date, given.force)
     except program.Refused as error:
         program.leave(2, str(error))
+    except Failed as error:
+        program.leave(1, str(error))
     except Exception as error:
         program.leave(1, program.sentence(error))
 

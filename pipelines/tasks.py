@@ -5,12 +5,16 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import date, datetime, timezone
 from functools import cache
 from typing import Any
 
 import luigi
+import psycopg
+from botocore.exceptions import BotoCoreError, ClientError
 from luigi.task import flatten
 
 from jobs import lake, landing, marts, program, settings, warehouse
@@ -32,15 +36,28 @@ class Failed(Exception):
 
 
 class OnlySentences(logging.Filter):
-    """Luigi logs a failed task with its stack trace, which says nothing that the job's sentence does not."""
+    """Luigi logs a failure with its stack trace, which says nothing that the sentence does not."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], Failed | Refused):
-            record.exc_info, record.exc_text = None, None
+        if record.exc_info and isinstance(record.exc_info[1], Failed):
+            record.msg, record.args = f"{record.getMessage()}: {record.exc_info[1]}", ()
+            record.exc_info = None
+        text, _, sentence = record.getMessage().partition(f"{Failed.__module__}.{Failed.__name__}: ")
+        if sentence:  # a trace that is part of the message
+            record.msg, record.args = f"{text.partition('Traceback')[0].strip()} {sentence.strip()}", ()
         return True
 
 
 logging.getLogger("luigi-interface").addFilter(OnlySentences())
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Turns what a store that is down or a wrong key raises into Failed."""
+    try:
+        yield
+    except (psycopg.Error, BotoCoreError, ClientError, Refused) as error:
+        raise Failed(program.sentence(error)) from None
 
 
 class DayParameter(luigi.DateParameter):
@@ -78,14 +95,15 @@ class Made(luigi.Task):
             # Luigi asks once, before anything runs: what stands on something that is due is due itself.
             if not all(task.complete() for task in flatten(self.requires())):
                 return False
-            made_at = self.made_at()
+            with sentences():
+                made_at = self.made_at()
             if made_at is None or (self.since and made_at < datetime.fromisoformat(self.since)):
                 return False
             SEEN.add(self.task_id)
         return True
 
     def on_failure(self, exception: BaseException) -> str:
-        return str(exception) if isinstance(exception, Failed | Refused) else super().on_failure(exception)
+        return str(exception) if isinstance(exception, Failed) else super().on_failure(exception)
 
     def job(self, script: str, *words: str) -> None:
         """Runs a job of jobs/ in a process of its own, on the resident application; raises Failed with its last line.
@@ -240,7 +258,8 @@ class Marts(Made):
 @cache
 def stale_since(day: date) -> str:
     """When a partition of this date last lost or found a parent, as known when the process first asked."""
-    return max((since.isoformat() for _, _, since in warehouse.stale(day=day)), default="")
+    with sentences():
+        return max((since.isoformat() for _, _, since in warehouse.stale(day=day)), default="")
 
 
 class Pipeline(luigi.WrapperTask):

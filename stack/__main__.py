@@ -17,7 +17,7 @@ def become(name: str) -> None:
 
 def spark_environment() -> str:
     """For spark-env.sh: the store's address and keys, and where this stack's own configuration lies."""
-    values = services.s3_environment()
+    values = services.store_environment()
     if (services.spark_conf() / "spark-defaults.conf").exists():
         values |= {"SPARK_CONF_DIR": str(services.spark_conf()), "SPARK_LOCAL_DIRS": str(services.spark_local())}
     return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in values.items())

@@ -82,9 +82,23 @@ def base_environment() -> dict[str, str]:
     return kept | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "TZ": "UTC", "STACK_OF": str(stack_dir())}
 
 
-def s3_environment() -> dict[str, str]:
-    """The store's address and keys, for those who read and write it."""
+def password_file() -> Path:
+    """PostgreSQL's password where its drivers look for one, so that no Spark plan or event log has to carry it."""
+    names = ("POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD")
+    line = ":".join(re.sub(r"([:\\])", r"\\\1", settings.get(name)) for name in names)
+    path = stack_dir() / "pgpass"
+    if not path.parent.is_dir():
+        return path  # there is no stack yet
+    written = path.with_suffix(f".{os.getpid()}")
+    with open(os.open(written, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(f"{line}\n")
+    return written.replace(path)
+
+
+def store_environment() -> dict[str, str]:
+    """The stores' addresses and keys, for those who read and write them."""
     return {
+        "PGPASSFILE": str(password_file()),
         "MINIO_ENDPOINT": settings.s3_endpoint(),
         "MINIO_ACCESS_KEY": settings.get("MINIO_ACCESS_KEY"),
         "MINIO_SECRET_KEY": settings.get("MINIO_SECRET_KEY"),
@@ -191,12 +205,12 @@ def spark_worker() -> Program:
     memory = re.sub(r"\d+", lambda number: str(2 * int(number[0])), spark_setting("spark.executor.memory"))
     where = ["--host", LOOPBACK, "--webui-port", str(port("SPARK_WORKER_WEBUI_PORT"))]
     offer = ["--cores", str(cores), "--memory", memory, "--work-dir", str(stack_dir() / "spark" / "work")]
-    return daemon("worker.Worker", *where, *offer, master_url(), **s3_environment())
+    return daemon("worker.Worker", *where, *offer, master_url(), **store_environment())
 
 
 def spark_connect() -> Program:
     server = "org.apache.spark.sql.connect.service.SparkConnectServer"
-    return spark("spark-submit", "--class", server, "--name", CONNECT_APP, "spark-internal", **s3_environment())
+    return spark("spark-submit", "--class", server, "--name", CONNECT_APP, "spark-internal", **store_environment())
 
 
 def spark_history() -> Program:

@@ -121,6 +121,23 @@ def test_tasks_lead_to_their_page_in_the_history_server(dates):
     assert b"Spark Jobs" in urllib.request.urlopen(links.pop()).read()
 
 
+def test_no_log_of_spark_or_luigi_holds_a_secret(dates, stack):
+    import zstandard
+
+    secrets = [settings.get(name).encode() for name in ("POSTGRES_PASSWORD", "MINIO_ROOT_PASSWORD", "MINIO_SECRET_KEY")]
+    read = 0
+    for path in (*stack.glob("logs/*"), *stack.glob("luigi/*"), *stack.glob("spark/events/**/events_*")):
+        with path.open("rb") as file:
+            if path.suffix == ".zstd":
+                reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+                content = reader.read(1 << 30)
+            else:
+                content = file.read()
+        read += len(content)
+        assert [secret for secret in secrets if secret in content] == [], path.name
+    assert read > 1_000_000, "the event logs were read"
+
+
 BROKEN = {
     "a date that is none": (["2026-02-30"], {}, "is not a date"),
     "a landing file that is missing": (["2027-01-01"], {}, "patients.csv has not landed"),
