@@ -79,7 +79,7 @@ def stale_dates(
         if orphans := warehouse.dates_with(connection, child, f"orphan_{name}"):
             rejected = lake.silver(spark, child, "rejected").filter(F.col("_partition_date").isin(orphans))
             waiting = rejected.filter(F.array_contains("_reject_reasons.code", f"orphan_{name}"))
-            wanted = waiting.select(*partition, F.trim(name, F.lit(WHITE_SPACE)).alias("key"))
+            wanted = waiting.select(*partition, F.btrim(name, F.lit(WHITE_SPACE)).alias("key"))
             found.append(wanted.join(came, on="key", how="left_semi"))
         if took:
             accepted = lake.silver(spark, child).select(*partition, F.col(name).alias("key"))

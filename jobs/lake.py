@@ -109,7 +109,7 @@ def records(spark: Any, dataset: Dataset, day: date, facts: Facts) -> Any:
         rows = spark.read.text(path, lineSep="\n")
         raw, skipped, first = F.col("value"), facts.header_lines, F.col("_metadata.file_block_start") == 0
     rows = rows.select(F.regexp_replace(raw, "\r$", "").alias("_raw"), (first & (place < skipped)).alias("header"))
-    return rows.filter(~F.col("header") & (F.trim("_raw", F.lit(WHITE_SPACE)) != "")).select("_raw")
+    return rows.filter(~F.col("header") & (F.btrim("_raw", F.lit(WHITE_SPACE)) != "")).select("_raw")
 
 
 def silver_path(dataset: Dataset, kind: str) -> str:

@@ -87,7 +87,7 @@ def split_fields(records: DataFrame, dataset: Dataset, header: Sequence[str]) ->
 
 def read_types(rows: DataFrame, dataset: Dataset) -> DataFrame:
     """Adds the trimmed texts as struct `text` (blank is null) and a typed column for each of them."""
-    trimmed = [F.nullif(F.trim(f"source.{name}", F.lit(WHITE_SPACE)), F.lit("")).alias(name) for name in dataset.names]
+    trimmed = [F.nullif(F.btrim(f"source.{name}", F.lit(WHITE_SPACE)), F.lit("")).alias(name) for name in dataset.names]
     return rows.withColumn("text", F.struct(*trimmed)).withColumns({c.name: read(c) for c in dataset.columns})
 
 
