@@ -111,7 +111,10 @@ def test_everything_listens_on_loopback_only(stack):
 def test_a_job_submitted_by_hand_runs_on_the_cluster(stack, tmp_path):
     job = tmp_path / "job.py"
     job.write_text(SUBMITTED.format(bucket=settings.get("MINIO_BUCKET_SILVER")))
-    plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    # pyspark itself marks the environment of a process that has a Spark Connect session.
+    plain = {
+        n: v for n, v in os.environ.items() if n not in ("PYTHONPATH", "SPARK_REMOTE", "SPARK_CONNECT_MODE_ENABLED")
+    }
     done = subprocess.run(["spark-submit", str(job)], env=plain, cwd=tmp_path, capture_output=True, text=True)
     assert f"rows 10 {services.master_url()}" in done.stdout, done.stderr[-2000:]
     assert settings.get("MINIO_SECRET_KEY") not in done.stdout + done.stderr
