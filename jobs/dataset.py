@@ -15,8 +15,6 @@ WHITE_SPACE = (
     "\t\n\v\f\r \u0085\u00a0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 )
 
-TYPES = ("text", "date", "timestamp", "decimal")
-
 
 @dataclass(frozen=True)
 class Rule:
