@@ -1,6 +1,7 @@
 """The lake on MinIO: bronze files and silver Delta tables. The only module that knows s3a paths and Delta."""
 
 import io
+import os
 import tempfile
 from datetime import date
 from functools import lru_cache
@@ -17,9 +18,14 @@ from jobs.landing import Facts, describe, read_header, read_records
 from jobs.program import Refused
 
 
-@lru_cache(maxsize=1)
 def s3() -> Any:
-    """A client of the store; it fails within seconds when nobody answers."""
+    """A client of the store, one per process: Luigi forks, and two processes on one connection mix their answers."""
+    return client(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def client(process: int) -> Any:
+    """A client for one process; it fails within seconds when nobody answers."""
     return boto3.client(
         "s3",
         endpoint_url=settings.s3_endpoint(),
