@@ -12,7 +12,7 @@ SCALE ?= 1
 SEED ?= 42
 START ?= 2026-01-01
 # What a person gives on the command line reaches the programs through the environment, never through the shell's eyes.
-export DATE SCALE SEED START FORCE
+export DATE SCALE SEED START FORCE OVERRIDE KEY DATASET TO FIRST LAST
 
 VENV := $(CURDIR)/.venv
 INSTALLED := .venv/installed
@@ -20,7 +20,7 @@ RUN := PATH="$(VENV)/bin:$$PATH" $(VENV)/bin/python
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: up ## the whole story: a hospital's first day through all layers, and a summary
@@ -41,17 +41,33 @@ clean: $(INSTALLED) ## stop the embedded stack and remove its data
 .PHONY: generate run
 generate: date $(INSTALLED) ## write a date's landing files: DATE=2026-01-31 [SCALE=1] [SEED=42] [START=2026-01-01]
 	@$(RUN) -m jobs.generate "$$DATE" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
-run: date up ## run a date through all layers, if it is due: DATE=2026-01-31 [FORCE=1]
-	@$(RUN) -m pipelines run "$$DATE" $(if $(filter 1,$(FORCE)),--force)
+run: date up ## run a date through all layers, if it is due: DATE=2026-01-31 [FORCE=1] [OVERRIDE=1]
+	@$(RUN) -m pipelines run "$$DATE" $(if $(filter 1,$(FORCE)),--force) $(if $(filter 1,$(OVERRIDE)),--override)
+
+.PHONY: ledger
+ledger: $(INSTALLED) ## is every date complete, balanced and current, and if not, why
+	@$(RUN) -m pipelines ledger
+
+.PHONY: rejects why export-rejects backtest
+rejects: date $(INSTALLED) ## what was rejected of a date, and is that usual: DATE=2026-01-31 [DATASET=visits] [KEYS=1]
+	@$(RUN) -m jobs.rejects show "$$DATE" $(if $(DATASET),--dataset "$$DATASET") $(if $(filter 1,$(KEYS)),--keys)
+why: $(INSTALLED) ## the whole story of a key, from its files to gold: KEY=V00000123
+	@$(RUN) -m jobs.rejects why -- "$$KEY"
+export-rejects: date $(INSTALLED) ## rejected rows as they came, with reasons, as CSV: DATE=2026-01-31 [DATASET=..] [TO=data/rejects]
+	@$(RUN) -m jobs.rejects export "$$DATE" $(if $(DATASET),--dataset "$$DATASET") $(if $(TO),--to "$$TO")
+backtest: $(INSTALLED) ## what the edited jobs/catalog would change in rows and figures [FIRST=2026-01-01] [LAST=2026-01-31]
+	@$(RUN) -m jobs.backtest $(if $(FIRST),--first "$$FIRST") $(if $(LAST),--last "$$LAST")
 
 .PHONY: date
 date:
 	@case "$$DATE" in [0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]) ;; \
 	*) echo "Say which date, as in: make $(firstword $(MAKECMDGOALS)) DATE=2026-01-31" >&2; exit 2 ;; esac
 
-.PHONY: test lint format schema lock
+.PHONY: test test-laws lint format schema lock
 test: $(INSTALLED) ## run every test, on a stack of their own
 	@$(RUN) -m pytest
+test-laws: $(INSTALLED) ## random histories of small hospitals until STEPS=2000 have been run, and bugs planted to be found
+	@STEPS="$${STEPS:-2000}" $(RUN) -m pytest tests/test_laws.py
 lint: $(INSTALLED) ## check style, types and SQL
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .

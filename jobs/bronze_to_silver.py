@@ -2,12 +2,13 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from decimal import Decimal
 from functools import reduce
 from typing import Any
 
 from pyspark.sql import functions as F
 
-from jobs import lake, program, validation, warehouse
+from jobs import lake, landing, program, validation, warehouse
 from jobs.catalog import CATALOG, children
 from jobs.dataset import WHITE_SPACE, Dataset
 
@@ -22,43 +23,71 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
         facts = lake.facts_of(dataset, day)
         spark = program.spark(f"bronze_to_silver {dataset.name} {day}")
         parents = {
-            name: lake.silver(spark, CATALOG[parent]).select(CATALOG[parent].key)
+            name: lake.silver(spark, CATALOG[parent])
+            .filter(F.col("_partition_date") <= dataset.waits_until(day))
+            .select(CATALOG[parent].key)
             for name, parent in dataset.parents.items()
         }
-        records = lake.records(spark, dataset, day, facts)
+        # A run that was killed leaves its rows cached in the resident application. With its own run in it this plan
+        # is no other's: those rows are of a file that may have been corrected since.
+        records = lake.records(spark, dataset, day, facts).filter(F.lit(row["run_id"]) != "")
         judged = validation.judge(records, dataset, facts.header, parents).persist()
         counts = validation.count(judged, dataset)
-        rows, accepted = counts.pop("rows"), counts.pop("accepted")
-        rejected = rows - accepted
-        if rows != facts.records:
-            raise program.Refused(
-                f"{facts.records:,} rows in bronze but {rows:,} judged: law 1 is broken, nothing was published; "
-                "look for quotes that RFC 4180 does not allow."
-            )
+        rejected = counts.rows - counts.accepted
+        must_balance(facts, counts)
         verdict = validation.split(judged, dataset)
-        if warehouse.ran_before(connection, row):
-            before = lake.silver(spark, dataset).filter(F.col("_partition_date") == day)
-            row["lost"] = before.join(verdict.accepted, on=dataset.key, how="left_anti").count()
+        before = warehouse.runs_before(connection, row)
+        if before["runs"]:
+            earlier = lake.silver(spark, dataset).filter(F.col("_partition_date") == day)
+            row["lost"] = earlier.join(verdict.accepted, on=dataset.key, how="left_anti").count()
             warehouse.note(connection, row)  # before the commit: a run that dies leaves word of what it took away
+        tables = {"rejected": (verdict.rejected, rejected), "accepted": (verdict.accepted, counts.accepted)}
+
+        def publish(kind: str) -> int:
+            table, rows = tables[kind]
+            commit = lake.replace(table, dataset, kind, day, row["run_id"], before[f"delta_{kind}"])
+            if commit.rows != rows:
+                raise program.Refused(
+                    f"{rows:,} rows were {kind} but {commit.rows:,} written: law 1 is broken; run the date again."
+                )
+            return commit.version
+
+        warehouse.withdraw(connection, row)
         with ThreadPoolExecutor() as pool:
-            tables = [(verdict.rejected, "rejected"), (verdict.accepted, "accepted")]
-            list(pool.map(lambda table: lake.replace(table[0], dataset, table[1], day, row["run_id"]), tables))
+            row |= {f"delta_{kind}": version for kind, version in zip(tables, pool.map(publish, tables), strict=True)}
         judged.unpersist()
         for child, stale in stale_dates(spark, connection, dataset, row).items():
             warehouse.mark_stale(connection, child, stale)
         row |= {
-            "bronze_rows": rows,
+            "bronze_rows": counts.rows,
             "bronze_bytes": facts.bytes,
             "bronze_sha256": facts.sha256,
-            "accepted": accepted,
+            "accepted": counts.accepted,
             "rejected": rejected,
+            "faulty": counts.faulty,
         }
-        warehouse.count_reasons(connection, row, counts)
-        warehouse.settle(connection, row, facts.sha256)
-    reasons = ", ".join(f"{code} {hits:,}" for code, hits in counts.items() if hits)
-    return f"silver {dataset.name} {day}: {rows:,} rows = {accepted:,} accepted + {rejected:,} rejected" + (
-        f" ({reasons})" if reasons else ""
-    )
+        if dataset.amount:
+            row |= {
+                "amount_in": Decimal(facts.cents) / 100,
+                "amount_accepted": counts.amount_accepted,
+                "amount_rejected": counts.amount_rejected,
+            }
+        warnings = warehouse.settle_silver(connection, row, counts.hits)
+    reasons = ", ".join(f"{code} {hits:,}" for code, hits in counts.hits.items() if hits)
+    numbers = f"{counts.rows:,} rows = {counts.accepted:,} accepted + {rejected:,} rejected"
+    return "\n".join([f"silver {dataset.name} {day}: {numbers}" + (f" ({reasons})" if reasons else ""), *warnings])
+
+
+def must_balance(facts: landing.Facts, counts: validation.Counts) -> None:
+    """Law 1, before anything is written: rows and money of the file, by a plain reading of it, are those judged."""
+    judged_cents = int((counts.amount_accepted + counts.amount_rejected) * 100)
+    if (counts.rows, counts.amounts, judged_cents) != (facts.records, facts.amounts, facts.cents):
+        what = f"{facts.records:,} rows" + (f" with {facts.amounts:,} amounts" if facts.amount else "")
+        judged = f"{counts.rows:,}" + (f" with {counts.amounts:,}" if facts.amount else "")
+        raise program.Refused(
+            f"{what} in bronze but {judged} judged, or other sums: law 1 is broken, nothing was published; "
+            "look for quotes that RFC 4180 does not allow."
+        )
 
 
 def stale_dates(
@@ -69,21 +98,23 @@ def stale_dates(
     Orphans there may have found a parent among the rows it accepted; and where it took keys away, or a run before
     it died and may have, rows accepted there may have lost theirs.
     """
-    keys = lake.silver(spark, dataset).select(F.col("_partition_date").alias("day"), F.col(dataset.key).alias("key"))
+    keys = lake.silver(spark, dataset).select(F.col("_partition_date").alias("day"), F.col(dataset.key).alias("known"))
     came = keys.filter(F.col("day") == row["partition_date"])
     took = row.get("lost") or warehouse.died_before(connection, row)
     found = []
     for child in children(dataset):
         name = next(column for column, parent in child.parents.items() if parent == dataset.name)
         partition = F.lit(child.name).alias("dataset"), "_partition_date"
-        if orphans := warehouse.dates_with(connection, child, f"orphan_{name}"):
+        waiting = warehouse.dates_with(connection, child, f"orphan_{name}")
+        if orphans := [day for day in waiting if row["partition_date"] <= child.waits_until(day)]:
             rejected = lake.silver(spark, child, "rejected").filter(F.col("_partition_date").isin(orphans))
-            waiting = rejected.filter(F.array_contains("_reject_reasons.code", f"orphan_{name}"))
-            wanted = waiting.select(*partition, F.btrim(name, F.lit(WHITE_SPACE)).alias("key"))
-            found.append(wanted.join(came, on="key", how="left_semi"))
+            without = rejected.filter(F.array_contains("_reject_reasons.code", f"orphan_{name}"))
+            wanted = without.select(*partition, F.btrim(name, F.lit(WHITE_SPACE)).alias("key"))
+            found.append(wanted.join(came, on=F.col("key") == F.col("known"), how="left_semi"))
         if took:
             accepted = lake.silver(spark, child).select(*partition, F.col(name).alias("key"))
-            found.append(accepted.join(keys, on="key", how="left_anti"))
+            in_time = F.col("day") <= F.date_add("_partition_date", child.orphan_days)
+            found.append(accepted.join(keys, on=(F.col("key") == F.col("known")) & in_time, how="left_anti"))
     dates: dict[str, list[date]] = {}
     if found:
         partitions = reduce(

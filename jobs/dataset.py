@@ -5,7 +5,8 @@ Plain Python, no Spark: the jobs, the Luigi tasks, the warehouse's tables, the g
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 
 PARSER = 1  # raise it when validation.py reads the same text differently: every partition is then judged again
@@ -14,6 +15,26 @@ PARSER = 1  # raise it when validation.py reads the same text differently: every
 WHITE_SPACE = (
     "\t\n\v\f\r \u0085\u00a0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 )
+
+
+@dataclass(frozen=True)
+class Level:
+    """How many rejected rows are too many: at least `rows` of them, and at least `share` of the file's rows."""
+
+    share: float
+    rows: int
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Where rejects are worth a warning, and where they stop their date before gold. None is no such level."""
+
+    warn: Level | None = Level(share=0.05, rows=20)
+    stop: Level | None = Level(share=1 / 3, rows=50)
+
+
+# An orphan says something of its parent's file, which has limits of its own, and most of them mend themselves.
+WAITING = Limit(stop=None)
 
 
 @dataclass(frozen=True)
@@ -26,6 +47,7 @@ class Rule:
     reason: str
     holds: str
     columns: tuple[str, ...]
+    limit: Limit = field(default=Limit(), repr=False)
 
     @property
     def column(self) -> str | None:
@@ -42,6 +64,7 @@ class Column:
     required: bool = False
     one_of: tuple[str, ...] = ()
     references: str | None = None
+    limit: Limit | None = field(default=None, repr=False)  # for each of the column's codes
 
     def reasons(self) -> Iterator[tuple[str, str]]:
         """The codes this column alone can earn, each with its sentence, in the order they are reported."""
@@ -57,13 +80,22 @@ class Column:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A file the hospital sends each day; its first column is its key. Grain: one row per key and date."""
+    """A file the hospital sends each day; its first column is its key. Grain: one row per key and date.
+
+    What is not part of the repr has no bearing on verdicts, and changing it makes no date due.
+    """
 
     name: str
     doc: str
     columns: tuple[Column, ...]
     rules: tuple[Rule, ...] = ()
     computed: tuple[tuple[str, str, str], ...] = ()  # gold only: (name, PostgreSQL type, expression)
+    orphan_days: int = 365  # a parent that comes in a later partition than this many days after the child's is too late
+    amount: str | None = field(default=None, repr=False)  # the column whose sums are kept account of
+    day: str | None = field(default=None, repr=False)  # the column whose day the figures count a row on
+    limit: Limit = field(default=Limit(), repr=False)  # of all rejected rows together, those that only wait left out
+    usual: tuple[float, float] = field(default=(0.5, 2.0), repr=False)  # times the median rows of that weekday
+    due_hours: int = field(default=6, repr=False)  # after the end of its day (UTC) the file should be there
 
     @property
     def key(self) -> str:
@@ -88,6 +120,24 @@ class Dataset:
         return codes
 
     @cached_property
+    def limits(self) -> dict[str, Limit]:
+        """Reason code -> the limit of the rejected rows that carry it."""
+        codes = dict.fromkeys(self.reasons, Limit())
+        for column in self.columns:
+            for code, _ in column.reasons():
+                codes[code] = column.limit or (WAITING if is_retryable(code) else Limit())
+        return codes | {rule.reason: rule.limit for rule in self.rules}
+
+    def waits_until(self, day: date) -> date:
+        """The last partition whose rows can be parents to this dataset's rows of `day`."""
+        return date.fromordinal(min(day.toordinal() + self.orphan_days, date.max.toordinal()))
+
+    @cached_property
     def rule_set(self) -> str:
         """A hash of the declaration and the parser: what silver was judged by."""
         return hashlib.sha256(f"{PARSER}{self!r}".encode()).hexdigest()[:16]
+
+
+def is_retryable(reason: str) -> bool:
+    """Whether a row rejected for this reason can become sound without a corrected file: its parent may come."""
+    return reason.startswith("orphan_")

@@ -13,13 +13,15 @@ def gold_to_marts(day: date) -> str:
         warehouse.run(connection, "marts", "marts", day, marts.rule_set()) as row,
         connection.transaction(),
     ):
+        warnings = warehouse.account_for(connection, day)
         rows = marts.rebuild(connection)
         try:
             marts.check(connection)
         except marts.LawBroken as error:
             raise program.Refused(f"{error} Nothing was published.") from error
         warehouse.settle(connection, row, warehouse.gold_state(connection))
-    return "marts: " + ", ".join(f"{mart} {count:,} rows" for mart, count in rows.items())
+    done = ", ".join(f"{mart} {count:,} rows" for mart, count in rows.items())
+    return "\n".join([*warnings, f"marts: {done}"])
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """The lake on MinIO: bronze files and silver Delta tables. The only module that knows s3a paths and Delta."""
 
 import io
+import json
 import os
+import re
 import tempfile
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import boto3
 from botocore.config import Config
@@ -47,6 +49,10 @@ def bronze_key(dataset: Dataset, day: date) -> str:
     return f"{dataset.name}/{day:%Y/%m/%d}/{dataset.name}.csv"
 
 
+def bronze_path(dataset: Dataset, day: date) -> str:
+    return f"s3a://{settings.get('MINIO_BUCKET_BRONZE')}/{bronze_key(dataset, day)}"
+
+
 def upload(path: Path, dataset: Dataset, day: date, facts: Facts) -> None:
     """The landing file as it is, with its facts as metadata: the object is its own receipt."""
     with path.open("rb") as file:
@@ -75,7 +81,7 @@ def facts_of(dataset: Dataset, day: date) -> Facts:
     if head is None:
         raise Refused(f"{name} is missing; run BronzeIngestion for {day} first.")
     bucket, known = settings.get("MINIO_BUCKET_BRONZE"), head["Metadata"]
-    if known.get("bytes") != str(head["ContentLength"]):
+    if known.get("bytes") != str(head["ContentLength"]) or known.get("amount") != (dataset.amount or "none"):
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder, "file.csv")
             s3().download_file(bucket, bronze_key(dataset, day), str(copy))
@@ -84,8 +90,9 @@ def facts_of(dataset: Dataset, day: date) -> Facts:
     start = s3().get_object(Bucket=bucket, Key=bronze_key(dataset, day), Range=span)["Body"].read()
     lines = io.StringIO(start.decode("utf-8-sig"), newline="\n")
     record = next(record for record, _, _ in read_records(lines) if record.strip(WHITE_SPACE))
-    numbers = {name: int(known[name.replace("_", "-")]) for name in Facts._fields if name not in ("sha256", "header")}
-    return Facts(sha256=known["sha256"], header=read_header(record, dataset, name), **numbers)  # type: ignore[arg-type]
+    texts = {"sha256": known["sha256"], "header": read_header(record, dataset, name), "amount": dataset.amount or ""}
+    numbers = {field: int(known[field.replace("_", "-")]) for field in Facts._fields if field not in texts}
+    return Facts(**texts, **numbers)  # type: ignore[arg-type]
 
 
 def records(spark: Any, dataset: Dataset, day: date, facts: Facts) -> Any:
@@ -96,7 +103,7 @@ def records(spark: Any, dataset: Dataset, day: date, facts: Facts) -> Any:
     """
     from pyspark.sql import functions as F
 
-    path = f"s3a://{settings.get('MINIO_BUCKET_BRONZE')}/{bronze_key(dataset, day)}"
+    path = bronze_path(dataset, day)
     place = F.monotonically_increasing_id().bitwiseAND(F.lit((1 << 33) - 1))  # of a row in its partition
     if facts.spans:
         rows = spark.read.csv(
@@ -124,8 +131,19 @@ def silver_path(dataset: Dataset, kind: str) -> str:
     return f"s3a://{settings.get('MINIO_BUCKET_SILVER')}/{folder}"
 
 
-def replace(rows: Any, dataset: Dataset, kind: str, day: date, run_id: str) -> None:
-    """One Delta transaction that leaves exactly these rows in one partition of the table."""
+class Commit(NamedTuple):
+    """The newest version of a Delta table, the run that wrote it and the rows it wrote."""
+
+    version: int
+    run_id: str
+    rows: int
+
+
+def replace(rows: Any, dataset: Dataset, kind: str, day: date, run_id: str, since: int | None) -> Commit:
+    """One Delta transaction that leaves exactly these rows in one partition of the table.
+
+    Returns what the table's log says of it; `since` is a version known to be older. The caller is the only writer.
+    """
     from pyspark.sql import functions as F
 
     stamped = rows.withColumns({"_partition_date": F.lit(day), "_run_id": F.lit(run_id)})
@@ -134,8 +152,27 @@ def replace(rows: Any, dataset: Dataset, kind: str, day: date, run_id: str) -> N
         .mode("overwrite")
         .partitionBy("_partition_date")
         .option("replaceWhere", f"_partition_date = '{day}'")
+        .option("userMetadata", run_id)
         .save(silver_path(dataset, kind))
     )
+    commit = last_commit(dataset, kind, since)
+    return commit if commit.run_id == run_id else commit._replace(rows=0)  # Delta makes no commit of no change
+
+
+def last_commit(dataset: Dataset, kind: str, since: int | None = None) -> Commit:
+    """Read from the table's log itself, from version `since` on."""
+    bucket, prefix = settings.get("MINIO_BUCKET_SILVER"), log_prefix(dataset, kind)
+    pages = (
+        s3()
+        .get_paginator("list_objects_v2")
+        .paginate(Bucket=bucket, Prefix=prefix, StartAfter=prefix + (f"{since - 1:020d}.json" if since else ""))
+    )
+    names = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+    newest = max(name for name in names if re.fullmatch(r"[0-9]{20}\.json", name.removeprefix(prefix)))
+    lines = s3().get_object(Bucket=bucket, Key=newest)["Body"].read().splitlines()
+    info = next(entry["commitInfo"] for entry in map(json.loads, lines) if "commitInfo" in entry)
+    written = int(info.get("operationMetrics", {}).get("numOutputRows", 0))
+    return Commit(int(newest.removeprefix(prefix).removesuffix(".json")), info.get("userMetadata", ""), written)
 
 
 def silver(spark: Any, dataset: Dataset, kind: str = "accepted") -> Any:
@@ -147,5 +184,11 @@ def silver(spark: Any, dataset: Dataset, kind: str = "accepted") -> Any:
 
 
 def has_silver(dataset: Dataset, kind: str) -> bool:
-    prefix = silver_path(dataset, kind).removeprefix("s3a://").partition("/")[2] + "/_delta_log/"
-    return "Contents" in s3().list_objects_v2(Bucket=settings.get("MINIO_BUCKET_SILVER"), Prefix=prefix, MaxKeys=1)
+    found = s3().list_objects_v2(
+        Bucket=settings.get("MINIO_BUCKET_SILVER"), Prefix=log_prefix(dataset, kind), MaxKeys=1
+    )
+    return "Contents" in found
+
+
+def log_prefix(dataset: Dataset, kind: str) -> str:
+    return silver_path(dataset, kind).removeprefix("s3a://").partition("/")[2] + "/_delta_log/"

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import itertools
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import date
@@ -32,11 +33,14 @@ class Facts(NamedTuple):
     records: int  # data records; blank lines are none
     spans: bool  # some record spans lines or leaves a quote open: the file cannot be cut at line ends
     widest: int  # most fields in a record
+    amount: str  # the column whose amounts were added up; empty where the dataset has none
+    amounts: int  # records of which that amount can be read
+    cents: int  # and what they add up to
 
     def metadata(self) -> dict[str, str]:
         """As S3 object metadata; the header itself stays in the file, at its start."""
         numbers = {k.replace("_", "-"): str(int(v)) for k, v in self._asdict().items() if isinstance(v, int)}
-        return numbers | {"sha256": self.sha256}
+        return numbers | {"sha256": self.sha256, "amount": self.amount or "none"}
 
 
 def landing_path(dataset: Dataset, day: date) -> Path:
@@ -65,7 +69,7 @@ def describe(path: Path, dataset: Dataset, name: str) -> Facts:
     for bytes that are not UTF-8 and for a field longer than LONGEST_FIELD or a key longer than LONGEST_KEY.
     """
     header: tuple[str, ...] = ()
-    lines = heads = head_lines = count = widest = 0
+    lines = heads = head_lines = count = widest = amounts = total = 0
     spans = False
     with path.open("rb") as file:
         text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
@@ -88,13 +92,18 @@ def describe(path: Path, dataset: Dataset, name: str) -> Facts:
                 header = read_header(record, dataset, name)
                 continue
             count += 1
+            if dataset.amount and not is_open:
+                cents = read_amount(record, header, dataset.amount)
+                if cents is not None:
+                    amounts, total = amounts + 1, total + cents
             if len(record) > LONGEST_KEY and not is_open:
                 check_lengths(record, header, dataset, name)
     if not header:
         raise Refused(f"{name} is empty, without even a header; have the file sent again.")
     with path.open("rb") as file:
         end = sum(len(line) for line in itertools.islice(file, head_lines))
-    return Facts(checksum(path), path.stat().st_size, header, end, head_lines, heads, count, spans, widest)
+    size, amount = path.stat().st_size, dataset.amount or ""
+    return Facts(checksum(path), size, header, end, head_lines, heads, count, spans, widest, amount, amounts, total)
 
 
 def read_records(lines: Iterator[str]) -> Iterator[tuple[str, int, bool]]:
@@ -128,6 +137,55 @@ def ends_open(line: str, is_open: bool = False) -> bool:
         place = comma + 1
 
 
+def read_amount(record: str, header: Sequence[str], column: str) -> int | None:
+    """The cents of one column of a record; None where it is malformed, or the text is no decimal(12,2)."""
+    fields = plain_fields(record.rstrip("\n").removesuffix("\r"))
+    if len(fields) != len(header) or "\0" in record:
+        return None
+    return cents(fields[header.index(column)].strip(WHITE_SPACE))
+
+
+def plain_fields(record: str) -> list[str]:
+    """The fields of a record without an open quote, as they came."""
+    return list(quoted_fields(record)) if '"' in record else record.split(",")
+
+
+def quoted_fields(record: str) -> Iterator[str]:
+    """The fields of a record without an open quote; one whose quotes end before it does is text as it stands."""
+    place = 0
+    while True:
+        start, closed = place, None
+        if record.startswith('"', place):
+            place += 1
+            while True:
+                place = record.find('"', place)
+                if not record.startswith('""', place):
+                    break
+                place += 2
+            closed, place = record[start + 1 : place].replace('""', '"'), place + 1
+        comma = record.find(",", place)
+        end = len(record) if comma < 0 else comma
+        yield record[start:end] if closed is None or record[place:end].strip() else closed
+        if comma < 0:
+            return
+        place = comma + 1
+
+
+def cents(text: str) -> int | None:
+    """A decimal's hundredths, rounded half up by its third place; None for what is no decimal of at most 12 digits."""
+    digits = text[:-3] + text[-2:]
+    if 3 < len(text) <= 13 and text[-3] == "." and digits.isdigit() and digits.isascii():
+        return int(digits)  # nearly all are written so, and there are millions of them
+    found = re.fullmatch(r"([+-]?)([0-9]+)(?:\.([0-9]+))?", text)
+    if not found:
+        return None
+    sign, whole, places = found[1], found[2].lstrip("0"), (found[3] or "").ljust(3, "0")
+    if len(whole) > 10:
+        return None
+    value = int(whole or "0") * 100 + int(places[:2]) + (places[2] >= "5")
+    return None if value >= 10**12 else -value if sign == "-" else value
+
+
 def split_fields(record: str) -> list[str]:
     """A record's fields; returns and NULs, on which csv stumbles, become blanks."""
     csv.field_size_limit(sys.maxsize)
@@ -149,12 +207,16 @@ def is_utf8(text: str) -> bool:
 
 
 def read_header(record: str, dataset: Dataset, name: str) -> tuple[str, ...]:
+    """The names of a header; says only declared ones, for a patient's row may stand where the header should."""
     header = tuple(field.strip(WHITE_SPACE) for field in split_fields(record))
-    twice = [column for column in dict.fromkeys(header) if header.count(column) > 1]
-    missing = [column for column in dataset.names if column not in header]
-    if twice or missing:
-        fault = f"names column {twice[0]!r} twice" if twice else f"lacks the column {missing[0]!r}"
-        raise Refused(f"{name}: the header {fault}; correct the file and run the date again.")
+    first: dict[str, int] = {}
+    alike = [(first[column], at) for at, column in enumerate(header, start=1) if first.setdefault(column, at) < at]
+    faults = [f"lacks the column {column!r}" for column in dataset.names if column not in first][:1]
+    faults += [f"names column {column!r} twice" for column in dataset.names if header.count(column) > 1][:1]
+    if alike and not faults:
+        faults = ["names columns {} and {} alike".format(*alike[0])]
+    if faults:
+        raise Refused(f"{name}: the header {' and '.join(faults)}; correct the file and run the date again.")
     return header
 
 

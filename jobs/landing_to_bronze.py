@@ -1,9 +1,12 @@
 """Copies one landing file to bronze, byte for byte: `python jobs/landing_to_bronze.py visits 2026-01-31`."""
 
 from datetime import date
+from decimal import Decimal
 
 from jobs import lake, landing, program, warehouse
 from jobs.dataset import Dataset
+
+FEW = 20  # rows more or less are no matter, whatever their share
 
 
 def landing_to_bronze(dataset: Dataset, day: date) -> str:
@@ -18,11 +21,23 @@ def landing_to_bronze(dataset: Dataset, day: date) -> str:
     ):
         facts = landing.describe(path, dataset, name)
         row |= {"bronze_rows": facts.records, "bronze_bytes": facts.bytes, "bronze_sha256": facts.sha256}
+        if facts.amount:
+            row["amount_in"] = Decimal(facts.cents) / 100
+        warning = unusual(facts.records, dataset, *warehouse.usual_rows(connection, dataset, day))
         lake.upload(path, dataset, day, facts)
-        warehouse.settle(connection, row, facts.sha256)
+        warehouse.settle(connection, row | {"warnings": warning}, facts.sha256)
     undeclared = [column for column in facts.header if column not in dataset.names]
     ignored = f"; columns nobody declared stay behind: {', '.join(map(repr, undeclared))}" if undeclared else ""
-    return f"bronze {dataset.name} {day}: {facts.records:,} rows, {facts.bytes:,} bytes{ignored}"
+    done = f"bronze {dataset.name} {day}: {facts.records:,} rows, {facts.bytes:,} bytes{ignored}"
+    return f"{done}\nwarn: {dataset.name} {day}: {warning}" if warning else done
+
+
+def unusual(rows: int, dataset: Dataset, dates: int, median: float | None) -> str | None:
+    """A warning where a file has far fewer or more rows than those of the weekday before it, three of them at least."""
+    low, high = dataset.usual
+    if median is None or dates < 3 or abs(rows - median) < FEW or low * median <= rows <= high * median:
+        return None
+    return f"{rows:,} rows, where {dates} earlier dates of its weekday have a median of {median:,.0f}"
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def check(connection: Connection) -> None:
 
 def _replace(connection: Connection, mart: str, select: str) -> int:
     """The mart's rows, now exactly those of the select; a row that stays as it was is not touched."""
-    key, columns = _columns(connection, mart)
+    key, columns = columns_of(connection, mart)
     names = ", ".join(columns)  # the select's columns are taken by name, so that their order cannot matter
     same_key = " and ".join(f"mart.{column} = fresh.{column}" for column in key)
 
@@ -64,7 +64,7 @@ def _replace(connection: Connection, mart: str, select: str) -> int:
     return filled.rowcount
 
 
-def _columns(connection: Connection, table: str) -> tuple[list[str], list[str]]:
+def columns_of(connection: Connection, table: str) -> tuple[list[str], list[str]]:
     """The names of a table's primary key, and those of all its columns."""
     columns = connection.execute(
         """

@@ -18,6 +18,8 @@ from jobs.catalog import CATALOG
 
 TRACKING = "LUIGI_TRACKING_URL="  # a job writes it to standard error; the Luigi task shows it
 
+FEW_ROWS = 500_000
+
 
 class Refused(Exception):
     """What was asked for cannot be done; the text is one sentence with the cause and the next step."""
@@ -31,6 +33,14 @@ def parse_day(text: str) -> date:
     except ValueError:
         pass
     raise Refused(f"{text!r} is not a date; write it as YYYY-MM-DD, for example 2026-01-31.")
+
+
+def given_day(text: str) -> date:
+    """A date of the command line; anything else ends the program with a sentence."""
+    try:
+        return parse_day(text)
+    except Refused as error:
+        leave(2, str(error))
 
 
 def run(job: Callable[..., str], words: Sequence[str] = ("dataset", "date")) -> None:
@@ -63,7 +73,7 @@ def leave(code: int, text: str) -> NoReturn:
     sys.exit(code)
 
 
-def sentence(error: Exception) -> str:
+def sentence(error: BaseException) -> str:
     """An error as one sentence with cause and next step, without values, secrets or a stack trace."""
     store = f"MinIO at {settings.s3_endpoint()}"
     postgres = f"PostgreSQL at {settings.get('POSTGRES_HOST')}:{settings.get('POSTGRES_PORT')}"
@@ -89,6 +99,20 @@ def sentence(error: Exception) -> str:
 
 def spark(name: str) -> Any:
     """A session on the cluster: the resident application's where SPARK_REMOTE says so, else one of its own."""
+    session = connect(name)
+    history = f"http://127.0.0.1:{settings.get('SPARK_HISTORY_PORT')}/history/{session.conf.get('spark.app.id')}/jobs/"
+    print(f"{TRACKING}{history}", file=sys.stderr, flush=True)
+    return session
+
+
+def resident(name: str) -> Any:
+    """A session of the resident application for a command that answers a person: nothing to track, quick to begin."""
+    os.environ.setdefault("SPARK_REMOTE", f"sc://127.0.0.1:{settings.get('SPARK_CONNECT_PORT')}")
+    return connect(name)
+
+
+def connect(name: str) -> Any:
+    """A session, closed when the program ends; Refused where the resident application does not answer."""
     remote = os.environ.get("SPARK_REMOTE", "")
     if remote:
         host, _, port = remote.removeprefix("sc://").partition("/")[0].partition(":")
@@ -96,10 +120,18 @@ def spark(name: str) -> Any:
             probe.settimeout(3)
             if probe.connect_ex((host, int(port or 15002))):
                 raise Refused(f"Spark Connect at {host}:{port} does not answer; start the stack with `make up`.")
+    from pyspark.logger import PySparkLogger
     from pyspark.sql import SparkSession
 
+    for logger in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):
+        PySparkLogger.getLogger(logger).disabled = True  # they print what Spark says of an error, values and all
     session = SparkSession.builder.appName(name).getOrCreate()
     atexit.register(session.stop)  # or the resident application would keep the session, and what it cached, for an hour
-    history = f"http://127.0.0.1:{settings.get('SPARK_HISTORY_PORT')}/history/{session.conf.get('spark.app.id')}/jobs/"
-    print(f"{TRACKING}{history}", file=sys.stderr, flush=True)
     return session
+
+
+def hasten(session: Any, rows: int) -> None:
+    """Lets queries over few rows do without code compiled for each of them, which is where their time goes."""
+    if rows < FEW_ROWS:
+        session.conf.set("spark.sql.codegen.wholeStage", "false")
+        session.conf.set("spark.sql.codegen.factoryMode", "NO_CODEGEN")

@@ -1,6 +1,7 @@
 """The platform's settings: the environment, then `.env`, then `.env.example`. No other module reads them."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 from dotenv import load_dotenv
@@ -8,6 +9,7 @@ from dotenv import load_dotenv
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@cache  # the files are read once per process: a connection asks for five settings
 def load() -> None:
     """Fills the environment with what it lacks, so that a variable set there beats both files."""
     for name in (".env", ".env.example"):

@@ -1,11 +1,12 @@
 """Loads one silver partition into PostgreSQL: `spark-submit jobs/silver_to_gold.py visits 2026-01-31`."""
 
+from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
 from pyspark.sql import functions as F
 
-from jobs import lake, program, warehouse
+from jobs import lake, program, validation, warehouse
 from jobs.catalog import CATALOG
 from jobs.dataset import Dataset
 
@@ -16,35 +17,47 @@ def silver_to_gold(dataset: Dataset, day: date) -> str:
         warehouse.connect() as connection,
         warehouse.writer(connection, "gold", reads=[f"silver {dataset.name}"]),
     ):
+        stops = warehouse.stops(connection)
+        stopped = sorted({stop["partition_date"] for stop in stops})
+        if day in stopped:
+            warehouse.refuse([stop for stop in stops if stop["partition_date"] == day])
         spark = program.spark(f"silver_to_gold {dataset.name} {day}")
-        again = [other for other in warehouse.behind(connection, dataset) if other != day]
-        done = [load(spark, connection, dataset, each) for each in [day, *again]]
+        again = [other for other in warehouse.behind(connection, dataset) if other not in (day, *stopped)]
+        done = [load(spark, connection, dataset, each, stopped) for each in [day, *again]]
     return "\n".join(done)
 
 
-def load(spark: Any, connection: warehouse.Connection, dataset: Dataset, day: date) -> str:
-    """Stages the partition over JDBC and applies it, with ledger row and receipt, in one transaction."""
-    silver = warehouse.receipt("silver", dataset.name, day)
-    if silver is None:
-        raise program.Refused(f"{dataset.name} of {day} has not been judged; run SilverPipeline for {day} first.")
+def load(spark: Any, connection: warehouse.Connection, dataset: Dataset, day: date, stopped: Sequence[date]) -> str:
+    """Stages the partition over JDBC and applies it, with ledger rows and receipt, in one transaction."""
+    silver = warehouse.standing(connection, dataset, day)
+    if silver is None or not silver["made_from"]:
+        raise program.Refused(
+            f"{dataset.name} of {day} has not been judged to the end; run SilverPipeline for {day} first."
+        )
+    in_partition = F.col("_partition_date") == day
     with warehouse.run(connection, "gold", dataset.name, day, dataset.rule_set) as row:
         warehouse.create_staging(connection)
-        accepted = lake.silver(spark, dataset)
-        warehouse.stage(accepted.filter(F.col("_partition_date") == day), dataset)
+        warehouse.stage(lake.silver(spark, dataset).filter(in_partition), dataset)
+        if silver["rejected"]:
+            rejected = lake.silver(spark, dataset, "rejected").filter(in_partition)
+            warehouse.append(validation.withheld(rejected, dataset), warehouse.WITHHELD)
         losing = warehouse.find_lost(connection, dataset, day)
         for loser in losing:
-            stage_versions(spark, warehouse.lost(loser), loser)
+            stage_versions(spark, warehouse.lost(loser), loser, stopped)
         restating = bool(losing)
         for child in reversed(CATALOG.values()):
             for name, parent in child.parents.items():
                 if missing := warehouse.find_missing(connection, child, name):
-                    stage_versions(spark, missing, CATALOG[parent])
+                    stage_versions(spark, missing, CATALOG[parent], stopped)
                     restating = True
         with connection.transaction():
             if restating:
                 connection.execute("set constraints all deferred")
             touched = CATALOG.values() if restating else [dataset]
             counts = {each.name: warehouse.load(connection, each, restating) for each in touched}
+            warehouse.replace_withheld(connection, dataset, day)
+            for name in counts.keys() - {dataset.name}:
+                warehouse.note(connection, row | {"dataset": name, "outcome": "done"} | counts[name])
             row |= counts[dataset.name]
             warehouse.settle(connection, row, silver["run_id"])
         warehouse.drop_staging(connection)
@@ -57,10 +70,17 @@ def load(spark: Any, connection: warehouse.Connection, dataset: Dataset, day: da
     return f"gold {dataset.name} {day}: {numbers}" + (f"; {others}" if others else "")
 
 
-def stage_versions(spark: Any, keys: str, dataset: Dataset) -> None:
+def stage_versions(spark: Any, keys: str, dataset: Dataset, stopped: Sequence[date]) -> None:
     """Stages what all partitions accept for the keys of a table: versions to fall back on, parents on their way."""
-    wanted = warehouse.read_keys(spark, keys)
-    warehouse.stage(lake.silver(spark, dataset).join(wanted, on=dataset.key, how="left_semi"), dataset)
+    versions = lake.silver(spark, dataset).join(warehouse.read_keys(spark, keys), on=dataset.key, how="left_semi")
+    if stopped:
+        held = versions.filter(F.col("_partition_date").isin(*stopped)).select("_partition_date").distinct().collect()
+        if held:
+            raise program.Refused(
+                f"this load needs {dataset.name} of {', '.join(sorted(str(day) for (day,) in held))}, which a stop "
+                "level keeps out of gold; correct that file, or let it pass with OVERRIDE=1, then run this date again."
+            )
+    warehouse.stage(versions, dataset)
 
 
 if __name__ == "__main__":

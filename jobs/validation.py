@@ -4,6 +4,7 @@ Pure DataFrame -> DataFrame, no UDF: the executors need none of our Python. DESI
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from functools import reduce
 from operator import and_
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from pyspark.sql import Column as Expression
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from jobs.dataset import WHITE_SPACE, Column, Dataset
+from jobs.dataset import WHITE_SPACE, Column, Dataset, is_retryable
 
 DATE = r"^(?!0000)[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 TIMESTAMP = (
@@ -29,11 +30,23 @@ class Verdict(NamedTuple):
     rejected: DataFrame
 
 
+class Counts(NamedTuple):
+    """What became of the rows of one partition, and of the amounts that could be read."""
+
+    rows: int
+    accepted: int
+    faulty: int  # rejected, and not only because a parent has yet to come
+    amounts: int  # rows whose amount could be read
+    amount_accepted: Decimal
+    amount_rejected: Decimal
+    hits: dict[str, int]  # per reason code, in declared order, zero hits included
+
+
 def judge(records: DataFrame, dataset: Dataset, header: Sequence[str], parents: Mapping[str, DataFrame]) -> DataFrame:
     """One row per record of `records(_raw string)`: its typed values, its source text and `_reject_reasons`.
 
     `header` names the file's fields in their order; `parents` holds, per foreign key column, a DataFrame with
-    one column, the keys accepted in all partitions. The source's texts stand in the struct `source`.
+    one column, the keys accepted in the partitions that count. The source's texts stand in the struct `source`.
     """
     rows = records.transform(split_fields, dataset, header).transform(read_types, dataset)
     for name in dataset.parents:
@@ -56,12 +69,51 @@ def split(judged: DataFrame, dataset: Dataset) -> Verdict:
     )
 
 
-def count(judged: DataFrame, dataset: Dataset) -> dict[str, int]:
-    """Rows in all, accepted, and per reason code (zero hits included), in one pass."""
-    hits = [F.count_if(F.array_contains("_reject_reasons.code", code)).alias(code) for code in dataset.reasons]
-    accepted = F.count_if(F.size("_reject_reasons") == 0).alias("accepted")
-    [counts] = judged.agg(F.count("*").alias("rows"), accepted, *hits).collect()
-    return counts.asDict()
+def count(judged: DataFrame, dataset: Dataset) -> Counts:
+    """What became of the rows and of their money, in one pass."""
+    codes = F.col("_reject_reasons.code")
+    retryable = [F.lit(code) for code in dataset.reasons if is_retryable(code)]
+    sound = F.size(codes) == 0
+    # The fields of a malformed record may have slipped: its amount is nobody's to add up.
+    amount = F.when(~F.array_contains(codes, "malformed_row"), F.col(dataset.amount)) if dataset.amount else F.lit(None)
+    amount = amount.cast("decimal(12,2)")
+
+    def total(amounts: Expression) -> Expression:
+        return F.coalesce(F.sum(amounts), F.lit(0).cast("decimal(22,2)"))
+
+    [counts] = judged.agg(
+        F.count("*").alias("rows"),
+        F.count_if(sound).alias("accepted"),
+        F.count_if(F.size(F.array_except(codes, F.array(*retryable).cast("array<string>"))) > 0).alias("faulty"),
+        F.count(amount).alias("amounts"),
+        total(F.when(sound, amount)).alias("amount_accepted"),
+        total(F.when(~sound, amount)).alias("amount_rejected"),
+        F.struct(*(F.count_if(F.array_contains(codes, code)).alias(code) for code in dataset.reasons)).alias("hits"),
+    ).collect()
+    return Counts(**counts.asDict() | {"hits": counts["hits"].asDict()})
+
+
+def withheld(rejected: DataFrame, dataset: Dataset) -> DataFrame:
+    """What the figures lack by each rejected row: its key, visit, day, department and amount as far as they can be
+    read, and its codes. Nothing but the codes is read of a malformed row.
+    """
+    rows = rejected.withColumn("source", F.struct(*dataset.names)).transform(read_types, dataset)
+    whole = F.col("_reject_reason") != "malformed_row"
+    visit = next((name for name, parent in dataset.parents.items() if parent == "visits"), None)
+
+    def known(name: str | None, kind: str) -> Expression:
+        return F.when(whole, F.col(name) if name else F.lit(None)).cast(kind)
+
+    return rows.select(
+        F.lit(dataset.name).alias("dataset"),
+        "_partition_date",
+        known(dataset.key, "string").alias("row_key"),
+        known(visit, "string").alias("visit_id"),
+        known(dataset.day, "date").alias("row_day"),
+        known("department" if "department" in dataset.names else None, "string").alias("department"),
+        known(dataset.amount, "decimal(12,2)").alias("amount"),
+        F.col("_reject_reason").alias("reasons"),
+    )
 
 
 def split_fields(records: DataFrame, dataset: Dataset, header: Sequence[str]) -> DataFrame:

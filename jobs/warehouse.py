@@ -9,19 +9,21 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timezone
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 import psycopg
 from psycopg.rows import dict_row
 
-from jobs import settings
+from jobs import program, settings
 from jobs.catalog import CATALOG
-from jobs.dataset import Dataset
+from jobs.dataset import Dataset, is_retryable
+from jobs.program import Refused
 
 Connection = psycopg.Connection[Any]
 POSTGRES_TYPES = {"text": "text", "date": "date", "timestamp": "timestamp", "decimal": "numeric(12, 2)"}
 AUDIT = ("_partition_date", "_run_id")
+WITHHELD = "staging.withheld"
 
 
 # ---- schema --------------------------------------------------------------------------------------------------------
@@ -54,10 +56,41 @@ def create_table(dataset: Dataset) -> str:
 
 def schema() -> str:
     """The whole DDL, which may be applied again and again."""
-    folder = settings.ROOT / "sql" / "tables"
     head = "-- Drawn from jobs/catalog and sql/tables by `make schema`; do not edit.\n"
     tables = [create_table(dataset) for dataset in CATALOG.values()]
-    return "\n".join([head, *tables, *((folder / name).read_text() for name in ("marts.sql", "ops.sql"))])
+    marts, ops, views, grants = (
+        (settings.ROOT / "sql" / "tables" / f"{name}.sql").read_text() for name in ("marts", "ops", "views", "grants")
+    )
+    return "\n".join([head, *tables, marts, ops, declarations(), views, grants])
+
+
+def declarations() -> str:
+    """The rows of ops.datasets and ops.rules: what the views need to know of the catalog."""
+    datasets = [(d.name, d.key, d.amount, d.orphan_days, d.due_hours) for d in CATALOG.values()]
+    rules = []
+    for dataset in CATALOG.values():
+        limits = {"rejected": dataset.limit} | dataset.limits
+        for code, message in {"rejected": "all that no late parent can mend", **dataset.reasons}.items():
+            warn, stop = (
+                (level.share, level.rows) if level else (None, None) for level in (limits[code].warn, limits[code].stop)
+            )
+            rules.append((dataset.name, code, message, is_retryable(code), *warn, *stop))
+    tables = {"ops.datasets": datasets, "ops.rules": rules}
+    return "\n".join(
+        f"delete from {table};\ninsert into {table} values\n"
+        + ",\n".join(f"    ({', '.join(map(literal, row))})" for row in rows)
+        + ";\n"
+        for table, rows in tables.items()
+    )
+
+
+def literal(value: str | float | None) -> str:
+    """A value as SQL spells it."""
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return "null" if value is None else str(value).lower()
 
 
 # ---- connections and locks -----------------------------------------------------------------------------------------
@@ -123,7 +156,7 @@ def run(connection: Connection, layer: str, name: str, day: date, rule_set: str)
         yield row
     except BaseException as error:
         if not connection.closed:
-            write(connection, "ops.ledger", row | {"outcome": "failed", "error": type(error).__name__})
+            write(connection, "ops.ledger", row | {"outcome": "failed", "error": program.sentence(error)})
         raise
 
 
@@ -133,6 +166,15 @@ def settle(connection: Connection, row: dict[str, Any], made_from: str) -> None:
         write(connection, "ops.ledger", row | {"outcome": "done"})
         receipt = {name: row[name] for name in ("layer", "dataset", "partition_date", "run_id", "rule_set")}
         write(connection, "ops.receipts", receipt | {"made_from": made_from, "stale_since": None})
+
+
+def withdraw(connection: Connection, row: dict[str, Any]) -> None:
+    """Before a partition's content changes: its receipt no longer says what it was made from, until one is settled."""
+    connection.execute(
+        "update ops.receipts set made_from = '' "
+        "where layer = %(layer)s and dataset = %(dataset)s and partition_date = %(partition_date)s",
+        row,
+    )
 
 
 KEYS = {
@@ -148,12 +190,14 @@ def note(connection: Connection, row: dict[str, Any]) -> None:
 
 
 def write(connection: Connection, table: str, row: dict[str, Any]) -> None:
-    """Inserts a row, or updates the one of its key and stamps the time."""
-    values = {name: value for name, value in row.items() if name not in KEYS[table]}
+    """Inserts a row or updates the one of its key; stamps the time of a receipt, and of a run that has an outcome."""
+    values = {name: f"%({name})s" for name in row}
+    if table == "ops.receipts" or "outcome" in row:
+        values[CLOCKS[table]] = "clock_timestamp()"
     connection.execute(
-        f"insert into {table} ({', '.join(row)}) values ({', '.join(f'%({name})s' for name in row)}) "
+        f"insert into {table} ({', '.join(values)}) values ({', '.join(values.values())}) "
         f"on conflict ({', '.join(KEYS[table])}) do update "
-        f"set {', '.join(f'{name} = excluded.{name}' for name in values)}, {CLOCKS[table]} = clock_timestamp()",
+        f"set {', '.join(f'{name} = excluded.{name}' for name in values if name not in KEYS[table])}",
         row,
     )
 
@@ -165,13 +209,83 @@ def receipt(layer: str, dataset: str, day: date) -> dict[str, Any] | None:
         return cursor.execute(f"select * from ops.receipts where {where}", [layer, dataset, day]).fetchone()
 
 
-def count_reasons(connection: Connection, row: dict[str, Any], hits: dict[str, int]) -> None:
-    """One row per reason code of the dataset, zero hits included."""
-    with connection.cursor() as cursor:
+def settle_silver(connection: Connection, row: dict[str, Any], hits: dict[str, int]) -> list[str]:
+    """Ends a silver run with one row per reason code, zero hits included; a sentence for each level they reached."""
+    with connection.transaction(), connection.cursor() as cursor:
         cursor.executemany(
             "insert into ops.reasons (run_id, dataset, partition_date, reason, hits) values (%s, %s, %s, %s, %s)",
             [(row["run_id"], row["dataset"], row["partition_date"], code, count) for code, count in hits.items()],
         )
+        note(connection, row)
+        tripped = cursor.execute(
+            "select distinct on (reason) * from ops.tripped where run_id = %s order by reason, action", [row["run_id"]]
+        )
+        tripped.row_factory = dict_row
+        warnings = [f"{level['action']}: {in_words(level)}" for level in tripped]
+        settle(connection, row | {"warnings": "; ".join(warnings) or None}, row["bronze_sha256"])
+    return warnings
+
+
+def in_words(level: dict[str, Any]) -> str:
+    """A row of ops.tripped in words."""
+    what = "rejected" if level["reason"] == "rejected" else f"rejected with {level['reason']}"
+    share = 100 * level["hits"] / level["bronze_rows"]
+    return (
+        f"{level['dataset']} {level['partition_date']}: {level['hits']:,} of {level['bronze_rows']:,} rows {what} "
+        f"({share:.1f} %), the {level['action']} level is {100 * level['level_share']:.0f} % and "
+        f"{level['level_rows']:,} rows"
+    )
+
+
+def stops(connection: Connection, day: date | None = None) -> list[dict[str, Any]]:
+    """The rows of ops.tripped that keep standing silver runs out of gold: of one date, or of all."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            "select tripped.*, standing.bronze_sha256 from ops.tripped join ops.standing "
+            "using (run_id, dataset, partition_date) where action = 'stop' and not overridden "
+            "and partition_date = coalesce(%s, partition_date) and not exists (select from ops.receipts as gold "
+            "where layer = 'gold' and gold.dataset = tripped.dataset "
+            "and gold.partition_date = tripped.partition_date and gold.made_from = tripped.run_id) "
+            "order by dataset, reason <> 'rejected', reason",
+            [day],
+        ).fetchall()
+
+
+def refuse(stopped: Sequence[dict[str, Any]]) -> NoReturn:
+    """Says in a sentence what keeps a date out of gold."""
+    day = stopped[0]["partition_date"]
+    raise Refused(
+        f"{'; '.join(map(in_words, stopped))}; nothing of {day} goes to gold. See `make rejects DATE={day}`; correct "
+        f"the file and run the date again, or let it pass as it is: `make run DATE={day} OVERRIDE=1`."
+    )
+
+
+def override(connection: Connection, stopped: Sequence[dict[str, Any]]) -> None:
+    """Lets these levels pass, for the very files that reached them; the ledger keeps which ones and when."""
+    for level in {level["dataset"]: level for level in stopped}.values():
+        dataset = CATALOG[level["dataset"]]
+        levels = [in_words(each) for each in stopped if each["dataset"] == dataset.name]
+        with run(connection, "override", dataset.name, level["partition_date"], dataset.rule_set) as row:
+            row["overridden"] = "; ".join(levels)
+            settle(connection, row, level["bronze_sha256"])
+
+
+def standing(connection: Connection, dataset: Dataset, day: date) -> dict[str, Any] | None:
+    """The silver run that stands for a partition, a row of ops.standing; or None."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        where = "dataset = %s and partition_date = %s"
+        return cursor.execute(f"select * from ops.standing where {where}", [dataset.name, day]).fetchone()
+
+
+def usual_rows(connection: Connection, dataset: Dataset, day: date) -> tuple[int, float | None]:
+    """(dates, median rows) of up to eight earlier dates of the same weekday."""
+    [found] = connection.execute(
+        "select count(*), percentile_cont(0.5) within group (order by bronze_rows) from (select bronze_rows from "
+        "ops.receipts natural join ops.ledger where layer = 'bronze' and dataset = %s and partition_date < %s "
+        "and (%s - partition_date) %% 7 = 0 order by partition_date desc limit 8) as earlier",
+        [dataset.name, day, day],
+    ).fetchmany(1)
+    return found
 
 
 def dates_with(connection: Connection, dataset: Dataset, reason: str) -> list[date]:
@@ -184,14 +298,16 @@ def dates_with(connection: Connection, dataset: Dataset, reason: str) -> list[da
     return [day for (day,) in found]
 
 
-def ran_before(connection: Connection, row: dict[str, Any]) -> bool:
-    """Whether any run before this one, finished or not, may have written its silver partition."""
-    found = connection.execute(
-        "select 1 from ops.ledger where layer = 'silver' and dataset = %(dataset)s "
-        "and partition_date = %(partition_date)s and run_id <> %(run_id)s limit 1",
-        row,
-    )
-    return found.fetchone() is not None
+def runs_before(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:
+    """`runs` that may have written this silver partition before, finished or not; the versions known of its tables."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(
+            "select count(*) filter (where partition_date = %(partition_date)s and run_id <> %(run_id)s) as runs, "
+            "max(delta_accepted) as delta_accepted, max(delta_rejected) as delta_rejected "
+            "from ops.ledger where layer = 'silver' and dataset = %(dataset)s",
+            row,
+        )
+        return cursor.fetchmany(1)[0]
 
 
 def died_before(connection: Connection, row: dict[str, Any]) -> bool:
@@ -250,7 +366,8 @@ def behind(connection: Connection, dataset: Dataset) -> list[date]:
     """The partitions of which gold holds what an earlier silver run accepted."""
     found = connection.execute(
         "select partition_date from ops.receipts as gold join ops.receipts as silver using (dataset, partition_date) "
-        "where gold.layer = 'gold' and silver.layer = 'silver' and gold.made_from <> silver.run_id and dataset = %s",
+        "where gold.layer = 'gold' and silver.layer = 'silver' and gold.made_from <> silver.run_id "
+        "and silver.made_from <> '' and dataset = %s",
         [dataset.name],
     )
     return [day for (day,) in found]
@@ -295,6 +412,8 @@ def create_staging(connection: Connection) -> None:
         names = ", ".join([*dataset.names, *AUDIT])
         for table, columns in ((staging(dataset), names), (lost(dataset), dataset.key)):
             connection.execute(f"create unlogged table {table} as select {columns} from {dataset.name} with no data")
+    connection.execute(f"create unlogged table {WITHHELD} as select * from ops.withheld with no data")
+    connection.execute(f"alter table {WITHHELD} drop column id")
 
 
 def stage(rows: Any, dataset: Dataset) -> None:
@@ -305,7 +424,11 @@ def stage(rows: Any, dataset: Dataset) -> None:
         F.col(c.name).cast("timestamp_ntz").alias(c.name) if c.type == "timestamp" else F.col(c.name)
         for c in dataset.columns
     ]
-    rows.select(*values, *AUDIT).write.format("jdbc").options(**jdbc(staging(dataset))).mode("append").save()
+    append(rows.select(*values, *AUDIT), staging(dataset))
+
+
+def append(rows: Any, table: str) -> None:
+    rows.write.format("jdbc").options(**jdbc(table)).mode("append").save()
 
 
 def read_keys(spark: Any, table: str) -> Any:
@@ -374,6 +497,9 @@ def load(connection: Connection, dataset: Dataset, restating: bool) -> dict[str,
     content = [*names[1:], "_partition_date"]
     differs = f"({', '.join(f'g.{n}' for n in content)}) is distinct from ({', '.join(f's.{n}' for n in content)})"
     is_lost = f"exists (select from {lost(dataset)} as l where l.{key} = g.{key})"
+    touched = f"select {key} from {standing} union select {key} from {lost(dataset)}"
+    total = f"select coalesce(sum(g.{dataset.amount}), 0) from {dataset.name} as g join ({touched}) as t using ({key})"
+    before = value(connection, total) if dataset.amount else None
     updated = connection.execute(
         f"update {dataset.name} as g set {', '.join(f'{n} = s.{n}' for n in [*content, '_run_id'])}, "
         f"_loaded_at = clock_timestamp() from {standing} as s where g.{key} = s.{key} "
@@ -394,7 +520,30 @@ def load(connection: Connection, dataset: Dataset, restating: bool) -> dict[str,
         "updated": updated,
         "unchanged": staged - inserted - updated,
         "removed": removed,
+        "amount_change": value(connection, total) - before if dataset.amount else None,
     }
+
+
+def account_for(connection: Connection, day: date) -> list[str]:
+    """Notes in the ledger what gold has gained or lost by no load; a sentence for each table that somebody changed."""
+    warnings = []
+    for dataset, rows, amount in connection.execute("select * from ops.unaccounted").fetchall():
+        with run(connection, "gold", dataset, day, CATALOG[dataset].rule_set) as row:
+            row |= {"inserted": max(rows, 0), "removed": max(-rows, 0), "amount_change": amount}
+            note(connection, row | {"outcome": "unaccounted"})
+        money = f" and {amount:+,.2f} of {CATALOG[dataset].amount}" if amount else ""
+        warnings.append(
+            f"warn: gold {dataset}: {rows:+,} rows{money} by no load: somebody changed it by hand. "
+            "The ledger has it now; run the dates again with FORCE=1 to bring gold back in line with silver."
+        )
+    return warnings
+
+
+def replace_withheld(connection: Connection, dataset: Dataset, day: date) -> None:
+    """Brings ops.withheld in line with what was staged of a partition, in the caller's transaction."""
+    connection.execute("delete from ops.withheld where dataset = %s and _partition_date = %s", [dataset.name, day])
+    names = "dataset, _partition_date, row_key, visit_id, row_day, department, amount, reasons"
+    connection.execute(f"insert into ops.withheld ({names}) select {names} from {WITHHELD}")
 
 
 if __name__ == "__main__":

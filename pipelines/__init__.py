@@ -3,6 +3,7 @@
 from pipelines.tasks import (
     Bronze,
     BronzeIngestion,
+    Cleared,
     Day,
     Gold,
     GoldPipeline,
@@ -12,4 +13,15 @@ from pipelines.tasks import (
     SilverPipeline,
 )
 
-__all__ = ["Bronze", "BronzeIngestion", "Day", "Gold", "GoldPipeline", "Marts", "Rejudged", "Silver", "SilverPipeline"]
+__all__ = [
+    "Bronze",
+    "BronzeIngestion",
+    "Cleared",
+    "Day",
+    "Gold",
+    "GoldPipeline",
+    "Marts",
+    "Rejudged",
+    "Silver",
+    "SilverPipeline",
+]

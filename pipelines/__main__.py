@@ -1,4 +1,4 @@
-"""What `make run` and `make demo` call: `python -m pipelines run 2026-01-31 [--force]` and `... summary`."""
+"""What make calls: `python -m pipelines run 2026-01-31 [--force] [--override]`, `... summary` and `... ledger`."""
 
 import argparse
 import sys
@@ -17,13 +17,18 @@ def main() -> None:
     run = commands.add_parser("run", help="bring one date through all layers, if it is due")
     run.add_argument("date")
     run.add_argument("--force", action="store_true", help="run it all the same")
+    run.add_argument("--override", action="store_true", help="let it pass where its rejects stop it before gold")
     commands.add_parser("summary", help="rows per table, rejects per reason, URLs")
+    ledger = commands.add_parser("ledger", help="is every date complete, balanced and current, and if not, why")
+    ledger.add_argument("--last", type=int, default=31, help="dates to show, the newest first")
     given = parser.parse_args()
     try:
         if given.command == "summary":
             print(summary())
+        elif given.command == "ledger":
+            print(ledger_of(given.last))
         else:
-            run_day(given.date, given.force)
+            run_day(given.date, given.force, given.override)
     except program.Refused as error:
         program.leave(2, str(error))
     except Failed as error:
@@ -32,7 +37,7 @@ def main() -> None:
         program.leave(1, program.sentence(error))
 
 
-def run_day(text: str, force: bool) -> None:
+def run_day(text: str, force: bool, override: bool) -> None:
     """Runs Day for a date, or says that it is current; exits with Luigi's code."""
     day = program.parse_day(text)
     if not force and Day(date=day).complete():
@@ -40,9 +45,10 @@ def run_day(text: str, force: bool) -> None:
             f"{day} is current: its files, rules and parents are those of its last run. FORCE=1 runs it all the same."
         )
         return
-    since = ["--since", datetime.now(timezone.utc).isoformat()] if force else []
+    options = ["--since", datetime.now(timezone.utc).isoformat()] if force else []
+    options += ["--Cleared-override"] if override else []
     try:
-        run_with_retcodes(["--module", "pipelines", "Day", "--date", str(day), "--log-level", "WARNING", *since])
+        run_with_retcodes(["--module", "pipelines", "Day", "--date", str(day), "--log-level", "WARNING", *options])
     except SystemExit as end:
         if end.code:
             print(f"{day} is not done; the same command goes on from here once the cause is gone.", file=sys.stderr)
@@ -53,6 +59,10 @@ def summary() -> str:
     """Rows of every gold table and mart, rejected rows per dataset and reason, and where to look."""
     with warehouse.connect() as connection:
         marts = ["mart_daily_kpis", "mart_department_stats", "mart_patient_stats"]
+        trust = connection.execute(
+            "select sum(revenue), sum(revenue_withheld), sum(revenue_unknown) from ops.mart_trust "
+            "where department = '*'"
+        ).fetchmany(1)[0]
         lines = ["Rows"]
         for table in [*CATALOG, *marts]:
             rows = warehouse.value(connection, f"select count(*) from {table}")
@@ -65,6 +75,13 @@ def summary() -> str:
                 [dataset],
             )
             lines += [f"  {dataset:<12}{reason:<28}{hits:>8,}" for reason, hits in found]
+    if trust[0]:
+        share = 100 * trust[0] / (trust[0] + trust[1])
+        lines += [
+            "Revenue in the marts, and what was withheld from them",
+            f"  {'counted':<24}{trust[0]:>16,.2f}  ({share:.2f} % of what could be read)",
+            f"  {'withheld':<24}{trust[1]:>16,.2f}  (and {trust[2]:,} bills whose amount cannot be relied on)",
+        ]
     lines.append("Look at")
     places = {
         "Luigi": f"http://127.0.0.1:{settings.get('LUIGI_PORT')}",
@@ -74,6 +91,48 @@ def summary() -> str:
         "PostgreSQL": f"{settings.get('POSTGRES_HOST')}:{settings.get('POSTGRES_PORT')}/{settings.get('POSTGRES_DB')}",
     }
     return "\n".join([*lines, *(f"  {name:<16}{place}" for name, place in places.items())])
+
+
+def ledger_of(last: int) -> str:
+    """The newest dates of ops.dates, what waits for parents, what is late."""
+    with warehouse.connect() as connection:
+        dates = connection.execute(
+            "select partition_date, bronze_rows, accepted, rejected, amount_in, amount_accepted, amount_rejected, "
+            "is_complete, is_balanced, is_current, why from ops.dates order by partition_date desc limit %s",
+            [last],
+        ).fetchall()
+        waiting = connection.execute(
+            "select dataset, partition_date, reason, waiting, attempts, age_days, orphan_days, is_final "
+            "from ops.orphans order by partition_date desc, dataset limit %s",
+            [last],
+        ).fetchall()
+        late = connection.execute(
+            "select dataset, newest, missing_dates, next_date, overdue from ops.freshness "
+            "where overdue or missing_dates > 0 or newest is null"
+        ).fetchall()
+    lines = [
+        f"{'date':<12}{'rows':>10} ={'accepted':>10} +{'rejected':>9}{'money':>18} ={'accepted':>17} +{'rejected':>14}"
+    ]
+    for day, rows, accepted, rejected, *money, complete, balanced, current, why in dates:
+        numbers = f"{rows or 0:>10,} ={accepted or 0:>10,} +{rejected or 0:>9,}"
+        sums = "{:>18,.2f} ={:>17,.2f} +{:>14,.2f}".format(*(amount or 0 for amount in money))
+        states = {"complete": complete, "balanced": balanced, "current": current}
+        verdict = ", ".join(word if holds else f"NOT {word}" for word, holds in states.items())
+        lines.append(f"{day!s:<12}{numbers}{sums}  {verdict}" + (f": {why}" if why else ""))
+    if waiting:
+        lines.append("Rows that wait for a parent")
+    for dataset, day, reason, rows, attempts, age, limit, final in waiting:
+        state = "final" if final else f"a parent counts for {limit - age} more days"
+        lines.append(
+            f"  {dataset:<12}{day!s:<12}{reason:<20}{rows:>8,}  judged {attempts} times in {age} days, {state}"
+        )
+    if late:
+        lines.append("Files that are late or missing")
+    for dataset, newest, missing, following, overdue in late:
+        faults = [f"{following} should be here by now"] if overdue else []
+        faults += [f"{missing:,} earlier dates never came"] if missing else []
+        lines.append(f"  {dataset:<12}newest {newest}: {', '.join(faults) or 'nothing has come'}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

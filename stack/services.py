@@ -37,6 +37,8 @@ POSTGRES_SETTINGS = {
     # A statement that fails must not take its rows into the log.
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
+    # Nor may its message, which can quote a value: who sent it is told, and the log keeps what ends a session.
+    "log_min_messages": "log",
 }
 
 
@@ -239,27 +241,28 @@ def lacks_page(port_name: str, path: str = "/") -> str:
 def lacks_login() -> str:
     import psycopg
 
-    try:
-        connect().close()
-    except psycopg.OperationalError as error:
-        if "authentication failed" in str(error) or "does not exist" in str(error):
-            raise SystemExit(
-                f"PostgreSQL refuses {settings.get('POSTGRES_USER')}: its data in {stack_dir()} was made with another "
-                "POSTGRES_USER, POSTGRES_PASSWORD or POSTGRES_DB; set those again in .env, or `make clean`."
-            ) from None
-        return "a login"
+    for role in ("POSTGRES", "POSTGRES_READ"):
+        try:
+            connect(role).close()
+        except psycopg.OperationalError as error:
+            if "authentication failed" in str(error) or "does not exist" in str(error):
+                raise SystemExit(
+                    f"PostgreSQL refuses {settings.get(f'{role}_USER')}: its data in {stack_dir()} was made with "
+                    f"another {role}_USER, {role}_PASSWORD or POSTGRES_DB; set those again in .env, or `make clean`."
+                ) from None
+            return "a login"
     return ""
 
 
-def connect() -> Any:
-    """A psycopg connection to the warehouse, as the platform's own role."""
+def connect(role: str = "POSTGRES") -> Any:
+    """A psycopg connection to the warehouse as the loader, or, as POSTGRES_READ, like those who only read."""
     import psycopg
 
     return psycopg.connect(
         host=LOOPBACK,
         port=port("POSTGRES_PORT"),
-        user=settings.get("POSTGRES_USER"),
-        password=settings.get("POSTGRES_PASSWORD"),
+        user=settings.get(f"{role}_USER"),
+        password=settings.get(f"{role}_PASSWORD"),
         dbname=settings.get("POSTGRES_DB"),
         connect_timeout=5,
         autocommit=True,

@@ -1,5 +1,6 @@
 """The stack that tests run on: real, on free ports, in a directory of its own, gone afterwards."""
 
+import csv
 import os
 import random
 import shutil
@@ -8,13 +9,18 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from datetime import date
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobs import settings
+from jobs import program, settings
+from jobs.catalog import CATALOG
+from tests.examples import VALID
 
 PORTS = [
     "POSTGRES_PORT",
@@ -93,6 +99,7 @@ def spark(stack: Path) -> Iterator[Any]:
     from pyspark.sql import SparkSession
 
     session = SparkSession.builder.remote(f"sc://127.0.0.1:{os.environ['SPARK_CONNECT_PORT']}").getOrCreate()
+    program.hasten(session, rows=0)
     yield session
     session.stop()
 
@@ -104,3 +111,106 @@ def postgres(stack: Path) -> Iterator[Any]:
 
     with connect() as connection:
         yield connection
+
+
+@pytest.fixture(scope="session")
+def empty_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A connection to a PostgreSQL server of its own with the platform's schema and no row, for tests of SQL alone."""
+    from stack import prepare, services, supervision
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STACK_DIR", str(tmp_path_factory.mktemp("warehouse") / "stack"))
+        patch.setenv("POSTGRES_PORT", str(free_ports(1)[0]))
+        prepare.state_directory()
+        prepare.database()
+        server = subprocess.Popen(services.postgres().command, stderr=subprocess.DEVNULL, cwd="/")
+        try:
+            while services.lacks_login():
+                assert server.poll() is None, "the server ended"
+                time.sleep(0.1)
+            supervision.create_schema()
+            connection = services.connect()
+        except BaseException:
+            server.terminate()
+            raise
+    with connection:
+        yield connection
+    server.terminate()
+    server.wait()
+
+
+YEARS = count(2050)
+
+
+class Hospital:
+    """Lands files of a year of its own, under keys of its own, and runs single jobs over them."""
+
+    def __init__(self, postgres, landing):
+        self.postgres, self.landing, self.year = postgres, landing, next(YEARS)
+
+    def day(self, number):
+        return date(self.year, 1, number)
+
+    def key(self, name):
+        return f"{name}-{self.year}"
+
+    def row(self, dataset, key, **changes):
+        own = {name: self.key(VALID[dataset][name]) for name in CATALOG[dataset].parents}
+        return VALID[dataset] | own | {CATALOG[dataset].key: self.key(key)} | changes
+
+    def land(self, dataset, number, *rows):
+        """Writes a landing file."""
+        folder = self.landing / f"{self.day(number):%Y/%m/%d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{dataset}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, CATALOG[dataset].names)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def bronze(self, dataset, number):
+        from jobs.landing_to_bronze import landing_to_bronze
+
+        return landing_to_bronze(CATALOG[dataset], self.day(number))
+
+    def judge(self, dataset, number, *rows):
+        """Lands a file, and takes it to silver."""
+        from jobs.bronze_to_silver import bronze_to_silver
+
+        self.land(dataset, number, *rows)
+        self.bronze(dataset, number)
+        return bronze_to_silver(CATALOG[dataset], self.day(number))
+
+    def judge_again(self):
+        """What Luigi's Rejudged does."""
+        from jobs import warehouse
+        from jobs.bronze_to_silver import bronze_to_silver
+
+        again = []
+        for dataset in CATALOG.values():
+            for name, day, _ in warehouse.stale(dataset):
+                if day.year != self.year:
+                    continue
+                bronze_to_silver(dataset, day)
+                again.append((name, day))
+        return again
+
+    def load(self, dataset, number):
+        from jobs.silver_to_gold import silver_to_gold
+
+        return silver_to_gold(CATALOG[dataset], self.day(number))
+
+    def gold(self, dataset, *columns):
+        """This hospital's rows of a gold table, in the order of their keys."""
+        key = CATALOG[dataset].key
+        names = ", ".join(columns or [key])
+        found = self.postgres.execute(
+            f"select {names} from {dataset} where {key} like %s order by {key}", [f"%-{self.year}"]
+        )
+        return [tuple(row) for row in found]
+
+
+@pytest.fixture
+def hospital(stack, spark, postgres, monkeypatch):
+    """A hospital whose single jobs run in this process, on the stack's resident application."""
+    monkeypatch.setenv("SPARK_REMOTE", f"sc://127.0.0.1:{settings.get('SPARK_CONNECT_PORT')}")
+    return Hospital(postgres, settings.path("LANDING_DIR"))

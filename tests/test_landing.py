@@ -57,7 +57,9 @@ def test_rows_are_counted_as_rfc_4180_has_them(read, content, rows, spans):
         (b"\n \n", "is empty"),
         (HEADER.replace(b",registration_date", b""), "lacks the column 'registration_date'"),
         (HEADER.replace(b"city", b"City"), "lacks the column 'city'"),
-        (HEADER.replace(b"city", b"gender"), "names column 'gender' twice"),
+        (HEADER.replace(b"city", b"gender"), "lacks the column 'city' and names column 'gender' twice"),
+        (HEADER.replace(b"\n", b",gender\n"), "the header names column 'gender' twice;"),
+        (HEADER.replace(b"\n", b",note,x,note\n"), "the header names columns 6 and 8 alike;"),
         (HEADER + ROW.replace(b"Spring", b"\xfc"), "column 'city' holds bytes that are not UTF-8"),
         (HEADER + b"a,b,c,d,e,\xff\n", "column 'field 6' holds bytes that are not UTF-8"),
         (HEADER + ROW.replace(b"Spring", b"x" * LONGEST_FIELD), "column 'city' holds a field of 65,541 characters"),
@@ -68,6 +70,12 @@ def test_a_file_that_cannot_be_read_is_refused_by_name_and_column(read, content,
     with pytest.raises(Refused, match=sentence) as refused:
         read(content)
     assert "2026/01/01/patients.csv" in str(refused.value)
+
+
+def test_a_row_where_the_header_should_be_is_not_quoted(read):
+    with pytest.raises(Refused, match="the header lacks the column 'patient_id';") as refused:
+        read(ROW.replace(b"2000-01-01", b"2020-01-01"))
+    assert "2020-01-01" not in str(refused.value)
 
 
 def test_an_open_quote_is_followed_over_lines():

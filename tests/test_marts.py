@@ -1,7 +1,5 @@
 """The marts, on rows few enough to add up by hand."""
 
-from collections.abc import Iterator
-
 import psycopg
 import pytest
 from psycopg import Connection, sql
@@ -55,28 +53,19 @@ SOUND = {
 }
 
 
+OPS = ("ops.withheld", "ops.ledger", "ops.receipts", "ops.reasons")
+
+
 @pytest.fixture
-def hospital(postgres: Connection) -> Iterator[Connection]:
-    """An empty warehouse of the test's own: gold's tables as they are, without the rows."""
-    with connect(postgres) as connection:
-        connection.execute("create schema test_marts")
-        connection.execute("set search_path to test_marts")
-        try:
-            for table in CATALOG:
-                connection.execute(f"create table {table} (like public.{table} including all)")
-            connection.execute((SQL / "tables" / "marts.sql").read_text())
-            yield connection
-        finally:
-            connection.execute("drop schema test_marts cascade")
+def hospital(empty_warehouse: Connection) -> Connection:
+    """A warehouse of the tests' own, without a row."""
+    empty_warehouse.execute(f"truncate {', '.join([*CATALOG, *MARTS, *OPS])}")
+    return empty_warehouse
 
 
 def connect(other: Connection) -> Connection:
-    """One more connection to the same database and schema."""
-    info = other.info
-    connection = psycopg.connect(info.dsn, password=info.password, autocommit=True)
-    path = other.execute("select current_setting('search_path')").fetchone()
-    connection.execute("select set_config('search_path', %s, false)", path)
-    return connection
+    """One more connection to the same database."""
+    return psycopg.connect(other.info.dsn, password=other.info.password, autocommit=True)
 
 
 def add(hospital: Connection, table: str, partition: str = "2026-01-31", **values: str | None) -> None:
@@ -110,7 +99,12 @@ def versions(hospital: Connection) -> dict[str, list[tuple]]:
 def test_one_visit_in_every_mart(hospital):
     for table in CATALOG:
         add(hospital, table)
-    assert rebuilt(hospital) == {"mart_daily_kpis": 2, "mart_department_stats": 1, "mart_patient_stats": 1}
+    assert rebuilt(hospital) == {
+        "mart_daily_kpis": 2,
+        "mart_department_stats": 1,
+        "mart_patient_stats": 1,
+        "ops.mart_trust": 3,
+    }
     assert rows(hospital, "mart_daily_kpis") == [
         "(2026-01-01,0,0,0,,0.00,0.00,0.00,0,0,,1)",
         "(2026-01-05,1,1,1,2.0000,100.00,70.00,30.00,1,0,100.0000,0)",
@@ -120,7 +114,7 @@ def test_one_visit_in_every_mart(hospital):
 
 
 def test_no_gold_no_rows(hospital):
-    assert rebuilt(hospital) == {"mart_daily_kpis": 0, "mart_department_stats": 0, "mart_patient_stats": 0}
+    assert rebuilt(hospital) == dict.fromkeys(MARTS, 0)
 
 
 def test_two_bills_and_two_admissions_multiply_nothing(hospital):
@@ -302,7 +296,7 @@ def test_a_new_bill_touches_only_the_rows_it_changes(hospital):
     add(hospital, "billing")
     rebuilt(hospital)
     kept = {mart: len(before[mart] & set(found)) for mart, found in versions(hospital).items()}
-    assert kept == {"mart_daily_kpis": 1, "mart_department_stats": 0, "mart_patient_stats": 1}
+    assert kept == {"mart_daily_kpis": 1, "mart_department_stats": 0, "mart_patient_stats": 1, "ops.mart_trust": 1}
 
 
 def test_what_leaves_gold_leaves_the_marts(hospital):
@@ -389,6 +383,94 @@ def test_a_select_names_its_tables_columns_in_their_order(hospital, mart):
     assert [column.name for column in select.description] == [column.name for column in table.description]
 
 
+def withhold(hospital: Connection, dataset: str, reasons: str, partition: str = "2026-01-31", **values: str) -> None:
+    """Notes a rejected row as a load of its partition would."""
+    row = {"dataset": dataset, "reasons": reasons, "_partition_date": partition} | values
+    names = sql.SQL(", ").join(map(sql.Identifier, row))
+    places = sql.SQL(", ").join(map(sql.Placeholder, row))
+    hospital.execute(sql.SQL("insert into ops.withheld ({}) values ({})").format(names, places), row)
+    hospital.execute(
+        "insert into ops.ledger (run_id, layer, dataset, partition_date, rejected) values ('S', 'silver', %s, %s, 1) "
+        "on conflict (run_id, layer, dataset, partition_date) do update set rejected = ledger.rejected + 1",
+        [dataset, partition],
+    )
+    hospital.execute(
+        "insert into ops.receipts (layer, dataset, partition_date, run_id, made_from, rule_set) "
+        "values ('gold', %s, %s, 'G', 'S', '') on conflict do nothing",
+        [dataset, partition],
+    )
+
+
+def trust(hospital: Connection, columns: str) -> list[tuple]:
+    found = hospital.execute(
+        f"select stat_date::text, department, {columns} from ops.mart_trust order by stat_date, department"
+    )
+    return [tuple(row) for row in found]
+
+
+def test_figures_from_which_nothing_is_withheld_are_complete(hospital):
+    for table in CATALOG:
+        add(hospital, table)
+    withhold(hospital, "visits", "duplicate_visit_id", row_key="V1", row_day="2026-01-05", department="Cardiology")
+    withhold(hospital, "billing", "unknown_payment_status", row_key="B1", visit_id="V1", amount="70")
+    rebuilt(hospital)
+    assert rows(hospital, "ops.mart_trust") == [
+        "(2026-01-01,*,0,0,0,0,0,0,0.00,0.00,0,{},,,,,1,0,100.0000)",
+        "(2026-01-05,*,1,0,1,0,1,0,100.00,0.00,0,{},100.0000,100.0000,100.0000,100.0000,0,0,)",
+        "(2026-01-05,Cardiology,1,0,1,0,1,0,100.00,0.00,0,{},100.0000,100.0000,100.0000,100.0000,,,)",
+    ], "a row of which gold has another version is not withheld"
+
+
+def test_what_is_withheld_counts_on_the_day_and_in_the_department_of_its_visit(hospital):
+    for table in CATALOG:
+        add(hospital, table)
+    lost = {"row_key": "V9", "row_day": "2026-01-06", "department": "Cardiology"}
+    withhold(hospital, "visits", "unknown_status;missing_patient_id", **lost)
+    withhold(hospital, "visits", "unknown_status", **lost | {"row_key": "V8", "department": "Cardiollogy"})
+    withhold(hospital, "admissions", "missing_room_type", row_key="A2", visit_id="V1", row_day="2026-01-06")
+    withhold(hospital, "billing", "unknown_payment_status", row_key="B2", visit_id="V1", amount="50.00")
+    withhold(hospital, "billing", "orphan_visit_id", row_key="B3", visit_id="V9", amount="30.00")
+    withhold(hospital, "billing", "missing_visit_id", row_key="B4", amount="20.00")
+    withhold(hospital, "patients", "missing_gender", row_key="P9", row_day="2026-01-05")
+    rebuilt(hospital)
+    assert trust(hospital, "visits, visits_withheld, admissions_withheld, bills_withheld, revenue_withheld::text") == [
+        ("2026-01-01", "*", 0, 0, 0, 0, "0.00"),
+        ("2026-01-05", "*", 1, 0, 0, 1, "50.00"),
+        ("2026-01-05", "Cardiology", 1, 0, 1, 1, "50.00"),
+        ("2026-01-06", "(unknown)", 0, 1, 0, 0, "0.00"),
+        ("2026-01-06", "*", 0, 2, 1, 1, "30.00"),
+        ("2026-01-06", "Cardiology", 0, 1, 0, 1, "30.00"),
+        ("2026-01-31", "(unknown)", 0, 0, 0, 1, "20.00"),
+        ("2026-01-31", "*", 0, 0, 0, 1, "20.00"),
+    ]
+    [day] = hospital.execute(
+        "select revenue_complete_pct::text, patients_complete_pct::text, withheld_by_reason from mart_daily_kpis "
+        "join ops.mart_trust on stat_date = kpi_date and department = '*' where kpi_date = '2026-01-05'"
+    ).fetchall()
+    assert day == (
+        "66.6667",
+        "0.0000",
+        {
+            "billing": {"unknown_payment_status": {"rows": 1, "amount": 50.00}},
+            "patients": {"missing_gender": {"rows": 1}},
+        },
+    )
+
+
+def test_a_row_rejected_twice_is_withheld_once_with_its_newest_amount(hospital):
+    for table in CATALOG:
+        add(hospital, table)
+    bill = {"row_key": "B2", "visit_id": "V1"}
+    withhold(hospital, "billing", "orphan_visit_id", "2026-01-30", amount="99.00", **bill)
+    withhold(hospital, "billing", "missing_total_amount", "2026-01-31", **bill)
+    withhold(hospital, "billing", "negative_total_amount", "2026-01-31", amount="-5.00", row_key="B3", visit_id="V1")
+    for _ in range(2):
+        withhold(hospital, "billing", "missing_bill_id", "2026-01-31", amount="1.00", visit_id="V1")
+    rebuilt(hospital)
+    [day] = [row for row in trust(hospital, "bills_withheld, revenue_withheld::text, revenue_unknown") if row[2]][:1]
+    assert day == ("2026-01-05", "*", 4, "2.00", 2), "without a key each is its own; below zero is no amount"
+
+
 # What must not be, and the checks that see it.
 TAMPERED = [
     ("update mart_daily_kpis set total_revenue = total_revenue + 0.01", "revenue_adds_up (1 row)"),
@@ -411,7 +493,17 @@ TAMPERED = [
     ("update mart_department_stats set emergency_visits = 9", "parts_fit_their_whole (1 row)"),
     ("update mart_patient_stats set is_returning = not is_returning", "parts_fit_their_whole (2 rows)"),
     ("update mart_patient_stats set last_visit_date = '2000-01-01'", "parts_fit_their_whole (1 row)"),
-    ("delete from billing", "payers_add_up (1 row), payments_add_up (1 row), revenue_adds_up (3 rows)"),
+    (
+        "delete from billing",
+        "payers_add_up (1 row), payments_add_up (1 row), revenue_adds_up (3 rows), trust_adds_up (2 rows)",
+    ),
+    ("delete from ops.mart_trust where department = '*'", "trust_adds_up (4 rows)"),
+    ("update ops.mart_trust set visits_withheld = 1 where department = '*'", "trust_adds_up (1 row)"),
+    ("update ops.mart_trust set revenue = revenue / 2", "trust_adds_up (1 row)"),
+    (
+        "insert into ops.withheld (dataset, _partition_date, reasons) values ('visits', '2026-01-31', 'malformed_row')",
+        "withheld_rows_add_up (1 row)",
+    ),
     (
         "truncate mart_daily_kpis",
         "admissions_add_up (1 row), patients_add_up (1 row), payers_add_up (1 row), "

@@ -142,4 +142,4 @@ def test_a_parent_given_twice_multiplies_no_row(spark):
     frame = spark.createDataFrame([(record("visits", VALID["visits"]),)], "_raw string")
     dataset = CATALOG["visits"]
     counts = count(judge(frame, dataset, dataset.names, {"patient_id": twice}), dataset)
-    assert (counts["rows"], counts["accepted"]) == (1, 1)
+    assert (counts.rows, counts.accepted) == (1, 1)

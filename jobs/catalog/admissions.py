@@ -10,6 +10,7 @@ admissions = Dataset(
         Column("discharge_ts", "timestamp"),
         Column("room_type", required=True, one_of=("General Ward", "Semi-Private", "Private", "ICU", "CCU")),
     ),
+    day="admit_ts",
     rules=(Rule("discharge_not_after_admit", "discharge_ts > admit_ts", ("admit_ts", "discharge_ts")),),
     computed=(("length_of_stay_days", "numeric", "extract(epoch from (discharge_ts - admit_ts)) / 86400"),),
 )

@@ -12,6 +12,7 @@ billing = Dataset(
         Column("payment_status", required=True, one_of=("Paid", "Pending", "Partial")),
         Column("payment_ts", "timestamp"),
     ),
+    amount="total_amount",
     rules=(
         Rule("negative_total_amount", "total_amount >= 0", ("total_amount",)),
         Rule("negative_patient_amount", "patient_amount >= 0", ("patient_amount",)),

@@ -10,5 +10,6 @@ patients = Dataset(
         Column("city"),
         Column("registration_date", "date", required=True),
     ),
+    day="registration_date",
     rules=(Rule("birth_after_registration", "birth_date <= registration_date", ("birth_date", "registration_date")),),
 )

@@ -11,5 +11,6 @@ treatments = Dataset(
         Column("treatment_cost", "decimal", required=True),
         Column("performed_ts", "timestamp", required=True),
     ),
+    amount="treatment_cost",
     rules=(Rule("negative_treatment_cost", "treatment_cost >= 0", ("treatment_cost",)),),
 )

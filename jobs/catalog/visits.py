@@ -13,5 +13,6 @@ visits = Dataset(
         Column("visit_end_ts", "timestamp"),
         Column("status", required=True, one_of=("Completed", "Cancelled", "No-show")),
     ),
+    day="visit_start_ts",
     rules=(Rule("visit_end_not_after_start", "visit_end_ts > visit_start_ts", ("visit_start_ts", "visit_end_ts")),),
 )

@@ -1,6 +1,4 @@
 -- Audit: what was done, and what is current.
-create schema if not exists ops;
-create schema if not exists staging;
 
 create table if not exists ops.ledger (
     run_id text not null,
@@ -14,14 +12,23 @@ create table if not exists ops.ledger (
     bronze_rows bigint,
     bronze_bytes bigint,
     bronze_sha256 text,
+    amount_in numeric(18, 2),
     accepted bigint,
     rejected bigint,
+    faulty bigint,
+    amount_accepted numeric(18, 2),
+    amount_rejected numeric(18, 2),
     lost bigint,
+    delta_accepted bigint,
+    delta_rejected bigint,
     staged bigint,
     inserted bigint,
     updated bigint,
     unchanged bigint,
     removed bigint,
+    amount_change numeric(18, 2),
+    warnings text,
+    overridden text,
     error text,
     primary key (run_id, layer, dataset, partition_date)
 );
@@ -29,7 +36,39 @@ create table if not exists ops.ledger (
 create index if not exists ledger_by_partition on ops.ledger (layer, dataset, partition_date);
 
 comment on table ops.ledger is
-'One row per run, layer, dataset and partition, failed runs included; running ones have no ended_at.';
+'One row per run, layer, dataset and partition, failed runs included; running ones have no ended_at. Gold loads have one
+for each dataset they touched. Amounts are those of the dataset''s money column as far as they can be read.';
+comment on column ops.ledger.amount_in is 'The file''s money by a plain reading of it.';
+comment on column ops.ledger.faulty is 'Rejected rows with a reason that no late parent can mend.';
+comment on column ops.ledger.lost is 'Keys that the partition accepted before this run and no longer accepts.';
+comment on column ops.ledger.delta_accepted is 'The version this run wrote of the Delta table of accepted rows.';
+comment on column ops.ledger.amount_change is 'By how much this load changed the sum over the gold table.';
+comment on column ops.ledger.overridden is 'The stop levels that somebody let pass.';
+
+create table if not exists ops.datasets (
+    dataset text primary key,
+    key_column text not null,
+    amount_column text,
+    orphan_days integer not null,
+    due_hours integer not null
+);
+comment on table ops.datasets is
+'One row per dataset, as the catalog declares it; amount_column is its money.';
+
+create table if not exists ops.rules (
+    dataset text not null,
+    reason text not null,
+    message text not null,
+    retryable boolean not null,
+    warn_share numeric,
+    warn_rows bigint,
+    stop_share numeric,
+    stop_rows bigint,
+    primary key (dataset, reason)
+);
+comment on table ops.rules is
+'One row per dataset and reason code, and one for all rejected rows together, with the levels that warn and that stop a
+date before gold: at least so many rows, and at least such a share of the file.';
 
 create table if not exists ops.reasons (
     run_id text not null,
@@ -57,3 +96,49 @@ create table if not exists ops.receipts (
 
 comment on table ops.receipts is
 'One row per layer, dataset and partition: the run that stands, and the input it was made from.';
+
+create table if not exists ops.withheld (
+    id bigint generated always as identity primary key,
+    dataset text not null,
+    _partition_date date not null,
+    row_key text,
+    visit_id text,
+    row_day date,
+    department text,
+    amount numeric(12, 2),
+    reasons text not null
+);
+create index if not exists withheld_by_partition on ops.withheld (dataset, _partition_date);
+
+comment on table ops.withheld is
+'One row per rejected row of each partition that is in gold: what can be read of where the figures lack it.';
+
+create table if not exists ops.mart_trust (
+    stat_date date not null,
+    department text not null,
+    visits bigint not null,
+    visits_withheld bigint not null,
+    admissions bigint not null,
+    admissions_withheld bigint not null,
+    bills bigint not null,
+    bills_withheld bigint not null,
+    revenue numeric(18, 2) not null,
+    revenue_withheld numeric(18, 2) not null,
+    revenue_unknown bigint not null,
+    withheld_by_reason jsonb not null,
+    visits_complete_pct numeric(7, 4),
+    admissions_complete_pct numeric(7, 4),
+    bills_complete_pct numeric(7, 4),
+    revenue_complete_pct numeric(7, 4),
+    patients bigint,
+    patients_withheld bigint,
+    patients_complete_pct numeric(7, 4),
+    primary key (stat_date, department)
+);
+
+comment on table ops.mart_trust is
+'One row per day and department, and one per day for the whole hospital under the department *: the rows and the revenue
+that the figures of the marts stand on, and those that were rejected and have no other version in gold.';
+comment on column ops.mart_trust.revenue_unknown is 'Withheld bills whose amount cannot be read or is below zero.';
+comment on column ops.mart_trust.withheld_by_reason is
+'{dataset: {reason: {"rows": n, "amount": x}}}; a row with two reasons stands under both.';

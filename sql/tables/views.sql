@@ -1,0 +1,348 @@
+-- What the ledger tells: drawn anew each time, so that their columns may change.
+drop view if exists ops.unaccounted, ops.dates, ops.tripped, ops.orphans, ops.freshness, ops.standing;
+
+create view ops.standing as
+select
+    receipts.dataset,
+    receipts.partition_date,
+    receipts.run_id,
+    receipts.made_from,
+    receipts.stale_since,
+    ledger.ended_at,
+    ledger.rule_set,
+    ledger.bronze_rows,
+    ledger.bronze_bytes,
+    ledger.bronze_sha256,
+    ledger.amount_in,
+    ledger.accepted,
+    ledger.rejected,
+    ledger.faulty,
+    ledger.amount_accepted,
+    ledger.amount_rejected,
+    ledger.delta_accepted,
+    ledger.delta_rejected,
+    ledger.warnings
+from ops.receipts
+inner join
+    ops.ledger
+    on
+        receipts.run_id = ledger.run_id
+        and receipts.layer = ledger.layer
+        and receipts.dataset = ledger.dataset
+        and receipts.partition_date = ledger.partition_date
+where receipts.layer = 'silver';
+comment on view ops.standing is
+'One row per dataset and partition: the silver run that stands.';
+
+create view ops.tripped as
+with
+
+counted as (
+    select
+        dataset,
+        partition_date,
+        run_id,
+        'rejected' as reason,
+        bronze_rows,
+        bronze_sha256,
+        faulty as hits
+    from ops.ledger
+    where layer = 'silver'
+    union all
+    select
+        ledger.dataset,
+        ledger.partition_date,
+        ledger.run_id,
+        reasons.reason,
+        ledger.bronze_rows,
+        ledger.bronze_sha256,
+        reasons.hits
+    from ops.reasons
+    inner join
+        ops.ledger
+        on
+            reasons.run_id = ledger.run_id
+            and reasons.dataset = ledger.dataset
+            and reasons.partition_date = ledger.partition_date
+    where ledger.layer = 'silver' and reasons.hits > 0
+)
+
+select
+    counted.dataset,
+    counted.partition_date,
+    counted.run_id,
+    rules.reason,
+    levels.action,
+    counted.hits,
+    counted.bronze_rows,
+    levels.share as level_share,
+    levels.least as level_rows,
+    exists(
+        select 1
+        from ops.receipts as passed
+        where
+            passed.layer = 'override'
+            and passed.dataset = counted.dataset
+            and passed.partition_date = counted.partition_date
+            and passed.made_from = counted.bronze_sha256
+    ) as overridden
+from counted
+inner join ops.rules on counted.dataset = rules.dataset and counted.reason = rules.reason
+cross join
+    lateral (
+        values ('warn', rules.warn_share, rules.warn_rows), ('stop', rules.stop_share, rules.stop_rows)
+    ) as levels (action, share, least)
+where counted.hits >= levels.least and counted.hits >= levels.share * counted.bronze_rows;
+comment on view ops.tripped is
+'One row per silver run, reason and level that its rejects reached; the reason rejected is all of them that no late
+parent can mend.';
+
+create view ops.orphans as
+with newest as (
+    select max(partition_date) as partition_date from ops.receipts
+    where layer = 'silver'
+)
+
+select
+    standing.dataset,
+    standing.partition_date,
+    reasons.reason,
+    reasons.hits as waiting,
+    attempts.first_seen,
+    attempts.attempts,
+    datasets.orphan_days,
+    newest.partition_date - standing.partition_date as age_days,
+    newest.partition_date - standing.partition_date > datasets.orphan_days as is_final
+from ops.standing
+inner join ops.datasets on standing.dataset = datasets.dataset
+inner join ops.reasons on standing.run_id = reasons.run_id
+inner join ops.rules on reasons.dataset = rules.dataset and reasons.reason = rules.reason
+cross join newest
+cross join
+    lateral (
+        select
+            min(ledger.ended_at) as first_seen,
+            count(*) as attempts
+        from ops.ledger
+        inner join
+            ops.reasons as hits
+            on
+                ledger.run_id = hits.run_id
+                and ledger.dataset = hits.dataset
+                and ledger.partition_date = hits.partition_date
+        where
+            ledger.layer = 'silver'
+            and ledger.outcome = 'done'
+            and ledger.dataset = standing.dataset
+            and ledger.partition_date = standing.partition_date
+            and ledger.bronze_sha256 = standing.bronze_sha256
+            and hits.reason = reasons.reason
+            and hits.hits > 0
+    ) as attempts
+where rules.retryable and reasons.hits > 0;
+comment on view ops.orphans is
+'One row per partition and foreign key that has rows without a parent: how often and since when they were judged so, and
+whether a parent that comes now would still count.';
+
+create view ops.freshness as
+with bronze as (
+    select
+        dataset,
+        min(partition_date) as oldest,
+        max(partition_date) as newest,
+        count(*) as dates
+    from ops.receipts
+    where layer = 'bronze'
+    group by dataset
+)
+
+select
+    datasets.dataset,
+    bronze.newest,
+    bronze.dates,
+    bronze.newest - bronze.oldest + 1 - bronze.dates as missing_dates,
+    bronze.newest + 1 as next_date,
+    bronze.newest + interval '2 days' + datasets.due_hours * interval '1 hour' as next_due,
+    now() at time zone 'UTC' > bronze.newest + interval '2 days' + datasets.due_hours * interval '1 hour' as overdue
+from ops.datasets
+left join bronze on datasets.dataset = bronze.dataset;
+comment on view ops.freshness is
+'One row per dataset: the newest date that came, dates that are missing before it, when the next is due (UTC).';
+
+create view ops.unaccounted as
+with
+
+gold as (
+    select
+        'patients' as dataset,
+        count(*) as gold_rows,
+        null::numeric as amount
+    from patients
+    union all
+    select
+        'visits' as dataset,
+        count(*) as gold_rows,
+        null::numeric as amount
+    from visits
+    union all
+    select
+        'admissions' as dataset,
+        count(*) as gold_rows,
+        null::numeric as amount
+    from admissions
+    union all
+    select
+        'treatments' as dataset,
+        count(*) as gold_rows,
+        coalesce(sum(treatment_cost), 0) as amount
+    from treatments
+    union all
+    select
+        'billing' as dataset,
+        count(*) as gold_rows,
+        coalesce(sum(total_amount), 0) as amount
+    from billing
+),
+
+loads as (
+    select
+        dataset,
+        sum(inserted - removed) as gold_rows,
+        sum(amount_change) as amount
+    from ops.ledger
+    where layer = 'gold' and outcome in ('done', 'unaccounted')
+    group by dataset
+)
+
+select
+    gold.dataset,
+    gold.gold_rows - coalesce(loads.gold_rows, 0) as unaccounted_rows,
+    gold.amount - coalesce(loads.amount, 0) as unaccounted_amount
+from gold
+left join loads on gold.dataset = loads.dataset
+where
+    gold.gold_rows <> coalesce(loads.gold_rows, 0)
+    or gold.amount <> coalesce(loads.amount, 0);
+comment on view ops.unaccounted is
+'One row per gold table whose rows or whose money are not the sum of all loads: somebody changed it by hand since.';
+
+create view ops.dates as
+with
+
+days as (
+    select distinct partition_date
+    from ops.ledger
+    where layer in ('bronze', 'silver', 'gold')
+),
+
+marts as (
+    select exists(
+        select 1
+        from ops.receipts as marts
+        where
+            marts.layer = 'marts'
+            and marts.made_from = (
+                select md5(string_agg(gold.run_id, ',' order by gold.dataset, gold.partition_date))
+                from ops.receipts as gold
+                where gold.layer = 'gold'
+            )
+    ) as are_current
+),
+
+stops as (
+    select
+        dataset,
+        partition_date,
+        run_id,
+        string_agg(reason, ', ' order by reason) as reasons
+    from ops.tripped
+    where action = 'stop' and not overridden
+    group by dataset, partition_date, run_id
+),
+
+failures as (
+    select distinct on (dataset, partition_date)
+        dataset,
+        partition_date,
+        layer,
+        error
+    from ops.ledger
+    where layer in ('bronze', 'silver', 'gold')
+    order by dataset asc, partition_date asc, started_at desc
+),
+
+parts as (
+    select
+        days.partition_date,
+        datasets.dataset,
+        standing.bronze_rows,
+        standing.accepted,
+        standing.rejected,
+        standing.amount_in,
+        standing.amount_accepted,
+        standing.amount_rejected,
+        bronze.run_id is not null and standing.run_id is not null and gold.run_id is not null as is_complete,
+        coalesce(
+            standing.bronze_rows = standing.accepted + standing.rejected
+            and standing.amount_in is not distinct from standing.amount_accepted + standing.amount_rejected, false
+        ) as is_balanced,
+        case
+            when bronze.run_id is null then 'has not come'
+            when standing.run_id is null then 'has not been judged'
+            when standing.made_from = '' then 'was being judged by a run that did not end'
+            when standing.made_from <> bronze.made_from then 'came again since it was judged'
+            when standing.stale_since is not null then 'lost or found parents since it was judged'
+            when stops.reasons is not null then 'is stopped before gold by ' || stops.reasons
+            when gold.run_id is null then 'is not in gold'
+            when gold.made_from <> standing.run_id then 'was judged again since it was loaded'
+        end as lag,
+        failures.layer || ' failed: ' || failures.error as failure
+    from days
+    cross join ops.datasets
+    left join ops.receipts as bronze
+        on
+            bronze.layer = 'bronze'
+            and datasets.dataset = bronze.dataset
+            and days.partition_date = bronze.partition_date
+    left join ops.standing
+        on
+            datasets.dataset = standing.dataset
+            and days.partition_date = standing.partition_date
+    left join ops.receipts as gold
+        on
+            gold.layer = 'gold'
+            and datasets.dataset = gold.dataset
+            and days.partition_date = gold.partition_date
+    left join stops on standing.run_id = stops.run_id
+    left join failures
+        on
+            datasets.dataset = failures.dataset
+            and days.partition_date = failures.partition_date
+)
+
+select
+    parts.partition_date,
+    bool_and(parts.is_complete) and bool_or(marts.are_current) as is_complete,
+    bool_and(parts.is_balanced) as is_balanced,
+    bool_and(parts.lag is null) and bool_or(marts.are_current) as is_current,
+    sum(parts.bronze_rows) as bronze_rows,
+    sum(parts.accepted) as accepted,
+    sum(parts.rejected) as rejected,
+    sum(parts.amount_in) as amount_in,
+    sum(parts.amount_accepted) as amount_accepted,
+    sum(parts.amount_rejected) as amount_rejected,
+    concat_ws(
+        '; ',
+        string_agg(
+            parts.dataset || ' ' || concat_ws(', last ', parts.lag, parts.failure), '; ' order by parts.dataset
+        ) filter (where parts.lag is not null or parts.failure is not null),
+        string_agg(parts.dataset || ' does not balance', '; ' order by parts.dataset)
+        filter (where parts.accepted is not null and not parts.is_balanced),
+        case when not bool_or(marts.are_current) then 'the marts are older than gold' end
+    ) as why
+from parts
+cross join marts
+group by parts.partition_date;
+comment on view ops.dates is
+'One row per date: whether all of it is in gold and the marts, whether rows and money balance, whether it is current,
+and if not, why. A file that changed in the landing directory since is only known once it comes.';
