@@ -1,0 +1,408 @@
+"""Work with rejected rows: what was rejected and why, the whole story of a key, files to hand back to their owners.
+
+python -m jobs.rejects show 2026-01-31 [--dataset visits] [--keys]
+python -m jobs.rejects why V00000123
+python -m jobs.rejects export 2026-01-31 [--dataset visits] [--to data/rejects]
+"""
+
+import argparse
+import csv
+import os
+import re
+import tempfile
+import textwrap
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from functools import reduce
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from psycopg.rows import dict_row
+
+from jobs import lake, landing, program, settings, warehouse
+from jobs.catalog import CATALOG, children
+from jobs.dataset import WHITE_SPACE, Dataset, is_retryable
+from jobs.program import Refused
+
+FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # noqa: RUF001  # what a spreadsheet takes for a formula, wide forms too  # fmt: skip
+FEW = 3  # rows more or less are no trend
+NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="rejects", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    show = commands.add_parser("show", help="counts by reason, against earlier dates")
+    show.add_argument("date")
+    show.add_argument("--keys", action="store_true", help="name the rejected rows by their keys")
+    story = commands.add_parser("why", help="the whole story of a key")
+    story.add_argument("key")
+    export = commands.add_parser("export", help="a CSV per dataset: the rows as they came, with their reasons")
+    export.add_argument("date")
+    export.add_argument("--to", default="data/rejects", help="the folder; relative ones are taken from the clone")
+    for command in (show, export):
+        command.add_argument("--dataset", choices=list(CATALOG))
+    given = parser.parse_args()
+    try:
+        for line in answer(given):
+            print(line, flush=True)
+    except Exception as error:
+        program.leave(1, program.sentence(error))
+
+
+def answer(given: argparse.Namespace) -> Iterator[str]:
+    """The lines of one command."""
+    if given.command == "why":
+        return why(given.key)
+    day = program.given_day(given.date)
+    datasets = [CATALOG[given.dataset]] if given.dataset else list(CATALOG.values())
+    if given.command == "show":
+        return rejects(day, datasets, given.keys)
+    return export_rejects(day, datasets, settings.ROOT / Path(given.to).expanduser())
+
+
+# ---- counts by reason ----------------------------------------------------------------------------------------------
+
+
+def rejects(day: date, datasets: Sequence[Dataset], keys: bool) -> Iterator[str]:
+    """Per dataset the rows of the file and how many carry each reason, held against earlier dates; keys on request."""
+    with warehouse.connect() as connection:
+        runs = standing_runs(connection, day, datasets)
+        by_reason = rejected_keys(day, runs) if keys else {}
+        for name, run in runs.items():
+            share = f" ({percent(run['rejected'], run['bronze_rows'])})" if run["rejected"] else ""
+            due = "; due to be judged again: parents came or went" if run["stale_since"] else ""
+            yield (
+                f"{name} {day}: {run['bronze_rows']:,} rows = {run['accepted']:,} accepted + "
+                f"{run['rejected']:,} rejected{share}{due}"
+            )
+            yield from reason_lines(connection, CATALOG[name], run, by_reason)
+
+
+def standing_runs(
+    connection: warehouse.Connection, day: date, datasets: Sequence[Dataset]
+) -> dict[str, dict[str, Any]]:
+    """The silver runs that stand for a date, by dataset; raises Refused where there are none."""
+    found = {dataset.name: warehouse.standing(connection, dataset, day) for dataset in datasets}
+    runs = {name: run for name, run in found.items() if run}
+    if not runs:
+        what = day if len(datasets) > 1 else f"{datasets[0].name} of {day}"
+        raise Refused(f"{what} has not been judged; run it first: `make run DATE={day}`.")
+    return runs
+
+
+def reason_lines(
+    connection: warehouse.Connection,
+    dataset: Dataset,
+    run: Mapping[str, Any],
+    keys: Mapping[tuple[str, str], list[str]],
+) -> Iterator[str]:
+    """A line for each reason that hit, or that would hit on a usual date."""
+    rows, usual = run["bronze_rows"], usual_shares(connection, dataset, run["partition_date"])
+    hits = dict(
+        connection.execute("select reason, hits from ops.reasons where run_id = %s", [run["run_id"]]).fetchall()
+    )
+    most_first = sorted(hits, key=lambda code: (-hits[code], code))
+    if shown := [code for code in most_first if hits[code] or usual.get(code, 0) * rows >= FEW]:
+        yield f"  {'reason':<28}{'rows':>7}{'share':>9}{'usual':>9}  {'trend':<18}what must hold"
+    for code in shown:
+        before = percent(usual[code], 1) if code in usual else "-"
+        waits = f"; {may_mend(connection, dataset, run['partition_date'])}" if is_retryable(code) else ""
+        yield (
+            f"  {code:<28}{hits[code]:>7,}{percent(hits[code], rows):>9}{before:>9}  "
+            f"{trend(hits[code], rows, usual.get(code)):<18}"
+            f"{dataset.reasons.get(code, 'no longer declared')}{waits}"
+        )
+        yield from list_keys(keys.get((dataset.name, code), []))
+
+
+def may_mend(connection: warehouse.Connection, dataset: Dataset, day: date) -> str:
+    """Whether a parent that comes now would still count for the orphans of a date; it does while dates are in time."""
+    last = dataset.waits_until(day)
+    newest = warehouse.value(connection, "select max(partition_date) from ops.receipts where layer = 'silver'")
+    return f"retryable: its parent may come up to {last}" if newest <= last else f"final: its parent was due by {last}"
+
+
+def usual_shares(connection: warehouse.Connection, dataset: Dataset, day: date) -> dict[str, float]:
+    """By reason the median share of the rows of up to eight dates before this one, the rules of today or not."""
+    found = connection.execute(
+        "with earlier as (select run_id, bronze_rows from ops.standing where dataset = %s and partition_date < %s "
+        "and bronze_rows > 0 order by partition_date desc limit 8) "
+        "select reason, percentile_cont(0.5) within group (order by hits::float / bronze_rows) "
+        "from earlier join ops.reasons using (run_id) group by reason",
+        [dataset.name, day],
+    )
+    return dict(found.fetchall())
+
+
+def trend(hits: int, rows: int, usual: float | None) -> str:
+    """Rejected rows against the usual share of them, in words."""
+    if usual is None:
+        return "no earlier date"
+    if not usual:
+        return "new" if hits else "as usual"
+    if abs(hits - usual * rows) < FEW or 0.5 <= hits / (usual * rows) <= 2:
+        return "as usual"
+    return f"{hits / (usual * rows):.1f} times usual"
+
+
+def percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.2f} %" if whole else "-"
+
+
+def rejected_keys(day: date, runs: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], list[str]]:
+    """(dataset, reason) -> the keys of the rejected rows that carry it; blank where there is none to be trusted."""
+    datasets = [CATALOG[name] for name, run in runs.items() if run["rejected"]]
+    if not datasets:
+        return {}
+    spark = program.resident(f"rejects {day}")
+    program.hasten(spark, sum(run["rejected"] for run in runs.values()))
+    found = defaultdict(list)
+    for name, key, _, _, codes, _ in union(rows_of(spark, each, "rejected", day) for each in datasets).collect():
+        for code in codes:
+            found[name, code].append("" if code == "malformed_row" else key or "")
+    return found
+
+
+def list_keys(keys: Sequence[str]) -> Iterator[str]:
+    named = sorted(legible(key) for key in keys if key)
+    without = [f"{len(keys) - len(named):,} without a key that can be read"] if len(named) < len(keys) else []
+    yield from textwrap.wrap(
+        ", ".join([*named, *without]),
+        width=116,
+        initial_indent="    ",
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def legible(key: str) -> str:
+    """A key as a terminal may show it."""
+    return key if key.isprintable() else repr(key)
+
+
+# ---- the story of a key --------------------------------------------------------------------------------------------
+
+
+class Sighting(NamedTuple):
+    """A row of silver that holds a key: accepted where it has no `codes`."""
+
+    dataset: str
+    key: str
+    day: date
+    run_id: str
+    codes: list[str] | None
+    parents: list[str]  # the keys it names, in the order of its dataset's foreign keys
+
+
+def why(text: str) -> Iterator[str]:
+    """Each partition whose file holds the key: the file, the verdict, what an orphan waits for; and what gold has."""
+    key = text.strip(WHITE_SPACE)
+    if not key:
+        raise Refused("say which key, as in: make why KEY=V00000123")
+    with warehouse.connect() as connection:
+        spark = program.resident("why")
+        program.hasten(spark, warehouse.value(connection, "select coalesce(sum(bronze_rows), 0) from ops.standing"))
+        seen = sightings(spark, {name: {key} for name in CATALOG})
+        if not seen:
+            raise Refused(
+                f"no file that was judged holds a row with the key {legible(key)}; keys are spelt exactly as in the "
+                "file, and `make ledger` shows which dates were judged."
+            )
+        wanted = defaultdict(set)
+        for row in seen:
+            for _, parent, parent_key in waiting_for(row):
+                wanted[parent].add(parent_key)
+        parents = sightings(spark, wanted) if wanted else []
+        for name in dict.fromkeys(row.dataset for row in seen):
+            yield f"{name} {legible(key)}"
+            for day in sorted({row.day for row in seen if row.dataset == name}):
+                rows = [row for row in seen if (row.dataset, row.day) == (name, day)]
+                yield from partition_story(connection, CATALOG[name], day, rows, parents)
+            yield from gold_story(connection, CATALOG[name], key)
+
+
+def sightings(spark: Any, wanted: Mapping[str, set[str]]) -> list[Sighting]:
+    """The silver rows of these keys, by dataset. The keys go to Spark as data: no plan and no log shows them."""
+    from pyspark.sql import functions as F
+
+    keys = spark.createDataFrame(
+        [(name, key) for name in wanted for key in sorted(wanted[name])], "of string, is string"
+    )
+    rows = union(rows_of(spark, CATALOG[name], kind) for name in wanted for kind in ("accepted", "rejected"))
+    same = (F.col("dataset") == F.col("of")) & (F.col("key") == F.col("is"))
+    found = rows.join(F.broadcast(keys), on=same, how="left_semi").collect()
+    order = {name: place for place, name in enumerate(CATALOG)}
+    return sorted((Sighting(*row) for row in found), key=lambda row: (order[row.dataset], row.day, row.codes or []))
+
+
+def rows_of(spark: Any, dataset: Dataset, kind: str, day: date | None = None) -> Any:
+    """A silver table, or one partition of it, as sightings."""
+    from pyspark.sql import functions as F
+
+    def text(name: str) -> Any:
+        return F.btrim(name, F.lit(WHITE_SPACE))
+
+    rows = lake.silver(spark, dataset, kind)
+    is_rejected = kind == "rejected" and "_reject_reasons" in rows.columns
+    return (rows.filter(F.col("_partition_date") == day) if day else rows).select(
+        F.lit(dataset.name).alias("dataset"),
+        text(dataset.key).alias("key"),
+        F.col("_partition_date").alias("day"),
+        "_run_id",
+        (F.col("_reject_reasons.code") if is_rejected else F.lit(None).cast("array<string>")).alias("codes"),
+        F.array(*map(text, dataset.parents)).cast("array<string>").alias("parents"),
+    )
+
+
+def union(frames: Iterator[Any]) -> Any:
+    return reduce(lambda one, other: one.unionAll(other), frames)
+
+
+def waiting_for(row: Sighting) -> Iterator[tuple[str, str, str]]:
+    """(foreign key, parent dataset, its key) for each parent that a row lacks."""
+    for (name, parent), key in zip(CATALOG[row.dataset].parents.items(), row.parents, strict=True):
+        if row.codes and f"orphan_{name}" in row.codes:
+            yield name, parent, key
+
+
+def partition_story(
+    connection: warehouse.Connection, dataset: Dataset, day: date, rows: Sequence[Sighting], parents: Sequence[Sighting]
+) -> Iterator[str]:
+    yield from file_lines(connection, dataset, day)
+    for row in rows:
+        verdict = f"rejected: {';'.join(row.codes)}" if row.codes else "accepted"
+        yield f"    {verdict}  (run {row.run_id})"
+        for code in row.codes or ():
+            yield f"      {code}: {dataset.reasons.get(code, 'no longer declared')}"
+        for name, parent, key in waiting_for(row):
+            found = [each for each in parents if (each.dataset, each.key) == (parent, key)]
+            yield f"      {name} {legible(key)}: {parent_story(connection, dataset, day, found)}"
+
+
+def file_lines(connection: warehouse.Connection, dataset: Dataset, day: date) -> Iterator[str]:
+    """The bronze file that a partition was judged from, and whether that verdict is the last word."""
+    run = warehouse.standing(connection, dataset, day)
+    path = lake.bronze_path(dataset, day)
+    if run is None:
+        yield f"  {day}  {path}, whose run has not finished"
+        return
+    of_partition = "dataset = %(dataset)s and partition_date = %(partition_date)s"
+    came, newest = connection.execute(
+        "select min(ended_at) filter (where bronze_sha256 = %(bronze_sha256)s), "
+        f"(select made_from from ops.receipts where layer = 'bronze' and {of_partition}) "
+        f"from ops.ledger where layer = 'bronze' and outcome = 'done' and {of_partition}",
+        run,
+    ).fetchmany(1)[0]
+    arrival = f"came {came:%Y-%m-%d %H:%M:%S} UTC" if came else "put there by another program"
+    yield f"  {day}  {path}, {run['bronze_bytes']:,} bytes, {arrival}"
+    yield f"    sha256 {run['bronze_sha256']}"
+    if came and newest != run["bronze_sha256"]:
+        yield "    the file came again since and waits to be judged"
+    if run["stale_since"]:
+        yield f"    due to be judged again: parents came or went at {run['stale_since']:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def parent_story(connection: warehouse.Connection, dataset: Dataset, day: date, found: Sequence[Sighting]) -> str:
+    """What became of the parent that an orphan of `day` lacks, and how long the orphan waits for it."""
+    last = dataset.waits_until(day)
+    accepted = [row.day for row in found if not row.codes]
+    if in_time := [each for each in accepted if each <= last]:
+        return f"has come since, with {min(in_time)}; the next run judges this date again"
+    if accepted:
+        return f"came too late, with {min(accepted)}; it counted until {last}"
+    fate = "has not come"
+    if found:
+        rejected = max(found, key=lambda row: row.day)
+        fate = f"was rejected itself, in {rejected.day} ({';'.join(rejected.codes or ())})"
+    return f"{fate}; {may_mend(connection, dataset, day)}"
+
+
+def gold_story(connection: warehouse.Connection, dataset: Dataset, key: str) -> Iterator[str]:
+    """The version that stands in gold, whether its parents do, and how many rows hang on it."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(f"select * from {dataset.name} where {dataset.key} = %s", [key]).fetchone()
+    if row is None:
+        yield "  gold: no version of it"
+        return
+    yield (
+        f"  gold: the version of {row['_partition_date']}, loaded {row['_loaded_at']:%Y-%m-%d %H:%M:%S} UTC  "
+        f"(run {row['_run_id']})"
+    )
+    facts = [f"its {name} is {legible(row[name])}" for name in dataset.parents]
+    for child in children(dataset):
+        name = next(column for column, parent in child.parents.items() if parent == dataset.name)
+        rows = warehouse.value(connection, f"select count(*) from {child.name} where {name} = %s", [key])
+        facts.append(f"{rows:,} {child.name}")
+    if facts:
+        yield f"    {', '.join(facts)}"
+
+
+# ---- files to hand back --------------------------------------------------------------------------------------------
+
+
+def export_rejects(day: date, datasets: Sequence[Dataset], folder: Path) -> Iterator[str]:
+    """A CSV for each dataset that has rejects: the fields of its file as they came, then the reasons.
+
+    A malformed record has no fields that could be trusted: they are empty, and its text stands in `_record`. A field
+    that a spreadsheet would take for a formula, and that is no plain number, gets a leading apostrophe. The files are
+    written whole or not at all, and only their owner may read them.
+    """
+    with warehouse.connect() as connection:
+        runs = standing_runs(connection, day, datasets)
+    spark = None
+    for name, run in runs.items():
+        if not run["rejected"]:
+            yield f"{name} {day}: nothing was rejected"
+            continue
+        dataset = CATALOG[name]
+        facts = lake.facts_of(dataset, day)
+        if facts.sha256 != run["bronze_sha256"]:
+            raise Refused(f"{name} of {day} came again since it was judged; run it first: `make run DATE={day}`.")
+        spark = spark or program.resident(f"export-rejects {day}")
+        path = folder / f"{day:%Y/%m/%d}" / f"{name}.csv"
+        rows = write_whole(path, records_with_reasons(spark, dataset, day, facts.header))
+        yield f"{name} {day}: {rows:,} rejected rows in {path}"
+
+
+def records_with_reasons(spark: Any, dataset: Dataset, day: date, header: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The header, and each rejected record of a partition, in the order of their keys."""
+    from pyspark.sql import functions as F
+
+    yield [*header, "_reject_reason", "_reject_messages", "_record"]
+    rejected = lake.silver(spark, dataset, "rejected").filter(F.col("_partition_date") == day)
+    rows = rejected.orderBy(dataset.key, "_raw").select("_raw", "_reject_reason", "_reject_reasons.message")
+    for record, reason, messages in rows.toLocalIterator():
+        fields = landing.plain_fields(record) if reason != "malformed_row" else []
+        # Where the two readings of a record differ, the record speaks for itself.
+        fields, text = (fields, "") if len(fields) == len(header) else ([""] * len(header), record)
+        yield [*fields, reason, "; ".join(messages), text]
+
+
+def write_whole(path: Path, rows: Iterator[Sequence[str]]) -> int:
+    """Writes a CSV beside its place and then moves it there; the rows below its header."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(  # of mode 0600
+        "w", dir=path.parent, prefix=f".{path.name}.", encoding="utf-8", newline="", delete=False
+    ) as file:
+        try:
+            writer, count = csv.writer(file), -1
+            for count, row in enumerate(rows):  # noqa: B007
+                writer.writerow(map(as_text, row))
+            file.close()
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+    return count
+
+
+def as_text(field: str) -> str:
+    """A field that no spreadsheet takes for a formula."""
+    return f"'{field}" if field.startswith(FORMULA) and not NUMBER.fullmatch(field) else field
+
+
+if __name__ == "__main__":
+    main()
