@@ -1,0 +1,467 @@
+"""What a changed declaration would do to what is stored, before anything runs under it.
+
+python -m jobs.backtest [--first 2026-01-01] [--last 2026-01-31]
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date, datetime, timezone
+from decimal import Decimal
+from functools import reduce
+from itertools import product
+from typing import Any
+
+from psycopg.rows import dict_row
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs import lake, marts, program, validation, warehouse
+from jobs.catalog import CATALOG
+from jobs.dataset import WHITE_SPACE, Dataset
+from jobs.program import Refused
+
+FEW_DATES = 10  # so many are shown one by one
+DIRECTIONS = REJECTED, ACCEPTED, CHANGED, OTHERWISE = (
+    "accepted -> rejected",
+    "rejected -> accepted",
+    "accepted, other values",
+    "rejected, other reasons",
+)
+WITHHELD = ("dataset", "_partition_date", "row_key", "visit_id", "row_day", "department", "amount", "reasons")
+OF_ALL = {"ops.mart_trust": "department = '*'"}  # the rows whose sums are the hospital's
+Run = dict[str, Any]  # a row of ops.standing
+Flips = Counter[tuple[str, date, str, str]]  # (dataset, partition, direction, codes) -> rows
+
+
+@dataclass(frozen=True)
+class Retrial:
+    """A dataset judged again: what would be accepted and rejected of it, and how that differs from silver."""
+
+    dataset: Dataset
+    counts: dict[date, validation.Counts]  # by partition judged again
+    accepted: DataFrame  # the typed rows of all partitions, judged again or not
+    rejected: DataFrame  # as silver keeps them, of the partitions judged again
+    changes: DataFrame  # (_partition_date, key, kind) of accepted rows that come, go or change
+    kinds: set[str]  # the kinds that occur
+    flips: Flips
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="backtest", description=__doc__)
+    parser.add_argument("--first", default="0001-01-01", help="the first date to judge again")
+    parser.add_argument("--last", default="9999-12-31", help="the last one")
+    given = parser.parse_args()
+    first, last = program.given_day(given.first), program.given_day(given.last)
+    try:
+        for line in backtest(first, last):
+            print(line, flush=True)
+    except Exception as error:
+        program.leave(1, program.sentence(error))
+
+
+def backtest(first: date, last: date) -> Iterator[str]:
+    """Judges stored bronze by the catalog as it stands here, publishes nothing, and tells what would become of it."""
+    with warehouse.connect() as connection:
+        runs, state = standing_runs(connection), fingerprint(connection)
+        due = due_days(runs, first, last)
+        if not any(due.values()):
+            yield "No declaration differs from what silver was judged by: nothing would change."
+            return
+        spark = program.resident("backtest")
+        program.hasten(spark, sum(run["bronze_rows"] for by_day in runs.values() for run in by_day.values()))
+        yield from what_is_not_current(connection)
+        yield from report(connection, runs, retry(spark, runs, due))
+        if fingerprint(connection) != state:
+            yield "Another run has written silver or gold meanwhile; these figures may mix two states: try again."
+
+
+def report(
+    connection: warehouse.Connection, runs: Mapping[str, Mapping[date, Run]], trials: Mapping[str, Retrial]
+) -> Iterator[str]:
+    """What the trials would make of rows and of figures."""
+    yield from flip_lines(trials, runs)
+    yield from reason_lines(connection, trials, runs)
+    yield from stop_lines(connection, trials, runs)
+    yield from mart_lines(connection, trials)
+
+
+def standing_runs(connection: warehouse.Connection) -> dict[str, dict[date, Run]]:
+    """The silver runs that stand, by dataset and partition."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        found = cursor.execute("select * from ops.standing order by partition_date").fetchall()
+    return {name: {run["partition_date"]: run for run in found if run["dataset"] == name} for name in CATALOG}
+
+
+def due_days(runs: Mapping[str, Mapping[date, Run]], first: date, last: date) -> dict[str, list[date]]:
+    """By dataset the partitions that another declaration has judged than the one in the catalog."""
+    return {
+        name: [day for day, run in by_day.items() if first <= day <= last and run["rule_set"] != CATALOG[name].rule_set]
+        for name, by_day in runs.items()
+    }
+
+
+def fingerprint(connection: warehouse.Connection) -> str:
+    """What silver, gold and marts are made of."""
+    return warehouse.value(
+        connection,
+        "select md5(string_agg(run_id, ',' order by layer, dataset, partition_date)) from ops.receipts "
+        "where layer in ('silver', 'gold', 'marts')",
+    )
+
+
+def what_is_not_current(connection: warehouse.Connection) -> Iterator[str]:
+    """Dates on which an ordinary run would change something, whatever the declaration."""
+    found = connection.execute("select partition_date, why from ops.dates where not is_current order by 1").fetchall()
+    current = warehouse.marts_receipt(marts.rule_set(), datetime.now(timezone.utc))
+    if found or not current:
+        yield "Not all that differs is the declaration's doing; bring these up to date first:"
+        yield from (f"  {day}: {why}" for day, why in found[:FEW_DATES])
+        if len(found) > FEW_DATES:
+            yield f"  and {len(found) - FEW_DATES:,} more dates (`make ledger`)"
+        if not current:
+            yield "  the marts are older than gold or than sql/marts"
+
+
+# ---- judging again -------------------------------------------------------------------------------------------------
+
+
+def retry(spark: Any, runs: Mapping[str, Mapping[date, Run]], due: Mapping[str, list[date]]) -> dict[str, Retrial]:
+    """The partitions that are due judged again, and those whose parents would come or go with them."""
+    trials: dict[str, Retrial] = {}
+    for name, dataset in CATALOG.items():
+        shaken = shaken_days(spark, dataset, trials)
+        if days := [day for day in runs[name] if day in due[name] or day in shaken]:
+            trials[name] = retrial(spark, dataset, days, trials)
+    return trials
+
+
+def shaken_days(spark: Any, dataset: Dataset, trials: Mapping[str, Retrial]) -> set[date]:
+    """The partitions with rows whose parents would come or go."""
+    found = []
+    for name, parent in dataset.parents.items():
+        if parent in trials and trials[parent].kinds - {"changes"}:
+            moved = trials[parent].changes.filter("kind <> 'changes'")
+            keys = moved.select(F.col(CATALOG[parent].key).alias("moved")).distinct()
+            for kind in ("accepted", "rejected"):
+                rows = lake.silver(spark, dataset, kind).select(
+                    "_partition_date", F.btrim(name, F.lit(WHITE_SPACE)).alias("key")
+                )
+                found.append(rows.join(keys, on=F.col("key") == F.col("moved"), how="left_semi"))
+    if not found:
+        return set()
+    return {day for (day, _) in reduce(DataFrame.unionAll, found).dropDuplicates(["_partition_date"]).collect()}
+
+
+def retrial(spark: Any, dataset: Dataset, days: list[date], trials: Mapping[str, Retrial]) -> Retrial:
+    """Judges partitions of one dataset again, and finds the rows whose verdicts or values are not those of silver."""
+
+    def again(day: date) -> tuple[validation.Counts, validation.Verdict]:
+        judged = judge(spark, dataset, day, trials)
+        verdict = validation.split(judged, dataset)
+        dated = (rows.withColumn("_partition_date", F.lit(day)) for rows in verdict)
+        return validation.count(judged, dataset), validation.Verdict(*dated)
+
+    with ThreadPoolExecutor(4) as pool:
+        counts, verdicts = zip(*pool.map(again, days), strict=True)
+    would = validation.Verdict(*(reduce(DataFrame.unionAll, parts) for parts in zip(*verdicts, strict=True)))
+    in_days = F.col("_partition_date").isin(days)
+    was = validation.Verdict(
+        lake.silver(spark, dataset).select(*would.accepted.columns),
+        lake.silver(spark, dataset, "rejected"),
+    )
+    if was.accepted.dtypes != would.accepted.dtypes:
+        raise Refused(
+            f"the columns of {dataset.name}, or their types, are not those of its silver table; a backtest tells what "
+            "other rules would do to the tables there are."
+        )
+    place = ["_partition_date", dataset.key]
+    changes = differences(was.accepted.filter(in_days), would.accepted, place).cache()
+    moved = moved_rejects(was.rejected.filter(in_days), would.rejected, dataset).cache()
+    flips: Flips = Counter()
+    for day, direction, codes, rows in (
+        moved.groupBy("_partition_date", "direction", "codes").agg(F.sum("rows")).collect()
+    ):
+        flips[dataset.name, day, direction, codes] = rows
+    # Where another row of a key is accepted in place of the one before, two rows flip and none has other values.
+    replaced = moved.filter(F.col("direction") == ACCEPTED).select(*place, F.lit(True).alias("replaced")).distinct()
+    kinds = (
+        changes.join(replaced, on=place, how="left").groupBy("_partition_date", "kind", "replaced").count().collect()
+    )
+    for day, kind, is_replaced, rows in kinds:
+        if kind == "changes" and not is_replaced:
+            flips[dataset.name, day, CHANGED, ""] += rows
+    return Retrial(
+        dataset,
+        dict(zip(days, counts, strict=True)),
+        would.accepted.unionAll(was.accepted.filter(~in_days)),
+        would.rejected,
+        changes,
+        {row["kind"] for row in kinds},
+        flips,
+    )
+
+
+def judge(spark: Any, dataset: Dataset, day: date, trials: Mapping[str, Retrial]) -> DataFrame:
+    """The partition judged as bronze_to_silver does, but against the parents that would be accepted."""
+    parents = {}
+    for name, parent in dataset.parents.items():
+        accepted = trials[parent].accepted if parent in trials else lake.silver(spark, CATALOG[parent])
+        in_time = F.col("_partition_date") <= dataset.waits_until(day)
+        parents[name] = accepted.filter(in_time).select(CATALOG[parent].key)
+    facts = lake.facts_of(dataset, day)
+    records = lake.records(spark, dataset, day, facts)
+    # Cut here, or the plan would be planned anew with each question, each child and each of their dates.
+    return validation.judge(records, dataset, facts.header, parents).localCheckpoint()
+
+
+def differences(was: DataFrame, would: DataFrame, place: Sequence[str]) -> DataFrame:
+    """The keys of accepted rows with `kind`: the row comes, goes or changes."""
+    values = F.struct(*(name for name in was.columns if name not in place))
+    one, other = was.select(*place, values.alias("was")), would.select(*place, values.alias("would"))
+    both = one.join(other, on=list(place), how="full_outer").filter(~F.col("was").eqNullSafe(F.col("would")))
+    kind = F.when(F.col("was").isNull(), "comes").when(F.col("would").isNull(), "goes").otherwise("changes")
+    return both.select(*place, kind.alias("kind"))
+
+
+def moved_rejects(was: DataFrame, would: DataFrame, dataset: Dataset) -> DataFrame:
+    """(_partition_date, key, direction, codes they would have or had, rows) of the records whose verdict is another.
+
+    Records are counted by their text: among rejected ones keys may be missing, and texts may repeat.
+    """
+    columns = "_partition_date", F.btrim(dataset.key, F.lit(WHITE_SPACE)).alias(dataset.key), "_raw", "_reject_reason"
+    both = was.select(*columns, F.lit(-1).alias("sign")).unionAll(would.select(*columns, F.lit(1).alias("sign")))
+    is_new = F.col("sign") > 0
+    by_text = both.groupBy("_partition_date", "_raw").agg(
+        F.max(dataset.key).alias(dataset.key),
+        F.sum("sign").alias("more"),
+        F.count_if(is_new).alias("rows"),
+        F.max(F.when(~is_new, F.col("_reject_reason"))).alias("was"),
+        F.max(F.when(is_new, F.col("_reject_reason"))).alias("would"),
+    )
+    more, other_reasons = F.col("more"), F.col("was") != F.col("would")
+    return by_text.select(
+        "_partition_date",
+        dataset.key,
+        F.when(more > 0, REJECTED).when(more < 0, ACCEPTED).when(other_reasons, OTHERWISE).alias("direction"),
+        F.when(more < 0, F.col("was")).when(more > 0, F.col("would")).otherwise("").alias("codes"),
+        F.when(more == 0, F.col("rows")).otherwise(F.abs(more)).alias("rows"),
+    ).filter(F.col("direction").isNotNull())
+
+
+# ---- what would become of rows -------------------------------------------------------------------------------------
+
+
+def flip_lines(trials: Mapping[str, Retrial], runs: Mapping[str, Mapping[date, Run]]) -> Iterator[str]:
+    """What was judged again, and the rows that would flip by dataset, direction and reason."""
+    flips: Flips = Counter()
+    for name, trial in trials.items():
+        again = [runs[name][day] for day in trial.counts]
+        differ = any(run["rule_set"] != trial.dataset.rule_set for run in again)
+        why = "its declaration differs" if differ else "its parents would come or go"
+        dates = f"{len(again):,} {'date' if len(again) == 1 else 'dates'}"
+        yield f"{name}: {why}; {dates} judged again, {sum(run['bronze_rows'] for run in again):,} rows"
+        flips += trial.flips
+    yield "Rows that would flip" + ("" if flips else ": none")
+    yield from (f"  {line}" for line in summed(flips))
+    if 1 < len(days := sorted({day for _, day, _, _ in flips})) <= FEW_DATES:
+        yield "By date"
+        for each in days:
+            of_day = Counter({key: rows for key, rows in flips.items() if key[1] == each})
+            yield from (f"  {each}  {line}" for line in summed(of_day))
+
+
+def summed(flips: Flips) -> Iterator[str]:
+    """A line for each dataset and direction, with the reasons: those it would have, or had."""
+    occurring = {(name, direction) for name, _, direction, _ in flips}
+    for name, direction in (each for each in product(CATALOG, DIRECTIONS) if each in occurring):
+        total, reasons = 0, Counter[str]()
+        for (of, _, to, codes), rows in flips.items():
+            if (of, to) == (name, direction):
+                total += rows
+                reasons.update(dict.fromkeys(filter(None, codes.split(";")), rows))
+        named = ", ".join(f"{code} {rows:,}" for code, rows in reasons.most_common())
+        yield f"{name:<12}{direction:<25}{total:>9,}" + (f"  ({named})" if named else "")
+
+
+def reason_lines(
+    connection: warehouse.Connection, trials: Mapping[str, Retrial], runs: Mapping[str, Mapping[date, Run]]
+) -> Iterator[str]:
+    """Accepted and rejected rows, and those rejected for each reason, as they are and as they would be."""
+    lines = []
+    for name, trial in trials.items():
+        again = [runs[name][day] for day in trial.counts]
+        found = connection.execute(
+            "select reason, sum(hits)::bigint from ops.reasons where run_id = any(%s) group by reason",
+            [[run["run_id"] for run in again]],
+        ).fetchall()
+        now, then = Counter[str](), Counter[str]()
+        for counts in trial.counts.values():
+            then.update({"accepted": counts.accepted, "rejected": counts.rows - counts.accepted} | counts.hits)
+        for run in again:
+            now.update({"accepted": run["accepted"], "rejected": run["rejected"]})
+        now.update(dict(found))
+        codes = dict.fromkeys(["accepted", "rejected", *trial.dataset.reasons, *now])
+        lines += [(name, code, now[code], then[code]) for code in codes if now[code] != then[code]]
+    if lines:
+        yield f"{'Rows by verdict and reason':<46}{'now':>10}{'then':>10}{'change':>10}"
+    for name, code, before, after in lines:
+        yield f"  {name:<12}{code:<32}{before:>10,}{after:>10,}{after - before:>+10,}"
+
+
+def stop_lines(
+    connection: warehouse.Connection, trials: Mapping[str, Retrial], runs: Mapping[str, Mapping[date, Run]]
+) -> Iterator[str]:
+    """The levels that would stop a date before gold."""
+    passed = dict(connection.execute("select made_from, true from ops.receipts where layer = 'override'").fetchall())
+    lines = []
+    for name, trial in trials.items():
+        limits = {"rejected": trial.dataset.limit} | trial.dataset.limits
+        for day, counts in trial.counts.items():
+            hits = {"rejected": counts.faulty} | counts.hits
+            for code, level in ((code, limit.stop) for code, limit in limits.items() if limit.stop):
+                reached = hits[code] >= level.rows and hits[code] >= level.share * counts.rows
+                if reached and runs[name][day]["bronze_sha256"] not in passed:
+                    tripped = {"dataset": name, "partition_date": day, "reason": code, "hits": hits[code]}
+                    of_level = {"action": "stop", "level_share": level.share, "level_rows": level.rows}
+                    lines.append(warehouse.in_words(tripped | of_level | {"bronze_rows": counts.rows}))
+    if lines:
+        yield "Would stop before gold; the figures below are those once it is let pass with OVERRIDE=1"
+    yield from (f"  {line}" for line in lines)
+
+
+# ---- what would become of figures ----------------------------------------------------------------------------------
+
+
+def mart_lines(connection: warehouse.Connection, trials: Mapping[str, Retrial]) -> Iterator[str]:
+    """Each figure of the marts that would change, by the very SQL of sql/marts over copies of gold.
+
+    Temporary tables come before all others of their name, in this connection alone; and nothing of it is committed.
+    """
+    with connection.transaction(force_rollback=True):
+        connection.execute("set transaction isolation level repeatable read")
+        for trial in trials.values():
+            copy_gold(connection, trial)
+        copy_withheld(connection, trials)
+        lines: list[str] = []
+        for file in sorted((marts.SQL / "marts").glob("*.sql")):
+            lines += compare_mart(connection, file.stem, file.read_text().replace("ops.withheld", "pg_temp.withheld"))
+    if lines:
+        yield f"{'Figures of the marts':<46}{'now':>18}{'then':>18}{'change':>16}"
+    else:
+        yield "No figure of the marts would change."
+    yield from lines
+
+
+def copy_gold(connection: warehouse.Connection, trial: Retrial) -> None:
+    """A temporary copy of a gold table, in which each affected key has the newest version that would be accepted."""
+    dataset, table = trial.dataset, trial.dataset.name
+    connection.execute(f"create temp table {table} on commit drop as table public.{table}")
+    names = ", ".join([*dataset.names, "_partition_date"])
+    connection.execute(f"create temp table fresh on commit drop as select {names} from public.{table} with no data")
+    copy(connection, "fresh", newest_versions(trial, loaded_days(connection, dataset)))
+    connection.execute(f"create unique index on pg_temp.{table} ({dataset.key})")
+    connection.execute(f"analyze pg_temp.{table}, pg_temp.fresh")
+    connection.execute(f"delete from pg_temp.{table} as g using fresh where fresh.{dataset.key} = g.{dataset.key}")
+    computed = "".join(f", {name}" for name, _, _ in dataset.computed)
+    values = "".join(f", {value}" for _, _, value in dataset.computed)
+    connection.execute(
+        f"insert into pg_temp.{table} ({names}{computed}, _run_id, _loaded_at) "
+        f"select {names}{values}, '', now() from fresh where _partition_date is not null"
+    )
+    connection.execute("drop table fresh")
+
+
+def loaded_days(connection: warehouse.Connection, dataset: Dataset) -> list[date]:
+    """The partitions that gold has."""
+    found = connection.execute(
+        "select partition_date from ops.receipts where layer = 'gold' and dataset = %s", [dataset.name]
+    )
+    return [day for (day,) in found]
+
+
+def newest_versions(trial: Retrial, days: Sequence[date]) -> DataFrame:
+    """Each key whose rows come, go or change, with the newest version of it; only the key where none is left."""
+    dataset = trial.dataset
+    keys = trial.changes.select(dataset.key).distinct()
+    others = [F.col(c.name).cast("timestamp_ntz") if c.type == "timestamp" else F.col(c.name) for c in dataset.columns]
+    versions = trial.accepted.filter(F.col("_partition_date").isin(list(days))).select(*others, "_partition_date")
+    newest = versions.join(keys, on=dataset.key, how="left_semi").groupBy(dataset.key)
+    whole = newest.agg(F.max_by(F.struct(*dataset.names[1:], "_partition_date"), "_partition_date").alias("version"))
+    return keys.join(whole, on=dataset.key, how="left").select(dataset.key, "version.*")
+
+
+def copy_withheld(connection: warehouse.Connection, trials: Mapping[str, Retrial]) -> None:
+    """A temporary copy of ops.withheld, with what would be withheld of the partitions that gold has."""
+    names = ", ".join(WITHHELD)
+    connection.execute("create temp table withheld (like ops.withheld including identity) on commit drop")
+    connection.execute(f"insert into pg_temp.withheld ({names}) select {names} from ops.withheld")
+    for name, trial in trials.items():
+        days = [day for day in loaded_days(connection, trial.dataset) if day in trial.counts]
+        connection.execute(
+            "delete from pg_temp.withheld where dataset = %s and _partition_date = any(%s)", [name, days]
+        )
+        rejected = trial.rejected.filter(F.col("_partition_date").isin(days))
+        copy(connection, f"pg_temp.withheld ({names})", validation.withheld(rejected, trial.dataset).select(*WITHHELD))
+    connection.execute("analyze pg_temp.withheld")
+
+
+def copy(connection: warehouse.Connection, table: str, rows: DataFrame) -> None:
+    with connection.cursor().copy(f"copy {table} from stdin") as target:
+        for row in rows.toLocalIterator():
+            target.write_row(row)
+
+
+def compare_mart(connection: warehouse.Connection, mart: str, select: str) -> Iterator[str]:
+    """Builds a mart in a temporary table, and tells the figures and the number of rows that are not those standing."""
+    standing, would = (mart if "." in mart else f"public.{mart}"), f"pg_temp.{mart.rpartition('.')[2]}"
+    key, columns = marts.columns_of(connection, standing)
+    names = ", ".join(columns)
+    connection.execute(f"create temp table {would.removeprefix('pg_temp.')} (like {standing}) on commit drop")
+    connection.execute(f"insert into {would} ({names}) select {names} from (\n{select}\n) as mart")
+    same_key = " and ".join(f"was.{column} = would.{column}" for column in key)
+    changed, come, gone = connection.execute(
+        f"select count(*) filter (where was.{key[0]} is not null and would.{key[0]} is not null), "
+        f"count(*) filter (where was.{key[0]} is null), count(*) filter (where would.{key[0]} is null) "
+        f"from {standing} as was full join {would} as would on {same_key} "
+        "where row(was.*) is distinct from row(would.*)"
+    ).fetchmany(1)[0]
+    if not (changed or come or gone):
+        return
+    yield f"  {mart}: {changed:,} rows change, {come:,} come, {gone:,} go"
+    figures = dict(figures_of(connection, standing))
+    now, then = (
+        connection.execute(
+            f"select {', '.join(figures.values())} from {table} where {OF_ALL.get(mart, 'true')}"
+        ).fetchmany(1)[0]
+        for table in (standing, would)
+    )
+    for name, before, after in zip(figures, now, then, strict=True):
+        if before != after:
+            change = number((after or 0) - (before or 0), "+")
+            yield f"    {name:<42}{number(before):>18}{number(after):>18}{change:>16}"
+
+
+def figures_of(connection: warehouse.Connection, table: str) -> Iterator[tuple[str, str]]:
+    """(label, SQL) for each figure of a mart: the mean of what is a mean, a share or an age, else the sum."""
+    found = connection.execute(
+        "select attname, format_type(atttypid, null) from pg_attribute "
+        "where attrelid = %s::regclass and attnum > 0 and not attisdropped order by attnum",
+        [table],
+    )
+    for name, kind in found:
+        if kind == "boolean":
+            yield name, f"count(*) filter (where {name})"
+        elif kind in ("bigint", "integer", "numeric"):
+            is_mean = name.startswith("avg_") or name.endswith(("_pct", "_years"))
+            yield (f"{name} (mean)", f"round(avg({name}), 4)") if is_mean else (name, f"sum({name})")
+
+
+def number(value: int | Decimal | None, sign: str = "") -> str:
+    return "-" if value is None else f"{value:{sign},}"
+
+
+if __name__ == "__main__":
+    main()
