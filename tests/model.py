@@ -1,0 +1,374 @@
+"""What silver, gold and the marts must be for given files: sections 4 to 6 of the design said again in plain Python.
+
+Shares nothing with jobs/ and sql/: no rule, no query, no Spark.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date, datetime, timedelta
+from decimal import ROUND_HALF_UP, Context, Decimal
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+Row = tuple[Any, ...]
+Place = tuple[str, date]  # a dataset's file, and its partition
+Files = Mapping[Place, Sequence[Sequence[str]]]  # rows as they came: texts in the order of COLUMNS
+
+ORPHAN_DAYS = 365
+BLANKS = "\t\n\v\f\r \u0085\u00a0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
+
+
+# ---- how a text is read: a value, or None where it cannot be -------------------------------------------------------
+
+
+def text(value: str) -> str:
+    return value
+
+
+def day(value: str) -> date | None:
+    try:
+        return date.fromisoformat(value) if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value) else None
+    except ValueError:
+        return None
+
+
+def moment(value: str) -> datetime | None:
+    """In UTC, without saying so."""
+    found = re.fullmatch(
+        r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,6}))?)?"
+        r"(?:Z|([+-])([0-9]{2}):([0-9]{2}))?",
+        value,
+    )
+    if not found or day(found[1]) is None:
+        return None
+    hour, minute, second, fraction = int(found[2]), int(found[3]), int(found[4] or 0), (found[5] or "").ljust(6, "0")
+    try:
+        local = datetime.combine(date.fromisoformat(found[1]), datetime.min.time()).replace(
+            hour=hour, minute=minute, second=second, microsecond=int(fraction)
+        )
+        ahead = timedelta(hours=int(found[7] or 0), minutes=int(found[8] or 0))
+        return local + ahead if found[6] == "-" else local - ahead
+    except (ValueError, OverflowError):
+        return None
+
+
+def money(value: str) -> Decimal | None:
+    if not re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", value):
+        return None
+    amount = Decimal(value).quantize(Decimal("0.01"), ROUND_HALF_UP, Context(prec=len(value) + 3))
+    return amount if abs(amount) < 10**10 else None
+
+
+def one_of(*listed: str) -> Callable[[str], str | None]:
+    return lambda value: next((word for word in listed if word.lower() == value.lower()), None)
+
+
+class Field(NamedTuple):
+    name: str
+    read: Callable[[str], Any]
+    required: bool = False
+    parent: str | None = None
+
+    @property
+    def unread(self) -> str:
+        """The code of a text that is not of this kind."""
+        return f"unreadable_{self.name}" if self.read in (day, moment, money) else f"unknown_{self.name}"
+
+
+FIELDS = {
+    "patients": (
+        Field("patient_id", text, True),
+        Field("gender", one_of("M", "F", "Other", "Unknown"), True),
+        Field("birth_date", day, True),
+        Field("city", text),
+        Field("registration_date", day, True),
+    ),
+    "visits": (
+        Field("visit_id", text, True),
+        Field("patient_id", text, True, "patients"),
+        Field("visit_type", one_of("Outpatient", "Emergency", "Inpatient"), True),
+        Field("department", text, True),
+        Field("doctor_id", text),
+        Field("visit_start_ts", moment, True),
+        Field("visit_end_ts", moment),
+        Field("status", one_of("Completed", "Cancelled", "No-show"), True),
+    ),
+    "admissions": (
+        Field("admission_id", text, True),
+        Field("visit_id", text, True, "visits"),
+        Field("admit_ts", moment, True),
+        Field("discharge_ts", moment),
+        Field("room_type", one_of("General Ward", "Semi-Private", "Private", "ICU", "CCU"), True),
+    ),
+    "treatments": (
+        Field("treatment_id", text, True),
+        Field("visit_id", text, True, "visits"),
+        Field("treatment_code", text, True),
+        Field("treatment_name", text),
+        Field("treatment_cost", money, True),
+        Field("performed_ts", moment, True),
+    ),
+    "billing": (
+        Field("bill_id", text, True),
+        Field("visit_id", text, True, "visits"),
+        Field("total_amount", money, True),
+        Field("insurance_amount", money),
+        Field("patient_amount", money),
+        Field("payment_status", one_of("Paid", "Pending", "Partial"), True),
+        Field("payment_ts", moment),
+    ),
+}
+COLUMNS = {dataset: tuple(field.name for field in fields) for dataset, fields in FIELDS.items()}
+AMOUNTS = {"treatments": "treatment_cost", "billing": "total_amount"}
+
+# (code, columns it is about, what must hold for their values)
+RULES: dict[str, list[tuple[str, tuple[str, ...], Callable[..., bool]]]] = {
+    "patients": [
+        (
+            "birth_after_registration",
+            ("birth_date", "registration_date"),
+            lambda birth, registration: None in (birth, registration) or birth <= registration,
+        )
+    ],
+    "visits": [
+        (
+            "visit_end_not_after_start",
+            ("visit_start_ts", "visit_end_ts"),
+            lambda start, end: None in (start, end) or end > start,
+        )
+    ],
+    "admissions": [
+        (
+            "discharge_not_after_admit",
+            ("admit_ts", "discharge_ts"),
+            lambda admit, discharge: None in (admit, discharge) or discharge > admit,
+        )
+    ],
+    "treatments": [("negative_treatment_cost", ("treatment_cost",), lambda cost: cost is None or cost >= 0)],
+    "billing": [
+        ("negative_total_amount", ("total_amount",), lambda total: total is None or total >= 0),
+        ("negative_patient_amount", ("patient_amount",), lambda own: own is None or own >= 0),
+        (
+            "insurance_exceeds_total",
+            ("insurance_amount", "total_amount"),
+            lambda insurance, total: None in (insurance, total) or insurance <= total,
+        ),
+        (
+            "paid_without_payment_ts",
+            ("payment_status", "payment_ts"),
+            lambda status, paid: status != "Paid" or paid is not None,
+        ),
+    ],
+}
+
+
+# ---- silver ----------------------------------------------------------------------------------------------------------
+
+
+class Verdict(NamedTuple):
+    """One partition: the accepted rows by key, and how often a key as it came was rejected for these reasons."""
+
+    accepted: dict[str, Row]
+    rejected: Counter[tuple[str | None, str]]
+
+
+def silver(files: Files) -> dict[Place, Verdict]:
+    """Every file judged, parents first."""
+    verdicts: dict[Place, Verdict] = {}
+    for dataset, fields in FIELDS.items():
+        for name, when in files:
+            if name == dataset:
+                latest = when + timedelta(days=ORPHAN_DAYS)
+                known = {
+                    field.parent: {
+                        key
+                        for (parent, came), verdict in verdicts.items()
+                        if parent == field.parent and came <= latest
+                        for key in verdict.accepted
+                    }
+                    for field in fields
+                    if field.parent
+                }
+                verdicts[dataset, when] = judge(files[dataset, when], dataset, known)
+    return verdicts
+
+
+def judge(rows: Iterable[Sequence[str]], dataset: str, known: Mapping[str, set[str]]) -> Verdict:
+    """One file. Of several sound rows of a key the greatest stands, column by column, a value above a null."""
+    sound: dict[str, list[tuple[Row, str]]] = defaultdict(list)
+    rejected: Counter[tuple[str | None, str]] = Counter()
+    for row in rows:
+        values, reasons = read(row, dataset, known)
+        if reasons:
+            rejected[row[0] or None, ";".join(reasons)] += 1
+        else:
+            sound[values[0]].append((values, row[0]))
+    accepted = {}
+    for key, versions in sound.items():
+        versions.sort(key=lambda version: [(value is not None, value) for value in version[0]], reverse=True)
+        accepted[key] = versions[0][0]
+        for _, as_it_came in versions[1:]:
+            rejected[as_it_came, f"duplicate_{COLUMNS[dataset][0]}"] += 1
+    return Verdict(accepted, rejected)
+
+
+def read(row: Sequence[str], dataset: str, known: Mapping[str, set[str]]) -> tuple[Row, list[str]]:
+    """A row's values, and the codes of every rule it breaks, in their order."""
+    values: dict[str, Any] = {}
+    unread, reasons = set(), []
+    for field, came in zip(FIELDS[dataset], row, strict=True):
+        trimmed = came.strip(BLANKS)
+        value = values[field.name] = field.read(trimmed) if trimmed else None
+        if not trimmed and field.required:
+            reasons.append(f"missing_{field.name}")
+        elif trimmed and value is None:
+            unread.add(field.name)
+            reasons.append(field.unread)
+        elif field.parent and value not in known[field.parent]:
+            reasons.append(f"orphan_{field.name}")
+    for code, columns, holds in RULES[dataset]:
+        if not unread.intersection(columns) and not holds(*(values[column] for column in columns)):
+            reasons.append(code)
+    return tuple(values.values()), reasons
+
+
+# ---- gold ------------------------------------------------------------------------------------------------------------
+
+Gold = dict[str, list[dict[str, Any]]]
+
+
+def gold(verdicts: Mapping[Place, Verdict]) -> Gold:
+    """For every key the version of the newest partition that accepts it."""
+    tables: Gold = {}
+    for dataset, columns in COLUMNS.items():
+        newest: dict[str, dict[str, Any]] = {}
+        for name, when in sorted(verdicts):
+            if name == dataset:
+                for key, row in verdicts[dataset, when].accepted.items():
+                    newest[key] = dict(zip(columns, row, strict=True)) | {"_partition_date": when}
+        tables[dataset] = list(newest.values())
+    for stay in tables["admissions"]:
+        stay["length_of_stay_days"] = days_between(stay["admit_ts"], stay["discharge_ts"])
+    return tables
+
+
+def days_between(start: datetime, end: datetime | None) -> Fraction | None:
+    return None if end is None else Fraction((end - start) // timedelta(microseconds=1), 86_400_000_000)
+
+
+# ---- marts -----------------------------------------------------------------------------------------------------------
+
+
+def four_decimals(number: Fraction | None) -> Decimal | None:
+    """Half up, away from zero, as PostgreSQL rounds."""
+    if number is None:
+        return None
+    parts = (abs(number) * 10_000 + Fraction(1, 2)) // 1
+    return Decimal(parts if number >= 0 else -parts).scaleb(-4)
+
+
+def average(numbers: Iterable[Fraction | None]) -> Fraction | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known, Fraction()) / len(known) if known else None
+
+
+def total(amounts: Iterable[Decimal | None]) -> Decimal:
+    return sum((amount for amount in amounts if amount is not None), Decimal())
+
+
+def marts(tables: Gold) -> dict[str, list[dict[str, Any]]]:
+    """The three marts' rows; a day is a day in UTC."""
+    patients, visits, stays, bills = (tables[name] for name in ("patients", "visits", "admissions", "billing"))
+    visit_of = {visit["visit_id"]: visit for visit in visits}
+    as_of = max((row["_partition_date"] for rows in tables.values() for row in rows), default=None)
+    daily = [
+        kpis(
+            when,
+            [visit for visit in visits if visit["visit_start_ts"].date() == when],
+            [stay for stay in stays if stay["admit_ts"].date() == when],
+            [bill for bill in bills if visit_of[bill["visit_id"]]["visit_start_ts"].date() == when],
+            [patient for patient in patients if patient["registration_date"] == when],
+        )
+        for when in {visit["visit_start_ts"].date() for visit in visits}
+        | {stay["admit_ts"].date() for stay in stays}
+        | {patient["registration_date"] for patient in patients}
+    ]
+    by_department = []
+    for department, when in {(visit["department"], visit["visit_start_ts"].date()) for visit in visits}:
+        own = {
+            visit["visit_id"]: visit
+            for visit in visits
+            if (visit["department"], visit["visit_start_ts"].date()) == (department, when)
+        }
+        by_department.append(
+            department_stats(
+                department,
+                when,
+                list(own.values()),
+                [stay for stay in stays if stay["visit_id"] in own],
+                [bill for bill in bills if bill["visit_id"] in own],
+            )
+        )
+    by_patient = [
+        patient_stats(
+            patient,
+            as_of,
+            [visit for visit in visits if visit["patient_id"] == patient["patient_id"]],
+            [bill for bill in bills if visit_of[bill["visit_id"]]["patient_id"] == patient["patient_id"]],
+        )
+        for patient in patients
+    ]
+    return {"mart_daily_kpis": daily, "mart_department_stats": by_department, "mart_patient_stats": by_patient}
+
+
+def kpis(when: date, visits: list, stays: list, bills: list, patients: list) -> dict[str, Any]:
+    paid = [bill for bill in bills if bill["payment_status"] == "Paid"]
+    return {
+        "kpi_date": when,
+        "total_visits": len(visits),
+        "completed_visits": sum(visit["status"] == "Completed" for visit in visits),
+        "total_admissions": len(stays),
+        "avg_length_of_stay_days": four_decimals(average(stay["length_of_stay_days"] for stay in stays)),
+        "total_revenue": total(bill["total_amount"] for bill in bills),
+        "insurance_revenue": total(bill["insurance_amount"] for bill in bills),
+        "patient_revenue": total(bill["patient_amount"] for bill in bills),
+        "paid_bills": len(paid),
+        "pending_bills": sum(bill["payment_status"] == "Pending" for bill in bills),
+        "payment_rate_pct": four_decimals(Fraction(100 * len(paid), len(bills)) if bills else None),
+        "new_patients": len(patients),
+    }
+
+
+def department_stats(department: str, when: date, visits: list, stays: list, bills: list) -> dict[str, Any]:
+    kinds = Counter(visit["visit_type"] for visit in visits)
+    lengths = (days_between(visit["visit_start_ts"], visit["visit_end_ts"]) for visit in visits)
+    return {
+        "department": department,
+        "stat_date": when,
+        "total_visits": len(visits),
+        "completed_visits": sum(visit["status"] == "Completed" for visit in visits),
+        "emergency_visits": kinds["Emergency"],
+        "inpatient_visits": kinds["Inpatient"],
+        "outpatient_visits": kinds["Outpatient"],
+        "avg_visit_duration_hrs": four_decimals(average(None if days is None else 24 * days for days in lengths)),
+        "total_admissions": len(stays),
+        "avg_los_days": four_decimals(average(stay["length_of_stay_days"] for stay in stays)),
+        "total_revenue": total(bill["total_amount"] for bill in bills),
+    }
+
+
+def patient_stats(patient: dict[str, Any], as_of: date, visits: list, bills: list) -> dict[str, Any]:
+    born, starts = patient["birth_date"], [visit["visit_start_ts"].date() for visit in visits]
+    return {
+        "patient_id": patient["patient_id"],
+        "gender": patient["gender"],
+        "city": patient["city"],
+        "age_years": as_of.year - born.year - ((as_of.month, as_of.day) < (born.month, born.day)),
+        "total_visits": len(visits),
+        "first_visit_date": min(starts, default=None),
+        "last_visit_date": max(starts, default=None),
+        "total_billed": total(bill["total_amount"] for bill in bills),
+        "total_paid": total(bill["total_amount"] for bill in bills if bill["payment_status"] == "Paid"),
+        "is_returning": len(visits) > 1,
+    }
