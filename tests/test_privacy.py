@@ -1,0 +1,341 @@
+"""Patients' values stay in the lake and the warehouse: a whole flow over marked values leaves none elsewhere."""
+
+import csv
+import io
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from datetime import date, timedelta
+from urllib.parse import quote
+
+import psycopg
+import pytest
+import zstandard
+
+from jobs import lake, program, settings
+from jobs.catalog import CATALOG
+from stack import services, supervision
+from tests.examples import VALID
+
+FIRST, SECOND = date(2003, 5, 1), date(2003, 5, 2)
+
+# What tells a value that belongs to a patient: in texts and keys, in dates and timestamps, in amounts.
+MARK = re.compile(rb"(?i)QZAN[0-9]\w*|19(?:13|17|21)-[0-9]{2}-[0-9]{2}|48151[0-9]{2}\.[0-9]{2}")
+
+# How a row breaks each of the further rules; how it earns any other code follows from the code.
+BREAKS = {
+    "birth_after_registration": {"birth_date": "1921-05-21"},
+    "visit_end_not_after_start": {"visit_end_ts": "1913-02-13T03:47:19"},
+    "discharge_not_after_admit": {"discharge_ts": "1913-02-13T03:47:19"},
+    "negative_treatment_cost": {"treatment_cost": "-4815191.11"},
+    "negative_total_amount": {"total_amount": "-4815192.22", "insurance_amount": ""},
+    "negative_patient_amount": {"patient_amount": "-4815193.33"},
+    "insurance_exceeds_total": {"insurance_amount": "4815194.44"},
+    "paid_without_payment_ts": {"payment_ts": ""},
+}
+MALFORMED = b'QZAN60,QZAN60,1913-02-13\nQZAN61\0,1913-02-13\nQZAN62,"QZAN62,1913-02-13\n'
+
+
+def key(dataset, number):
+    return f"QZAN{number:02}{dataset}"
+
+
+def sound(dataset, number, **changes):
+    """A row to accept, every value of it marked but those of a list; its parent has the same number, up to 9."""
+    texts = {
+        "text": f"QZAN{number:02}",
+        "date": f"1913-02-{number % 28 + 1:02}",
+        "timestamp": f"1917-03-{number % 28 + 1:02}T03:47:19",
+        "decimal": f"48151{number:02}.42",
+    }
+    row = {"note": f"QZAN{number:02}note"}
+    for column in CATALOG[dataset].columns:
+        row[column.name] = VALID[dataset][column.name] if column.one_of else texts[column.type]
+    row |= {name: key(parent, number if number < 10 else 1) for name, parent in CATALOG[dataset].parents.items()}
+    later = {"registration_date": "1917-03-19", "visit_end_ts": "1917-04-30T01:02", "discharge_ts": "1917-04-30T01:02"}
+    row |= {name: text for name, text in later.items() if name in row}
+    return row | {CATALOG[dataset].key: key(dataset, number)} | changes
+
+
+def broken(dataset, code, number):
+    """A row to reject for this code."""
+    kind, _, column = code.partition("_")
+    if kind == "missing":
+        return sound(dataset, number, **{column: ""})
+    if kind in ("unreadable", "unknown", "orphan"):
+        return sound(dataset, number, **{column: f"QZAN{number}{column}"})
+    if kind == "duplicate":
+        return sound(dataset, 1, note=f"QZAN{number}note")
+    return sound(dataset, number, **BREAKS[code])
+
+
+def land(dataset, day, rows, tail=b""):
+    """A landing file with a column that nobody declared, and `tail` as it is; its path."""
+    path = settings.path("LANDING_DIR") / f"{day:%Y/%m/%d}" / f"{dataset}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*CATALOG[dataset].names, "note"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    path.write_bytes(text.getvalue().encode() + tail)
+    return path
+
+
+def first_rows(dataset):
+    """The first date: sound rows (of the third the patient has yet to come) and a row for each code but malformed_row.
+
+    What comes and goes of money is never one amount alone: a sum over one row is that row's value.
+    """
+    codes = [code for code in CATALOG[dataset].reasons if code != "malformed_row"]
+    rows = [sound(dataset, 1), sound(dataset, 2), *(broken(dataset, code, 10 + n) for n, code in enumerate(codes))]
+    if dataset != "patients":
+        rows.append(sound(dataset, 3))
+    if CATALOG[dataset].amount:
+        rows += [sound(dataset, 7, visit_id=key("visits", 1)), sound(dataset, 8, visit_id=key("visits", 3))]
+    return rows
+
+
+def land_refused(day):
+    """Five files that bronze refuses, each for a reason of its own."""
+    paths = {dataset: land(dataset, day, [sound(dataset, 1), sound(dataset, 2)]) for dataset in CATALOG}
+
+    def spoil(dataset, old, new):
+        content = paths[dataset].read_bytes()
+        assert old in content
+        paths[dataset].write_bytes(content.replace(old, new, 1))
+
+    spoil("patients", b"QZAN01note", b"QZAN01\xff")
+    spoil("visits", b",".join(name.encode() for name in (*CATALOG["visits"].names, "note")) + b"\n", b"")
+    spoil("visits", b"QZAN01note", key("visits", 1).encode())  # the row that is the header now has a value twice
+    spoil("admissions", b"QZAN01note", b"QZAN01" * 20_000)
+    spoil("treatments", key("treatments", 1).encode(), b"QZAN01" * 100)
+    spoil("billing", b"payment_ts,note", b"4815101.42,4815101.42")
+
+
+def call(*words, fails=False, **more):
+    """What a command says; it succeeds, or fails where it must."""
+    given = {n: v for n, v in os.environ.items() if n not in ("SPARK_REMOTE", "SPARK_CONNECT_MODE_ENABLED")} | more
+    done = subprocess.run(words, cwd=settings.ROOT, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert bool(done.returncode) == fails, done.stdout.decode()[-4000:]
+    return done.stdout
+
+
+def without_keys(said):
+    """What a command says that was asked for keys; the keys are taken out, and there were some."""
+    rest, keys = re.subn(rf"QZAN[0-9]+({'|'.join(CATALOG)})\b".encode(), b"", said)
+    assert keys
+    return rest
+
+
+def call_job(statement):
+    """What a job says that fails at `statement`, over the patients of silver."""
+    job = f"""
+from jobs import lake, program, warehouse
+def job(dataset, day):
+    rows = lake.silver(program.spark("failing"), dataset)
+    {statement}
+program.run(job)
+"""
+    remote = f"sc://127.0.0.1:{settings.get('SPARK_CONNECT_PORT')}"
+    return call(sys.executable, "-c", job, "patients", str(FIRST), fails=True, SPARK_REMOTE=remote)
+
+
+BACKTEST = """
+from dataclasses import replace
+from jobs import backtest
+from jobs.catalog import CATALOG
+CATALOG["patients"] = replace(CATALOG["patients"], rules=())
+backtest.main()
+"""
+
+
+@pytest.fixture(scope="module")
+def said(stack, tmp_path_factory):
+    """All that can happen to two dates of a hospital, over marked values: what commands and Luigi said about it."""
+    python, said = sys.executable, {}
+    for dataset in CATALOG:
+        land(dataset, FIRST, first_rows(dataset), MALFORMED)
+    said["first date"] = call(python, "-m", "pipelines", "run", str(FIRST))
+    land_refused(SECOND)
+    said["refused"] = call(python, "-m", "pipelines", "run", str(SECOND), fails=True)
+    said |= {f"{address} when refused": content for address, content in luigi_pages()}
+    said["by hand"] = call("spark-submit", "jobs/bronze_to_silver.py", "visits", str(FIRST))
+    for dataset in CATALOG:
+        land(dataset, SECOND, [sound(dataset, 4), sound(dataset, 5)])
+    late, update = sound("patients", 3), sound("patients", 2, city="QZAN99moved")
+    land("patients", SECOND, [sound("patients", 4), sound("patients", 5), late, update])
+    lost = key("patients", 1)  # with all that hangs on him
+    land("patients", FIRST, [row for row in first_rows("patients") if row["patient_id"] != lost], MALFORMED)
+    range_of = "--of", "Day", "--start", str(FIRST), "--stop", str(SECOND + timedelta(days=1))
+    said["both again"] = call(python, "-m", "luigi", "--module", "pipelines", "RangeDaily", *range_of)
+    for report in ("ledger", "summary"):
+        said[report] = call(python, "-m", "pipelines", report)
+    said["rejects"] = call(python, "-m", "jobs.rejects", "show", str(FIRST))
+    exports = str(tmp_path_factory.mktemp("exports"))
+    said["export"] = call(python, "-m", "jobs.rejects", "export", str(FIRST), "--to", exports)
+    said["backtest"] = call(python, "-c", BACKTEST)
+    # Who asks for keys is told keys, and nothing else.
+    said["keys"] = without_keys(call(python, "-m", "jobs.rejects", "show", str(FIRST), "--keys"))
+    said["why"] = without_keys(call(python, "-m", "jobs.rejects", "why", key("visits", 3)))
+    said["errors"] = fail()
+    # Luigi's scheduler writes its state down when it ends.
+    supervision.supervisor().stopProcess("luigid")
+    supervision.supervisor().startProcess("luigid")
+    while services.SERVICES["luigid"].lacking():
+        time.sleep(0.2)
+    return said
+
+
+def fail():
+    """Failures over rows, in Spark's executors and in PostgreSQL: what a job says about them."""
+    with services.connect() as postgres:
+        postgres.execute("create unlogged table staging.picky (city text check (city = 'none'))")
+        said = call_job("warehouse.append(rows.select('city'), 'staging.picky')")
+        postgres.execute("drop table staging.picky")
+        marked = "from patients where patient_id like 'QZAN%'"
+        for statement in (f"insert into patients select * {marked}", f"select city::date {marked}"):
+            with pytest.raises(psycopg.Error, match="QZAN") as failure:
+                postgres.execute(statement)
+            said += program.sentence(failure.value).encode()
+    return said
+
+
+# --- where a trace could be ------------------------------------------------------------------------------------------
+
+
+def is_data(path):
+    """Whether a file under STACK_DIR is of the data itself: objects, tables and their log, what Spark works on."""
+    buckets = [f"minio/{settings.get(name)}" for name in ("MINIO_BUCKET_BRONZE", "MINIO_BUCKET_SILVER")]
+    places = [*buckets, "minio/.minio.sys/tmp", "postgres/base", "postgres/pg_wal", "spark/local"]
+    return any(f"{path}/".startswith(f"{place}/") for place in places)
+
+
+def files(stack, under="", data=False):
+    """(name, content) of every file of the stack that is, or is not, of the data itself."""
+    for path in (stack / under).rglob("*"):
+        name = path.relative_to(stack)
+        if is_data(name) == data and path.is_file() and path.suffix != ".jar":
+            content = path.read_bytes()
+            if path.suffix == ".zstd":
+                reader = zstandard.ZstdDecompressor().stream_reader(content, read_across_frames=True)
+                content = reader.read(1 << 30)
+            yield str(name), content
+
+
+def get(address):
+    with urllib.request.urlopen(address, timeout=120) as answer:
+        return answer.read()
+
+
+def luigi_pages():
+    """(address, content) of what Luigi's scheduler shows and answers."""
+    luigi = f"http://127.0.0.1:{settings.get('LUIGI_PORT')}"
+    addresses = [f"{luigi}/history", f"{luigi}/api/graph", f"{luigi}/api/worker_list"]
+    for state in ("PENDING", "DONE", "FAILED", "DISABLED"):
+        tasks = f"{luigi}/api/task_list?data=" + quote(json.dumps({"status": state, "limit": False}))
+        addresses.append(tasks)
+        failed = json.loads(get(tasks))["response"] if state in ("FAILED", "DISABLED") else []
+        addresses += [f"{luigi}/api/fetch_error?data=" + quote(json.dumps({"task_id": task})) for task in failed]
+    return [(address, get(address)) for address in addresses]
+
+
+def spark_pages():
+    """(address, content) of what Spark's services show and answer: the resident application, the others' history."""
+    master, worker, history = (
+        f"http://127.0.0.1:{settings.get(name)}"
+        for name in ("SPARK_MASTER_WEBUI_PORT", "SPARK_WORKER_WEBUI_PORT", "SPARK_HISTORY_PORT")
+    )
+    [app] = (app["id"] for app in services.master_state()["activeapps"] if app["name"] == services.CONNECT_APP)
+    about = f"{master}/app/?appId={app}"
+    live = re.search(r'href="(http://127.0.0.1:\d+)">Application Detail UI', get(about).decode())[1]
+    addresses = [master, f"{master}/json/", about, worker, f"{worker}/json/", history]
+    addresses += [f"{worker}/logPage/?appId={app}&executorId=0&logType=stderr&byteLength=1000000"]
+    tabs = ("jobs", "stages", "storage", "environment", "executors", "SQL", "connect")
+    addresses += [f"{live}/{tab}/" for tab in tabs]
+    told = ("jobs", "stages?details=true", "sql?length=10000", "environment", "storage/rdd", "allexecutors")
+    ended = [each["id"] for each in json.loads(get(f"{history}/api/v1/applications")) if each["id"] != app]
+    for place, each in ((live, app), *((history, each) for each in ended)):
+        addresses += [f"{place}/api/v1/applications/{each}/{what}" for what in told]
+    executions = json.loads(get(f"{live}/api/v1/applications/{app}/sql?length=10000&details=false"))
+    addresses += [f"{live}/SQL/execution/?id={each['id']}" for each in executions[-10:]]
+    return ((address, get(address)) for address in addresses)
+
+
+def records(postgres):
+    """(name, content) of what the ledger's tables hold."""
+    for table in ("ops.ledger", "ops.receipts", "ops.reasons"):
+        rows = postgres.execute(f"select each::text from {table} as each").fetchall()
+        yield table, "\n".join(row for (row,) in rows).encode()
+
+
+class Search:
+    """Looks for marks in (name, content); knows afterwards how much there was, and what was found where."""
+
+    def __init__(self, *places):
+        self.bytes, self.names, self.found = 0, [], {}
+        for name, content in itertools.chain(*places):
+            self.bytes += len(content)
+            self.names.append(name)
+            if marks := set(MARK.findall(content)):
+                self.found[name] = marks
+
+
+def all_logged(spark, stack):
+    """Returns once the event log of the resident application has a query of now, and so all that came before it."""
+    word = f"now-{time.time()}"
+    spark.sql(f"select '{word}' as word").collect()
+    for _ in range(60):
+        if any(word.encode() in content for _, content in files(stack, "spark/events")):
+            return
+        time.sleep(1)
+    raise AssertionError(f"{word} has not come to the event log")
+
+
+def test_the_marked_values_are_in_the_lake_the_rejects_and_gold(said, stack, spark, postgres):
+    cities = {city for (city,) in postgres.execute("select city from patients where patient_id like 'QZAN%'")}
+    assert cities == {"QZAN99moved", "QZAN03", "QZAN04", "QZAN05"}
+    codes = postgres.execute("select dataset, reason from ops.reasons where hits > 0 and partition_date = %s", [FIRST])
+    assert {tuple(row) for row in codes} == {(name, code) for name in CATALOG for code in CATALOG[name].reasons}
+    for dataset in CATALOG.values():
+        rejected = lake.silver(spark, dataset, "rejected").filter(f"_partition_date = '{FIRST}'")
+        assert MARK.search(repr(rejected.collect()).encode())
+    assert len(said["refused"].splitlines()) >= 5
+    assert len(Search(files(stack, data=True)).found) > 10
+
+
+def test_no_command_log_page_ledger_row_or_event_log_holds_any_of_them(said, stack, spark, postgres):
+    all_logged(spark, stack)
+    search = Search(said.items(), files(stack), luigi_pages(), spark_pages(), records(postgres))
+    assert search.found == {}
+    assert search.bytes > 10_000_000
+    for place in (
+        "spark/events/",
+        "spark/work/",
+        "luigi/state",
+        "luigi/history",
+        "logs/postgres",
+        "http",
+        "ops.ledger",
+    ):
+        assert any(name.startswith(place) for name in search.names), place
+
+
+def test_the_search_finds_what_is_planted_and_what_spark_quotes(said, stack, spark, postgres):
+    (stack / "logs" / "planted.log").write_text("something about QZAN01ville\n")
+    planted = "('planted', 'bronze', 'patients', '2033-05-01', 'born 1913-02-17')"
+    postgres.execute(f"insert into ops.ledger (run_id, layer, dataset, partition_date, error) values {planted}")
+    try:
+        casting = call_job("rows.selectExpr('cast(city as int)').collect()")  # jobs use try_cast
+        all_logged(spark, stack)
+        search = Search({"said": b"4815162.42"}.items(), files(stack), spark_pages(), records(postgres))
+    finally:
+        (stack / "logs" / "planted.log").unlink()
+        postgres.execute("delete from ops.ledger where run_id = 'planted'")
+    assert b"CAST_INVALID_INPUT" in casting and not MARK.search(casting), "the job itself says no value"
+    for place in ("said", "logs/planted", "ops.ledger", "spark/events", "spark/work", "logs/spark-connect", "http"):
+        assert any(name.startswith(place) for name in search.found), place
