@@ -4,6 +4,7 @@
 shows that broken jobs are found.
 """
 
+import hashlib
 import inspect
 import os
 import sys
@@ -21,7 +22,20 @@ from jobs.catalog import CATALOG
 from jobs.silver_to_gold import load
 from tests import model
 from tests.examples import EXAMPLES, PARENTS, VALID
-from tests.history import DAYS, DEATHS, JOBS, History, boundary, ground
+from tests.history import (
+    DAYS,
+    DEATHS,
+    GOLD_LEDGER,
+    JOBS,
+    MARTS,
+    REASONS,
+    SILVER_LEDGER,
+    History,
+    boundary,
+    found,
+    found_rows,
+    ground,
+)
 
 # Few keys and few values, so that files disagree about them.
 VALUES = {
@@ -92,6 +106,8 @@ def rows(draw, dataset):
         found.append(",".join(row.values()))
     return found
 
+
+takes_minutes = pytest.mark.skipif("STEPS" not in os.environ, reason="takes minutes: make test-laws")
 
 numbers = st.integers(0, len(DAYS) - 1)
 places = st.integers(0, len(DAYS) * len(CATALOG) - 1)
@@ -281,6 +297,80 @@ def test_any_history_ends_in_what_the_files_say(hospital, say):
     say(str(tally))
 
 
+def file(dataset, *changes):
+    """The rows of a landing file: valid ones, changed so."""
+    return [",".join((VALID[dataset] | change).values()) for change in changes]
+
+
+# Three dates: the second brings the parents of some of the first's rows, the third newer versions.
+AS_FIRST_SENT = {
+    0: {
+        "patients": file("patients", {"patient_id": "P1"}, {"patient_id": "P3", "gender": "?"}),
+        "visits": file("visits", *({"visit_id": f"V{n}", "patient_id": f"P{n}"} for n in (1, 2, 3))),
+        "admissions": file("admissions", {"visit_id": "V1"}, {"admission_id": "A2", "visit_id": "V2"}),
+        "treatments": file("treatments", {"visit_id": "V2"}),
+        "billing": file("billing", {"visit_id": "V1", "total_amount": "900"}, {"bill_id": "B2", "visit_id": "V2"}),
+    },
+    1: {
+        "patients": file("patients", {"patient_id": "P2"}, {"patient_id": "P3"}, {"patient_id": "P4"}),
+        "visits": file("visits", {"visit_id": "V4", "patient_id": "P4"}),
+        "admissions": [],
+        "treatments": file("treatments", {"treatment_id": "T4", "visit_id": "V4"}),
+        "billing": file("billing", {"bill_id": "B4", "visit_id": "V4"}),
+    },
+    2: {
+        "patients": file("patients", {"patient_id": "P1", "city": "Kyoto"}),
+        "visits": file("visits", {"visit_id": "V1", "patient_id": "P1", "department": "Surgery"}),
+        "admissions": [],
+        "treatments": [],
+        "billing": file("billing", {"visit_id": "V1", "total_amount": "950"}),
+    },
+}
+CORRECTED = (
+    0,
+    "billing",
+    file("billing", {"visit_id": "V1", "total_amount": "800"}, {"bill_id": "B2", "visit_id": "V2"}),
+)
+DELETED = 1, "patients", AS_FIRST_SENT[1]["patients"][:2]  # with the last patient go a visit, a treatment and a bill
+ORDERS = {
+    "as they happened": [0, 1, 2, CORRECTED, DELETED],
+    "the newest first": [2, 1, DELETED, 0, CORRECTED],
+    "corrected before the parents come": [0, CORRECTED, 2, 1, DELETED],
+}
+
+
+def hashes():
+    """A hash of each layer: every row without the marks of its run; of the ledger what its sums are."""
+    rows = {
+        "gold": [(name, sorted(map(repr, found_rows(name)))) for name in CATALOG],
+        "marts": [(name, sorted(map(repr, found_rows(name)))) for name in (*MARTS, "ops.mart_trust")],
+        "ledger": [sorted(map(repr, found(query))) for query in (SILVER_LEDGER, REASONS, GOLD_LEDGER)],
+    }
+    assert all(part for _, part in rows["gold"])
+    return {layer: hashlib.sha256(repr(content).encode()).hexdigest()[:16] for layer, content in rows.items()}
+
+
+@takes_minutes
+def test_late_parents_a_corrected_file_and_a_deleted_row_end_alike_in_any_order(hospital, say):
+    ends = {}
+    for name, events in ORDERS.items():
+        history = History()
+        try:
+            for event in events:
+                if isinstance(event, int):
+                    history.land_all(DAYS[event], AS_FIRST_SENT[event])
+                else:
+                    number, dataset, rows = event
+                    history.land(dataset, DAYS[number], rows)
+                history.come_to_rest(range(3), backfill=False)
+            history.check(hospital)
+            ends[name] = hashes()
+            say(f"{name}: {', '.join(f'{layer} {digest}' for layer, digest in ends[name].items())}")
+        finally:
+            history.close()
+    assert len({str(end) for end in ends.values()}) == 1
+
+
 # (what is done wrong, the function in which, its line, the wrong line)
 PLANTS = {
     "what a corrected file no longer has stays in gold": (
@@ -306,7 +396,7 @@ PLANTS = {
 }
 
 
-@pytest.mark.skipif("STEPS" not in os.environ, reason="takes minutes each: make test-laws")
+@takes_minutes
 @pytest.mark.parametrize("wrong", PLANTS)
 def test_a_planted_bug_is_found(hospital, say, wrong, monkeypatch):
     plant(monkeypatch, *PLANTS[wrong])
