@@ -133,11 +133,11 @@ def without_keys(said):
 
 
 def call_job(statement):
-    """What a job says that fails at `statement`, over the patients of silver."""
+    """What a job says that fails at `statement`, over the marked patients of silver: whichever row comes first."""
     job = f"""
 from jobs import lake, program, warehouse
 def job(dataset, day):
-    rows = lake.silver(program.spark("failing"), dataset)
+    rows = lake.silver(program.spark("failing"), dataset).filter(f"_partition_date = '{{day}}'")
     {statement}
 program.run(job)
 """
