@@ -96,25 +96,27 @@ def stale_dates(
     """The partitions, by dataset, of children of `dataset` whose verdicts no longer hold after this run.
 
     Orphans there may have found a parent among the rows it accepted; and where it took keys away, or a run before
-    it died and may have, rows accepted there may have lost theirs.
+    it died and may have, rows that had a parent may have lost it, accepted ones and those rejected for something else.
     """
     keys = lake.silver(spark, dataset).select(F.col("_partition_date").alias("day"), F.col(dataset.key).alias("known"))
     came = keys.filter(F.col("day") == row["partition_date"])
     took = row.get("lost") or warehouse.died_before(connection, row)
-    found = []
+    codes, found = F.col("_reject_reasons.code"), []
     for child in children(dataset):
         name = next(column for column, parent in child.parents.items() if parent == dataset.name)
-        partition = F.lit(child.name).alias("dataset"), "_partition_date"
-        waiting = warehouse.dates_with(connection, child, f"orphan_{name}")
+        orphan = f"orphan_{name}"
+        wanted = F.lit(child.name).alias("dataset"), "_partition_date", F.btrim(name, F.lit(WHITE_SPACE)).alias("key")
+        waiting = warehouse.dates_with(connection, child, orphan)
         if orphans := [day for day in waiting if row["partition_date"] <= child.waits_until(day)]:
             rejected = lake.silver(spark, child, "rejected").filter(F.col("_partition_date").isin(orphans))
-            without = rejected.filter(F.array_contains("_reject_reasons.code", f"orphan_{name}"))
-            wanted = without.select(*partition, F.btrim(name, F.lit(WHITE_SPACE)).alias("key"))
-            found.append(wanted.join(came, on=F.col("key") == F.col("known"), how="left_semi"))
-        if took:
-            accepted = lake.silver(spark, child).select(*partition, F.col(name).alias("key"))
+            without = rejected.filter(F.array_contains(codes, orphan)).select(*wanted)
+            found.append(without.join(came, on=F.col("key") == F.col("known"), how="left_semi"))
+        if took and lake.has_silver(child, "rejected"):
+            without_one = F.array(*map(F.lit, (orphan, f"missing_{name}", "malformed_row")))
+            rejected = lake.silver(spark, child, "rejected").filter(~F.arrays_overlap(codes, without_one))
+            having = lake.silver(spark, child).select(*wanted).unionAll(rejected.select(*wanted))
             in_time = F.col("day") <= F.date_add("_partition_date", child.orphan_days)
-            found.append(accepted.join(keys, on=(F.col("key") == F.col("known")) & in_time, how="left_anti"))
+            found.append(having.join(keys, on=(F.col("key") == F.col("known")) & in_time, how="left_anti"))
     dates: dict[str, list[date]] = {}
     if found:
         partitions = reduce(

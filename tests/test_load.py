@@ -74,6 +74,26 @@ def test_a_late_parent_makes_its_orphans_due(hospital):
     assert hospital.gold("visits") == [(hospital.key("V1"),)]
 
 
+def test_what_was_rejected_for_something_else_is_judged_again_when_its_parent_goes(hospital, spark):
+    from jobs import lake
+    from jobs.catalog import CATALOG
+
+    def reasons():
+        rejected = lake.silver(spark, CATALOG["visits"], "rejected").filter(f"year(_partition_date) = {hospital.year}")
+        return sorted(code for (code,) in rejected.select("_reject_reason").collect())
+
+    patients = [hospital.row("patients", key) for key in ("P1", "P2")]
+    hospital.judge("patients", 1, *patients)
+    hospital.judge("visits", 1, hospital.row("visits", "V1", status="?"))
+    other = hospital.row("visits", "V2", patient_id=hospital.key("P2"))
+    hospital.judge("visits", 2, other, hospital.row("visits", "V2"))  # of two sound rows the greater patient_id stands
+    hospital.judge("visits", 3, hospital.row("visits", "V3", patient_id=""))
+    assert reasons() == ["duplicate_visit_id", "missing_patient_id", "unknown_status"]
+    hospital.judge("patients", 1, patients[1])
+    assert hospital.judge_again() == [("visits", hospital.day(1)), ("visits", hospital.day(2))]
+    assert reasons() == ["missing_patient_id", "orphan_patient_id", "orphan_patient_id;unknown_status"]
+
+
 def test_loads_leave_no_staging_behind(hospital):
     hospital.judge("patients", 1, hospital.row("patients", "P1"))
     hospital.load("patients", 1)
