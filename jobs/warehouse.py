@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timezone
+from itertools import dropwhile
 from typing import Any, NoReturn
 from urllib.parse import quote
 
@@ -61,7 +62,26 @@ def schema() -> str:
     marts, ops, views, grants = (
         (settings.ROOT / "sql" / "tables" / f"{name}.sql").read_text() for name in ("marts", "ops", "views", "grants")
     )
-    return "\n".join([head, *tables, marts, ops, declarations(), views, grants])
+    return "\n".join([head, drop_reports(), *tables, marts, ops, declarations(), views, *reports(), grants])
+
+
+REPORTS = settings.ROOT / "sql" / "reports"
+
+
+def drop_reports() -> str:
+    """Reports stand on everything else: they go first, and are drawn anew."""
+    names = ", ".join(f"reports.{file.stem}" for file in sorted(REPORTS.glob("*.sql")))
+    return f"drop view if exists {names};\n"
+
+
+def reports() -> Iterator[str]:
+    """The views that dashboards read, one per file of sql/reports; what a file's first lines say is their comment."""
+    for file in sorted(REPORTS.glob("*.sql")):
+        lines = file.read_text().splitlines()
+        query = list(dropwhile(lambda line: line.startswith("--"), lines))
+        doc = " ".join(line.removeprefix("--").strip() for line in lines[: -len(query)])
+        body = "\n".join(query)
+        yield f"create view reports.{file.stem} as\n{body};\ncomment on view reports.{file.stem} is\n{literal(doc)};\n"
 
 
 def declarations() -> str:

@@ -2,7 +2,7 @@
 -- psql -f sql/init.sql, then \password ecom and \password ecom_read. `make up` sends these lines to its own server, a
 -- statement a line, with the names and passwords that .env has.
 
--- The loader owns its three schemas and nothing else. What readers may do is granted to healthcare_read, by
+-- The loader owns its four schemas and nothing else. What readers may do is granted to healthcare_read, by
 -- sql/tables/grants.sql; their logins are members of it.
 create role ecom login;
 create role healthcare_read;
@@ -19,3 +19,4 @@ revoke all on schema public from public;
 alter schema public owner to ecom;
 create schema ops authorization ecom;
 create schema staging authorization ecom;
+create schema reports authorization ecom;

@@ -1,5 +1,7 @@
 -- Drawn from jobs/catalog and sql/tables by `make schema`; do not edit.
 
+drop view if exists reports.activity, reports.completeness, reports.files, reports.freshness, reports.patients, reports.reasons, reports.runs, reports.treatments, reports.withheld;
+
 create table if not exists patients (
     patient_id text primary key,
     gender text not null,
@@ -364,7 +366,7 @@ insert into ops.rules values
     ('billing', 'malformed_row', 'the record has too few or too many fields, an open quote or a NUL character', false, 0.0500, 20, 0.3333, 50);
 
 -- What the ledger tells: drawn anew each time, so that their columns may change.
-drop view if exists ops.unaccounted, ops.dates, ops.tripped, ops.orphans, ops.freshness, ops.standing;
+drop view if exists ops.newest, ops.unaccounted, ops.dates, ops.tripped, ops.orphans, ops.freshness, ops.standing;
 
 create view ops.standing as
 select
@@ -712,12 +714,270 @@ comment on view ops.dates is
 'One row per date: whether all of it is in gold and the marts, whether rows and money balance, whether it is current,
 and if not, why. A file that changed in the landing directory since is only known once it comes.';
 
--- What readers see: gold, the marts, and of ops what names no patient. Applied last and each time, so that a new table
+create view ops.newest as
+select max(partition_date) as day
+from ops.receipts
+where layer = 'gold';
+comment on view ops.newest is
+'One row: the newest date that gold holds. Dashboards look back from it, not from the wall clock.';
+
+create view reports.activity as
+with
+
+stays as (
+    select
+        visit_id,
+        count(*) as admissions,
+        count(length_of_stay_days) as ended_stays,
+        sum(extract(epoch from (discharge_ts - admit_ts))::bigint) as stay_seconds
+    from admissions
+    group by visit_id
+),
+
+bills as (
+    select
+        visit_id,
+        count(*) as bills,
+        count(*) filter (where payment_status = 'Paid') as paid_bills,
+        count(*) filter (where payment_status = 'Pending') as pending_bills,
+        count(*) filter (where payment_status = 'Partial') as partial_bills,
+        sum(total_amount) as revenue,
+        sum(insurance_amount) as insurance_revenue,
+        sum(patient_amount) as patient_revenue,
+        sum(total_amount) filter (where payment_status <> 'Paid') as unpaid
+    from billing
+    group by visit_id
+),
+
+counted as (
+    select
+        visits.visit_start_ts::date as day,
+        visits.department,
+        visits.visit_type,
+        count(*) as visits,
+        count(*) filter (where visits.status = 'Completed') as completed_visits,
+        count(*) filter (where visits.status = 'Cancelled') as cancelled_visits,
+        count(*) filter (where visits.status = 'No-show') as missed_visits,
+        count(visits.visit_end_ts) as timed_visits,
+        sum(extract(epoch from (visits.visit_end_ts - visits.visit_start_ts))::bigint) as visit_seconds,
+        count(*) filter (where visits.visit_start_ts::date = patients.first_visit_date) as new_visits,
+        sum(stays.admissions) as admissions,
+        sum(stays.ended_stays) as ended_stays,
+        sum(stays.stay_seconds) as stay_seconds,
+        sum(bills.bills) as bills,
+        sum(bills.paid_bills) as paid_bills,
+        sum(bills.pending_bills) as pending_bills,
+        sum(bills.partial_bills) as partial_bills,
+        sum(bills.revenue) as revenue,
+        sum(bills.insurance_revenue) as insurance_revenue,
+        sum(bills.patient_revenue) as patient_revenue,
+        sum(bills.unpaid) as unpaid
+    from visits
+    left join mart_patient_stats as patients on visits.patient_id = patients.patient_id
+    left join stays on visits.visit_id = stays.visit_id
+    left join bills on visits.visit_id = bills.visit_id
+    group by visits.visit_start_ts::date, visits.department, visits.visit_type
+)
+
+select
+    counted.day,
+    counted.department,
+    counted.visit_type,
+    case
+        when newest.day - counted.day <= 30 then '0 to 30 days'
+        when newest.day - counted.day <= 60 then '31 to 60 days'
+        when newest.day - counted.day <= 90 then '61 to 90 days'
+        when newest.day - counted.day <= 180 then '91 to 180 days'
+        else 'over 180 days'
+    end as age,
+    counted.visits,
+    counted.completed_visits,
+    counted.cancelled_visits,
+    counted.missed_visits,
+    counted.timed_visits,
+    coalesce(counted.visit_seconds, 0)::bigint as visit_seconds,
+    counted.new_visits,
+    counted.visits - counted.new_visits as returning_visits,
+    coalesce(counted.admissions, 0)::bigint as admissions,
+    coalesce(counted.ended_stays, 0)::bigint as ended_stays,
+    coalesce(counted.stay_seconds, 0)::bigint as stay_seconds,
+    coalesce(counted.bills, 0)::bigint as bills,
+    coalesce(counted.paid_bills, 0)::bigint as paid_bills,
+    coalesce(counted.pending_bills, 0)::bigint as pending_bills,
+    coalesce(counted.partial_bills, 0)::bigint as partial_bills,
+    coalesce(counted.revenue, 0)::numeric(18, 2) as revenue,
+    coalesce(counted.insurance_revenue, 0)::numeric(18, 2) as insurance_revenue,
+    coalesce(counted.patient_revenue, 0)::numeric(18, 2) as patient_revenue,
+    coalesce(counted.unpaid, 0)::numeric(18, 2) as unpaid
+from counted
+cross join ops.newest;
+comment on view reports.activity is
+'One row per day (UTC) on which visits started, department and type of visit: these visits, their stays and bills. A visit is new on the day of its patient''s first; a bill is unpaid unless its status is Paid, whatever part was paid.';
+
+create view reports.completeness as
+select
+    stat_date as day,
+    department,
+    visits,
+    visits + visits_withheld as visits_sent,
+    admissions,
+    admissions + admissions_withheld as admissions_sent,
+    bills,
+    bills + bills_withheld as bills_sent,
+    revenue,
+    revenue + revenue_withheld as revenue_sent,
+    revenue_withheld,
+    0 as patients,
+    0 as patients_sent
+from ops.mart_trust
+where department <> '*'
+union all
+select
+    stat_date as day,
+    null as department,
+    0 as visits,
+    0 as visits_sent,
+    0 as admissions,
+    0 as admissions_sent,
+    0 as bills,
+    0 as bills_sent,
+    0 as revenue,
+    0 as revenue_sent,
+    0 as revenue_withheld,
+    patients,
+    patients + patients_withheld as patients_sent
+from ops.mart_trust
+where department = '*';
+comment on view reports.completeness is
+'One row per day (UTC) and department: what the figures of the marts stand on, and what they would with the rows that are withheld. Patients belong to no department: they are counted in a row of each day without one.';
+
+create view reports.files as
+select
+    partition_date as day,
+    dataset,
+    bronze_rows as received,
+    accepted,
+    rejected
+from ops.standing;
+comment on view reports.files is
+'One row per date and dataset: what became of the rows of its file, by the silver run that stands.';
+
+create view reports.freshness as
+select
+    dataset,
+    newest as newest_date,
+    dates,
+    missing_dates,
+    next_due,
+    case when overdue then 'late' else 'in time' end as state
+from ops.freshness;
+comment on view reports.freshness is
+'One row per dataset: the newest date that came, the dates missing before it, and when the next is due (UTC).';
+
+create view reports.patients as
+with grouped as (
+    select
+        coalesce(city, '(not known)') as city,
+        gender,
+        case
+            when age_years < 10 then '0 to 9'
+            when age_years < 20 then '10 to 19'
+            when age_years < 30 then '20 to 29'
+            when age_years < 40 then '30 to 39'
+            when age_years < 50 then '40 to 49'
+            when age_years < 60 then '50 to 59'
+            when age_years < 70 then '60 to 69'
+            when age_years < 80 then '70 to 79'
+            else '80 and over'
+        end as age_group,
+        case when total_visits < 6 then total_visits::text else '6 or more' end as number_of_visits,
+        total_visits,
+        total_billed,
+        is_returning
+    from mart_patient_stats
+)
+
+select
+    city,
+    gender,
+    age_group,
+    number_of_visits,
+    count(*) as patients,
+    count(*) filter (where is_returning) as returning_patients,
+    count(*) filter (where total_visits > 0) as seen_patients,
+    sum(total_visits)::bigint as visits,
+    sum(total_billed)::numeric(18, 2) as billed
+from grouped
+group by city, gender, age_group, number_of_visits;
+comment on view reports.patients is
+'One row per city, gender, age group and number of visits: the patients of whom all that holds.';
+
+create view reports.reasons as
+select
+    standing.partition_date as day,
+    standing.dataset,
+    reasons.reason,
+    reasons.hits as rejected
+from ops.standing
+inner join ops.reasons on standing.run_id = reasons.run_id
+where reasons.hits > 0;
+comment on view reports.reasons is
+'One row per date, dataset and reason: the rows of its file that are rejected with that reason.';
+
+create view reports.runs as
+select
+    date_trunc('second', started_at at time zone 'UTC') as started,
+    layer,
+    dataset,
+    partition_date,
+    outcome,
+    round(extract(epoch from (ended_at - started_at))::numeric, 1) as seconds,
+    coalesce(bronze_rows, staged) as rows_read,
+    accepted,
+    rejected,
+    inserted,
+    updated,
+    removed
+from ops.ledger;
+comment on view reports.runs is
+'One row per run, layer, dataset and date that the ledger holds; when it began, in UTC.';
+
+create view reports.treatments as
+select
+    visits.visit_start_ts::date as day,
+    visits.department,
+    coalesce(treatments.treatment_name, treatments.treatment_code) as treatment,
+    count(*) as treatments,
+    sum(treatments.treatment_cost)::numeric(18, 2) as revenue
+from treatments
+inner join visits on treatments.visit_id = visits.visit_id
+group by
+    visits.visit_start_ts::date, visits.department, coalesce(treatments.treatment_name, treatments.treatment_code);
+comment on view reports.treatments is
+'One row per day (UTC) on which visits started, department and treatment: how often it was given then, and its cost.';
+
+create view reports.withheld as
+select
+    mart_trust.stat_date as day,
+    mart_trust.department,
+    by_dataset.dataset,
+    by_reason.reason,
+    (by_reason.counted ->> 'rows')::bigint as withheld_rows,
+    coalesce((by_reason.counted ->> 'amount')::numeric(18, 2), 0) as amount
+from ops.mart_trust
+cross join jsonb_each(mart_trust.withheld_by_reason) as by_dataset (dataset, reasons)
+cross join jsonb_each(by_dataset.reasons) as by_reason (reason, counted)
+where mart_trust.department <> '*';
+comment on view reports.withheld is
+'One row per day (UTC), department, dataset and reason: the rejected rows that no other version stands for, and their money. A row with two reasons stands under both.';
+
+-- What readers see: gold, the marts, the reports, and of ops what names no patient. Applied last and each time, so that a new table
 -- of the catalog is covered, and what is taken off this list is withdrawn.
-grant usage on schema public, ops to healthcare_read;
-grant select on all tables in schema public to healthcare_read;
+grant usage on schema public, ops, reports to healthcare_read;
+grant select on all tables in schema public, reports to healthcare_read;
 revoke all on all tables in schema ops from healthcare_read;
 grant select on
 ops.ledger, ops.reasons, ops.receipts, ops.rules, ops.datasets, ops.mart_trust,
-ops.standing, ops.tripped, ops.dates, ops.orphans, ops.freshness, ops.unaccounted
+ops.standing, ops.tripped, ops.dates, ops.orphans, ops.freshness, ops.newest,
+ops.unaccounted
 to healthcare_read;

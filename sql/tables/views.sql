@@ -1,5 +1,5 @@
 -- What the ledger tells: drawn anew each time, so that their columns may change.
-drop view if exists ops.unaccounted, ops.dates, ops.tripped, ops.orphans, ops.freshness, ops.standing;
+drop view if exists ops.newest, ops.unaccounted, ops.dates, ops.tripped, ops.orphans, ops.freshness, ops.standing;
 
 create view ops.standing as
 select
@@ -346,3 +346,10 @@ group by parts.partition_date;
 comment on view ops.dates is
 'One row per date: whether all of it is in gold and the marts, whether rows and money balance, whether it is current,
 and if not, why. A file that changed in the landing directory since is only known once it comes.';
+
+create view ops.newest as
+select max(partition_date) as day
+from ops.receipts
+where layer = 'gold';
+comment on view ops.newest is
+'One row: the newest date that gold holds. Dashboards look back from it, not from the wall clock.';

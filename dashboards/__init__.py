@@ -1,0 +1,1 @@
+"""The dashboards: declared once in conf/dashboards.yml, shown by Metabase and as static pages."""

@@ -1,0 +1,258 @@
+"""What conf/dashboards.yml declares: dashboards, their cards, and the SQL that gives a card's figures.
+
+The SQL is Metabase's: a tag is a filter's value (`{{from}}` and `{{to}}`, dates) or its whole condition (the others),
+and what stands in `[[ ]]` only counts where that filter is set. `bind` makes plain SQL of it.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import yaml
+
+from jobs import settings
+
+FILE = settings.ROOT / "conf" / "dashboards.yml"
+DAYS = 365  # of a period without a beginning
+CHARTS = ("headline", "line", "area", "bar", "row", "pie", "heat", "table")
+FORMATS = ("integer", "number", "money", "percent", "hours", "days")
+GRAINS = ("week", "month")
+FILTERS = {  # the template tags that each of them sets
+    "period": ("from", "to"),
+    "department": ("department",),
+    "visit_type": ("visit_type",),
+    "dataset": ("dataset",),
+}
+FIGURE = re.compile(r"(?:(\d+) \* )?([a-z_]+)(?: / ([a-z_]+))?(?: / (\d+))?(?: as ([a-z]+))?")
+
+
+class Misdeclared(ValueError):
+    """conf/dashboards.yml does not say what can be shown; the sentence names dashboard, card and fault."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """times * sum(column) / sum(per) / divided, over the rows of a report; null where sum(per) is 0."""
+
+    label: str
+    column: str
+    per: str | None
+    times: int
+    divided: int
+    format: str
+
+    @property
+    def name(self) -> str:
+        """The column of the card's result that holds it."""
+        return name_of(self.label)
+
+    @property
+    def sql(self) -> str:
+        if self.per is None:
+            return f"coalesce(sum({self.column}), 0) as {self.name}"
+        times = f"{self.times}.0 * " if self.times != 1 else "1.0 * "
+        divided = f" / {self.divided}" if self.divided != 1 else ""
+        return f"round({times}sum({self.column}) / nullif(sum({self.per}), 0){divided}, 4) as {self.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """One question and its answer: figures of a report, broken down `by` its columns; or, of a table, its `columns`."""
+
+    title: str
+    answers: str
+    report: str
+    chart: str
+    size: tuple[int, int]
+    figures: tuple[Figure, ...] = ()
+    columns: tuple[str, ...] = ()
+    by: tuple[str, ...] = ()
+    fold: tuple[str, str] | None = None
+    filters: tuple[str, ...] = ()  # those of its dashboard that its report has columns for
+    stacked: bool = False
+    goal: float | None = None
+    order: str | None = None  # a column, `desc` behind it or not; else by time, else the greatest figure first
+    limit: int | None = None
+
+    @cached_property
+    def tags(self) -> tuple[str, ...]:
+        """The names of the template tags in its SQL."""
+        return tuple(tag for name in self.filters for tag in FILTERS[name])
+
+    @cached_property
+    def result(self) -> tuple[str, ...]:
+        """The columns of its result, in order."""
+        if self.columns:
+            return self.columns
+        leading = ("since",) if self.is_compared else self.by
+        return (*leading, *(self.fold or [figure.name for figure in self.figures]))
+
+    @property
+    def format(self) -> str:
+        """The format of its first figure, and of what is folded."""
+        return self.figures[0].format if self.figures else "integer"
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether it is one figure of this period and of the one before."""
+        return self.chart == "headline" and "period" in self.filters
+
+    @cached_property
+    def sql(self) -> str:
+        """Its query, with tags. A row for each value of `by`, or each figure folded; of a comparison two, older first."""
+        table = f"reports.{self.report}"
+        conditions = [f"[[and {{{{{tag}}}}}]]" for name in self.filters if name != "period" for tag in FILTERS[name]]
+        if self.is_compared:
+            return "\n".join(
+                [
+                    f"{PERIOD},",
+                    "periods as (",
+                    "    select first_day as since, last_day as until from period",
+                    "    union all",
+                    "    select first_day - (last_day - first_day + 1), first_day - 1 from period",
+                    ")",
+                    f"select since, {', '.join(figure.sql for figure in self.figures)}",
+                    f"from periods left join {table} on {table}.day between since and until",
+                    *(f"    {condition}" for condition in conditions),
+                    "group by since",
+                    "order by since",
+                ]
+            )
+        head, source, where = [], [f"from {table}"], ["where true"]
+        if "period" in self.filters:
+            head, source = [PERIOD], [f"from {table} cross join period"]
+            where = [f"where {table}.day between period.first_day and period.last_day"]
+        where += [f"    {condition}" for condition in conditions]
+        if self.columns:
+            names = [f"select {', '.join(self.columns)}"]
+            return "\n".join([*head, *names, *source, *where, *self.ending])
+        breakdown = [f"date_trunc('{name}', day)::date as {name}" if name in GRAINS else name for name in self.by]
+        names = [f"select {', '.join([*breakdown, *(figure.sql for figure in self.figures)])}"]
+        grouped = [f"group by {', '.join(map(str, range(1, len(self.by) + 1)))}"] if self.by else []
+        query = [*names, *source, *where, *grouped]
+        if self.fold:
+            pairs = ", ".join(f"('{figure.label}', {figure.name})" for figure in self.figures)
+            query = [
+                f"select {', '.join([*self.by, *self.fold])}",
+                "from (",
+                *(f"    {line}" for line in query),
+                ") as sums",
+                f"cross join lateral (values {pairs}) as folded ({', '.join(self.fold)})",
+            ]
+        return "\n".join([*head, *query, *self.ending])
+
+    @property
+    def ending(self) -> list[str]:
+        """Its order, in which no two rows are equal, and its limit."""
+        keys = [self.order] if self.order else []
+        if not self.order and self.figures and not set(self.by) & {"day", *GRAINS} and not self.fold:
+            keys = [f"{self.figures[0].name} desc nulls last"]
+        named = {key.split()[0] for key in keys}
+        keys += [name for name in (*self.by, *(self.fold or ())[:1], *self.columns) if name not in named]
+        order = [f"order by {', '.join(keys)}"] if keys else []
+        return [*order, *([f"limit {self.limit}"] if self.limit else [])]
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """A page of cards under common filters."""
+
+    name: str
+    about: str
+    filters: tuple[str, ...]
+    cards: tuple[Card, ...]
+
+    @property
+    def slug(self) -> str:
+        return self.name.lower().replace(" ", "-")
+
+
+PERIOD = f"""\
+with period as (
+    select
+        coalesce([[{{{{from}}}}::date,]] coalesce([[{{{{to}}}}::date,]] day) - {DAYS - 1}) as first_day,
+        coalesce([[{{{{to}}}}::date,]] day) as last_day
+    from ops.newest
+)"""
+
+
+def load(text: str | None = None) -> list[Dashboard]:
+    """The dashboards of conf/dashboards.yml; raises Misdeclared with a sentence."""
+    declared = yaml.safe_load(FILE.read_text() if text is None else text)
+    reports = {name: tuple(report["filters"]) for name, report in declared["reports"].items()}
+    return [dashboard(one, reports) for one in declared["dashboards"]]
+
+
+def dashboard(declared: Mapping[str, Any], reports: Mapping[str, Sequence[str]]) -> Dashboard:
+    name, filters = declared["name"], tuple(declared["filters"])
+    if unknown := set(filters) - set(FILTERS):
+        raise Misdeclared(f"{name} has the filter {min(unknown)!r}; there are {', '.join(FILTERS)}.")
+    cards = []
+    for each in declared["cards"]:
+        try:
+            cards.append(card(each, filters, reports))
+        except (Misdeclared, TypeError, KeyError) as error:
+            raise Misdeclared(f"{name}, card {each.get('title')!r}: {error}") from None
+    titles = [one.title for one in cards]
+    if twice := [title for title in titles if titles.count(title) > 1]:
+        raise Misdeclared(f"{name} has two cards {twice[0]!r}.")
+    return Dashboard(name, declared["about"], filters, tuple(cards))
+
+
+def card(declared: Mapping[str, Any], filters: Sequence[str], reports: Mapping[str, Sequence[str]]) -> Card:
+    given = dict(declared)
+    figures = tuple(figure(label, text) for label, text in given.pop("figures", {}).items())
+    lists: dict[str, Any] = {
+        name: tuple(given.pop(name)) for name in ("size", "by", "columns", "fold") if name in given
+    }
+    if given["report"] not in reports:
+        raise Misdeclared(f"there is no report {given['report']!r}")
+    own = tuple(name for name in filters if name in reports[given["report"]])
+    made = Card(figures=figures, filters=own, **lists, **given)
+    faults = [
+        (made.chart not in CHARTS, f"{made.chart!r} is no chart; there are {', '.join(CHARTS)}"),
+        (not made.answers.strip(), "it does not say what it answers"),
+        (bool(made.figures) == bool(made.columns), "it needs figures or columns, and not both"),
+        (bool(made.columns) and made.chart != "table", "only a table shows columns as they are"),
+        (made.chart == "headline" and (made.by or made.fold or len(figures) != 1), "a headline is one figure"),
+        (made.chart in ("line", "area", "bar", "row", "pie") and len(made.result) > 3, "a chart shows two breakdowns"),
+        (made.chart == "heat" and len(made.by) != 2, "a heat map needs two columns to break down by"),
+        (not 0 < made.size[0] <= 24 or made.size[1] < 1, "its size does not fit a grid of 24 columns"),
+    ]
+    for is_wrong, sentence in faults:
+        if is_wrong:
+            raise Misdeclared(sentence)
+    return made
+
+
+def figure(label: str, text: str) -> Figure:
+    found = FIGURE.fullmatch(text)
+    if not found or (found[5] or "integer") not in FORMATS:
+        raise Misdeclared(f"the figure {label!r} is not of the form `100 * column / column / number as format`")
+    times, column, per, divided, form = found.groups()
+    return Figure(label, column, per, int(times or 1), int(divided or 1), form or "integer")
+
+
+def name_of(label: str) -> str:
+    return re.sub(r"\W+", "_", label.lower())
+
+
+def bind(sql: str, report: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Plain SQL with psycopg's parameters: what Metabase makes of a card's SQL when these filters are set.
+
+    `given` holds a date for from and to, and a list of values for each other filter.
+    """
+
+    def clause(found: re.Match[str]) -> str:
+        tags = re.findall(r"{{(\w+)}}", found[1])
+        return found[1] if all(tag in given for tag in tags) else ""
+
+    def tag(found: re.Match[str]) -> str:
+        name = found[1]
+        return f"%({name})s" if name in ("from", "to") else f"reports.{report}.{name} = any(%({name})s)"
+
+    plain = re.sub(r"\[\[(.*?)\]\]", clause, sql.replace("%", "%%"))
+    used = set(re.findall(r"{{(\w+)}}", plain))
+    return re.sub(r"{{(\w+)}}", tag, plain), {name: value for name, value in given.items() if name in used}

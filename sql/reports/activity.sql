@@ -1,0 +1,91 @@
+-- One row per day (UTC) on which visits started, department and type of visit: these visits, their stays and bills.
+-- A visit is new on the day of its patient's first; a bill is unpaid unless its status is Paid, whatever part was paid.
+with
+
+stays as (
+    select
+        visit_id,
+        count(*) as admissions,
+        count(length_of_stay_days) as ended_stays,
+        sum(extract(epoch from (discharge_ts - admit_ts))::bigint) as stay_seconds
+    from admissions
+    group by visit_id
+),
+
+bills as (
+    select
+        visit_id,
+        count(*) as bills,
+        count(*) filter (where payment_status = 'Paid') as paid_bills,
+        count(*) filter (where payment_status = 'Pending') as pending_bills,
+        count(*) filter (where payment_status = 'Partial') as partial_bills,
+        sum(total_amount) as revenue,
+        sum(insurance_amount) as insurance_revenue,
+        sum(patient_amount) as patient_revenue,
+        sum(total_amount) filter (where payment_status <> 'Paid') as unpaid
+    from billing
+    group by visit_id
+),
+
+counted as (
+    select
+        visits.visit_start_ts::date as day,
+        visits.department,
+        visits.visit_type,
+        count(*) as visits,
+        count(*) filter (where visits.status = 'Completed') as completed_visits,
+        count(*) filter (where visits.status = 'Cancelled') as cancelled_visits,
+        count(*) filter (where visits.status = 'No-show') as missed_visits,
+        count(visits.visit_end_ts) as timed_visits,
+        sum(extract(epoch from (visits.visit_end_ts - visits.visit_start_ts))::bigint) as visit_seconds,
+        count(*) filter (where visits.visit_start_ts::date = patients.first_visit_date) as new_visits,
+        sum(stays.admissions) as admissions,
+        sum(stays.ended_stays) as ended_stays,
+        sum(stays.stay_seconds) as stay_seconds,
+        sum(bills.bills) as bills,
+        sum(bills.paid_bills) as paid_bills,
+        sum(bills.pending_bills) as pending_bills,
+        sum(bills.partial_bills) as partial_bills,
+        sum(bills.revenue) as revenue,
+        sum(bills.insurance_revenue) as insurance_revenue,
+        sum(bills.patient_revenue) as patient_revenue,
+        sum(bills.unpaid) as unpaid
+    from visits
+    left join mart_patient_stats as patients on visits.patient_id = patients.patient_id
+    left join stays on visits.visit_id = stays.visit_id
+    left join bills on visits.visit_id = bills.visit_id
+    group by visits.visit_start_ts::date, visits.department, visits.visit_type
+)
+
+select
+    counted.day,
+    counted.department,
+    counted.visit_type,
+    case
+        when newest.day - counted.day <= 30 then '0 to 30 days'
+        when newest.day - counted.day <= 60 then '31 to 60 days'
+        when newest.day - counted.day <= 90 then '61 to 90 days'
+        when newest.day - counted.day <= 180 then '91 to 180 days'
+        else 'over 180 days'
+    end as age,
+    counted.visits,
+    counted.completed_visits,
+    counted.cancelled_visits,
+    counted.missed_visits,
+    counted.timed_visits,
+    coalesce(counted.visit_seconds, 0)::bigint as visit_seconds,
+    counted.new_visits,
+    counted.visits - counted.new_visits as returning_visits,
+    coalesce(counted.admissions, 0)::bigint as admissions,
+    coalesce(counted.ended_stays, 0)::bigint as ended_stays,
+    coalesce(counted.stay_seconds, 0)::bigint as stay_seconds,
+    coalesce(counted.bills, 0)::bigint as bills,
+    coalesce(counted.paid_bills, 0)::bigint as paid_bills,
+    coalesce(counted.pending_bills, 0)::bigint as pending_bills,
+    coalesce(counted.partial_bills, 0)::bigint as partial_bills,
+    coalesce(counted.revenue, 0)::numeric(18, 2) as revenue,
+    coalesce(counted.insurance_revenue, 0)::numeric(18, 2) as insurance_revenue,
+    coalesce(counted.patient_revenue, 0)::numeric(18, 2) as patient_revenue,
+    coalesce(counted.unpaid, 0)::numeric(18, 2) as unpaid
+from counted
+cross join ops.newest

@@ -1,0 +1,35 @@
+-- One row per day (UTC) and department: what the figures of the marts stand on, and what they would with the rows that
+-- are withheld. Patients belong to no department: they are counted in a row of each day without one.
+select
+    stat_date as day,
+    department,
+    visits,
+    visits + visits_withheld as visits_sent,
+    admissions,
+    admissions + admissions_withheld as admissions_sent,
+    bills,
+    bills + bills_withheld as bills_sent,
+    revenue,
+    revenue + revenue_withheld as revenue_sent,
+    revenue_withheld,
+    0 as patients,
+    0 as patients_sent
+from ops.mart_trust
+where department <> '*'
+union all
+select
+    stat_date as day,
+    null as department,
+    0 as visits,
+    0 as visits_sent,
+    0 as admissions,
+    0 as admissions_sent,
+    0 as bills,
+    0 as bills_sent,
+    0 as revenue,
+    0 as revenue_sent,
+    0 as revenue_withheld,
+    patients,
+    patients + patients_withheld as patients_sent
+from ops.mart_trust
+where department = '*'

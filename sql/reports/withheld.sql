@@ -1,0 +1,13 @@
+-- One row per day (UTC), department, dataset and reason: the rejected rows that no other version stands for, and their
+-- money. A row with two reasons stands under both.
+select
+    mart_trust.stat_date as day,
+    mart_trust.department,
+    by_dataset.dataset,
+    by_reason.reason,
+    (by_reason.counted ->> 'rows')::bigint as withheld_rows,
+    coalesce((by_reason.counted ->> 'amount')::numeric(18, 2), 0) as amount
+from ops.mart_trust
+cross join jsonb_each(mart_trust.withheld_by_reason) as by_dataset (dataset, reasons)
+cross join jsonb_each(by_dataset.reasons) as by_reason (reason, counted)
+where mart_trust.department <> '*'
