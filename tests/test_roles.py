@@ -13,11 +13,11 @@ from jobs.marts import SQL
 from stack import prepare, services, supervision
 from tests.conftest import free_ports
 
-OURS = ["public", "ops", "staging"]
+OURS = ["public", "ops", "reports", "staging"]
 MARTS = {file.stem for file in (SQL / "marts").glob("*.sql")}
 # What a reader sees of ops. Of every other table there, present and future, it sees nothing.
 TOLD = {"ledger", "reasons", "receipts", "rules", "datasets", "mart_trust"}
-TOLD |= {"standing", "tripped", "dates", "orphans", "freshness", "unaccounted"}
+TOLD |= {"standing", "tripped", "dates", "orphans", "freshness", "newest", "unaccounted"}
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_no_program_can_connect_as_a_superuser(postgres):
             psycopg.connect(postgres.info.dsn, user="postgres", password=password)
 
 
-def test_a_reader_reads_gold_the_marts_and_what_the_ledger_tells(postgres, reader):
+def test_a_reader_reads_gold_the_marts_the_reports_and_what_the_ledger_tells(postgres, reader):
     readable = {
         (schema, table)
         for schema, table in reader.execute(
@@ -68,7 +68,8 @@ def test_a_reader_reads_gold_the_marts_and_what_the_ledger_tells(postgres, reade
         )
     }
     shown = {("public", name) for name in (*CATALOG, *MARTS) if not name.startswith("ops.")}
-    assert readable == shown | {("ops", name) for name in TOLD}
+    reports = {("reports", file.stem) for file in (SQL / "reports").glob("*.sql")}
+    assert readable == shown | reports | {("ops", name) for name in TOLD}
     for schema, table in readable:
         reader.execute(f"select * from {schema}.{table} limit 1")
 

@@ -1,0 +1,196 @@
+"""The dashboards' declaration and the reports its cards sum up, on rows few enough to count by hand."""
+
+import re
+from datetime import date
+from itertools import product
+
+import pytest
+import yaml
+
+from dashboards import cards
+from dashboards.cards import Misdeclared, bind
+from tests.test_marts import add, hospital, rebuilt  # noqa: F401  # the fixture
+
+DASHBOARDS = cards.load()
+CARDS = [(board, card) for board in DASHBOARDS for card in board.cards]
+DECLARED = yaml.safe_load(cards.FILE.read_text())
+
+
+def card_of(board, title):
+    [found] = [card for of, card in CARDS if (of.name, card.title) == (board, title)]
+    return found
+
+
+def rows_of(connection, card, **given):
+    query, values = bind(card.sql, card.report, given)
+    return [tuple(row) for row in connection.execute(query, values)]
+
+
+def columns_of(connection, report):
+    return [column.name for column in connection.execute(f"select * from reports.{report} limit 0").description]
+
+
+def test_every_question_is_one_and_every_card_answers_it():
+    assert len(DASHBOARDS) == 5
+    assert [(board.name, card.title) for board, card in CARDS if not card.answers.rstrip().endswith(("?", "."))] == []
+    assert [board.name for board in DASHBOARDS if not board.about.strip()] == []
+
+
+def test_a_report_has_a_file_and_the_filters_that_it_has_columns_for(empty_warehouse):
+    assert set(DECLARED["reports"]) == {file.stem for file in (cards.settings.ROOT / "sql/reports").glob("*.sql")}
+    for name, report in DECLARED["reports"].items():
+        columns = columns_of(empty_warehouse, name)
+        fitting = [each for each in cards.FILTERS if (each if each != "period" else "day") in columns]
+        assert report["filters"] == fitting, name
+
+
+@pytest.mark.parametrize(("board", "card"), CARDS, ids=[f"{board.slug}: {card.title}" for board, card in CARDS])
+def test_a_card_s_query_gives_the_columns_it_says_whatever_is_filtered(empty_warehouse, board, card):
+    assert set(re.findall(r"{{(\w+)}}", card.sql)) == set(card.tags)
+    examples = {"from": date(2026, 1, 1), "to": date(2026, 1, 31)}
+    examples |= {tag: ["Cardiology"] for tag in card.tags if tag not in examples}
+    for chosen in product((False, True), repeat=len(card.tags)):
+        given = {tag: examples[tag] for tag, is_set in zip(card.tags, chosen, strict=True) if is_set}
+        query, values = bind(card.sql, card.report, given)
+        assert set(values) == set(given)
+        assert tuple(column.name for column in empty_warehouse.execute(query, values).description) == card.result
+
+
+@pytest.fixture
+def filled(hospital):  # noqa: F811
+    """Two patients and six visits over two years, as of the end of January 2026."""
+    add(hospital, "patients")
+    add(hospital, "patients", patient_id="P2", gender="M", city=None, birth_date="2020-01-01")
+    visits = [
+        ("V1", "P1", "Cardiology", "Outpatient", "2024-12-01 09:00", "Completed"),
+        ("V2", "P1", "Cardiology", "Inpatient", "2026-01-05 09:00", "Completed"),
+        ("V3", "P1", "Surgery", "Emergency", "2026-01-05 23:59", "No-show"),
+        ("V4", "P2", "Surgery", "Emergency", "2026-01-31 00:00", "Cancelled"),
+        ("V5", "P2", "Surgery", "Emergency", "2026-01-31 12:00", "Completed"),
+        ("V6", "P1", "Surgery", "Outpatient", "2025-01-31 12:00", "Completed"),  # a day before the default period
+    ]
+    for visit, patient, department, kind, start, status in visits:
+        end = str(date.fromisoformat(start[:10])) + " 23:59:59" if status == "Completed" else None
+        row = {"department": department, "visit_type": kind, "visit_start_ts": start, "visit_end_ts": end}
+        add(hospital, "visits", visit_id=visit, patient_id=patient, status=status, **row)
+    add(hospital, "admissions", visit_id="V2", admit_ts="2026-01-05 12:00", discharge_ts="2026-01-07 00:00")
+    add(hospital, "admissions", admission_id="A2", visit_id="V2", discharge_ts=None)
+    for number, (visit, amount, status) in enumerate(
+        [("V1", "10.00", "Paid"), ("V2", "100.10", "Paid"), ("V2", "200.20", "Pending"), ("V5", "0.05", "Partial")]
+    ):
+        share = {"insurance_amount": "1.00", "patient_amount": None, "payment_status": status}
+        add(hospital, "billing", bill_id=f"B{number}", visit_id=visit, total_amount=amount, **share)
+    for number, (visit, name, cost) in enumerate([("V2", "ECG", "5"), ("V2", None, "7"), ("V5", "ECG", "2.50")]):
+        treatment = {"treatment_code": "CA01", "treatment_name": name, "treatment_cost": cost}
+        add(hospital, "treatments", treatment_id=f"T{number}", visit_id=visit, **treatment)
+    for dataset in ("patients", "visits"):
+        hospital.execute(
+            "insert into ops.receipts (layer, dataset, partition_date, run_id, made_from, rule_set) "
+            "values ('gold', %s, '2026-01-31', 'R1', '', '')",
+            [dataset],
+        )
+    rebuilt(hospital)
+    return hospital
+
+
+def test_headlines_are_what_counting_by_hand_gives(filled):
+    def headline(board, title, **given):
+        return [str(value) for _, value in rows_of(filled, card_of(board, title), **given)]
+
+    # The year up to 31 January 2026 holds V2 to V5; the one before V1 and V6.
+    assert headline("Executive Overview", "Visits") == ["2", "4"]
+    assert headline("Executive Overview", "Revenue") == ["10.00", "300.35"]
+    assert headline("Executive Overview", "Payment rate") == ["100.0000", "33.3333"]
+    assert headline("Executive Overview", "Admission rate") == ["0.0000", "50.0000"]
+    assert headline("Executive Overview", "Visits", **{"from": date(2026, 1, 5), "to": date(2026, 1, 5)}) == ["0", "2"]
+    assert headline("Executive Overview", "Visits", department=["Surgery"], visit_type=["Emergency"]) == ["0", "3"]
+    assert headline("Department Operations", "Average visit") == ["13.4997", "13.4997"]
+    assert headline("Department Operations", "Average stay") == ["None", "1.5000"], "an open stay has no length yet"
+    assert headline("Department Operations", "No-show rate") == ["0.0000", "25.0000"]
+    assert headline("Financial Summary", "Unpaid") == ["0.00", "200.25"]
+    assert headline("Financial Summary", "Insured share", department=["Surgery"]) == ["None", "2000.0000"]
+    assert headline("Patient Analytics", "First visits") == ["1", "2"], "both of a first day"
+    assert rows_of(filled, card_of("Patient Analytics", "Patients")) == [(2,)]
+
+
+def test_charts_are_what_counting_by_hand_gives(filled):
+    def chart(board, title, **given):
+        return [tuple(map(str, row)) for row in rows_of(filled, card_of(board, title), **given)]
+
+    assert chart("Executive Overview", "Daily visits") == [("2026-01-05", "2"), ("2026-01-31", "2")]
+    assert chart("Executive Overview", "Admission rate by week") == [
+        ("2026-01-05", "100.0000"),
+        ("2026-01-26", "0.0000"),
+    ]
+    assert chart("Executive Overview", "Visits by outcome") == [
+        ("2026-01-01", "Cancelled", "1"),
+        ("2026-01-01", "Completed", "2"),
+        ("2026-01-01", "No-show", "1"),
+    ]
+    assert chart("Financial Summary", "Unpaid by age") == [("0 to 30 days", "200.25")]
+    assert chart("Financial Summary", "Unpaid by age", **{"from": date(2024, 1, 1)})[-1] == ("over 180 days", "0.00")
+    assert chart("Financial Summary", "Top 10 treatments by revenue") == [("ECG", "7.50"), ("CA01", "7.00")]
+    assert chart("Patient Analytics", "Patients by age") == [("0 to 9", "1"), ("40 to 49", "1")]
+    assert chart("Patient Analytics", "Visits per patient") == [("2", "1"), ("4", "1")]
+    assert chart("Patient Analytics", "Patients by city") == [("(not known)", "1"), ("Lyon", "1")]
+
+
+def test_reports_add_up_to_the_marts(filled):
+    def one(query):
+        return tuple(filled.execute(query).fetchone())
+
+    assert one(
+        "select sum(visits), sum(completed_visits), sum(admissions), sum(revenue), sum(new_visits + returning_visits), "
+        "sum(completed_visits + cancelled_visits + missed_visits) from reports.activity"
+    ) == one(
+        "select sum(total_visits), sum(completed_visits), sum(total_admissions), sum(total_revenue), "
+        "sum(total_visits), sum(total_visits) from mart_department_stats"
+    )
+    assert one(
+        "select sum(revenue), sum(insurance_revenue), sum(patient_revenue), sum(paid_bills), sum(pending_bills) "
+        "from reports.activity"
+    ) == one(
+        "select sum(total_revenue), sum(insurance_revenue), sum(patient_revenue), sum(paid_bills), sum(pending_bills) "
+        "from mart_daily_kpis"
+    )
+    assert one("select sum(revenue), sum(treatments) from reports.treatments") == one(
+        "select sum(treatment_cost), count(*) from treatments"
+    )
+    assert one("select sum(patients), sum(visits), sum(billed) from reports.patients") == one(
+        "select count(*), sum(total_visits), sum(total_billed) from mart_patient_stats"
+    )
+    assert one("select sum(visits), sum(revenue), sum(patients) from reports.completeness") == one(
+        "select sum(visits), sum(revenue), sum(patients) from ops.mart_trust where department = '*'"
+    )
+
+
+VISITS = {"title": "T", "answers": "How many?", "report": "activity", "figures": {"Visits": "visits"}, "size": [6, 3]}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"chart": "bubbles"}, "'bubbles' is no chart"),
+        ({"chart": "headline", "answers": " "}, "does not say what it answers"),
+        ({"chart": "headline", "report": "doctors"}, "there is no report 'doctors'"),
+        ({"chart": "headline", "by": ["department"]}, "a headline is one figure"),
+        ({"chart": "headline", "figures": {"Visits": "visits + bills"}}, "the figure 'Visits' is not of the form"),
+        ({"chart": "headline", "figures": {"Visits": "visits as euros"}}, "the figure 'Visits' is not of the form"),
+        ({"chart": "heat", "by": ["month"]}, "a heat map needs two columns"),
+        ({"chart": "bar", "columns": ["day"]}, "figures or columns, and not both"),
+        ({"chart": "bar", "figures": {}, "columns": ["day"]}, "only a table shows columns as they are"),
+        ({"chart": "headline", "size": [25, 3]}, "does not fit a grid of 24 columns"),
+        ({"chart": "headline", "colour": "red"}, "colour"),
+        ({}, "chart"),
+    ],
+)
+def test_what_cannot_be_shown_is_said_with_its_card(change, sentence):
+    board = {"name": "Board", "about": "About.", "filters": ["period"], "cards": [VISITS | change]}
+    with pytest.raises(Misdeclared, match=f"Board, card 'T': .*{re.escape(sentence)}"):
+        cards.load(yaml.safe_dump({"reports": DECLARED["reports"], "dashboards": [board]}))
+
+
+def test_two_cards_of_a_dashboard_have_two_titles():
+    twice = {"name": "Board", "about": "About.", "filters": [], "cards": [VISITS | {"chart": "headline"}] * 2}
+    with pytest.raises(Misdeclared, match="two cards 'T'"):
+        cards.load(yaml.safe_dump({"reports": DECLARED["reports"], "dashboards": [twice]}))
