@@ -31,8 +31,10 @@ def state_directory() -> None:
         raise SystemExit(
             f"STACK_DIR {home} was made by an earlier version; its data cannot be kept: `make clean`, then `make up`."
         )
-    for name in ("logs", "minio", "luigi", "spark/conf", "spark/events", "spark/work", "spark/local"):
+    for name in ("logs", "minio", "luigi", "dashboards", "spark/conf", "spark/events", "spark/work", "spark/local"):
         (home / name).mkdir(parents=True, exist_ok=True)
+    if not (home / "dashboards" / "index.html").exists():
+        shutil.copyfile(settings.ROOT / "dashboards" / "page" / "none.html", home / "dashboards" / "index.html")
     marker.write_text(f"{LAYOUT}\n")
     home.chmod(0o700)
     services.cache().mkdir(parents=True, exist_ok=True)

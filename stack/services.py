@@ -225,6 +225,12 @@ def luigid() -> Program:
     return Program([str(BIN / "luigid"), *listen], base_environment() | config | {"STACK_DIR": str(stack_dir())})
 
 
+def dashboards() -> Program:
+    """Serves what is in the directory of the pages, whoever builds them; it reads nothing else, and no setting."""
+    where = ["--bind", LOOPBACK, "--directory", str(stack_dir() / "dashboards"), str(port("DASHBOARDS_PORT"))]
+    return Program([sys.executable, "-I", "-m", "http.server", *where], base_environment())
+
+
 def web(port_name: str, path: str = "/") -> bytes:
     """A page of a service of ours; an OSError where it does not answer."""
     with urllib.request.urlopen(f"http://{LOOPBACK}:{port(port_name)}{path}", timeout=5) as answer:
@@ -352,6 +358,9 @@ SERVICES = {
     ),
     "luigid": Service(
         ("LUIGI_PORT",), "http://{LUIGI_PORT}", luigid, page("LUIGI_PORT", "/static/visualiser/index.html")
+    ),
+    "dashboards": Service(
+        ("DASHBOARDS_PORT",), "http://{DASHBOARDS_PORT}", dashboards, page("DASHBOARDS_PORT", "/index.html")
     ),
 }
 

@@ -88,8 +88,13 @@ def start(missing: list[str], supervised: bool) -> None:
     prepare.database()
     prepare.spark_configuration()
     if supervised:
+        # A supervisord that was started by an earlier version does not know a service that came since.
+        [[added, _, _]] = supervisor().reloadConfig()
         for name in missing:
-            supervisor().startProcess(name, False)
+            if name in added:
+                supervisor().addProcessGroup(name)
+            else:
+                supervisor().startProcess(name, False)
         return
     # What the master remembers ended with its stack; it would wait a minute for all of it to come back.
     shutil.rmtree(stack_dir() / "spark" / "recovery", ignore_errors=True)

@@ -139,6 +139,19 @@ def empty_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     server.wait()
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium; a machine on which none can be had is told what to install, and the tests fail."""
+    from dashboards import screenshots
+
+    try:
+        screenshots.chromium()
+    except program.Refused as error:
+        pytest.fail(str(error), pytrace=False)
+    with screenshots.browser() as chrome:
+        yield chrome
+
+
 YEARS = count(2050)
 
 

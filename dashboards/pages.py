@@ -1,0 +1,311 @@
+"""The dashboards as static pages: python -m dashboards.pages [--to DIR].
+
+A page holds the sums that its cards are made of, by day and by whatever they are filtered by or broken down by, and the
+program that makes the cards' figures of them as the cards' SQL would. It loads nothing when it is opened.
+"""
+
+import argparse
+import json
+import re
+import time
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import Connection
+
+from dashboards import cards
+from dashboards.cards import Card, Dashboard
+from jobs import program, settings
+
+PARTS = settings.ROOT / "dashboards" / "page"
+COLUMN = {"period": "day"}  # the column that a filter reads, where it has another name
+
+STATE = """\
+select
+    newest.day as newest,
+    now() as built,
+    (select max(finished_at) from ops.receipts where layer = 'marts') as marts,
+    (select json_agg(json_build_array(dataset, next_due) order by dataset) from ops.freshness) as due,
+    (
+        select json_build_array(sum(rejected), sum(received))
+        from reports.files
+        where files.day = newest.day
+    ) as rejected,
+    (
+        select 100 * sum(revenue) / nullif(sum(revenue_sent), 0)
+        from reports.completeness
+        where completeness.day between newest.day - %(before)s and newest.day
+    ) as complete
+from ops.newest"""
+
+
+def home() -> Path:
+    """Where the stack serves the pages from."""
+    return settings.path("STACK_DIR") / "dashboards"
+
+
+def connect() -> Connection:
+    """A connection of the role that only reads, which sees one state of the warehouse from its first query on."""
+    connection = psycopg.connect(
+        host=settings.get("POSTGRES_HOST"),
+        port=settings.get("POSTGRES_PORT"),
+        user=settings.get("POSTGRES_READ_USER"),
+        password=settings.get("POSTGRES_READ_PASSWORD"),
+        dbname=settings.get("POSTGRES_DB"),
+        connect_timeout=5,
+        options="-c timezone=UTC",
+    )
+    connection.read_only = True
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    return connection
+
+
+def text_of(value: Any) -> Any:
+    """A value as JSON has it: dates and decimals are texts, and lose nothing."""
+    return str(value) if isinstance(value, (date, datetime, Decimal)) else value
+
+
+class Reading(NamedTuple):
+    """A report's sums for each combination of values of its columns, as whole numbers; `places` are their decimals."""
+
+    breakdown: tuple[str, ...]
+    columns: tuple[str, ...]
+    places: dict[str, int]
+    rows: list[tuple[tuple[Any, ...], tuple[int, ...]]]
+
+
+def breakdown_of(card: Card) -> list[str]:
+    """The columns that a card's figures are filtered by or broken down by."""
+    names = [COLUMN.get(name, name) for name in card.filters]
+    return list(dict.fromkeys([*names, *("day" if name in cards.GRAINS else name for name in card.by)]))
+
+
+def columns_of(card: Card) -> list[str]:
+    """The columns that a card sums up."""
+    names = [name for figure in card.figures for name in (figure.column, figure.per) if name]
+    return list(dict.fromkeys(names))
+
+
+def read(connection: Connection, boards: Sequence[Dashboard]) -> dict[str, Reading]:
+    """Each report that figures are made of, read once with what the cards of all dashboards need of it."""
+    readings = {}
+    drawn = [card for board in boards for card in board.cards if card.figures]
+    for report in dict.fromkeys(card.report for card in drawn):
+        those = [card for card in drawn if card.report == report]
+        breakdown = tuple(dict.fromkeys(name for card in those for name in breakdown_of(card)))
+        columns = tuple(dict.fromkeys(name for card in those for name in columns_of(card)))
+        sums = [f"coalesce(sum({name}), 0)" for name in columns]
+        grouped = f"group by {', '.join(breakdown)}" if breakdown else "having count(*) > 0"
+        query = f"select {', '.join([*breakdown, *sums])} from reports.{report} {grouped}"
+        found, size = connection.execute(query).fetchall(), len(breakdown)
+        numbers = [[Decimal(value) for value in row[size:]] for row in found]
+        digits = [max([0, *(-int(value.as_tuple().exponent) for value in of)]) for of in zip(*numbers, strict=True)]
+        places = dict(zip(columns, digits or [0] * len(columns), strict=True))
+        wholes = [
+            tuple(int(value.scaleb(places[name])) for name, value in zip(columns, row, strict=True)) for row in numbers
+        ]
+        readings[report] = Reading(
+            breakdown, columns, places, list(zip((row[:size] for row in found), wholes, strict=True))
+        )
+    return readings
+
+
+def table(
+    reading: Reading,
+    breakdown: Sequence[str],
+    columns: Sequence[str],
+    since: Callable[[date], date | None] = lambda day: day,
+    most: int | None = None,
+) -> dict[str, Any]:
+    """A reading's sums by fewer columns, as pages have them: the values of a column once, and for each row its place.
+
+    `since` tells the day under which a day counts, or None. Only the `most` rows with the greatest first sums are kept.
+    """
+    places = [reading.breakdown.index(name) for name in breakdown]
+    summed = [reading.columns.index(name) for name in columns]
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for key, sums in reading.rows:
+        own = tuple(since(key[at]) if name == "day" else key[at] for name, at in zip(breakdown, places, strict=True))
+        if "day" in breakdown and own[breakdown.index("day")] is None:
+            continue
+        group = groups.setdefault(own, [0] * len(summed))
+        for place, at in enumerate(summed):
+            group[place] += sums[at]
+    if most:
+        greatest = sorted(groups.items(), key=lambda one: (-one[1][0], [(value is None, value) for value in one[0]]))
+        groups = dict(greatest[:most])
+    by = {}
+    for place, name in enumerate(breakdown):
+        found = {key[place] for key in groups}
+        values = [*sorted(found - {None}), *([None] if None in found else [])]
+        codes = {value: code for code, value in enumerate(values)}
+        by[name] = {"values": [text_of(value) for value in values], "codes": [codes[key[place]] for key in groups]}
+    of = {name: [group[place] for group in groups.values()] for place, name in enumerate(columns)}
+    return {"rows": len(groups), "by": by, "sums": of, "places": {name: reading.places[name] for name in columns}}
+
+
+def listed(connection: Connection, card: Card) -> dict[str, Any]:
+    """The rows of a table that shows a report's rows, as many as it can show under any choice of its filters."""
+    columns, filters = ", ".join(card.columns), [COLUMN.get(name, name) for name in card.filters]
+    order = " ".join(card.ending[:1])
+    query = f"select {columns} from reports.{card.report} {order}"
+    if card.limit and "period" not in card.filters:
+        among = f"partition by {', '.join(filters)} {order}" if filters else order
+        placed = f"select *, row_number() over ({among}) as place from reports.{card.report}"
+        query = f"select {columns} from ({placed}) as placed where place <= {card.limit} {order}"
+    return {"columns": card.columns, "rows": [[*map(text_of, row)] for row in connection.execute(query)]}
+
+
+def told(card: Card) -> dict[str, Any]:
+    """What a page knows of a card."""
+    figures = [asdict(figure) | {"name": figure.name} for figure in card.figures]
+    return asdict(card) | {"figures": figures, "compared": card.is_compared, "result": card.result}
+
+
+def contents(connection: Connection, board: Dashboard, readings: Mapping[str, Reading]) -> dict[str, Any]:
+    """A dashboard's cards and the numbers behind them.
+
+    Cards of a report share its sums; those that nothing filters have their own, so that nothing is broken down further
+    than it is shown, and no value of a few patients is in a page that does not show it.
+    """
+    sharing: dict[str, list[Card]] = {}
+    told_of, tables = [], {}
+    for number, card in enumerate(board.cards):
+        name = card.report if card.filters and not card.columns else f"{card.report} {number}"
+        told_of.append(told(card) | {"table": name})
+        if card.columns:
+            tables[name] = listed(connection, card)
+        else:
+            sharing.setdefault(name, []).append(card)
+    for name, those in sharing.items():
+        breakdown = dict.fromkeys(column for card in those for column in breakdown_of(card))
+        columns = dict.fromkeys(column for card in those for column in columns_of(card))
+        [first, *more] = those
+        is_ranked = not (more or first.filters or first.order or first.fold or first.figures[0].per)
+        most = first.limit if is_ranked else None
+        tables[name] = table(readings[first.report], list(breakdown), list(columns), most=most)
+    return {"cards": told_of, "tables": tables}
+
+
+def headlines(board: Dashboard, readings: Mapping[str, Reading], newest: date | None) -> dict[str, Any]:
+    """The first three headlines of a dashboard and their sums over the usual period and the one before."""
+
+    def since(day: date) -> date | None:
+        ago = (newest - day).days // cards.DAYS if newest and day else -1
+        return newest - timedelta(days=(ago + 1) * cards.DAYS - 1) if newest and ago in (0, 1) else None
+
+    first = [card for card in board.cards if card.chart == "headline"][:3]
+    tables = {
+        card.title: table(readings[card.report], ["day"] if card.is_compared else [], columns_of(card), since)
+        for card in first
+    }
+    return {"about": board.about, "cards": [told(card) | {"table": card.title} for card in first], "tables": tables}
+
+
+def made_of() -> str:
+    """The hash of all that makes a page beside the warehouse."""
+    files = [cards.FILE, Path(__file__), Path(str(cards.__file__)), *sorted(PARTS.iterdir())]
+    return sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def built_at() -> datetime | None:
+    """When the marts that the pages show were finished; None where no page is, or another declaration made them."""
+    with suppress(OSError):
+        index = (home() / "index.html").read_text()
+        found = re.search(rf'<meta name="made-of" content="(\S+) {made_of()}">', index)
+        return datetime.fromisoformat(found[1]) if found else None
+    return None
+
+
+def script(text: str) -> str:
+    """A script that can stand in a page, whatever is in its strings."""
+    return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def page(title: str, data: dict[str, Any], scripts: Sequence[str], made: str) -> str:
+    """A whole page; its policy lets these scripts run and nothing be loaded."""
+    hashes = [f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in scripts]
+    policy = f"default-src 'none'; script-src {' '.join(hashes)}; style-src 'unsafe-inline'; img-src data:"
+    parts = {
+        "title": title,
+        "policy": f"{policy}; base-uri 'none'; form-action 'none'",
+        "made": made,
+        "style": (PARTS / "page.css").read_text(),
+        "data": json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c"),
+        "scripts": "\n".join(f"<script>{text}</script>" for text in scripts),
+    }
+    return re.sub(r"{{(\w+)}}", lambda name: parts[name[1]], (PARTS / "page.html").read_text())
+
+
+@cache  # it takes seconds to put together
+def charts() -> str:
+    """The charting library, in one script."""
+    import vl_convert
+
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+
+
+def build(to: Path) -> dict[str, int]:
+    """Writes all pages, and none if one cannot be made; the size of each in bytes."""
+    boards, engine, library = cards.load(), script((PARTS / "page.js").read_text()), script(charts())
+    with connect() as connection, connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
+        state = cursor.execute(STATE, {"before": cards.DAYS - 1}).fetchone() or {}
+        made = f"{state['marts'].isoformat()} {made_of()}" if state["marts"] else ""
+        common = {
+            "state": {name: text_of(value) for name, value in state.items()} | {"built": state["built"].isoformat()},
+            "days": cards.DAYS,
+            "filters": cards.FILTERS,
+            "dashboards": [{"name": board.name, "slug": board.slug} for board in boards],
+        }
+        readings = read(connection, boards)
+        pages = {}
+        for board in boards:
+            own = {"name": board.name, "slug": board.slug, "about": board.about, "choices": board.filters}
+            data = common | own | contents(connection, board, readings)
+            pages[f"{board.slug}.html"] = page(board.name, data, [library, engine], made)
+        index = [headlines(board, readings, state["newest"]) for board in boards]
+    # The index comes last: what it names is there.
+    pages["index.html"] = page("Dashboards", common | {"index": index}, [engine], made)
+    to.mkdir(parents=True, exist_ok=True)
+    for name, text in pages.items():
+        (to / f".{name}.new").write_text(text, encoding="utf-8")
+    for name in pages:
+        (to / f".{name}.new").replace(to / name)
+    if to == home():
+        for old in {file.name for file in to.glob("*.html")} - set(pages):
+            (to / old).unlink()
+    return {name: (to / name).stat().st_size for name in pages}
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(prog="python -m dashboards.pages", description="Writes the dashboards as pages.")
+    words.add_argument("--to", type=Path, metavar="DIR", help="another directory than the one that the stack serves")
+    to, began = words.parse_args().to, time.monotonic()
+    try:
+        sizes = build(to.resolve() if to else home())
+    except cards.Misdeclared as error:
+        program.leave(1, f"conf/dashboards.yml: {error}")
+    except psycopg.errors.UndefinedTable:
+        program.leave(1, "The warehouse has no reports yet: `make up` applies sql/schema.sql; then `make dashboards`.")
+    except psycopg.Error as error:
+        program.leave(1, program.sentence(error).replace("POSTGRES_", "POSTGRES_READ_"))
+    except OSError as error:
+        program.leave(
+            1, f"The pages could not be written to {error.filename}: {error.strerror}; see to that directory."
+        )
+    for name, size in sizes.items():
+        print(f"{(to or home()) / name}: {size / 1e6:.1f} MB")
+    print(f"dashboards: {len(sizes)} pages ({time.monotonic() - began:.1f} s)", flush=True)
+
+
+if __name__ == "__main__":
+    main()
