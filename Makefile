@@ -26,6 +26,7 @@ help: ## list the targets
 demo: up ## the whole story: a hospital's first day through all layers, and a summary
 	@$(RUN) -m jobs.generate "$$START" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
 	@$(RUN) -m pipelines run "$$START"
+	@$(RUN) -m dashboards.pages
 	@$(RUN) -m pipelines summary
 
 .PHONY: up down status clean
@@ -43,6 +44,16 @@ generate: date $(INSTALLED) ## write a date's landing files: DATE=2026-01-31 [SC
 	@$(RUN) -m jobs.generate "$$DATE" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
 run: date up ## run a date through all layers, if it is due: DATE=2026-01-31 [FORCE=1] [OVERRIDE=1]
 	@$(RUN) -m pipelines run "$$DATE" $(if $(filter 1,$(FORCE)),--force) $(if $(filter 1,$(OVERRIDE)),--override)
+
+.PHONY: dashboards metabase metabase-verify screenshots
+dashboards: up ## write the dashboards' pages from the marts as they are; the stack serves them
+	@$(RUN) -m dashboards.pages
+metabase: $(INSTALLED) ## bring the dashboards into the Metabase at METABASE_URL; what is there already stays
+	@$(RUN) -m dashboards.metabase provision
+metabase-verify: $(INSTALLED) ## run every card there, plain and with each of its filters set
+	@$(RUN) -m dashboards.metabase verify
+screenshots: up ## take the pictures in docs/screenshots anew, from the running stack
+	@$(RUN) -m dashboards.screenshots
 
 .PHONY: ledger
 ledger: $(INSTALLED) ## is every date complete, balanced and current, and if not, why

@@ -101,7 +101,7 @@ class Card:
 
     @cached_property
     def sql(self) -> str:
-        """Its query, with tags. A row for each value of `by`, or each figure folded; of a comparison two, older first."""
+        """Its query, with tags. A row for each value of `by` or figure folded; of a comparison two, the older first."""
         table = f"reports.{self.report}"
         conditions = [f"[[and {{{{{tag}}}}}]]" for name in self.filters if name != "period" for tag in FILTERS[name]]
         if self.is_compared:

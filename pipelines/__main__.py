@@ -89,6 +89,7 @@ def summary() -> str:
         "Spark history": f"http://127.0.0.1:{settings.get('SPARK_HISTORY_PORT')}",
         "MinIO console": f"http://127.0.0.1:{settings.get('MINIO_CONSOLE_PORT')}",
         "PostgreSQL": f"{settings.get('POSTGRES_HOST')}:{settings.get('POSTGRES_PORT')}/{settings.get('POSTGRES_DB')}",
+        "Dashboards": f"http://127.0.0.1:{settings.get('DASHBOARDS_PORT')}",
     }
     return "\n".join([*lines, *(f"  {name:<16}{place}" for name, place in places.items())])
 

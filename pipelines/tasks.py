@@ -17,6 +17,7 @@ import psycopg
 from botocore.exceptions import BotoCoreError, ClientError
 from luigi.task import flatten
 
+from dashboards import pages
 from jobs import lake, landing, marts, program, settings, warehouse
 from jobs.catalog import CATALOG
 from jobs.dataset import Dataset
@@ -103,7 +104,7 @@ class Made(luigi.Task):
         return str(exception) if isinstance(exception, Failed) else super().on_failure(exception)
 
     def job(self, script: str, *words: str) -> None:
-        """Runs a job of jobs/ in a process of its own, on the resident application; raises Failed with its last line.
+        """Runs a program in a process of its own, on the resident application; raises Failed with its last line.
 
         Its lines go to the terminal as they come, the last one to Luigi's page with the link to Spark's history.
         """
@@ -114,7 +115,7 @@ class Made(luigi.Task):
         }
         line = ""
         with subprocess.Popen(
-            [sys.executable, str(settings.ROOT / "jobs" / script), *words],
+            [sys.executable, str(settings.ROOT / script), *words],
             env=dict(os.environ) | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -154,7 +155,7 @@ class Bronze(DatasetTask):
         return receipt["finished_at"] if receipt else head["LastModified"]
 
     def run(self) -> None:
-        self.job("landing_to_bronze.py", self.dataset, self.date.isoformat())
+        self.job("jobs/landing_to_bronze.py", self.dataset, self.date.isoformat())
 
 
 class BronzeIngestion(luigi.WrapperTask):
@@ -184,7 +185,7 @@ class Silver(DatasetTask):
         return receipt["finished_at"] if current or receipt["finished_at"] >= SESSION else None
 
     def run(self) -> None:
-        self.job("bronze_to_silver.py", self.dataset, self.date.isoformat())
+        self.job("jobs/bronze_to_silver.py", self.dataset, self.date.isoformat())
 
 
 class Rejudged(Made):
@@ -216,7 +217,7 @@ class Rejudged(Made):
 
     def judge_again(self, dataset: Dataset) -> None:
         if days := [str(day) for _, day, _ in warehouse.stale(dataset)]:
-            self.job("bronze_to_silver.py", dataset.name, *days)
+            self.job("jobs/bronze_to_silver.py", dataset.name, *days)
 
 
 class Cleared(Made):
@@ -256,7 +257,7 @@ class Gold(DatasetTask):
         return gold["finished_at"] if gold["made_from"] == silver["run_id"] or gold["finished_at"] >= SESSION else None
 
     def run(self) -> None:
-        self.job("silver_to_gold.py", self.dataset, self.date.isoformat())
+        self.job("jobs/silver_to_gold.py", self.dataset, self.date.isoformat())
 
 
 class Marts(Made):
@@ -270,7 +271,43 @@ class Marts(Made):
         return receipt["finished_at"] if receipt else None
 
     def run(self) -> None:
-        self.job("gold_to_marts.py", self.date.isoformat())
+        self.job("jobs/gold_to_marts.py", self.date.isoformat())
+
+
+class Pages(Made):
+    """The static pages of the dashboards, made from the marts after this date's load."""
+
+    def requires(self) -> Any:
+        return GoldPipeline(date=self.date, since=self.since)
+
+    def made_at(self) -> datetime | None:
+        receipt = warehouse.marts_receipt(marts.rule_set(), SESSION)
+        built = pages.built_at()
+        return built if receipt and built and built >= receipt["finished_at"] else None
+
+    def run(self) -> None:
+        self.job("dashboards/pages.py")
+
+
+class Dashboards(Made):
+    """The dashboards in Metabase as conf/dashboards.yml declares them, once this date is in the marts."""
+
+    def requires(self) -> Any:
+        return GoldPipeline(date=self.date, since=self.since)
+
+    def made_at(self) -> datetime | None:
+        # Metabase alone knows what it holds: a process asks it once, and what is as declared is left as it is.
+        receipt = warehouse.receipt("metabase", "dashboards", self.date)
+        return receipt["finished_at"] if receipt and receipt["finished_at"] >= SESSION else None
+
+    def run(self) -> None:
+        self.job("dashboards/metabase.py", "provision")
+        with (
+            sentences(),
+            warehouse.connect() as connection,
+            warehouse.run(connection, "metabase", "dashboards", self.date, "") as row,
+        ):
+            warehouse.settle(connection, row, "")
 
 
 @cache

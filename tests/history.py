@@ -203,7 +203,7 @@ def run(script: str, *words: str, death: str | None = None) -> bool:
 
 def job(task: luigi.Task, script: str, *words: str) -> None:
     """In place of Made.job."""
-    if not run(script, *words, death=Luigi.death):
+    if not run(script.removeprefix("jobs/"), *words, death=Luigi.death):
         Luigi.death = None
         raise tasks.Failed("killed")
 
