@@ -247,6 +247,12 @@ def page(title: str, data: dict[str, Any], scripts: Sequence[str], made: str) ->
 
 
 @cache  # it takes seconds to put together
+def program_of_pages() -> str:
+    """The program that makes figures of sums and draws them, in one script with a scope of its own."""
+    text = "\n".join((PARTS / f"{name}.js").read_text() for name in ("figures", "charts", "page"))
+    return f'"use strict";\n(() => {{\n{text}}})();\n'
+
+
 def charts() -> str:
     """The charting library, in one script."""
     import vl_convert
@@ -256,7 +262,7 @@ def charts() -> str:
 
 def build(to: Path) -> dict[str, int]:
     """Writes all pages, and none if one cannot be made; the size of each in bytes."""
-    boards, engine, library = cards.load(), script((PARTS / "page.js").read_text()), script(charts())
+    boards, engine, library = cards.load(), script(program_of_pages()), script(charts())
     with connect() as connection, connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
         state = cursor.execute(STATE, {"before": cards.DAYS - 1}).fetchone() or {}
         made = f"{state['marts'].isoformat()} {made_of()}" if state["marts"] else ""

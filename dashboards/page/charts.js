@@ -1,0 +1,430 @@
+// The cards' charts, as Vega-Lite has them. Colours are the style sheet's, so that they follow its theme.
+
+const CONFIG = {
+  background: null,
+  font: getComputedStyle(document.body).fontFamily,
+  view: { stroke: null },
+  axis: {
+    labelColor: "var(--soft)",
+    labelFontSize: 12,
+    labelPadding: 7,
+    title: null,
+    ticks: false,
+    domain: false,
+    gridColor: "var(--rule)",
+    labelLimit: 190,
+  },
+  text: { color: "var(--soft)", fontSize: 12 },
+  aria: false,
+};
+const color = (place) => `var(--c${place % 8})`;
+const UNIT = { percent: "%", hours: "h", days: "d" };
+
+function axis(format, greatest) {
+  const number = greatest >= 1000 ? "replace(format(datum.value, '~s'), 'G', 'B')" : "format(datum.value, '~f')";
+  const unit = UNIT[format];
+  return { labelExpr: unit ? `${number} + '${THIN}${unit}'` : number, tickCount: 5 };
+}
+
+// Every step from the first to the last, so that a day without a visit is drawn as one.
+function steps(grain, keys) {
+  const all = [];
+  const last = keys[keys.length - 1];
+  for (let key = keys[0]; key <= last && all.length < 4000;) {
+    all.push(key);
+    const time = new Date(utc(key));
+    key =
+      grain === "month"
+        ? iso(Date.UTC(time.getUTCFullYear(), time.getUTCMonth() + 1, 1))
+        : iso(+time + (grain === "week" ? 7 : 1) * DAY);
+  }
+  return all;
+}
+
+// What is drawn: points of an axis value, a series and a number.
+function plotted(card, rows) {
+  const [axisColumn] = card.by.length ? card.by : card.fold;
+  const points = [];
+  for (const row of rows) {
+    if (card.result.length === 2) points.push({ x: row[0], s: null, v: row[1].number });
+    else if (isCell(row[1]))
+      card.figures.forEach((figure, place) => points.push({ x: row[0], s: figure.label, v: row[1 + place].number }));
+    else points.push({ x: row[0], s: row[1] === null ? "(none)" : row[1], v: row[2].number });
+  }
+  const xs = [...new Set(points.map((point) => point.x))];
+  const found = new Set(points.map((point) => point.s));
+  const labels = card.figures.map((figure) => figure.label);
+  const series = labels.every((label) => found.has(label)) && card.fold ? labels : [...found].sort(byText);
+  return { axis: axisColumn, points, xs, series };
+}
+
+function legendOf(entries, chart) {
+  return make(
+    "ul",
+    { class: `legend ${chart}` },
+    ...entries.map(([kind, style, ...text]) => make("li", {}, make("i", { class: kind, style }), ...text)),
+  );
+}
+const swatches = (series) => series.map((name, place) => ["", `background:${color(place)}`, name]);
+
+const CHARTS = { line: overTime, area: overTime, bar, row: across, heat, pie };
+
+function tips(card, data, xs) {
+  const found = new Map(
+    xs.map((x) => [x, { x, t: TIMES.includes(data.axis) ? utc(x) : 0, label: valueText(data.axis, x) }]),
+  );
+  for (const point of data.points) {
+    const place = data.series.indexOf(point.s);
+    if (found.has(point.x)) found.get(point.x)[`s${place}`] = shown(point.v, card.figures[0].format);
+  }
+  const fields = [{ field: "label", title: heading(data.axis) }];
+  data.series.forEach((name, place) =>
+    fields.push({ field: `s${place}`, title: name === null ? card.figures[0].label : name }),
+  );
+  return {
+    values: [...found.values()].map((tip) => ({
+      ...Object.fromEntries(data.series.map((_, place) => [`s${place}`, "–"])),
+      ...tip,
+    })),
+    fields,
+  };
+}
+
+function overTime(card, data, width) {
+  const summed = card.figures.every((figure) => figure.per === null);
+  const all = steps(data.axis, data.xs);
+  const values = data.series.flatMap((name, place) => {
+    const of = new Map(data.points.filter((point) => point.s === name).map((point) => [point.x, point.v]));
+    return all.map((x) => ({ x, t: utc(x), s: place, v: of.has(x) ? of.get(x) : summed ? 0 : null }));
+  });
+  const greatest = Math.max(...values.map((value) => value.v || 0), card.goal || 0);
+  const smoothed = card.chart === "area" && data.axis === "day" && all.length >= 60 && data.series.length === 1;
+  const x = {
+    field: "t",
+    type: "temporal",
+    scale: { type: "utc", padding: 2 },
+    axis: {
+      grid: false,
+      tickCount: Math.max(3, Math.floor(width / 110)),
+      format: utc(all[all.length - 1]) - utc(all[0]) > 120 * DAY || data.axis === "month" ? "%b %Y" : "%-d %b",
+      labelOverlap: true,
+      labelFlush: 12,
+      labelPadding: 10,
+    },
+  };
+  const y = {
+    field: "v",
+    type: "quantitative",
+    axis: axis(card.figures[0].format, greatest),
+    scale: { zero: card.chart === "area", nice: true },
+  };
+  const paint = {
+    field: "s",
+    type: "nominal",
+    scale: { domain: data.series.map((_, place) => place), range: data.series.map((_, place) => color(place)) },
+    legend: null,
+  };
+  const few = all.length <= 40;
+  const layer = [];
+  if (card.chart === "area") {
+    layer.push({
+      mark: { type: "area", opacity: smoothed ? 0.22 : 0.25, line: smoothed ? false : { strokeWidth: 1.8 } },
+      encoding: { x, y: { ...y, stack: card.stacked ? "zero" : null }, color: paint },
+    });
+    if (smoothed) {
+      layer.push({
+        transform: [{ window: [{ op: "mean", field: "v", as: "mean" }], sort: [{ field: "t" }], frame: [-3, 3] }],
+        mark: { type: "line", strokeWidth: 2, interpolate: "monotone" },
+        encoding: { x, y: { ...y, field: "mean" }, color: paint },
+      });
+    }
+  } else {
+    layer.push({
+      mark: { type: "line", strokeWidth: 2.2, point: few ? { size: 34, filled: true } : false, strokeJoin: "round" },
+      encoding: { x, y, color: paint },
+    });
+  }
+  if (card.goal !== null) layer.push(rule({ y: { datum: card.goal, type: "quantitative" } }));
+  const tip = tips(card, data, data.xs);
+  layer.push({
+    data: { values: tip.values },
+    params: [{ name: "over", select: { type: "point", on: "pointerover", clear: "pointerout" } }],
+    mark: {
+      type: "rule",
+      strokeWidth: Math.max(2, Math.min(40, width / Math.max(1, all.length))),
+      color: "var(--soft)",
+    },
+    encoding: {
+      x,
+      opacity: { condition: { param: "over", empty: false, value: 0.22 }, value: 0 },
+      tooltip: tip.fields,
+    },
+  });
+  const entries = data.series[0] === null ? [] : swatches(data.series);
+  if (smoothed)
+    entries.push(
+      ["", `background:${color(0)};opacity:.35`, "each day"],
+      ["thin", `background:${color(0)}`, "mean of 7 days"],
+    );
+  return { draw: (height) => ({ data: { values }, layer, width, height }), entries };
+}
+
+const rule = (encoding) => ({
+  mark: { type: "rule", strokeDash: [5, 4], strokeWidth: 1.5, color: "var(--ink)" },
+  encoding,
+});
+
+// Labels of a time axis that say the year once.
+function shortLabels(axisColumn, xs, room) {
+  const every = Math.ceil((axisColumn === "month" ? 34 : 46) / room);
+  return Object.fromEntries(
+    xs.map((x, place) => {
+      if (x === null) return ["null", "(none)"];
+      if (!TIMES.includes(axisColumn)) return [x, inLines(x, Math.max(4, Math.floor(room / 7.4)))];
+      if (place % every) return [x, ""];
+      if (axisColumn !== "month") return [x, shortDay(x)];
+      const isNewYear = place === 0 || x.slice(0, 4) !== xs[place - every].slice(0, 4);
+      return [x, isNewYear ? [shortMonth(x), x.slice(0, 4)] : shortMonth(x)];
+    }),
+  );
+}
+
+// A text in lines of so many characters, as far as its words allow.
+function inLines(text, characters) {
+  const lines = [];
+  for (const word of String(text).split(" ")) {
+    const last = lines.length - 1;
+    if (last >= 0 && lines[last].length + word.length < characters) lines[last] += ` ${word}`;
+    else lines.push(word);
+  }
+  return lines;
+}
+
+function bar(card, data, width) {
+  const isTime = TIMES.includes(data.axis);
+  const xs = isTime ? steps(data.axis, data.xs) : data.xs;
+  const greatest = card.stacked
+    ? Math.max(...xs.map((x) => data.points.reduce((sum, point) => sum + (point.x === x ? point.v || 0 : 0), 0)))
+    : Math.max(...data.points.map((point) => point.v || 0), card.goal || 0);
+  const room = (width - 50) / xs.length;
+  const labels = shortLabels(data.axis, xs, room);
+  const x = {
+    field: "x",
+    type: "ordinal",
+    scale: { domain: xs, paddingInner: room < 14 ? 0.1 : 0.32, paddingOuter: 0.16 },
+    axis: {
+      grid: false,
+      labelAngle: 0,
+      labelExpr: `(${JSON.stringify(labels)})[datum.value]`,
+      labelOverlap: false,
+      labelLineHeight: 15,
+    },
+  };
+  const tip = tips(card, data, xs);
+  const of = new Map(tip.values.map((value) => [value.x, value]));
+  const values = data.points.map((point) => ({ ...of.get(point.x), ...point, s: data.series.indexOf(point.s) }));
+  const paint = {
+    field: "s",
+    type: "ordinal",
+    scale: { domain: data.series.map((_, place) => place), range: data.series.map((_, place) => color(place)) },
+    legend: null,
+  };
+  const layer = [
+    {
+      mark: {
+        type: "bar",
+        cornerRadiusEnd: card.stacked ? 0 : 3,
+        stroke: card.stacked && room > 20 ? "var(--card)" : null,
+        strokeWidth: 1,
+      },
+      encoding: {
+        x,
+        y: {
+          field: "v",
+          type: "quantitative",
+          stack: card.stacked ? "zero" : null,
+          axis: axis(card.figures[0].format, greatest),
+        },
+        color: paint,
+        order: { field: "s", type: "quantitative" },
+        tooltip: tip.fields,
+        ...(!card.stacked && data.series.length > 1 ? { xOffset: { field: "s", type: "ordinal" } } : {}),
+      },
+    },
+  ];
+  if (card.goal !== null) layer.push(rule({ y: { datum: card.goal, type: "quantitative" } }));
+  return {
+    draw: (height) => ({ data: { values }, layer, width, height }),
+    entries: data.series[0] === null ? [] : swatches(data.series),
+  };
+}
+
+function across(card, data, width) {
+  const sum = (x) => data.points.reduce((total, point) => total + (point.x === x ? point.v || 0 : 0), 0);
+  const ys = card.stacked ? [...data.xs].sort((one, other) => sum(other) - sum(one) || byText(one, other)) : data.xs;
+  const tip = tips(card, data, ys);
+  const of = new Map(tip.values.map((value) => [value.x, value]));
+  const format = card.figures[0].format;
+  const greatest = Math.max(...(card.stacked ? ys.map(sum) : data.points.map((point) => point.v || 0)), card.goal || 0);
+  const values = data.points.map((point) => ({
+    ...of.get(point.x),
+    ...point,
+    s: data.series.indexOf(point.s),
+    text: format === "money" ? big(point.v, format) : shown(point.v, format),
+  }));
+  const y = {
+    field: "x",
+    type: "nominal",
+    scale: { domain: ys, paddingInner: 0.34, paddingOuter: 0.1 },
+    axis: {
+      grid: false,
+      labelColor: "var(--ink)",
+      labelExpr: "datum.value === null ? '(none)' : datum.value",
+      labelLimit: Math.min(230, width * 0.42),
+    },
+  };
+  // What stands behind the longest bar needs room, the more of it the narrower the chart.
+  const room = card.stacked || data.series.length > 1 ? 1 : 1 + Math.min(0.6, 90 / (width - 140));
+  const x = {
+    field: "v",
+    type: "quantitative",
+    stack: card.stacked ? "zero" : null,
+    scale: { domain: [0, greatest * room || 1], nice: room === 1 },
+    axis: room === 1 ? { ...axis(format, greatest), tickCount: Math.max(2, Math.floor(width / 110)) } : null,
+  };
+  const paint = {
+    field: "s",
+    type: "ordinal",
+    scale: { domain: data.series.map((_, place) => place), range: data.series.map((_, place) => color(place)) },
+    legend: null,
+  };
+  const layer = [
+    {
+      mark: {
+        type: "bar",
+        cornerRadiusEnd: card.stacked ? 0 : 3,
+        stroke: card.stacked ? "var(--card)" : null,
+        strokeWidth: 1,
+      },
+      encoding: { x, y, color: paint, order: { field: "s", type: "quantitative" }, tooltip: tip.fields },
+    },
+  ];
+  // Where a goal is drawn its line would run through numbers at the ends of bars.
+  const right = card.goal !== null;
+  if (room > 1)
+    layer.push({
+      mark: { type: "text", align: right ? "right" : "left", dx: right ? 0 : 6, color: "var(--ink)" },
+      encoding: { x: right ? { value: "width" } : x, y, text: { field: "text" } },
+    });
+  if (card.goal !== null) layer.push(rule({ x: { datum: card.goal, type: "quantitative" } }));
+  return {
+    draw: (height) => ({ data: { values }, layer, width, height: Math.min(height, Math.max(90, ys.length * 46)) }),
+    entries: data.series[0] === null ? [] : swatches(data.series),
+  };
+}
+
+function heat(card, data, width) {
+  const format = card.figures[0].format;
+  const xs = TIMES.includes(data.axis) ? steps(data.axis, data.xs) : data.xs;
+  const values = data.points
+    .filter((point) => point.v !== null)
+    .map((point) => ({ ...point, label: valueText(data.axis, point.x), value: shown(point.v, format) }));
+  const numbers = values.map((value) => value.v);
+  const [least, greatest] = [Math.min(...numbers), Math.max(...numbers)];
+  const layer = [
+    {
+      mark: { type: "rect", color: color(0), cornerRadius: 2 },
+      encoding: {
+        x: {
+          field: "x",
+          type: "ordinal",
+          scale: { domain: xs, paddingInner: 0.06 },
+          axis: {
+            grid: false,
+            labelAngle: 0,
+            labelExpr: `(${JSON.stringify(shortLabels(data.axis, xs, (width - 130) / xs.length))})[datum.value]`,
+            labelOverlap: false,
+            labelLineHeight: 15,
+          },
+        },
+        y: {
+          field: "s",
+          type: "nominal",
+          scale: { domain: data.series, paddingInner: 0.08 },
+          axis: { grid: false, labelColor: "var(--ink)", labelLimit: Math.min(230, width * 0.36) },
+        },
+        opacity: {
+          field: "v",
+          type: "quantitative",
+          scale: { domain: least < greatest ? [least, greatest] : [0, greatest || 1], range: [0.1, 1] },
+          legend: null,
+        },
+        tooltip: [
+          { field: "s", title: heading(card.by[1]) },
+          { field: "label", title: heading(data.axis) },
+          { field: "value", title: card.figures[0].label },
+        ],
+      },
+    },
+  ];
+  const entries = [
+    [
+      "ramp",
+      `background:linear-gradient(90deg, color-mix(in srgb, ${color(0)} 10%, transparent), ${color(0)})`,
+      `${shown(least, format)} to ${shown(greatest, format)} ${card.figures[0].label.toLowerCase()}`,
+    ],
+  ];
+  return {
+    draw: (height) => ({ data: { values }, layer, width, height: Math.min(height, data.series.length * 44 + 40) }),
+    entries,
+  };
+}
+
+function pie(card, data, width) {
+  const format = card.figures[0].format;
+  const total = data.points.reduce((sum, point) => sum + (point.v || 0), 0);
+  const share = (value) => `${grouped((100 * value) / total, 1)}${THIN}%`;
+  // A pie is broken down by what stands on its axis; its colours follow that.
+  const values = data.points.map((point, place) => ({
+    ...point,
+    place,
+    label: point.x === null ? "(none)" : point.x,
+    value: shown(point.v, format),
+    share: share(point.v),
+  }));
+  const layer = (side) => [
+    {
+      mark: { type: "arc", innerRadius: side * 0.31, outerRadius: side * 0.49, stroke: "var(--card)", strokeWidth: 2 },
+      encoding: {
+        theta: { field: "v", type: "quantitative", stack: true },
+        order: { field: "place", type: "quantitative" },
+        color: {
+          field: "place",
+          type: "ordinal",
+          scale: { domain: values.map((value) => value.place), range: values.map((value) => color(value.place)) },
+          legend: null,
+        },
+        tooltip: [
+          { field: "label", title: heading(data.axis) },
+          {
+            field: "value",
+            title: card.figures.length === 1 ? card.figures[0].label : named(card.result[card.result.length - 1]),
+          },
+          { field: "share", title: "Share" },
+        ],
+      },
+    },
+  ];
+  const entries = values.map((value) => [
+    "",
+    `background:${color(value.place)}`,
+    value.label,
+    make("b", {}, value.share),
+    make("span", {}, format === "money" ? big(value.v, format) : value.value),
+  ]);
+  const draw = (height) => {
+    const side = Math.min(width, height, 230);
+    return { data: { values }, layer: layer(side), width: side, height: side };
+  };
+  return { draw, entries };
+}

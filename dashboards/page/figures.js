@@ -1,0 +1,209 @@
+// The cards' figures: made of the sums that the page holds as the cards' SQL makes them of the reports.
+
+const page = JSON.parse(document.getElementById("data").textContent);
+const at = (id) => document.getElementById(id);
+const DAY = 86400000;
+
+function make(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "class") element.className = value;
+    else if (name === "style") element.style.cssText = value;
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+function fail(error) {
+  const reason = error && error.message ? error.message : String(error);
+  at("fault").textContent = `Some of this page could not be drawn (${reason}): build it again with "make dashboards".`;
+  at("fault").hidden = false;
+  document.documentElement.dataset.state = "failed";
+}
+window.addEventListener("error", (event) => fail(event.error || event.message));
+window.addEventListener("unhandledrejection", (event) => fail(event.reason));
+
+// ---- Words and numbers for people ----
+
+const THIN = "\u202f";
+const decimals = [0, 1, 2].map(
+  (digits) => new Intl.NumberFormat("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }),
+);
+const upTo2 = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
+const grouped = (value, digits) =>
+  (digits === undefined ? upTo2 : decimals[digits]).format(value).replaceAll(",", THIN).replace("-", "−");
+const FORMATS = {
+  integer: (value) => grouped(value, 0),
+  number: (value) => grouped(value),
+  money: (value) => grouped(value, 2),
+  percent: (value) => `${grouped(value, 1)}${THIN}%`,
+  hours: (value) => `${grouped(value, 1)}${THIN}h`,
+  days: (value) => `${grouped(value, 1)}${THIN}d`,
+};
+const shown = (value, format) => (value === null ? "–" : FORMATS[format](value));
+const big = (value, format) =>
+  value !== null && format === "money" && Math.abs(value) >= 1000 ? grouped(value, 0) : shown(value, format);
+
+const utc = (text) => Date.parse(`${text}T00:00:00Z`);
+const iso = (time) => new Date(time).toISOString().slice(0, 10);
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const shortMonth = (text) => MONTHS[Number(text.slice(5, 7)) - 1];
+const shortDay = (text) => `${Number(text.slice(8, 10))} ${shortMonth(text)}`;
+const dayText = (text) => `${shortDay(text)} ${text.slice(0, 4)}`;
+const monthText = (text) => `${shortMonth(text)} ${text.slice(0, 4)}`;
+const named = (column) => (column[0].toUpperCase() + column.slice(1)).replaceAll("_", " ");
+const plural = (count, word) => `${grouped(count, 0)} ${word}${count === 1 ? "" : "s"}`;
+const NAMES = { visit_type: "Type of visit", partition_date: "Date", since: "Since" };
+const heading = (column) => NAMES[column] || named(column);
+function valueText(column, value) {
+  if (value === null) return "(none)";
+  if (column === "month") return monthText(value);
+  if (column === "week") return `week of ${dayText(value)}`;
+  if (/^\d{4}-\d\d-\d\d$/.test(value)) return dayText(value);
+  return String(value);
+}
+
+// ---- The engine: what a card's SQL gives ----
+
+const GRAINS = { week: weekOf, month: (day) => `${day.slice(0, 7)}-01` };
+const TIMES = ["day", "week", "month"];
+function weekOf(day) {
+  const time = utc(day);
+  return iso(time - ((new Date(time).getUTCDay() + 6) % 7) * DAY);
+}
+const COLUMN = { period: "day" };
+
+// Every row of a table that this card may use under these filters, in a period of its own where it is given one.
+function chosen(table, card, filters, period) {
+  const tests = [];
+  for (const filter of card.filters) {
+    const column = table.by[COLUMN[filter] || filter];
+    let fits;
+    if (filter === "period") fits = column.values.map((day) => day !== null && day >= period.from && day <= period.to);
+    else if (filters[filter].length)
+      fits = column.values.map((value) => value !== null && filters[filter].includes(value));
+    else continue;
+    tests.push([column.codes, fits]);
+  }
+  const rows = [];
+  for (let row = 0; row < table.rows; row++) if (tests.every(([codes, fits]) => fits[codes[row]])) rows.push(row);
+  return rows;
+}
+
+// A decimal as SQL would print it, and as a number to draw.
+function decimal(whole, places) {
+  const digits = (whole < 0n ? -whole : whole).toString().padStart(places + 1, "0");
+  const cut = digits.length - places;
+  const text = (whole < 0n ? "-" : "") + digits.slice(0, cut) + (places ? `.${digits.slice(cut)}` : "");
+  return { text, number: Number(text) };
+}
+
+// times * sum(column) / sum(per) / divided, to four places, half away from zero; in whole numbers, so without error.
+function figureOf(figure, table, rows) {
+  const sum = (name) => {
+    let total = 0;
+    for (const row of rows) total += table.sums[name][row];
+    return BigInt(total);
+  };
+  if (figure.per === null) return decimal(sum(figure.column), table.places[figure.column]);
+  let under = sum(figure.per) * BigInt(figure.divided) * 10n ** BigInt(table.places[figure.column]);
+  if (under === 0n || !rows.length) return { text: null, number: null };
+  let over = BigInt(figure.times) * sum(figure.column) * 10n ** BigInt(4 + table.places[figure.per]);
+  if (under < 0n) [over, under] = [-over, -under];
+  const half = over < 0n ? -1n : 1n;
+  return decimal((2n * over + half * under) / (2n * under), 4);
+}
+
+const byText = (one, other) => (one === other ? 0 : one === null ? 1 : other === null ? -1 : one < other ? -1 : 1);
+const isCell = (value) => value !== null && typeof value === "object";
+const byValue = (one, other) => (isCell(one) ? byText(one.number, other.number) : byText(one, other));
+
+// In SQL nulls stand last going up, and first going down unless it says otherwise.
+function inOrder(card, rows) {
+  const keys = card.order ? [card.order.split(" ")] : [];
+  if (!card.order && card.figures.length && !card.by.some((name) => TIMES.includes(name)) && !card.fold)
+    keys.push([card.figures[0].name, "desc", "last"]);
+  const first = keys.map(([name]) => name);
+  for (const name of [...card.by, ...(card.fold || []).slice(0, 1)]) if (!first.includes(name)) keys.push([name]);
+  const places = keys.map(([name, direction, nulls]) => [
+    card.result.indexOf(name),
+    direction === "desc",
+    nulls === "last",
+  ]);
+  const isNull = (value) => value === null || (isCell(value) && value.number === null);
+  return rows.sort((one, other) => {
+    for (const [place, down, last] of places) {
+      const nulls = isNull(one[place]) - isNull(other[place]);
+      const order = nulls
+        ? last
+          ? nulls
+          : down
+            ? -nulls
+            : nulls
+        : byValue(one[place], other[place]) * (down ? -1 : 1);
+      if (order) return order;
+    }
+    return 0;
+  });
+}
+
+// The card's result: rows of texts and of cells {text, number}; for a comparison two, the older period first.
+function result(card, filters, tables = page.tables) {
+  const table = tables[card.table];
+  if (card.columns.length) {
+    const own = card.filters.filter((name) => name === "period" || filters[name].length);
+    const fits = own.map((name) => {
+      const place = table.columns.indexOf(COLUMN[name] || name);
+      return (row) =>
+        name === "period" ? row[place] >= filters.from && row[place] <= filters.to : filters[name].includes(row[place]);
+    });
+    const rows = table.rows.filter((row) => fits.every((fit) => fit(row)));
+    return { rows: card.limit ? rows.slice(0, card.limit) : rows, found: rows.length };
+  }
+  const period = { from: filters.from, to: filters.to };
+  const now = chosen(table, card, filters, period);
+  if (card.compared) {
+    const days = (utc(period.to) - utc(period.from)) / DAY + 1;
+    const before = { from: iso(utc(period.from) - days * DAY), to: iso(utc(period.from) - DAY) };
+    const rows = [
+      [before, chosen(table, card, filters, before)],
+      [period, now],
+    ];
+    const days_of = table.by.day.values;
+    const partly = days_of.length > 0 && days_of[0] > before.from;
+    return {
+      rows: rows.map(([of, found]) => [of.from, figureOf(card.figures[0], table, found)]),
+      found: now.length,
+      days,
+      before,
+      partly,
+      first: days_of[0],
+    };
+  }
+  const groups = new Map();
+  const columns = card.by.map((name) => {
+    const column = table.by[name in GRAINS ? "day" : name];
+    return {
+      codes: column.codes,
+      values: column.values.map((value) => (name in GRAINS && value !== null ? GRAINS[name](value) : value)),
+    };
+  });
+  if (!card.by.length) groups.set("", { values: [], rows: now });
+  for (const row of card.by.length ? now : []) {
+    const values = columns.map((column) => column.values[column.codes[row]]);
+    const key = JSON.stringify(values);
+    if (!groups.has(key)) groups.set(key, { values, rows: [] });
+    groups.get(key).rows.push(row);
+  }
+  let rows = [];
+  for (const group of groups.values()) {
+    const figures = card.figures.map((figure) => figureOf(figure, table, group.rows));
+    if (card.fold) card.figures.forEach((figure, place) => rows.push([...group.values, figure.label, figures[place]]));
+    else rows.push([...group.values, ...figures]);
+  }
+  rows = inOrder(card, rows);
+  return { rows: card.limit ? rows.slice(0, card.limit) : rows, found: now.length };
+}
