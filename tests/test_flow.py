@@ -11,6 +11,7 @@ import pytest
 from jobs import settings
 from jobs.catalog import CATALOG
 from tests import score
+from tests.metabase import Metabase
 
 FIRST, LAST = date(2026, 1, 1), date(2026, 1, 4)
 MARTS = ("mart_daily_kpis", "mart_department_stats", "mart_patient_stats")
@@ -29,8 +30,8 @@ def call(*words, **environment):
     )
 
 
-def luigi(*words):
-    return call("-m", "luigi", "--module", "pipelines", *words)
+def luigi(*words, **environment):
+    return call("-m", "luigi", "--module", "pipelines", *words, **environment)
 
 
 def state(postgres):
@@ -119,6 +120,26 @@ def test_tasks_lead_to_their_page_in_the_history_server(dates):
     links = {task["tracking_url"] for task in tasks.values() if task["name"] in ("Silver", "Gold")}
     assert len(links) == 1, "all went to the resident application"
     assert b"Spark Jobs" in urllib.request.urlopen(links.pop()).read()
+
+
+def test_pages_and_metabase_follow_the_marts(dates, stack):
+    day, page = ("--date", str(LAST)), stack / "dashboards" / "executive-overview.html"
+    done = luigi("Pages", *day)
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert f'"newest":"{LAST}"' in page.read_text()
+    built = page.stat().st_mtime_ns
+    assert luigi("Pages", *day).returncode == 0 and page.stat().st_mtime_ns == built, "they are of these marts"
+
+    server = Metabase()
+    address = server.start()
+    try:
+        done = luigi("Dashboards", *day, METABASE_URL=address)
+        assert done.returncode == 0, done.stdout[-4000:]
+        assert len(server.cards) == 50 and len(server.dashboards) == 5
+        written = len(server.log)
+        assert luigi("Dashboards", *day, METABASE_URL=address).returncode == 0 and len(server.log) == written
+    finally:
+        server.stop()
 
 
 def test_no_log_of_spark_or_luigi_holds_a_secret(dates, stack):
