@@ -783,6 +783,12 @@ select
     counted.day,
     counted.department,
     counted.visit_type,
+    counted.visits,
+    counted.completed_visits,
+    counted.cancelled_visits,
+    counted.missed_visits,
+    counted.timed_visits,
+    counted.new_visits,
     case
         when newest.day - counted.day <= 30 then '0 to 30 days'
         when newest.day - counted.day <= 60 then '31 to 60 days'
@@ -790,13 +796,7 @@ select
         when newest.day - counted.day <= 180 then '91 to 180 days'
         else 'over 180 days'
     end as age,
-    counted.visits,
-    counted.completed_visits,
-    counted.cancelled_visits,
-    counted.missed_visits,
-    counted.timed_visits,
     coalesce(counted.visit_seconds, 0)::bigint as visit_seconds,
-    counted.new_visits,
     counted.visits - counted.new_visits as returning_visits,
     coalesce(counted.admissions, 0)::bigint as admissions,
     coalesce(counted.ended_stays, 0)::bigint as ended_stays,
@@ -877,8 +877,11 @@ comment on view reports.freshness is
 create view reports.patients as
 with grouped as (
     select
-        coalesce(city, '(not known)') as city,
         gender,
+        total_visits,
+        total_billed,
+        is_returning,
+        coalesce(city, '(not known)') as city,
         case
             when age_years < 10 then '0 to 9'
             when age_years < 20 then '10 to 19'
@@ -890,10 +893,7 @@ with grouped as (
             when age_years < 80 then '70 to 79'
             else '80 and over'
         end as age_group,
-        case when total_visits < 6 then total_visits::text else '6 or more' end as number_of_visits,
-        total_visits,
-        total_billed,
-        is_returning
+        case when total_visits < 6 then total_visits::text else '6 or more' end as number_of_visits
     from mart_patient_stats
 )
 
@@ -926,18 +926,18 @@ comment on view reports.reasons is
 
 create view reports.runs as
 select
-    date_trunc('second', started_at at time zone 'UTC') as started,
     layer,
     dataset,
     partition_date,
     outcome,
-    round(extract(epoch from (ended_at - started_at))::numeric, 1) as seconds,
-    coalesce(bronze_rows, staged) as rows_read,
     accepted,
     rejected,
     inserted,
     updated,
-    removed
+    removed,
+    date_trunc('second', started_at at time zone 'UTC') as started,
+    round(extract(epoch from (ended_at - started_at))::numeric, 1) as seconds,
+    coalesce(bronze_rows, staged) as rows_read
 from ops.ledger;
 comment on view reports.runs is
 'One row per run, layer, dataset and date that the ledger holds; when it began, in UTC.';
@@ -971,8 +971,8 @@ where mart_trust.department <> '*';
 comment on view reports.withheld is
 'One row per day (UTC), department, dataset and reason: the rejected rows that no other version stands for, and their money. A row with two reasons stands under both.';
 
--- What readers see: gold, the marts, the reports, and of ops what names no patient. Applied last and each time, so that a new table
--- of the catalog is covered, and what is taken off this list is withdrawn.
+-- What readers see: gold, the marts, the reports, and of ops what names no patient. Applied last and each time, so that
+-- a new table of the catalog is covered, and what is taken off this list is withdrawn.
 grant usage on schema public, ops, reports to healthcare_read;
 grant select on all tables in schema public, reports to healthcare_read;
 revoke all on all tables in schema ops from healthcare_read;

@@ -61,6 +61,12 @@ select
     counted.day,
     counted.department,
     counted.visit_type,
+    counted.visits,
+    counted.completed_visits,
+    counted.cancelled_visits,
+    counted.missed_visits,
+    counted.timed_visits,
+    counted.new_visits,
     case
         when newest.day - counted.day <= 30 then '0 to 30 days'
         when newest.day - counted.day <= 60 then '31 to 60 days'
@@ -68,13 +74,7 @@ select
         when newest.day - counted.day <= 180 then '91 to 180 days'
         else 'over 180 days'
     end as age,
-    counted.visits,
-    counted.completed_visits,
-    counted.cancelled_visits,
-    counted.missed_visits,
-    counted.timed_visits,
     coalesce(counted.visit_seconds, 0)::bigint as visit_seconds,
-    counted.new_visits,
     counted.visits - counted.new_visits as returning_visits,
     coalesce(counted.admissions, 0)::bigint as admissions,
     coalesce(counted.ended_stays, 0)::bigint as ended_stays,

@@ -1,8 +1,11 @@
 -- One row per city, gender, age group and number of visits: the patients of whom all that holds.
 with grouped as (
     select
-        coalesce(city, '(not known)') as city,
         gender,
+        total_visits,
+        total_billed,
+        is_returning,
+        coalesce(city, '(not known)') as city,
         case
             when age_years < 10 then '0 to 9'
             when age_years < 20 then '10 to 19'
@@ -14,10 +17,7 @@ with grouped as (
             when age_years < 80 then '70 to 79'
             else '80 and over'
         end as age_group,
-        case when total_visits < 6 then total_visits::text else '6 or more' end as number_of_visits,
-        total_visits,
-        total_billed,
-        is_returning
+        case when total_visits < 6 then total_visits::text else '6 or more' end as number_of_visits
     from mart_patient_stats
 )
 
