@@ -315,7 +315,7 @@ def test_no_command_log_page_ledger_row_or_event_log_holds_any_of_them(said, sta
     assert search.bytes > 10_000_000
     for place in (
         "spark/events/",
-        "spark/work/",
+        "spark/work",
         "luigi/state",
         "luigi/history",
         "logs/postgres",
