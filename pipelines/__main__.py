@@ -2,9 +2,13 @@
 
 import argparse
 import sys
-from datetime import datetime, timezone
+from contextlib import suppress
+from datetime import date, datetime, timezone
+from typing import Any
 
+import luigi
 from luigi.retcodes import run_with_retcodes
+from luigi.rpc import RemoteScheduler, RPCError
 
 from jobs import program, settings, warehouse
 from jobs.catalog import CATALOG
@@ -45,6 +49,7 @@ def run_day(text: str, force: bool, override: bool) -> None:
             f"{day} is current: its files, rules and parents are those of its last run. FORCE=1 runs it all the same."
         )
         return
+    try_again(day)
     options = ["--since", datetime.now(timezone.utc).isoformat()] if force else []
     options += ["--Cleared-override"] if override else []
     try:
@@ -53,6 +58,17 @@ def run_day(text: str, force: bool, override: bool) -> None:
         if end.code:
             print(f"{day} is not done; the same command goes on from here once the cause is gone.", file=sys.stderr)
         raise
+
+
+def try_again(day: date) -> None:
+    """Luigi leaves alone for a while what failed for good; who asks for a date anew has mended it, or lets it pass."""
+    core = luigi.configuration.get_config()
+    host, port = (core.get("core", f"default_scheduler_{name}") for name in ("host", "port"))
+    scheduler: Any = RemoteScheduler(f"http://{host}:{port}")
+    with suppress(RPCError):  # the run itself says that the scheduler is down
+        for task_id, task in scheduler.task_list("DISABLED", "").items():
+            if task["params"].get("date") == str(day):
+                scheduler.re_enable_task(task_id)
 
 
 def summary() -> str:

@@ -178,6 +178,12 @@ def test_what_cannot_run_says_why_in_a_sentence(stack, case):
     assert "Traceback" not in done.stdout and "sesame" not in done.stdout
 
 
+def test_a_date_that_failed_is_tried_again_at_once(stack):
+    for _ in range(2):
+        done = call("-m", "pipelines", "run", "2027-01-02")
+        assert done.returncode == 30 and "patients.csv has not landed" in done.stdout
+
+
 def test_a_job_by_hand_refuses_wrong_words_in_a_sentence():
     done = call("jobs/bronze_to_silver.py", "doctors", "2026-01-01", PYTHONPATH=str(settings.ROOT))
     assert (done.returncode, "'doctors' is not a dataset" in done.stdout) == (2, True)
