@@ -89,14 +89,15 @@ def land(dataset, day, rows, tail=b""):
 def first_rows(dataset):
     """The first date: sound rows (of the third the patient has yet to come) and a row for each code but malformed_row.
 
-    What comes and goes of money is never one amount alone: a sum over one row is that row's value.
+    What stays, comes and goes of money is never one amount alone, in whatever order the dates are judged again: a sum
+    over one row is that row's value.
     """
     codes = [code for code in CATALOG[dataset].reasons if code != "malformed_row"]
     rows = [sound(dataset, 1), sound(dataset, 2), *(broken(dataset, code, 10 + n) for n, code in enumerate(codes))]
     if dataset != "patients":
         rows.append(sound(dataset, 3))
     if CATALOG[dataset].amount:
-        rows += [sound(dataset, 7, visit_id=key("visits", 1)), sound(dataset, 8, visit_id=key("visits", 3))]
+        rows += [sound(dataset, 6 + visit, visit_id=key("visits", visit)) for visit in (1, 2, 3)]
     return rows
 
 
