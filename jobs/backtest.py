@@ -159,8 +159,8 @@ def retrial(spark: Any, dataset: Dataset, days: list[date], trials: Mapping[str,
     """Judges partitions of one dataset again, and finds the rows whose verdicts or values are not those of silver."""
 
     def again(day: date) -> tuple[validation.Counts, validation.Verdict]:
-        judged = judge(spark, dataset, day, trials)
-        verdict = validation.split(judged, dataset)
+        header, judged = judge(spark, dataset, day, trials)
+        verdict = validation.split(judged, dataset, header)
         dated = (rows.withColumn("_partition_date", F.lit(day)) for rows in verdict)
         return validation.count(judged, dataset), validation.Verdict(*dated)
 
@@ -204,8 +204,8 @@ def retrial(spark: Any, dataset: Dataset, days: list[date], trials: Mapping[str,
     )
 
 
-def judge(spark: Any, dataset: Dataset, day: date, trials: Mapping[str, Retrial]) -> DataFrame:
-    """The partition judged as bronze_to_silver does, but against the parents that would be accepted."""
+def judge(spark: Any, dataset: Dataset, day: date, trials: Mapping[str, Retrial]) -> tuple[Sequence[str], DataFrame]:
+    """The file's header, and its rows judged as bronze_to_silver does, but against parents that would be accepted."""
     parents = {}
     for name, parent in dataset.parents.items():
         accepted = trials[parent].accepted if parent in trials else lake.silver(spark, CATALOG[parent])
@@ -213,8 +213,12 @@ def judge(spark: Any, dataset: Dataset, day: date, trials: Mapping[str, Retrial]
         parents[name] = accepted.filter(in_time).select(CATALOG[parent].key)
     facts = lake.facts_of(dataset, day)
     records = lake.records(spark, dataset, day, facts)
+
+    def keep(rows: DataFrame) -> DataFrame:
+        return rows.localCheckpoint(eager=False)
+
     # Cut here, or the plan would be planned anew with each question, each child and each of their dates.
-    return validation.judge(records, dataset, facts.header, parents).localCheckpoint()
+    return facts.header, validation.judge(records, dataset, facts.header, parents, keep).localCheckpoint()
 
 
 def differences(was: DataFrame, would: DataFrame, place: Sequence[str]) -> DataFrame:

@@ -6,6 +6,7 @@ from decimal import Decimal
 from functools import reduce
 from typing import Any
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs import lake, landing, program, validation, warehouse
@@ -31,11 +32,20 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
         # A run that was killed leaves its rows cached in the resident application. With its own run in it this plan
         # is no other's: those rows are of a file that may have been corrected since.
         records = lake.records(spark, dataset, day, facts).filter(F.lit(row["run_id"]) != "")
-        judged = validation.judge(records, dataset, facts.header, parents).persist()
+        kept: list[DataFrame] = []
+
+        def keep(rows: DataFrame) -> DataFrame:
+            """Keeps rows for the time of this run. Of many Spark learns the size first, so that joins suit it."""
+            kept.append(rows.persist())
+            if facts.records > program.FEW_ROWS:
+                rows.count()
+            return rows
+
+        judged = validation.judge(records, dataset, facts.header, parents, keep)
         counts = validation.count(judged, dataset)
         rejected = counts.rows - counts.accepted
         must_balance(facts, counts)
-        verdict = validation.split(judged, dataset)
+        verdict = validation.split(judged, dataset, facts.header)
         before = warehouse.runs_before(connection, row)
         if before["runs"]:
             earlier = lake.silver(spark, dataset).filter(F.col("_partition_date") == day)
@@ -55,7 +65,8 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
         warehouse.withdraw(connection, row)
         with ThreadPoolExecutor() as pool:
             row |= {f"delta_{kind}": version for kind, version in zip(tables, pool.map(publish, tables), strict=True)}
-        judged.unpersist()
+        for rows in kept:
+            rows.unpersist()
         for child, stale in stale_dates(spark, connection, dataset, row).items():
             warehouse.mark_stale(connection, child, stale)
         row |= {

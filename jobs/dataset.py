@@ -120,6 +120,13 @@ class Dataset:
         return codes
 
     @cached_property
+    def blamed(self) -> dict[str, str | None]:
+        """Reason code -> the column it blames, or None where that is no single one."""
+        codes: dict[str, str | None] = {code: column.name for column in self.columns for code, _ in column.reasons()}
+        codes |= {rule.reason: rule.column for rule in self.rules}
+        return codes | {f"duplicate_{self.key}": self.key, "malformed_row": None}
+
+    @cached_property
     def limits(self) -> dict[str, Limit]:
         """Reason code -> the limit of the rejected rows that carry it."""
         codes = dict.fromkeys(self.reasons, Limit())

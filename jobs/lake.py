@@ -121,8 +121,10 @@ def records(spark: Any, dataset: Dataset, day: date, facts: Facts) -> Any:
     else:
         rows = spark.read.text(path, lineSep="\n")
         raw, skipped, first = F.col("value"), facts.header_lines, F.col("_metadata.file_block_start") == 0
-    rows = rows.select(F.regexp_replace(raw, "\r$", "").alias("_raw"), (first & (place < skipped)).alias("header"))
-    return rows.filter(~F.col("header") & (F.btrim("_raw", F.lit(WHITE_SPACE)) != "")).select("_raw")
+    raw = F.when(F.endswith(raw, F.lit("\r")), F.regexp_replace(raw, "\r$", "")).otherwise(raw)
+    rows = rows.select(raw.alias("_raw"), (first & (place < skipped)).alias("header"))
+    is_record = F.contains("_raw", F.lit(",")) | (F.btrim("_raw", F.lit(WHITE_SPACE)) != "")
+    return rows.filter(~F.col("header") & is_record).select("_raw")
 
 
 def silver_path(dataset: Dataset, kind: str) -> str:

@@ -36,7 +36,7 @@ def load(spark: Any, connection: warehouse.Connection, dataset: Dataset, day: da
         )
     in_partition = F.col("_partition_date") == day
     with warehouse.run(connection, "gold", dataset.name, day, dataset.rule_set) as row:
-        warehouse.create_staging(connection)
+        warehouse.create_staging(connection, silver)
         warehouse.stage(lake.silver(spark, dataset).filter(in_partition), dataset)
         if silver["rejected"]:
             rejected = lake.silver(spark, dataset, "rejected").filter(in_partition)
@@ -80,7 +80,7 @@ def stage_versions(spark: Any, keys: str, dataset: Dataset, stopped: Sequence[da
                 f"this load needs {dataset.name} of {', '.join(sorted(str(day) for (day,) in held))}, which a stop "
                 "level keeps out of gold; correct that file, or let it pass with OVERRIDE=1, then run this date again."
             )
-    warehouse.stage(versions, dataset)
+    warehouse.stage(versions, dataset, of_runs=True)
 
 
 if __name__ == "__main__":

@@ -425,26 +425,29 @@ def drop_staging(connection: Connection) -> None:
         connection.execute(f"drop table staging.{table}")
 
 
-def create_staging(connection: Connection) -> None:
-    """Empty staging tables for every dataset, and for the keys it may lose."""
+def create_staging(connection: Connection, silver: dict[str, Any]) -> None:
+    """Empty staging tables for every dataset and for the keys it may lose; rows are of this `silver` run by default."""
     drop_staging(connection)
     for dataset in CATALOG.values():
         names = ", ".join([*dataset.names, *AUDIT])
         for table, columns in ((staging(dataset), names), (lost(dataset), dataset.key)):
             connection.execute(f"create unlogged table {table} as select {columns} from {dataset.name} with no data")
+        of_run = silver["partition_date"], silver["run_id"]
+        for name, default in zip(AUDIT, of_run, strict=True):
+            connection.execute(f"alter table {staging(dataset)} alter {name} set default {literal(str(default))}")
     connection.execute(f"create unlogged table {WITHHELD} as select * from ops.withheld with no data")
     connection.execute(f"alter table {WITHHELD} drop column id")
 
 
-def stage(rows: Any, dataset: Dataset) -> None:
-    """Appends silver rows to the staging table over JDBC."""
+def stage(rows: Any, dataset: Dataset, of_runs: bool = False) -> None:
+    """Appends silver rows to the staging table over JDBC; where they are not all of one run, with partition and run."""
     from pyspark.sql import functions as F
 
     values = [
         F.col(c.name).cast("timestamp_ntz").alias(c.name) if c.type == "timestamp" else F.col(c.name)
         for c in dataset.columns
     ]
-    append(rows.select(*values, *AUDIT), staging(dataset))
+    append(rows.select(*values, *(AUDIT if of_runs else ())), staging(dataset))
 
 
 def append(rows: Any, table: str) -> None:
@@ -517,31 +520,86 @@ def load(connection: Connection, dataset: Dataset, restating: bool) -> dict[str,
     content = [*names[1:], "_partition_date"]
     differs = f"({', '.join(f'g.{n}' for n in content)}) is distinct from ({', '.join(f's.{n}' for n in content)})"
     is_lost = f"exists (select from {lost(dataset)} as l where l.{key} = g.{key})"
-    touched = f"select {key} from {standing} union select {key} from {lost(dataset)}"
-    total = f"select coalesce(sum(g.{dataset.amount}), 0) from {dataset.name} as g join ({touched}) as t using ({key})"
-    before = value(connection, total) if dataset.amount else None
-    updated = connection.execute(
-        f"update {dataset.name} as g set {', '.join(f'{n} = s.{n}' for n in [*content, '_run_id'])}, "
-        f"_loaded_at = clock_timestamp() from {standing} as s where g.{key} = s.{key} "
-        f"and (s._partition_date >= g._partition_date or {is_lost}) and {differs}"
-    ).rowcount
-    inserted = connection.execute(
-        f"insert into {dataset.name} ({columns}) select {columns} from {standing} as s "
-        f"where not exists (select from {dataset.name} as g where g.{key} = s.{key})"
-    ).rowcount
-    removed = connection.execute(
-        f"delete from {dataset.name} as g using {lost(dataset)} as l where l.{key} = g.{key} "
-        f"and not exists (select from {standing} as s where s.{key} = g.{key})"
-    ).rowcount
+    amount = dataset.amount or "null::numeric"
     staged = value(connection, f"select count(*) from {standing}")
+
+    def sums(statement: str) -> tuple[int, Any]:
+        """The rows that a statement has inserted or deleted, and their money."""
+        done = f"with done as ({statement} returning {amount} as amount) select count(*), sum(amount) from done"
+        [found] = connection.execute(done).fetchmany(1)
+        return found
+
+    with without_keys(connection, dataset, staged):
+        connection.execute(
+            f"create temp table changed on commit drop as select s.*, {f'g.{amount}' if dataset.amount else amount} "
+            f"as amount_before from {standing} as s join {dataset.name} as g using ({key}) "
+            f"where (s._partition_date >= g._partition_date or {is_lost}) and {differs}"
+        )
+        updated, change = connection.execute(
+            f"select count(*), sum(coalesce({amount}, 0) - coalesce(amount_before, 0)) from changed"
+        ).fetchmany(1)[0]
+        if updated:
+            connection.execute("analyze changed")
+            connection.execute(
+                f"update {dataset.name} as g set {', '.join(f'{n} = s.{n}' for n in [*content, '_run_id'])}, "
+                f"_loaded_at = clock_timestamp() from changed as s where g.{key} = s.{key}"
+            )
+        connection.execute("drop table changed")
+        inserted, gained = sums(
+            f"insert into {dataset.name} ({columns}) select {columns} from {standing} as s "
+            f"where not exists (select from {dataset.name} as g where g.{key} = s.{key})"
+        )
+        removed, taken = sums(
+            f"delete from {dataset.name} as g using {lost(dataset)} as l where l.{key} = g.{key} "
+            f"and not exists (select from {standing} as s where s.{key} = g.{key})"
+        )
     return {
         "staged": staged,
         "inserted": inserted,
         "updated": updated,
         "unchanged": staged - inserted - updated,
         "removed": removed,
-        "amount_change": value(connection, total) - before if dataset.amount else None,
+        "amount_change": (change or 0) + (gained or 0) - (taken or 0) if dataset.amount else None,
     }
+
+
+MANY = 100_000  # rows
+
+
+@contextmanager
+def without_keys(connection: Connection, dataset: Dataset, rows: int) -> Iterator[None]:
+    """Takes keys and indexes from a table that holds next to nothing beside the `rows` to come, and then builds them.
+
+    Kept up row by row they cost more than the rows themselves. Readers wait until the caller commits: for tables that
+    are in use there is no such time.
+    """
+    few = rows // 10
+    there = value(connection, f"select count(*) from (select from {dataset.name} limit {few + 1}) as rows")
+    if rows < MANY or there > few:
+        yield
+        return
+    keys = connection.execute(
+        "select conrelid::regclass, quote_ident(conname), pg_get_constraintdef(oid) from pg_constraint "
+        "where %s::regclass in (conrelid, confrelid) and contype in ('f', 'p') order by contype",
+        [dataset.name],
+    ).fetchall()
+    indexes = connection.execute(
+        "select indexrelid::regclass, pg_get_indexdef(indexrelid) from pg_index "
+        "where indrelid = %s::regclass and not indisprimary",
+        [dataset.name],
+    ).fetchall()
+    for table, name, _ in keys:
+        connection.execute(f"alter table {table} drop constraint {name}")
+    for name, _ in indexes:
+        connection.execute(f"drop index {name}")
+    if not there:
+        connection.execute(f"truncate {dataset.name}")  # what a transaction begins with an empty file needs no log
+    yield
+    for table, name, definition in reversed(keys):
+        connection.execute(f"alter table {table} add constraint {name} {definition}")
+    for _, definition in indexes:
+        connection.execute(definition)
+    connection.execute(f"analyze {dataset.name}")
 
 
 def account_for(connection: Connection, day: date) -> list[str]:

@@ -33,6 +33,9 @@ POSTGRES_SETTINGS = {
     "work_mem": "64MB",
     "maintenance_work_mem": "256MB",
     "max_wal_size": "4GB",
+    # One server, no replica: a load into an empty table, and an index built, need not be logged a second time.
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
     "checkpoint_timeout": "15min",
     # A statement that fails must not take its rows into the log.
     "log_min_error_statement": "panic",

@@ -33,7 +33,8 @@ def judge(spark):
             for column, parent in dataset.parents.items()
         }
         frame = spark.createDataFrame([(text,) for text in records], "_raw string")
-        return split(judge(frame, dataset, header or dataset.names, parents), dataset)
+        header = header or dataset.names
+        return split(judge(frame, dataset, header, parents), dataset, header)
 
     return judge_records
 
