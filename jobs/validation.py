@@ -19,6 +19,7 @@ DATE = r"^(?!0000)[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 TIMESTAMP = (
     r"^(?!0000)[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:[0-9]{2})?$"
 )
+YEARS = "0001-01-01 00:00:00", "9999-12-31 23:59:59.999999"  # an offset may carry a timestamp out of them
 DECIMAL = r"^[+-]?[0-9]+(\.[0-9]+)?$"
 CSV = {"quote": '"', "escape": '"', "mode": "PERMISSIVE", "columnNameOfCorruptRecord": "_bad"}
 
@@ -153,7 +154,13 @@ def split_fields(records: DataFrame, dataset: Dataset, header: Sequence[str]) ->
 def read_types(rows: DataFrame, dataset: Dataset) -> DataFrame:
     """Adds each column's trimmed text as `text_<column>` (blank is null) and its typed value."""
     texts = {f"text_{name}": trim(F.col(f"source_{name}")) for name in dataset.names}
-    return rows.withColumns(texts).withColumns({column.name: read(column) for column in dataset.columns})
+    values = {column.name: read(column) for column in dataset.columns}
+    in_range = {
+        column.name: F.when(F.col(column.name).between(*YEARS), F.col(column.name))
+        for column in dataset.columns
+        if column.type == "timestamp"
+    }
+    return rows.withColumns(texts).withColumns(values).withColumns(in_range)
 
 
 def trim(text: Expression) -> Expression:
@@ -174,10 +181,8 @@ def read(column: Column) -> Expression:
         return F.when(text.rlike(DATE), text.try_cast("date"))
     if column.type == "timestamp":
         has_seconds = F.substring(text, 17, 1) == ":"
-        value = F.when(has_seconds, text).otherwise(F.regexp_replace(text, r"^(.{16})(?!:)", "$1:00"))
-        value = value.try_cast("timestamp")
-        in_range = value.between("0001-01-01 00:00:00", "9999-12-31 23:59:59.999999")
-        return F.when(text.rlike(TIMESTAMP) & in_range, value)
+        with_seconds = F.when(has_seconds, text).otherwise(F.regexp_replace(text, r"^(.{16})(?!:)", "$1:00"))
+        return F.when(text.rlike(TIMESTAMP), with_seconds.try_cast("timestamp"))
     if column.type == "decimal":
         # Half up looks at the third decimal and no further, so that the length of the text costs nothing.
         needed = F.regexp_extract(text, r"^[^.]+(\.[0-9]{1,3})?", 0)
