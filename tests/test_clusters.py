@@ -62,7 +62,7 @@ def everything_in(node: Any) -> Iterator[tuple[str, Any]]:
 def known() -> set[str]:
     """The names of these files that the classes of Spark itself hold as constants, and S3A's of core-default.xml."""
     wanted = {name for conf in CONFS for name in properties(conf)}
-    patterns = {name: family(name).encode() for name in wanted if not name.startswith("spark.hadoop.")}
+    patterns = {name: constant(name) for name in wanted if not name.startswith("spark.hadoop.")}
     found = set()
     for jar in sorted(JARS.glob("spark-*.jar")):
         if re.match(r"spark-(core|sql|catalyst|connect|kubernetes|common-utils|network-common)", jar.name):
@@ -77,9 +77,10 @@ def known() -> set[str]:
     return found | {name for name in wanted if name.removeprefix("spark.hadoop.") in defaults}
 
 
-def family(name: str) -> str:
-    """The constant behind a name that ends in somebody's own word."""
-    return re.sub(r"^(spark\.(executorEnv|kubernetes\.executor\.(secretKeyRef|secrets|volumes))\.).+", r"\1", name)
+def constant(name: str) -> bytes:
+    """A name as a class file has it: whole, its length before it; or the beginning that somebody's own word follows."""
+    family = re.match(r"spark\.(executorEnv|kubernetes\.executor\.(secretKeyRef|secrets|volumes))\.", name)
+    return family[0].encode() if family else b"\x01" + len(name).to_bytes(2, "big") + name.encode()
 
 
 @pytest.mark.parametrize("conf", CONFS, ids=lambda conf: conf.stem)
