@@ -23,6 +23,7 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
     ):
         facts = lake.facts_of(dataset, day)
         spark = program.spark(f"bronze_to_silver {dataset.name} {day}")
+        program.hasten(spark, facts.records)
         parents = {
             name: lake.silver(spark, CATALOG[parent])
             .filter(F.col("_partition_date") <= dataset.waits_until(day))

@@ -155,12 +155,12 @@ def read_types(rows: DataFrame, dataset: Dataset) -> DataFrame:
     """Adds each column's trimmed text as `text_<column>` (blank is null) and its typed value."""
     texts = {f"text_{name}": trim(F.col(f"source_{name}")) for name in dataset.names}
     values = {column.name: read(column) for column in dataset.columns}
-    in_range = {
-        column.name: F.when(F.col(column.name).between(*YEARS), F.col(column.name))
-        for column in dataset.columns
-        if column.type == "timestamp"
-    }
-    return rows.withColumns(texts).withColumns(values).withColumns(in_range)
+    in_range = [
+        F.when(F.col(c.name).between(*YEARS), F.col(c.name)).alias(c.name) if c.type == "timestamp" else F.col(c.name)
+        for c in dataset.columns
+    ]
+    rest = [name for name in rows.columns if name not in dataset.names]
+    return rows.withColumns(texts).withColumns(values).select(*rest, *texts, *in_range)
 
 
 def trim(text: Expression) -> Expression:

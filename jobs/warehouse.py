@@ -566,6 +566,11 @@ def load(connection: Connection, dataset: Dataset, restating: bool) -> dict[str,
 MANY = 100_000  # rows
 
 
+def is_large(rows: int, there: int) -> bool:
+    """Whether rows to come are so many, and those there so few, that keys are better built afterwards."""
+    return rows >= MANY and there <= rows // 10
+
+
 @contextmanager
 def without_keys(connection: Connection, dataset: Dataset, rows: int) -> Iterator[None]:
     """Takes keys and indexes from a table that holds next to nothing beside the `rows` to come, and then builds them.
@@ -573,9 +578,8 @@ def without_keys(connection: Connection, dataset: Dataset, rows: int) -> Iterato
     Kept up row by row they cost more than the rows themselves. Readers wait until the caller commits: for tables that
     are in use there is no such time.
     """
-    few = rows // 10
-    there = value(connection, f"select count(*) from (select from {dataset.name} limit {few + 1}) as rows")
-    if rows < MANY or there > few:
+    there = value(connection, f"select count(*) from (select from {dataset.name} limit {rows}) as known")
+    if not is_large(rows, there):
         yield
         return
     keys = connection.execute(

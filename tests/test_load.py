@@ -1,5 +1,16 @@
 """Gold is a pure function of silver: updates, restatements and parents in any order, on the real stack."""
 
+import psycopg
+import pytest
+
+from jobs import program, warehouse
+from jobs.catalog import CATALOG
+
+KEYS = (
+    "select conname, pg_get_constraintdef(oid) from pg_constraint where connamespace = 'public'::regnamespace "
+    "union all select indexname, indexdef from pg_indexes where schemaname = 'public' order by 1, 2"
+)
+
 
 def test_an_old_day_never_undoes_a_newer_one_and_stands_again_when_that_is_gone(hospital):
     cities = "patient_id", "city"
@@ -119,3 +130,36 @@ def test_the_ledger_holds_each_run_with_its_counts(hospital):
         [hospital.day(1)],
     ).fetchall()
     assert [tuple(row) for row in hits] == [("missing_gender", 1)]
+
+
+def test_many_rows_end_as_few_would(hospital, monkeypatch):
+    monkeypatch.setattr(program, "FEW_ROWS", -1)
+    monkeypatch.setattr(warehouse, "is_large", lambda *_: True)
+    before = hospital.postgres.execute(KEYS).fetchall()
+    twice = [hospital.row("visits", "V1", doctor_id=doctor) for doctor in ("D2", "D3", "D1")]
+    rows = [*twice, hospital.row("visits", "V2", patient_id="nobody"), hospital.row("visits", "V3", status="")]
+    hospital.judge("patients", 1, hospital.row("patients", "P1"))
+    said = hospital.judge("visits", 1, *rows)
+    assert "5 rows = 1 accepted + 4 rejected (orphan_patient_id 1, missing_status 1, duplicate_visit_id 2)" in said
+    hospital.load("patients", 1)
+    assert "1 inserted, 0 updated, 0 unchanged" in hospital.load("visits", 1)
+    assert hospital.gold("visits", "visit_id", "doctor_id") == [(hospital.key("V1"), "D3")]
+    assert "0 inserted, 0 updated, 1 unchanged" in hospital.load("visits", 1)
+    assert hospital.postgres.execute(KEYS).fetchall() == before
+
+
+def test_keys_that_are_built_after_a_load_are_held_to():
+    admissions = CATALOG["admissions"]
+    columns = "admission_id, visit_id, admit_ts, room_type, _partition_date, _run_id"
+    orphan = f"insert into admissions ({columns}) values ('A', 'no visit', now(), 'ICU', now(), 'run')"
+    with warehouse.connect() as connection, connection.transaction(force_rollback=True):
+        before = connection.execute(KEYS).fetchall()
+        connection.execute("delete from admissions")
+        with warehouse.without_keys(connection, admissions, warehouse.MANY):
+            assert len(connection.execute(KEYS).fetchall()) < len(before) - 4
+        assert connection.execute(KEYS).fetchall() == before
+        with (
+            pytest.raises(psycopg.errors.ForeignKeyViolation),
+            warehouse.without_keys(connection, admissions, warehouse.MANY),
+        ):
+            connection.execute(orphan)
