@@ -50,7 +50,10 @@ def test_a_peer_gives_each_example_the_same_reasons(judge, name):
     assert found == {number: reasons for number, (_, reasons) in rows.items()}
 
 
-@pytest.mark.parametrize("broken", MALFORMED.values(), ids=MALFORMED)
+BROKEN = MALFORMED | {"an empty field too many": "P1,F,1980-02-29,Springfield,2024-03-01,"}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
 def test_a_peer_lets_a_malformed_record_stand_alone(judge, broken):
     sound = record("patients", VALID["patients"] | {"patient_id": "P0", "city": 'St. John\'s, "North"'})
     accepted, rejected = judge("patients", [sound, " ", broken])
