@@ -373,7 +373,7 @@ def is_near(one: Decimal, other: Decimal) -> bool:
 
 def about() -> dict[str, Any]:
     """The machine, the versions and the commit."""
-    from stack import services
+    from stack import prepare, services
 
     def said(*words: str) -> str:
         run = subprocess.run(words, capture_output=True, text=True, cwd=settings.ROOT, check=False)
@@ -382,10 +382,11 @@ def about() -> dict[str, Any]:
     cpus = Path("/proc/cpuinfo").read_text()
     model = re.search(r"^model name\s*: (.+)$", cpus, re.M)
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    minio = said(services.minio().command[0], "--version").split()[2]
     versions |= {
         "Python": platform.python_version(),
         "PostgreSQL": said(str(services.postgres_bin() / "postgres"), "--version").split()[-1],
-        "MinIO": said(services.minio().command[0], "--version").split()[2],
+        "MinIO": minio if minio.startswith("RELEASE") else prepare.MINIO.partition("@")[2],
         "Java": said("java", "-version").split('"')[1],
     }
     edited = "+" if said("git", "status", "--porcelain", "--untracked-files=no", "jobs", "sql") else ""

@@ -28,7 +28,7 @@ JAVA = {  # the class that a JVM's command line names
     "org.apache.spark.deploy.history.HistoryServer": "spark history",
 }
 KINDS = (*JAVA.values(), "postgres", "minio", "luigid", "other")
-TRAFFIC = {"received": "minio_s3_traffic_received_bytes", "sent": "minio_s3_traffic_sent_bytes"}
+TRAFFIC = {way: f"minio_api_requests_traffic_{way}_bytes" for way in ("received", "sent")}
 
 
 class Failed(SystemExit):
@@ -147,7 +147,9 @@ def traffic() -> dict[str, int]:
     """Bytes that MinIO has received and sent through S3 since it started."""
     try:
         request = urllib.request.Request(
-            f"{settings.s3_endpoint()}/minio/v2/metrics/cluster", headers={"Authorization": f"Bearer {token()}"}
+            # The second version of these metrics is kept for ten seconds; this one counts up to now.
+            f"{settings.s3_endpoint()}/minio/metrics/v3/api/requests",
+            headers={"Authorization": f"Bearer {token()}"},
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
             text = answer.read().decode()
