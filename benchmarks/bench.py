@@ -27,7 +27,7 @@ from typing import Any
 import psutil
 from psycopg2.extras import RealDictCursor
 
-from benchmarks import limits, peer, report
+from benchmarks import peer, report
 from benchmarks.watch import watch
 from jobs import settings
 from jobs.catalog import CATALOG
@@ -55,6 +55,8 @@ def main() -> None:
     parser.add_argument("--scales", default="1 10 100", help="scales of the generator (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each but the cold one (default: %(default)s)")
     given = parser.parse_args()
+    if sys.version_info < (3, 11):
+        raise SystemExit("The DuckDB peer needs DuckDB 2, and that Python 3.11: make PYTHON=/path/to/python3.11 bench.")
     for name in ("SIGTERM", "SIGHUP"):
         signal.signal(getattr(signal, name), signal.default_int_handler)
     with own_stack():
@@ -116,7 +118,7 @@ def create_databases() -> None:
     from stack import services
 
     owner = settings.get("POSTGRES_USER")
-    names = [*map(peer.database, peer.PEERS), limits.DATABASE]
+    names = [peer.database(name) for name in (*peer.PEERS, "limits")]
     lines = [f'create database {name} owner "{owner}"' for name in names] + [f'grant pg_checkpoint to "{owner}"']
     data = str(services.stack_dir() / "postgres")
     command = [*services.unprivileged(), str(services.postgres_bin() / "postgres"), "--single", "-D", data, "postgres"]

@@ -15,8 +15,6 @@ from benchmarks.duckdb_peer import connect, literal
 from jobs import settings
 from jobs.catalog import CATALOG
 
-DATABASE = "bench_limits"
-
 
 def read_files(day: date) -> None:
     for name in CATALOG:
@@ -49,7 +47,7 @@ def main() -> None:
             f"alter table bare_{name} add foreign key ({column}) references bare_{parent}"
             for column, parent in dataset.parents.items()
         ]
-    connection = peer.connect(DATABASE)
+    connection = peer.connect(peer.database("limits"))
     connection.autocommit = True
     with tempfile.TemporaryDirectory() as folder, connection.cursor() as cursor:
         write_text(Path(folder), day)
