@@ -84,9 +84,11 @@ def own_stack() -> Iterator[None]:
     }
     os.environ.pop("SPARK_REMOTE", None)
     settings.load()
-    HOME.mkdir(exist_ok=True)
+    if HOME.exists():  # of a benchmark that was killed
+        stack("clean")
+        shutil.rmtree(HOME)
+    HOME.mkdir()
     (HOME / ".gitignore").write_text("*\n")
-    stack("clean")
     try:
         say("making the stack")
         stack("up")  # what is built and downloaded once must not count
