@@ -71,7 +71,7 @@ def main() -> None:
 
 @contextmanager
 def own_stack() -> Iterator[None]:
-    """Points this process and its children at a stack in HOME: made once, with the peers' databases, and left down."""
+    """Points this process and its children at a stack in HOME, down and with the peers' databases; removed at last."""
     free = (port for port in random.sample(range(10_000, 32_000), 1_000) if not is_taken(port))
     os.environ |= {name: str(next(free)) for name in PORTS}
     os.environ |= {
