@@ -241,14 +241,16 @@ def checkpoint() -> None:
 
 
 def empty_platform() -> None:
-    """No row in any table but those that the schema fills, no object in either bucket; the servers stay up."""
+    """Tables as new, and no object in either bucket; the servers stay up and warm."""
     database = settings.get("POSTGRES_DB")
     tables = query(
         database,
         "select schemaname || '.' || quote_ident(tablename) as name from pg_tables "
-        "where schemaname in ('public', 'ops') and tablename not in ('datasets', 'rules')",
+        "where schemaname in ('public', 'ops', 'staging')",
     )
-    query(database, f"truncate {', '.join(table['name'] for table in tables)} cascade")
+    # Truncated tables would keep their statistics, and the next load would be planned by those.
+    query(database, f"drop table {', '.join(table['name'] for table in tables)} cascade")
+    stack("up")  # makes them again
     for name in ("MINIO_BUCKET_BRONZE", "MINIO_BUCKET_SILVER"):
         empty_bucket(settings.get(name))
 
