@@ -12,7 +12,7 @@ SCALE ?= 1
 SEED ?= 42
 START ?= 2026-01-01
 # What a person gives on the command line reaches the programs through the environment, never through the shell's eyes.
-export DATE SCALE SEED START FORCE OVERRIDE KEY DATASET TO FIRST LAST
+export DATE SCALE SEED START FORCE OVERRIDE KEY DATASET TO FIRST LAST SCALES REPEATS
 
 VENV := $(CURDIR)/.venv
 INSTALLED := .venv/installed
@@ -73,6 +73,10 @@ backtest: $(INSTALLED) ## what the edited jobs/catalog would change in rows and 
 date:
 	@case "$$DATE" in [0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]) ;; \
 	*) echo "Say which date, as in: make $(firstword $(MAKECMDGOALS)) DATE=2026-01-31" >&2; exit 2 ;; esac
+
+.PHONY: bench
+bench: $(INSTALLED) ## whole days beside two peers, on a stack of its own: [SCALES="1 10 100"] [REPEATS=3]
+	@$(RUN) -m benchmarks.bench $(if $(SCALES),--scales "$$SCALES") $(if $(REPEATS),--repeats "$$REPEATS")
 
 .PHONY: test test-laws lint format schema lock
 test: $(INSTALLED) ## run every test, on a stack of their own

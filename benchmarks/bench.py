@@ -1,0 +1,417 @@
+"""Whole days, bronze to marts, beside two peers that do the same work: `make bench [SCALES="1 10 100"] [REPEATS=3]`.
+
+On a stack of its own in `.bench`, so that it touches nobody's data. It ends with a sentence where the platform and the
+peers do not come to the same rows. docs/benchmarks.md says what is measured.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psutil
+from psycopg2.extras import RealDictCursor
+
+from benchmarks import peer, report
+from benchmarks.watch import watch
+from jobs import settings
+from jobs.catalog import CATALOG
+
+HOME = settings.ROOT / ".bench"
+DAY = "2026-01-01"  # the generator's start: the full volumes
+PORTS = (
+    "POSTGRES_PORT",
+    "MINIO_CONSOLE_PORT",
+    "SPARK_MASTER_PORT",
+    "SPARK_MASTER_WEBUI_PORT",
+    "SPARK_WORKER_WEBUI_PORT",
+    "SPARK_CONNECT_PORT",
+    "SPARK_HISTORY_PORT",
+    "LUIGI_PORT",
+    "DASHBOARDS_PORT",
+)
+PACKAGES = ("pyspark", "delta-spark", "luigi", "pandas", "pyarrow", "psycopg2-binary", "duckdb")
+LAST_PLACE = Decimal("0.0001")  # averages have four places
+AVERAGES = ("avg_length_of_stay_days", "avg_los_days")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.bench", description=__doc__)
+    parser.add_argument("--scales", default="1 10 100", help="scales of the generator (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each but the cold one (default: %(default)s)")
+    given = parser.parse_args()
+    if sys.version_info < (3, 11):
+        raise SystemExit("The DuckDB peer needs DuckDB 2, and that Python 3.11: make PYTHON=/path/to/python3.11 bench.")
+    for name in ("SIGTERM", "SIGHUP"):
+        signal.signal(getattr(signal, name), signal.default_int_handler)
+    with own_stack():
+        for scale in given.scales.split():
+            report.append(about() | {"scale": scale, "repeats": given.repeats} | bench(scale, given.repeats))
+            report.main()
+    print(f"The tables are in {report.PAGE.relative_to(settings.ROOT)}.")
+
+
+# ---- the stack -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def own_stack() -> Iterator[None]:
+    """Points this process and its children at a stack in HOME, down and with the peers' databases; removed at last."""
+    free = (port for port in random.sample(range(10_000, 32_000), 1_000) if not is_taken(port))
+    os.environ |= {name: str(next(free)) for name in PORTS}
+    os.environ |= {
+        "MINIO_ENDPOINT": f"http://127.0.0.1:{next(free)}",
+        "POSTGRES_HOST": "127.0.0.1",
+        "STACK_DIR": str(HOME / "stack"),
+        "LANDING_DIR": str(HOME / "landing"),
+        "LUIGI_CONFIG_PATH": str(settings.ROOT / "conf" / "luigi.cfg"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    os.environ.pop("SPARK_REMOTE", None)
+    settings.load()
+    if HOME.exists():  # of a benchmark that was killed
+        stack("clean")
+        shutil.rmtree(HOME)
+    HOME.mkdir()
+    (HOME / ".gitignore").write_text("*\n")
+    try:
+        say("making the stack")
+        stack("up")  # what is built and downloaded once must not count
+        for name in peer.PEERS:
+            peer.s3().create_bucket(Bucket=peer.bucket(name))
+        stack("down")
+        create_databases()
+        yield
+    finally:
+        stack("clean")
+        shutil.rmtree(HOME)
+
+
+def is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        return not probe.connect_ex(("127.0.0.1", port))
+
+
+def stack(verb: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "stack", verb], cwd=settings.ROOT, capture_output=True, text=True, check=False
+    )
+    if run.returncode:
+        raise SystemExit(f"The benchmark's stack: {verb} failed.\n{run.stdout}{run.stderr}")
+
+
+def create_databases() -> None:
+    """The peers' databases; nobody but the server itself, alone, may create one."""
+    from stack import services
+
+    owner = settings.get("POSTGRES_USER")
+    names = [peer.database(name) for name in (*peer.PEERS, "limits")]
+    lines = [f'create database {name} owner "{owner}"' for name in names] + [f'grant pg_checkpoint to "{owner}"']
+    data = str(services.stack_dir() / "postgres")
+    command = [*services.unprivileged(), str(services.postgres_bin() / "postgres"), "--single", "-D", data, "postgres"]
+    text, environment = "".join(f"{line};\n" for line in lines), services.base_environment()
+    run = subprocess.run(command, input=text, env=environment, capture_output=True, text=True, cwd="/", check=False)
+    if run.returncode or "ERROR:" in run.stderr:
+        raise SystemExit(f"The peers' databases could not be created.\n{run.stderr}")
+
+
+# ---- what is measured ----------------------------------------------------------------------------------------------
+
+
+def bench(scale: str, repeats: int) -> dict[str, Any]:
+    """All measurements of one scale, from a stack that is down and empty to one that is down and empty."""
+    os.environ["LANDING_DIR"] = str(HOME / "landing" / scale)
+    say(f"scale {scale}: generating")
+    command = [sys.executable, "-m", "jobs.generate", DAY, "--scale", scale, "--start", DAY]
+    subprocess.run(command, cwd=settings.ROOT, check=True, capture_output=True)
+    found: list[dict[str, Any]] = []
+
+    def note(who: str, what: str, repeat: int, measured: dict[str, Any]) -> dict[str, Any]:
+        kept = {name: value for name, value in measured.items() if name not in ("output", "began_at", "hits")}
+        found.append({"who": who, "what": what, "repeat": repeat} | kept)
+        layers = ", ".join(f"{name} {seconds:.1f}" for name, seconds in kept.get("stages", {}).items())
+        say(f"scale {scale}, {repeat}: {who}, {what}: {kept['seconds']:.1f} s ({layers})")
+        return measured
+
+    note("platform", "make up", 0, watch([sys.executable, "-m", "stack", "up"], own="client"))
+    note("platform", "cold run", 0, run_platform())
+    for repeat in range(1, repeats + 1):
+        empty_platform()
+        note("platform", "first load", repeat, run_platform())
+        note("platform", "forced rerun", repeat, run_platform("--force"))
+        reference, hits = contents(settings.get("POSTGRES_DB")), platform_hits()
+        for name in peer.PEERS:
+            empty_peer(name)
+            for what in ("first load", "rerun"):
+                done = note(name, what, repeat, run_peer(name))
+                must_agree(name, reference, contents(peer.database(name)), hits, done["hits"])
+        note("limits", "limits", repeat, run_limits())
+        with one_per_cent_changed():
+            note("platform", "one per cent changed", repeat, run_platform())
+            done = note("duckdb", "one per cent changed", repeat, run_peer("duckdb"))
+        changed, hits = contents(settings.get("POSTGRES_DB")), platform_hits()
+        if changed == reference:
+            raise SystemExit("One per cent of the rows changed, and nothing in gold: the change did not arrive.")
+        must_agree("duckdb", changed, contents(peer.database("duckdb")), hits, done["hits"])
+    rows = {name: sum(hits_of_silver(name)) for name in CATALOG}
+    files = [landing_file(name) for name in CATALOG]
+    size = sum(file.stat().st_size for file in files)
+    empty_platform()
+    for name in peer.PEERS:
+        empty_peer(name)
+    stack("down")
+    shutil.rmtree(HOME / "landing" / scale)
+    return {"rows": rows, "bytes": size, "measurements": found}
+
+
+def landing_file(name: str) -> Path:
+    return settings.path("LANDING_DIR") / DAY.replace("-", "/") / f"{name}.csv"
+
+
+def run_platform(*options: str) -> dict[str, Any]:
+    """A date through all layers, with the seconds of each from the ledger."""
+    checkpoint()
+    measured = watch([sys.executable, "-m", "pipelines", "run", DAY, *options], own="luigi and jobs")
+    rows = query(
+        settings.get("POSTGRES_DB"),
+        "select layer, dataset, extract(epoch from started_at)::float as began, extract(epoch from ended_at)::float "
+        "as ended from ops.ledger where outcome = 'done' and extract(epoch from started_at) >= %s order by started_at",
+        [measured["began_at"]],
+    )
+    layers: dict[str, list[tuple[float, float]]] = {}
+    busy: dict[str, dict[str, float]] = {}
+    for row in rows:
+        layers.setdefault(row["layer"], []).append((row["began"], row["ended"]))
+        datasets = busy.setdefault(row["layer"], {})
+        datasets[row["dataset"]] = round(datasets.get(row["dataset"], 0) + row["ended"] - row["began"], 3)
+    stages = {
+        layer: round(max(ended for _, ended in spans) - min(began for began, _ in spans), 3)
+        for layer, spans in layers.items()
+    }
+    if missing := [layer for layer in peer.STAGES if layer not in stages]:
+        raise SystemExit(f"The run left no word in the ledger of {', '.join(missing)}:\n{measured['output'][-2000:]}")
+    return measured | {"stages": stages, "busy": busy}
+
+
+def run_peer(name: str) -> dict[str, Any]:
+    checkpoint()
+    measured = watch([sys.executable, "-m", f"benchmarks.{name}_peer", DAY], name, ("postgres", "minio"))
+    told = json.loads(measured["output"].splitlines()[-1])
+    return measured | {"stages": rounded(told["seconds"]), "hits": told["hits"]}
+
+
+def run_limits() -> dict[str, Any]:
+    measured = watch([sys.executable, "-m", "benchmarks.limits", DAY], "limits", ("postgres", "minio"))
+    return measured | {"stages": rounded(json.loads(measured["output"].splitlines()[-1])["seconds"])}
+
+
+def rounded(seconds: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in seconds.items()}
+
+
+def query(database: str, text: str, arguments: Any = None) -> list[Any]:
+    with peer.connect(database) as connection, connection.cursor(cursor_factory=RealDictCursor) as cursor:
+        cursor.execute(text, arguments)
+        rows = cursor.fetchall() if cursor.description else []
+    connection.close()
+    return rows
+
+
+def checkpoint() -> None:
+    """What an earlier run left for PostgreSQL to write is written, so that no other pays for it."""
+    query(settings.get("POSTGRES_DB"), "checkpoint")
+
+
+# ---- before a run --------------------------------------------------------------------------------------------------
+
+
+def empty_platform() -> None:
+    """Tables as new, and no object in either bucket; the servers stay up and warm."""
+    database = settings.get("POSTGRES_DB")
+    tables = query(
+        database,
+        "select schemaname || '.' || quote_ident(tablename) as name from pg_tables "
+        "where schemaname in ('public', 'ops', 'staging')",
+    )
+    # Truncated tables would keep their statistics, and the next load would be planned by those.
+    query(database, f"drop table {', '.join(table['name'] for table in tables)} cascade")
+    stack("up")  # makes them again
+    for name in ("MINIO_BUCKET_BRONZE", "MINIO_BUCKET_SILVER"):
+        empty_bucket(settings.get(name))
+
+
+def empty_peer(name: str) -> None:
+    query(peer.database(name), f"drop table if exists {', '.join([*CATALOG, *peer.MARTS])} cascade")
+    empty_bucket(peer.bucket(name))
+
+
+def empty_bucket(name: str) -> None:
+    for page in peer.s3().get_paginator("list_objects_v2").paginate(Bucket=name):
+        if objects := [{"Key": entry["Key"]} for entry in page.get("Contents", [])]:
+            peer.s3().delete_objects(Bucket=name, Delete={"Objects": objects})
+
+
+CHANGES = {  # dataset -> the column that changes and what it becomes, such that verdicts stay and marts do not
+    "patients": ("city", lambda city: "Newtown"),
+    "visits": ("department", lambda department: "Neurology" if department == "Cardiology" else "Cardiology"),
+    "admissions": ("room_type", lambda room: "Private" if room == "ICU" else "ICU"),
+    "treatments": ("treatment_name", lambda name: "Second opinion"),
+    "billing": ("patient_amount", lambda amount: f"{Decimal(amount) + 1}"),
+}
+SOUND = {"patient_amount": r"[0-9]+\.[0-9]{2}", "room_type": "General Ward|Semi-Private|Private|ICU|CCU"}
+
+
+@contextmanager
+def one_per_cent_changed() -> Iterator[None]:
+    """Each hundredth row of each file has another value in one column; afterwards the files are as they were."""
+    kept = HOME / "kept"
+    kept.mkdir()
+    for name, (column, change) in CHANGES.items():
+        path = landing_file(name)
+        shutil.move(path, kept / path.name)
+        with (kept / path.name).open(newline="") as source, path.open("w", newline="") as target:
+            header = next(source)
+            names, due = header.rstrip("\n").split(","), 0
+            place = names.index(column)
+            target.write(header)
+            for number, line in enumerate(source):
+                due += number % 100 == 99
+                fields = line.rstrip("\n").split(",")
+                # START's files are plain, a line each; one with quotes, or amiss, leaves the change to the next.
+                if due and '"' not in line and len(fields) == len(names):
+                    value = fields[place]
+                    if value and re.fullmatch(SOUND.get(column, ".*"), value):
+                        fields[place], due = change(value), due - 1
+                        line = ",".join(fields) + "\n"
+                target.write(line)
+    try:
+        yield
+    finally:
+        for name in CHANGES:
+            shutil.move(kept / f"{name}.csv", landing_file(name))
+        kept.rmdir()
+
+
+# ---- do all come to the same? --------------------------------------------------------------------------------------
+
+
+def contents(database: str) -> dict[str, Any]:
+    """A digest of the rows of each big table, in the order of their keys; of the two small marts the rows."""
+    found: dict[str, Any] = {}
+    for name, key, columns in [
+        *((d.name, d.key, [*d.names, *(c[0] for c in d.computed), "_partition_date"]) for d in CATALOG.values()),
+        ("mart_patient_stats", "patient_id", ["mart_patient_stats.*"]),
+    ]:
+        row = f"md5(row({', '.join(columns)})::text)"
+        [found[name]] = query(
+            database, f"select count(*), md5(coalesce(string_agg({row}, '' order by {key}), '')) from {name}"
+        )
+    for mart, keys in (("mart_daily_kpis", "kpi_date"), ("mart_department_stats", "stat_date, department")):
+        found[mart] = query(database, f"select * from {mart} order by {keys}")
+    return found
+
+
+def platform_hits() -> dict[str, dict[str, int]]:
+    """Rejected rows by dataset and reason, those without any left out."""
+    hits: dict[str, dict[str, int]] = {name: {} for name in CATALOG}
+    for row in query(
+        settings.get("POSTGRES_DB"),
+        "select dataset, reason, hits from ops.reasons natural join ops.receipts where layer = 'silver' and hits > 0",
+    ):
+        hits[row["dataset"]][row["reason"]] = row["hits"]
+    return hits
+
+
+def hits_of_silver(name: str) -> tuple[int, int]:
+    """(accepted, rejected) rows of a dataset, by the ledger."""
+    [row] = query(
+        settings.get("POSTGRES_DB"),
+        "select accepted, rejected from ops.ledger natural join ops.receipts where layer = 'silver' and dataset = %s",
+        [name],
+    )
+    return row["accepted"], row["rejected"]
+
+
+def must_agree(name: str, ours: dict[str, Any], theirs: dict[str, Any], hits: Any, their_hits: Any) -> None:
+    """Ends the benchmark where a peer has other rows, other marts or other reasons.
+
+    PostgreSQL averages stays as decimals of 16 to 20 digits, pandas as whole seconds: where the exact average lies
+    half-way between two values, the fourth place may differ by one.
+    """
+    wrong = [table for table in ours if not is_same(ours[table], theirs[table])]
+    wrong += [f"the reasons of {dataset}" for dataset in hits if hits[dataset] != their_hits[dataset]]
+    if wrong:
+        raise SystemExit(f"The platform and the {name} peer do not agree on {', '.join(wrong)}: no figure counts.")
+
+
+def is_same(ours: Any, theirs: Any) -> bool:
+    if ours == theirs or not isinstance(ours, list):
+        return bool(ours == theirs)
+    return len(ours) == len(theirs) and all(map(is_same_row, ours, theirs))
+
+
+def is_same_row(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    apart = [(name, value, theirs[name]) for name, value in ours.items() if value != theirs[name]]
+    return all(name in AVERAGES and None not in pair and is_near(*pair) for name, *pair in apart)
+
+
+def is_near(one: Decimal, other: Decimal) -> bool:
+    return abs(one - other) <= LAST_PLACE
+
+
+# ---- where it was measured -----------------------------------------------------------------------------------------
+
+
+def about() -> dict[str, Any]:
+    """The machine, the versions and the commit."""
+    from stack import prepare, services
+
+    def said(*words: str) -> str:
+        run = subprocess.run(words, capture_output=True, text=True, cwd=settings.ROOT, check=False)
+        return (run.stdout + run.stderr).strip()
+
+    cpus = Path("/proc/cpuinfo").read_text()
+    model = re.search(r"^model name\s*: (.+)$", cpus, re.M)
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    minio = said(services.minio().command[0], "--version").split()[2]
+    versions |= {
+        "Python": platform.python_version(),
+        "PostgreSQL": said(str(services.postgres_bin() / "postgres"), "--version").split()[-1],
+        "MinIO": minio if minio.startswith("RELEASE") else prepare.MINIO.partition("@")[2],
+        "Java": said("java", "-version").split('"')[1],
+    }
+    edited = "+" if said("git", "status", "--porcelain", "--untracked-files=no", "jobs", "sql") else ""
+    return {
+        "at": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
+        "commit": said("git", "rev-parse", "HEAD") + edited,
+        "machine": {
+            "cpu": model[1] if model else platform.machine(),
+            "cores": os.cpu_count(),
+            "memory_gib": round(psutil.virtual_memory().total / 2**30),
+            "kernel": platform.release(),
+        },
+        "versions": versions,
+    }
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

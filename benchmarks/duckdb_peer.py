@@ -1,0 +1,198 @@
+"""The same day by DuckDB and PostgreSQL's COPY: `python -m benchmarks.duckdb_peer 2026-01-01` on a running stack.
+
+DuckDB's CSV reader sorts out malformed records, one query per dataset judges the rest, Parquet goes to MinIO, and the
+accepted rows go through COPY and one `insert ... on conflict do update` per table. Files lie on the local disk on their
+way from and to MinIO, since DuckDB's own S3 client is an extension that it would download.
+"""
+
+import tempfile
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from benchmarks import peer
+from jobs.catalog import CATALOG
+from jobs.dataset import WHITE_SPACE, Column, Dataset
+
+DATE = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
+TIME = r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?"
+ZONE = "(Z|[+-]((0[0-9]|1[0-7]):[0-5][0-9]|18:00))"
+DECIMAL = r"[+-]?[0-9]+(\.[0-9]+)?"
+TYPES = {"text": "text", "date": "date", "timestamp": "timestamp", "decimal": "decimal(12, 2)"}
+
+
+def connect() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect()
+    connection.execute("set timezone = 'UTC'")
+    connection.execute("set preserve_insertion_order = false")
+    return connection
+
+
+def validate(connection: duckdb.DuckDBPyConnection, path: Path, dataset: Dataset) -> None:
+    """Leaves a file's records in the tables `accepted_<dataset>` and `rejected_<dataset>`.
+
+    The accepted keys of its parents stand in their own `accepted_` tables.
+    """
+    name, key = dataset.name, dataset.key
+    with path.open("rb") as file:
+        header = peer.read_header(file.readline(), dataset)
+    connection.execute(f"create temp table judged as {judge(path, dataset, header)}")
+    # Only rows whose key is there twice are put in an order: by content, so that the same one always stands.
+    content = ", ".join(f"{column} desc nulls last" for column in dataset.names[1:])
+    connection.execute(
+        f"update judged set reasons = 'duplicate_{key}' where rowid in (select rowid from (select rowid, "
+        f"row_number() over (partition by {key} order by {content}) as place from judged where reasons = '' and {key} "
+        f"in (select {key} from judged where reasons = '' group by {key} having count(*) > 1)) where place > 1)"
+    )
+    names = ", ".join(dataset.names)
+    connection.execute(f"create table accepted_{name} as select {names} from judged where reasons = ''")
+    source = ", ".join(f"nullif(source.{column}, '') as {column}" for column in dataset.names)
+    # A record can be faulty in two ways, and a line of blanks is none.
+    connection.execute(
+        f"create table rejected_{name} as "
+        f"select {source}, _raw, reasons as _reject_reason from judged where reasons <> '' "
+        f"union all by name select any_value(csv_line) as _raw, 'malformed_row' as _reject_reason from errors_{name} "
+        f"where trim(csv_line, {literal(WHITE_SPACE)}) <> '' group by line_byte_position"
+    )
+    connection.execute("drop table judged")
+
+
+def judge(path: Path, dataset: Dataset, header: list[str]) -> str:
+    """One row per well-formed record: its typed values, its source where it is rejected, and its `reasons`."""
+    fields = ", ".join(f"{literal(field)}: 'varchar'" for field in header)
+    # With an empty field for null DuckDB would overlook one empty field too many at a record's end.
+    reader = (
+        f"read_csv({literal(str(path))}, auto_detect = false, header = true, delim = ',', quote = '\"', "
+        f"escape = '\"', columns = {{{fields}}}, nullstr = '\x01\x02', store_rejects = true, rejects_limit = 0, "
+        f"rejects_table = 'errors_{dataset.name}', rejects_scan = 'scans_{dataset.name}', max_line_size = 10000000)"
+    )
+    names = ", ".join(dataset.names)
+    texts = ", ".join(f"{trimmed(name)} as text_{name}" for name in dataset.names)
+    values = ", ".join(f"{read(column)} as {column.name}" for column in dataset.columns)
+    has_nul = " or ".join(f"contains({name}, chr(0))" for name in dataset.names)
+    broken = ", ".join(f"case when {condition} then '{code}' end" for code, condition in rules(dataset))
+    parents = " ".join(
+        f"left join accepted_{parent} as parent_{name} on text_{name} = parent_{name}.{CATALOG[parent].key}"
+        for name, parent in dataset.parents.items()
+    )
+    own = ", ".join(f"typed.{name}" for name in dataset.names)
+    return f"""
+        with texts as (
+            select struct_pack({names}) as source, {has_nul} as has_nul, {texts} from {reader}
+        ),
+        typed as (select *, {values} from texts),
+        judged as (
+            select {own}, source, has_nul,
+                case when coalesce(has_nul, false) then 'malformed_row' else concat_ws(';', {broken}) end as reasons
+            from typed {parents}
+        )
+        select {names}, reasons, case when reasons <> '' then source end as source,
+            case when has_nul then concat_ws(',', {", ".join(f"source.{name}" for name in dataset.names)}) end as _raw
+        from judged
+    """
+
+
+def trimmed(name: str) -> str:
+    """A column's text without white space around it; null where nothing is left."""
+    # trim() with a list of characters takes far longer than a look at whether there is anything to trim.
+    plain = f"regexp_full_match({name}, '[!-~]([ -~]*[!-~])?')"
+    return f"case when {plain} then {name} else nullif(trim({name}, {literal(WHITE_SPACE)}), '') end"
+
+
+def read(column: Column) -> str:
+    """The value of a column's trimmed text; null where it is blank, unreadable or not a listed value."""
+    text = f"text_{column.name}"
+    if column.one_of:
+        listed = " ".join(f"when {literal(value.lower())} then {literal(value)}" for value in column.one_of)
+        return f"case lower({text}) {listed} end"
+    if column.type == "date":
+        return f"case when regexp_full_match({text}, '{DATE}') and {text} >= '0001' then try_cast({text} as date) end"
+    if column.type == "timestamp":
+        zoned = f"(try_cast({text} as timestamptz) at time zone 'UTC')"
+        return f"""
+            case when {text} < '0001' then null
+            when regexp_full_match({text}, '{DATE}[T ]{TIME}') then try_cast({text} as timestamp)
+            when regexp_full_match({text}, '{DATE}[T ]{TIME}{ZONE}')
+                and {zoned} between timestamp '0001-01-01' and timestamp '9999-12-31 23:59:59.999999' then {zoned}
+            end
+        """
+    if column.type == "decimal":
+        return f"case when regexp_full_match({text}, '{DECIMAL}') then try_cast({text} as decimal(12, 2)) end"
+    return text
+
+
+def rules(dataset: Dataset) -> list[tuple[str, str]]:
+    """(code, condition under which it is earned), in declared order."""
+    found = []
+    for column in dataset.columns:
+        text, value = f"text_{column.name}", f"typed.{column.name}"
+        if column.required:
+            found.append((f"missing_{column.name}", f"{text} is null"))
+        if column.type != "text":
+            found.append((f"unreadable_{column.name}", f"{text} is not null and {value} is null"))
+        if column.one_of:
+            found.append((f"unknown_{column.name}", f"{text} is not null and {value} is null"))
+        if column.references:
+            key = CATALOG[column.references].key
+            found.append((f"orphan_{column.name}", f"{text} is not null and parent_{column.name}.{key} is null"))
+    for rule in dataset.rules:
+        readable = " and ".join(f"(text_{name} is null or typed.{name} is not null)" for name in rule.columns)
+        found.append((rule.reason, f"{readable} and not ({rule.holds})"))
+    return found
+
+
+def literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def silver(day: date) -> tuple[duckdb.DuckDBPyConnection, dict[str, dict[str, int]]]:
+    """The five files judged, accepted and rejected rows as Parquet on MinIO; the connection that holds them."""
+    connection, hits = connect(), {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "file")
+        for dataset in CATALOG.values():
+            peer.s3().download_file(peer.bucket("duckdb"), peer.bronze_key(dataset, day), str(path))
+            validate(connection, path, dataset)
+            for kind in ("accepted", "rejected"):
+                connection.execute(f"copy {kind}_{dataset.name} to {literal(str(path))} (format parquet)")
+                peer.store("duckdb", path, peer.silver_key(dataset, day, kind))
+            found = connection.execute(
+                "select code, count(*) from (select unnest(string_split(_reject_reason, ';')) as code "
+                f"from rejected_{dataset.name}) group by code"
+            )
+            hits[dataset.name] = dict(found.fetchall())
+    return connection, hits
+
+
+def gold(postgres: Any, connection: duckdb.DuckDBPyConnection, day: date) -> None:
+    """The accepted rows copied into unlogged staging tables, and from there upserted, in one transaction."""
+    with tempfile.TemporaryDirectory() as folder, postgres, postgres.cursor() as cursor:
+        cursor.execute("".join(peer.tables()))
+        for dataset in CATALOG.values():
+            names, path = ", ".join(peer.columns(dataset)), Path(folder, f"{dataset.name}.csv")
+            connection.execute(
+                f"copy (select *, date '{day}' as _partition_date, '{peer.RUN}' as _run_id "
+                f"from accepted_{dataset.name}) to {literal(str(path))} (format csv, header false)"
+            )
+            staging = f"staging_{dataset.name}"
+            cursor.execute(f"create unlogged table {staging} as select {names} from {dataset.name} with no data")
+            with path.open() as file:
+                cursor.copy_expert(f"copy {staging} from stdin (format csv)", file)
+            cursor.execute(f"analyze {staging}")
+            cursor.execute(peer.upsert(dataset, f"select {names} from {staging}"))
+            cursor.execute(f"drop table {staging}")
+
+
+def marts(postgres: Any, day: date) -> None:
+    """The marts by the platform's own statements, built anew as a whole."""
+    with postgres, postgres.cursor() as cursor:
+        cursor.execute(f"analyze {', '.join(CATALOG)}")
+        for mart, select in peer.MARTS.items():
+            cursor.execute(f"delete from {mart}")
+            cursor.execute(f"insert into {mart} {select}")
+
+
+if __name__ == "__main__":
+    peer.run("duckdb", silver, gold, marts)

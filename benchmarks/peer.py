@@ -1,0 +1,140 @@
+"""What both peers stand on: a bucket and a database of their own on the platform's servers, and a clock."""
+
+import csv
+import io
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import boto3
+import psycopg2
+from botocore.config import Config
+
+from jobs import settings
+from jobs.catalog import CATALOG
+from jobs.dataset import WHITE_SPACE, Dataset
+
+PEERS = ("pandas", "duckdb")
+STAGES = ("bronze", "silver", "gold", "marts")
+RUN = "benchmark"  # the peers' _run_id
+MARTS = {file.stem: file.read_text() for file in sorted((settings.ROOT / "sql" / "marts").glob("mart_*.sql"))}
+
+
+def database(peer: str) -> str:
+    return f"bench_{peer}"
+
+
+def bucket(peer: str) -> str:
+    return f"bench-{peer}"
+
+
+def connect(database: str) -> Any:
+    """A psycopg2 connection to a database of the platform's server, as its loader; `with` is a transaction."""
+    return psycopg2.connect(
+        host=settings.get("POSTGRES_HOST"),
+        port=settings.get("POSTGRES_PORT"),
+        user=settings.get("POSTGRES_USER"),
+        password=settings.get("POSTGRES_PASSWORD"),
+        dbname=database,
+        options="-c timezone=UTC",
+    )
+
+
+@cache
+def s3() -> Any:
+    """A client of the platform's store."""
+    return boto3.client(
+        "s3",
+        endpoint_url=settings.s3_endpoint(),
+        aws_access_key_id=settings.get("MINIO_ACCESS_KEY"),
+        aws_secret_access_key=settings.get("MINIO_SECRET_KEY"),
+        region_name="us-east-1",
+        config=Config(
+            s3={"addressing_style": "path"},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+
+
+def bronze_key(dataset: Dataset, day: date) -> str:
+    return f"bronze/{dataset.name}/{day:%Y/%m/%d}/{dataset.name}.csv"
+
+
+def silver_key(dataset: Dataset, day: date, kind: str) -> str:
+    """`kind` is accepted or rejected."""
+    return f"silver/{kind}/{dataset.name}/{day}.parquet"
+
+
+def to_bronze(peer: str, day: date) -> None:
+    """The five landing files, byte for byte."""
+    for dataset in CATALOG.values():
+        path = settings.path("LANDING_DIR") / f"{day:%Y/%m/%d}" / f"{dataset.name}.csv"
+        s3().upload_file(str(path), bucket(peer), bronze_key(dataset, day))
+
+
+def read_header(start: bytes, dataset: Dataset) -> list[str]:
+    """The names in a file's first line; a sentence where a declared column is not among them, or is there twice."""
+    line = io.StringIO(start.partition(b"\n")[0].decode("utf-8-sig"))
+    header = [name.strip(WHITE_SPACE) for name in next(csv.reader(line))]
+    wrong = [name for name in dataset.names if header.count(name) != 1]
+    if wrong:
+        raise SystemExit(f"{dataset.name}: the header must name {', '.join(wrong)} once.")
+    return header
+
+
+def tables() -> Iterator[str]:
+    """The statements of sql/schema.sql that make the five tables and the three marts, with their keys and indexes."""
+    schema = (settings.ROOT / "sql" / "schema.sql").read_text()
+    for statement in re.findall(r"^create (?:table|index) if not exists [^;]+;", schema, re.M):
+        if re.search(rf"(?:exists|on) (?:{'|'.join([*CATALOG, *MARTS])}) \(", statement):
+            yield statement
+
+
+def columns(dataset: Dataset) -> list[str]:
+    """What a load fills of a gold table."""
+    return [*dataset.names, "_partition_date", "_run_id"]
+
+
+def upsert(dataset: Dataset, rows: str) -> str:
+    """The plain statement by which both peers load a table from `rows`."""
+    names = columns(dataset)
+    changes = ", ".join(f"{name} = excluded.{name}" for name in names if name != dataset.key)
+    return (
+        f"insert into {dataset.name} ({', '.join(names)}) {rows} "
+        f"on conflict ({dataset.key}) do update set {changes}, _loaded_at = default"
+    )
+
+
+@contextmanager
+def stage(seconds: dict[str, float], name: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    seconds[name] = time.monotonic() - began
+
+
+def run(peer: str, silver: Callable[[date], Any], gold: Callable[..., None], marts: Callable[..., None]) -> None:
+    """A date through all layers; prints the seconds of each, and how many rows were rejected for which reason."""
+    day, seconds = date.fromisoformat(sys.argv[1]), dict[str, float]()
+    with stage(seconds, "bronze"):
+        to_bronze(peer, day)
+    with stage(seconds, "silver"):
+        judged, hits = silver(day)
+    connection = connect(database(peer))
+    with stage(seconds, "gold"):
+        gold(connection, judged, day)
+    with stage(seconds, "marts"):
+        marts(connection, day)
+    connection.close()
+    print(json.dumps({"seconds": seconds, "hits": hits}))
+
+
+def store(peer: str, path: Path, key: str) -> None:
+    s3().upload_file(str(path), bucket(peer), key)
