@@ -2,6 +2,7 @@
 
 import csv
 import stat
+from datetime import timedelta
 
 import pytest
 
@@ -29,7 +30,7 @@ def test_a_key_tells_its_whole_story(hospital):
     assert "rejected: orphan_patient_id  (run 20" in verdict
     assert reason.strip() == "orphan_patient_id: patient_id must be the key of an accepted row of patients"
     assert waits.strip() == (
-        f"patient_id {lacked}: has not come; retryable: its parent may come up to {hospital.year + 1}-01-01"
+        f"patient_id {lacked}: has not come; retryable: its parent may come up to {day + timedelta(days=365)}"
     )
     assert gold == "  gold: no version of it"
 
