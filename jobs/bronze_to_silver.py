@@ -1,6 +1,8 @@
 """Judges one bronze partition: `spark-submit jobs/bronze_to_silver.py visits 2026-01-31`."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from datetime import date
 from decimal import Decimal
 from functools import reduce
@@ -20,6 +22,7 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
         warehouse.connect() as connection,
         warehouse.writer(connection, f"silver {dataset.name}", reads=[f"silver {p}" for p in dataset.parents.values()]),
         warehouse.run(connection, "silver", dataset.name, day, dataset.rule_set) as row,
+        ExitStack() as release,
     ):
         facts = lake.facts_of(dataset, day)
         spark = program.spark(f"bronze_to_silver {dataset.name} {day}")
@@ -33,15 +36,7 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
         # A run that was killed leaves its rows cached in the resident application. With its own run in it this plan
         # is no other's: those rows are of a file that may have been corrected since.
         records = lake.records(spark, dataset, day, facts).filter(F.lit(row["run_id"]) != "")
-        kept: list[DataFrame] = []
-
-        def keep(rows: DataFrame) -> DataFrame:
-            """Keeps rows for the time of this run. Of many Spark learns the size first, so that joins suit it."""
-            kept.append(rows.persist())
-            if facts.records > program.FEW_ROWS:
-                rows.count()
-            return rows
-
+        keep = release.enter_context(kept(facts.records))
         judged = validation.judge(records, dataset, facts.header, parents, keep)
         counts = validation.count(judged, dataset)
         rejected = counts.rows - counts.accepted
@@ -66,8 +61,7 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
         warehouse.withdraw(connection, row)
         with ThreadPoolExecutor() as pool:
             row |= {f"delta_{kind}": version for kind, version in zip(tables, pool.map(publish, tables), strict=True)}
-        for rows in kept:
-            rows.unpersist()
+        release.close()
         for child, stale in stale_dates(spark, connection, dataset, row).items():
             warehouse.mark_stale(connection, child, stale)
         row |= {
@@ -88,6 +82,27 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
     reasons = ", ".join(f"{code} {hits:,}" for code, hits in counts.hits.items() if hits)
     numbers = f"{counts.rows:,} rows = {counts.accepted:,} accepted + {rejected:,} rejected"
     return "\n".join([f"silver {dataset.name} {day}: {numbers}" + (f" ({reasons})" if reasons else ""), *warnings])
+
+
+@contextmanager
+def kept(records: int) -> Iterator[validation.Keep]:
+    """Keeps what it is given in Spark's cache until it ends, whether its run succeeds or fails.
+
+    Of many records Spark learns at once how many rows there are, so that joins suit their size.
+    """
+    frames: list[DataFrame] = []
+
+    def keep(rows: DataFrame) -> DataFrame:
+        frames.append(rows.persist())
+        if records >= program.FEW_ROWS:
+            rows.count()
+        return rows
+
+    try:
+        yield keep
+    finally:
+        for rows in frames:
+            rows.unpersist()
 
 
 def must_balance(facts: landing.Facts, counts: validation.Counts) -> None:

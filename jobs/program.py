@@ -18,7 +18,7 @@ from jobs.catalog import CATALOG
 
 TRACKING = "LUIGI_TRACKING_URL="  # a job writes it to standard error; the Luigi task shows it
 
-FEW_ROWS = 100_000
+FEW_ROWS = 100_000  # below that a job plans longer than it computes
 
 
 class Refused(Exception):

@@ -23,7 +23,6 @@ YEARS = "0001-01-01 00:00:00", "9999-12-31 23:59:59.999999"  # an offset may car
 DECIMAL = r"^[+-]?[0-9]+(\.[0-9]+)?$"
 CSV = {"quote": '"', "escape": '"', "mode": "PERMISSIVE", "columnNameOfCorruptRecord": "_bad"}
 
-
 Keep = Callable[[DataFrame], DataFrame]
 
 
@@ -56,7 +55,8 @@ def judge(
     """One row per record of `records(_raw string)`: its text, its typed values and its codes in `_reject_reason`.
 
     `header` names the file's fields in their order; `parents` holds, per foreign key column, a DataFrame with
-    one column, the keys accepted in the partitions that count. What is read more than once is given to `keep`.
+    one column, the keys accepted in the partitions that count. What is read more than once, and what is joined though
+    nobody can know beforehand how few rows it has, is given to `keep`.
     """
     fields = records.transform(split_fields, dataset, header).transform(read_types, dataset)
     rows = keep(fields.transform(give_codes, dataset))
@@ -135,7 +135,7 @@ def split_fields(records: DataFrame, dataset: Dataset, header: Sequence[str]) ->
     quoted = F.contains("_raw", F.lit('"'))
     parsed = F.when(quoted, F.from_csv("_raw", F.lit(fields), CSV))
     closed = F.from_csv(F.concat("_raw", F.lit('"')), F.lit(fields), CSV)[last]
-    unquoted = F.when(~quoted, F.split("_raw", ",", -1))  # nearly all records, for a tenth of the cost
+    unquoted = F.when(~quoted, F.split("_raw", ",", -1))  # nearly all records, and far cheaper
     malformed = F.contains("_raw", F.lit("\0")) | F.when(
         quoted, F.col("parsed._bad").isNotNull() | closed.eqNullSafe(F.col(f"parsed.{last}"))
     ).otherwise(F.size("unquoted") != len(header))
@@ -194,7 +194,8 @@ def read(column: Column) -> Expression:
 def give_codes(rows: DataFrame, dataset: Dataset) -> DataFrame:
     """Numbers the rows and adds the codes that a record earns by itself, in declared order, joined by `;`.
 
-    A malformed record has that code alone, and no values.
+    A malformed record has that code alone, and no values. A file is always cut alike, so a row that must be read again
+    has its number again.
     """
     broken = F.concat_ws(";", *(F.when(condition, code) for code, condition in rules(dataset)))
     malformed = F.col("malformed")

@@ -7,7 +7,7 @@ import secrets
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import date, datetime, timezone
 from itertools import dropwhile
 from typing import Any, NoReturn
@@ -17,7 +17,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from jobs import program, settings
-from jobs.catalog import CATALOG
+from jobs.catalog import CATALOG, children
 from jobs.dataset import Dataset, is_retryable
 from jobs.program import Refused
 
@@ -529,9 +529,10 @@ def load(connection: Connection, dataset: Dataset, restating: bool) -> dict[str,
         [found] = connection.execute(done).fetchmany(1)
         return found
 
-    with without_keys(connection, dataset, staged):
+    # Restating moves rows between tables whose keys must hold together only at the end: those keys stay, and wait.
+    with nullcontext() if restating else without_keys(connection, dataset, staged):
         connection.execute(
-            f"create temp table changed on commit drop as select s.*, {f'g.{amount}' if dataset.amount else amount} "
+            f"create temp table changed as select s.*, {f'g.{amount}' if dataset.amount else amount} "
             f"as amount_before from {standing} as s join {dataset.name} as g using ({key}) "
             f"where (s._partition_date >= g._partition_date or {is_lost}) and {differs}"
         )
@@ -578,10 +579,13 @@ def without_keys(connection: Connection, dataset: Dataset, rows: int) -> Iterato
     Kept up row by row they cost more than the rows themselves. Readers wait until the caller commits: for tables that
     are in use there is no such time.
     """
-    there = value(connection, f"select count(*) from (select from {dataset.name} limit {rows}) as known")
+    there = value(connection, f"select count(*) from (select from {dataset.name} limit {rows // 10 + 1}) as known")
     if not is_large(rows, there):
         yield
         return
+    near = {dataset.name, *dataset.parents.values(), *(child.name for child in children(dataset))}
+    # In the order in which marts lock them, lest each wait for the other.
+    connection.execute(f"lock table {', '.join(name for name in CATALOG if name in near)} in access exclusive mode")
     keys = connection.execute(
         "select conrelid::regclass, quote_ident(conname), pg_get_constraintdef(oid) from pg_constraint "
         "where %s::regclass in (conrelid, confrelid) and contype in ('f', 'p') order by contype",

@@ -396,6 +396,11 @@ PLANTS = {
 }
 
 
+@pytest.mark.parametrize("wrong", PLANTS)
+def test_a_bug_can_still_be_planted(wrong, monkeypatch):
+    plant(monkeypatch, *PLANTS[wrong])
+
+
 @takes_minutes
 @pytest.mark.parametrize("wrong", PLANTS)
 def test_a_planted_bug_is_found(hospital, say, wrong, monkeypatch):

@@ -236,3 +236,13 @@ def test_every_reason_has_its_levels_in_the_warehouse(postgres):
         "orphan_visit_id",
     }
     assert all((share is None) == retryable for retryable, share in rules.values())
+
+
+def test_what_a_run_keeps_it_lets_go_when_it_fails(spark):
+    from jobs.bronze_to_silver import kept
+
+    rows = spark.range(1)
+    with pytest.raises(ZeroDivisionError), kept(records=1) as keep:
+        assert keep(rows).storageLevel.useMemory
+        raise ZeroDivisionError
+    assert not rows.storageLevel.useMemory

@@ -148,6 +148,16 @@ def test_many_rows_end_as_few_would(hospital, monkeypatch):
     assert hospital.postgres.execute(KEYS).fetchall() == before
 
 
+def test_a_whole_file_after_a_torn_one_takes_children_along(hospital, monkeypatch):
+    monkeypatch.setattr(warehouse, "is_large", lambda *_: True)
+    for name, key in (("patients", "P1"), ("visits", "V1"), ("billing", "B1")):
+        hospital.judge(name, 1, hospital.row(name, key))
+        hospital.load(name, 1)
+    hospital.judge("visits", 1, *(hospital.row("visits", key) for key in ("V2", "V3", "V4")))
+    assert "3 inserted, 0 updated, 0 unchanged, 1 removed" in hospital.load("visits", 1)
+    assert hospital.gold("billing") == []
+
+
 def test_keys_that_are_built_after_a_load_are_held_to():
     admissions = CATALOG["admissions"]
     columns = "admission_id, visit_id, admit_ts, room_type, _partition_date, _run_id"
