@@ -9,17 +9,14 @@ import importlib.metadata
 import json
 import os
 import platform
-import random
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -29,22 +26,13 @@ from psycopg2.extras import RealDictCursor
 
 from benchmarks import peer, report
 from benchmarks.watch import watch
-from jobs import settings
+from jobs import landing, settings
 from jobs.catalog import CATALOG
+from jobs.lake import s3
+from stack import own
 
 HOME = settings.ROOT / ".bench"
-DAY = "2026-01-01"  # the generator's start: the full volumes
-PORTS = (
-    "POSTGRES_PORT",
-    "MINIO_CONSOLE_PORT",
-    "SPARK_MASTER_PORT",
-    "SPARK_MASTER_WEBUI_PORT",
-    "SPARK_WORKER_WEBUI_PORT",
-    "SPARK_CONNECT_PORT",
-    "SPARK_HISTORY_PORT",
-    "LUIGI_PORT",
-    "DASHBOARDS_PORT",
-)
+DAY = date(2026, 1, 1)  # the generator's start: the full volumes
 PACKAGES = ("pyspark", "delta-spark", "luigi", "pandas", "pyarrow", "psycopg2-binary", "duckdb")
 LAST_PLACE = Decimal("0.0001")  # averages have four places
 AVERAGES = ("avg_length_of_stay_days", "avg_los_days")
@@ -57,8 +45,6 @@ def main() -> None:
     given = parser.parse_args()
     if sys.version_info < (3, 11):
         raise SystemExit("The DuckDB peer needs DuckDB 2, and that Python 3.11: make PYTHON=/path/to/python3.11 bench.")
-    for name in ("SIGTERM", "SIGHUP"):
-        signal.signal(getattr(signal, name), signal.default_int_handler)
     with own_stack():
         for scale in given.scales.split():
             report.append(about() | {"scale": scale, "repeats": given.repeats} | bench(scale, given.repeats))
@@ -72,18 +58,7 @@ def main() -> None:
 @contextmanager
 def own_stack() -> Iterator[None]:
     """Points this process and its children at a stack in HOME, down and with the peers' databases; removed at last."""
-    free = (port for port in random.sample(range(10_000, 32_000), 1_000) if not is_taken(port))
-    os.environ |= {name: str(next(free)) for name in PORTS}
-    os.environ |= {
-        "MINIO_ENDPOINT": f"http://127.0.0.1:{next(free)}",
-        "POSTGRES_HOST": "127.0.0.1",
-        "STACK_DIR": str(HOME / "stack"),
-        "LANDING_DIR": str(HOME / "landing"),
-        "LUIGI_CONFIG_PATH": str(settings.ROOT / "conf" / "luigi.cfg"),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    os.environ.pop("SPARK_REMOTE", None)
-    settings.load()
+    own.set_apart(HOME)
     if HOME.exists():  # of a benchmark that was killed
         stack("clean")
         shutil.rmtree(HOME)
@@ -93,18 +68,13 @@ def own_stack() -> Iterator[None]:
         say("making the stack")
         stack("up")  # what is built and downloaded once must not count
         for name in peer.PEERS:
-            peer.s3().create_bucket(Bucket=peer.bucket(name))
+            s3().create_bucket(Bucket=peer.bucket(name))
         stack("down")
         create_databases()
         yield
     finally:
         stack("clean")
         shutil.rmtree(HOME)
-
-
-def is_taken(port: int) -> bool:
-    with socket.socket() as probe:
-        return not probe.connect_ex(("127.0.0.1", port))
 
 
 def stack(verb: str) -> None:
@@ -137,7 +107,7 @@ def bench(scale: str, repeats: int) -> dict[str, Any]:
     """All measurements of one scale, from a stack that is down and empty to one that is down and empty."""
     os.environ["LANDING_DIR"] = str(HOME / "landing" / scale)
     say(f"scale {scale}: generating")
-    command = [sys.executable, "-m", "jobs.generate", DAY, "--scale", scale, "--start", DAY]
+    command = [sys.executable, "-m", "jobs.generate", str(DAY), "--scale", scale, "--start", str(DAY)]
     subprocess.run(command, cwd=settings.ROOT, check=True, capture_output=True)
     found: list[dict[str, Any]] = []
 
@@ -169,7 +139,7 @@ def bench(scale: str, repeats: int) -> dict[str, Any]:
             raise SystemExit("One per cent of the rows changed, and nothing in gold: the change did not arrive.")
         must_agree("duckdb", changed, contents(peer.database("duckdb")), hits, done["hits"])
     rows = {name: sum(hits_of_silver(name)) for name in CATALOG}
-    files = [landing_file(name) for name in CATALOG]
+    files = [landing.landing_path(dataset, DAY) for dataset in CATALOG.values()]
     size = sum(file.stat().st_size for file in files)
     empty_platform()
     for name in peer.PEERS:
@@ -179,14 +149,10 @@ def bench(scale: str, repeats: int) -> dict[str, Any]:
     return {"rows": rows, "bytes": size, "measurements": found}
 
 
-def landing_file(name: str) -> Path:
-    return settings.path("LANDING_DIR") / DAY.replace("-", "/") / f"{name}.csv"
-
-
 def run_platform(*options: str) -> dict[str, Any]:
     """A date through all layers, with the seconds of each from the ledger."""
     checkpoint()
-    measured = watch([sys.executable, "-m", "pipelines", "run", DAY, *options], own="luigi and jobs")
+    measured = watch([sys.executable, "-m", "pipelines", "run", str(DAY), *options], own="luigi and jobs")
     rows = query(
         settings.get("POSTGRES_DB"),
         "select layer, dataset, extract(epoch from started_at)::float as began, extract(epoch from ended_at)::float "
@@ -210,13 +176,13 @@ def run_platform(*options: str) -> dict[str, Any]:
 
 def run_peer(name: str) -> dict[str, Any]:
     checkpoint()
-    measured = watch([sys.executable, "-m", f"benchmarks.{name}_peer", DAY], name, ("postgres", "minio"))
+    measured = watch([sys.executable, "-m", f"benchmarks.{name}_peer", str(DAY)], name, ("postgres", "minio"))
     told = json.loads(measured["output"].splitlines()[-1])
     return measured | {"stages": rounded(told["seconds"]), "hits": told["hits"]}
 
 
 def run_limits() -> dict[str, Any]:
-    measured = watch([sys.executable, "-m", "benchmarks.limits", DAY], "limits", ("postgres", "minio"))
+    measured = watch([sys.executable, "-m", "benchmarks.limits", str(DAY)], "limits", ("postgres", "minio"))
     return measured | {"stages": rounded(json.loads(measured["output"].splitlines()[-1])["seconds"])}
 
 
@@ -261,9 +227,9 @@ def empty_peer(name: str) -> None:
 
 
 def empty_bucket(name: str) -> None:
-    for page in peer.s3().get_paginator("list_objects_v2").paginate(Bucket=name):
+    for page in s3().get_paginator("list_objects_v2").paginate(Bucket=name):
         if objects := [{"Key": entry["Key"]} for entry in page.get("Contents", [])]:
-            peer.s3().delete_objects(Bucket=name, Delete={"Objects": objects})
+            s3().delete_objects(Bucket=name, Delete={"Objects": objects})
 
 
 CHANGES = {  # dataset -> the column that changes and what it becomes, such that verdicts stay and marts do not
@@ -282,7 +248,7 @@ def one_per_cent_changed() -> Iterator[None]:
     kept = HOME / "kept"
     kept.mkdir()
     for name, (column, change) in CHANGES.items():
-        path = landing_file(name)
+        path = landing.landing_path(CATALOG[name], DAY)
         shutil.move(path, kept / path.name)
         with (kept / path.name).open(newline="") as source, path.open("w", newline="") as target:
             header = next(source)
@@ -303,7 +269,7 @@ def one_per_cent_changed() -> Iterator[None]:
         yield
     finally:
         for name in CHANGES:
-            shutil.move(kept / f"{name}.csv", landing_file(name))
+            shutil.move(kept / f"{name}.csv", landing.landing_path(CATALOG[name], DAY))
         kept.rmdir()
 
 

@@ -2,10 +2,7 @@
 
 import csv
 import os
-import random
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,52 +17,15 @@ import pytest
 
 from jobs import program, settings
 from jobs.catalog import CATALOG
+from stack import own
 from tests.examples import VALID
-
-PORTS = [
-    "POSTGRES_PORT",
-    "MINIO_CONSOLE_PORT",
-    "SPARK_MASTER_PORT",
-    "SPARK_MASTER_WEBUI_PORT",
-    "SPARK_WORKER_WEBUI_PORT",
-    "SPARK_CONNECT_PORT",
-    "SPARK_HISTORY_PORT",
-    "LUIGI_PORT",
-    "DASHBOARDS_PORT",
-]
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, below those that the system hands out to outgoing connections."""
-    free: list[int] = []
-    for port in random.sample(range(10_000, 32_000), 1_000):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                free.append(port)
-        if len(free) == count:
-            return free
-    raise RuntimeError("No free ports.")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Points this process and its children at a stack of the tests' own, before any test can reach another one."""
     home = Path(tempfile.mkdtemp(prefix="healthcare-tests-"))
     config.stash[HOME] = home
-    *ports, minio = free_ports(len(PORTS) + 1)
-    os.environ |= {name: str(port) for name, port in zip(PORTS, ports, strict=True)}
-    os.environ |= {
-        "MINIO_ENDPOINT": f"http://127.0.0.1:{minio}",
-        "POSTGRES_HOST": "127.0.0.1",
-        "STACK_DIR": str(home / "stack"),
-        "LANDING_DIR": str(home / "landing"),
-        "LUIGI_CONFIG_PATH": str(settings.ROOT / "conf" / "luigi.cfg"),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    os.environ.pop("SPARK_REMOTE", None)
-    settings.load()
-    # A run that is told to end ends like one that was interrupted: its fixtures clean up.
-    for name in ("SIGTERM", "SIGHUP"):
-        signal.signal(getattr(signal, name), signal.default_int_handler)
+    own.set_apart(home)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -120,7 +80,7 @@ def empty_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STACK_DIR", str(tmp_path_factory.mktemp("warehouse") / "stack"))
-        patch.setenv("POSTGRES_PORT", str(free_ports(1)[0]))
+        patch.setenv("POSTGRES_PORT", str(own.free_ports(1)[0]))
         prepare.state_directory()
         prepare.database()
         server = subprocess.Popen(services.postgres().command, stderr=subprocess.DEVNULL, cwd="/")

@@ -14,7 +14,7 @@ import pytest
 
 from dashboards import bodies, cards, metabase
 from jobs import settings
-from tests.conftest import free_ports
+from stack.own import free_ports
 from tests.metabase import Metabase, Refusal
 from tests.test_cards import filled  # noqa: F401
 from tests.test_marts import hospital, rebuilt, withhold  # noqa: F401

@@ -15,7 +15,7 @@ import pytest
 from dashboards import cards, pages
 from dashboards.cards import bind
 from stack import prepare, services
-from tests.conftest import free_ports
+from stack.own import free_ports
 from tests.test_marts import MARTS, OPS, add, rebuilt, withhold
 
 BOARDS = cards.load()

@@ -11,7 +11,7 @@ from jobs import settings
 from jobs.catalog import CATALOG
 from jobs.marts import SQL
 from stack import prepare, services, supervision
-from tests.conftest import free_ports
+from stack.own import free_ports
 
 OURS = ["public", "ops", "reports", "staging"]
 MARTS = {file.stem for file in (SQL / "marts").glob("*.sql")}

@@ -9,7 +9,8 @@ import psutil
 
 from jobs import settings
 from stack import services, supervision
-from tests.conftest import PORTS, free_ports, run_stack
+from stack.own import PORTS, free_ports
+from tests.conftest import run_stack
 
 SUBMITTED = """
 from pyspark.sql import SparkSession

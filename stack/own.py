@@ -1,0 +1,46 @@
+"""A stack apart from the user's, for tests and benchmarks: on free ports, in a directory of its own."""
+
+import os
+import random
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from jobs import settings
+from stack import services
+
+PORTS = [name for service in services.SERVICES.values() for name in service.ports if name != "MINIO_ENDPOINT"]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, below those that the system hands out to outgoing connections."""
+    free: list[int] = []
+    for port in random.sample(range(10_000, 32_000), 1_000):
+        with socket.socket() as probe:
+            if probe.connect_ex((services.LOOPBACK, port)):
+                free.append(port)
+        if len(free) == count:
+            return free
+    raise RuntimeError("No free ports.")
+
+
+def set_apart(home: Path) -> None:
+    """Points this process and its children at a stack in `home`, before they can reach another one.
+
+    A process that is told to end then ends like one that was interrupted, so that it can stop its stack.
+    """
+    *ports, minio = free_ports(len(PORTS) + 1)
+    os.environ |= {name: str(port) for name, port in zip(PORTS, ports, strict=True)}
+    os.environ |= {
+        "MINIO_ENDPOINT": f"http://{services.LOOPBACK}:{minio}",
+        "POSTGRES_HOST": services.LOOPBACK,
+        "STACK_DIR": str(home / "stack"),
+        "LANDING_DIR": str(home / "landing"),
+        "LUIGI_CONFIG_PATH": str(settings.ROOT / "conf" / "luigi.cfg"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    os.environ.pop("SPARK_REMOTE", None)
+    settings.load()
+    for name in ("SIGTERM", "SIGHUP"):
+        signal.signal(getattr(signal, name), signal.default_int_handler)
