@@ -15,6 +15,8 @@ import duckdb
 from benchmarks import peer
 from jobs.catalog import CATALOG
 from jobs.dataset import WHITE_SPACE, Column, Dataset
+from jobs.lake import s3
+from jobs.warehouse import literal
 
 DATE = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 TIME = r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?"
@@ -143,17 +145,13 @@ def rules(dataset: Dataset) -> list[tuple[str, str]]:
     return found
 
 
-def literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
 def silver(day: date) -> tuple[duckdb.DuckDBPyConnection, dict[str, dict[str, int]]]:
     """The five files judged, accepted and rejected rows as Parquet on MinIO; the connection that holds them."""
     connection, hits = connect(), {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "file")
         for dataset in CATALOG.values():
-            peer.s3().download_file(peer.bucket("duckdb"), peer.bronze_key(dataset, day), str(path))
+            s3().download_file(peer.bucket("duckdb"), peer.bronze_key(dataset, day), str(path))
             validate(connection, path, dataset)
             for kind in ("accepted", "rejected"):
                 connection.execute(f"copy {kind}_{dataset.name} to {literal(str(path))} (format parquet)")

@@ -11,14 +11,16 @@ from datetime import date
 from pathlib import Path
 
 from benchmarks import peer
-from benchmarks.duckdb_peer import connect, literal
-from jobs import settings
+from benchmarks.duckdb_peer import connect
+from jobs import landing
 from jobs.catalog import CATALOG
+from jobs.lake import s3
+from jobs.warehouse import literal
 
 
 def read_files(day: date) -> None:
-    for name in CATALOG:
-        with (settings.path("LANDING_DIR") / f"{day:%Y/%m/%d}" / f"{name}.csv").open("rb", buffering=0) as file:
+    for dataset in CATALOG.values():
+        with landing.landing_path(dataset, day).open("rb", buffering=0) as file:
             while file.read(1 << 20):
                 pass
 
@@ -28,7 +30,7 @@ def write_text(folder: Path, day: date) -> None:
     duckdb = connect()
     for name, dataset in CATALOG.items():
         parquet = folder / f"{name}.parquet"
-        peer.s3().download_file(peer.bucket("duckdb"), peer.silver_key(dataset, day, "accepted"), str(parquet))
+        s3().download_file(peer.bucket("duckdb"), peer.silver_key(dataset, day, "accepted"), str(parquet))
         duckdb.execute(
             f"copy (select *, date '{day}' as _partition_date, '{peer.RUN}' as _run_id "
             f"from {literal(str(parquet))}) to {literal(str(folder / name))} (format csv, header false)"

@@ -22,6 +22,7 @@ from psycopg2.extras import execute_values
 from benchmarks import peer
 from jobs.catalog import CATALOG
 from jobs.dataset import WHITE_SPACE, Column, Dataset
+from jobs.lake import s3
 
 DATE = r"(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])-[0-9]{2}-[0-9]{2}"
 TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]{1,6})?)?"
@@ -182,7 +183,7 @@ def silver(day: date) -> tuple[dict[str, pd.DataFrame], dict[str, dict[str, int]
     with TemporaryDirectory() as folder:
         path = Path(folder, "file.parquet")
         for name, dataset in CATALOG.items():
-            body = peer.s3().get_object(Bucket=peer.bucket("pandas"), Key=peer.bronze_key(dataset, day))["Body"]
+            body = s3().get_object(Bucket=peer.bucket("pandas"), Key=peer.bronze_key(dataset, day))["Body"]
             parents = {column: accepted[parent][CATALOG[parent].key] for column, parent in dataset.parents.items()}
             judged = validate(*read(body.read(), dataset), dataset, parents)
             for kind, rows in judged._asdict().items():

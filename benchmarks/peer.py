@@ -9,17 +9,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import boto3
 import psycopg2
-from botocore.config import Config
 
-from jobs import settings
+from jobs import landing, settings
 from jobs.catalog import CATALOG
 from jobs.dataset import WHITE_SPACE, Dataset
+from jobs.lake import s3
 
 PEERS = ("pandas", "duckdb")
 STAGES = ("bronze", "silver", "gold", "marts")
@@ -47,23 +45,6 @@ def connect(database: str) -> Any:
     )
 
 
-@cache
-def s3() -> Any:
-    """A client of the platform's store."""
-    return boto3.client(
-        "s3",
-        endpoint_url=settings.s3_endpoint(),
-        aws_access_key_id=settings.get("MINIO_ACCESS_KEY"),
-        aws_secret_access_key=settings.get("MINIO_SECRET_KEY"),
-        region_name="us-east-1",
-        config=Config(
-            s3={"addressing_style": "path"},
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        ),
-    )
-
-
 def bronze_key(dataset: Dataset, day: date) -> str:
     return f"bronze/{dataset.name}/{day:%Y/%m/%d}/{dataset.name}.csv"
 
@@ -76,8 +57,7 @@ def silver_key(dataset: Dataset, day: date, kind: str) -> str:
 def to_bronze(peer: str, day: date) -> None:
     """The five landing files, byte for byte."""
     for dataset in CATALOG.values():
-        path = settings.path("LANDING_DIR") / f"{day:%Y/%m/%d}" / f"{dataset.name}.csv"
-        s3().upload_file(str(path), bucket(peer), bronze_key(dataset, day))
+        store(peer, landing.landing_path(dataset, day), bronze_key(dataset, day))
 
 
 def read_header(start: bytes, dataset: Dataset) -> list[str]:

@@ -195,7 +195,7 @@ def limits(runs: list[Run]) -> Iterable[str]:
 
 
 def page(runs: list[Run]) -> str:
-    lines = ["## Targets", "", *targets(runs), ""]
+    lines = ["![Seconds by stage](benchmarks.svg)", "", "## Targets", "", *targets(runs), ""]
     for run in runs:
         machine, versions = run["machine"], ", ".join(f"{name} {v}" for name, v in run["versions"].items())
         lines += [
