@@ -1,6 +1,7 @@
 """Loads one silver partition into PostgreSQL: `spark-submit jobs/silver_to_gold.py visits 2026-01-31`."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from typing import Any
 
@@ -13,6 +14,7 @@ from jobs.dataset import Dataset
 
 def silver_to_gold(dataset: Dataset, day: date) -> str:
     """Brings gold in line with a partition, and with those of the dataset judged again since gold last read them."""
+    spark = program.spark(f"silver_to_gold {dataset.name} {day}")  # while another run may still be writing gold
     with (
         warehouse.connect() as connection,
         warehouse.writer(connection, "gold", reads=[f"silver {dataset.name}"]),
@@ -21,7 +23,6 @@ def silver_to_gold(dataset: Dataset, day: date) -> str:
         stopped = sorted({stop["partition_date"] for stop in stops})
         if day in stopped:
             warehouse.refuse([stop for stop in stops if stop["partition_date"] == day])
-        spark = program.spark(f"silver_to_gold {dataset.name} {day}")
         again = [other for other in warehouse.behind(connection, dataset) if other not in (day, *stopped)]
         done = [load(spark, connection, dataset, each, stopped) for each in [day, *again]]
     return "\n".join(done)
@@ -37,10 +38,15 @@ def load(spark: Any, connection: warehouse.Connection, dataset: Dataset, day: da
     in_partition = F.col("_partition_date") == day
     with warehouse.run(connection, "gold", dataset.name, day, dataset.rule_set) as row:
         warehouse.create_staging(connection, silver)
-        warehouse.stage(lake.silver(spark, dataset).filter(in_partition), dataset)
-        if silver["rejected"]:
-            rejected = lake.silver(spark, dataset, "rejected").filter(in_partition)
-            warehouse.append(validation.withheld(rejected, dataset), warehouse.WITHHELD)
+        with ThreadPoolExecutor() as pool:
+            writes = [pool.submit(warehouse.stage, lake.silver(spark, dataset).filter(in_partition), dataset)]
+            if silver["rejected"]:
+                rejected = lake.silver(spark, dataset, "rejected").filter(in_partition)
+                writes.append(
+                    pool.submit(warehouse.append, validation.withheld(rejected, dataset), warehouse.WITHHELD)
+                )
+            for write in writes:
+                write.result()
         losing = warehouse.find_lost(connection, dataset, day)
         for loser in losing:
             stage_versions(spark, warehouse.lost(loser), loser, stopped)

@@ -414,7 +414,7 @@ def jdbc(table: str) -> dict[str, str]:
         "&reWriteBatchedInserts=true&logServerErrorDetail=false",
         "driver": "org.postgresql.Driver",
         "dbtable": table,
-        "batchsize": "10000",
+        "batchsize": "1024",
     }
 
 
