@@ -1,12 +1,17 @@
-"""Builds the marts from gold and holds them to the laws: `python jobs/gold_to_marts.py 2026-01-31`."""
+"""Builds the marts from gold and holds them to the laws: `python jobs/gold_to_marts.py 2026-01-31 [--whole]`."""
 
+import sys
 from datetime import date
+from functools import partial
 
 from jobs import marts, program, warehouse
 
 
-def gold_to_marts(day: date) -> str:
-    """All three marts in one transaction with their checks; `day` only names the run that asked for them."""
+def gold_to_marts(day: date, whole: bool = False) -> str:
+    """All marts in one transaction with their checks; `day` only names the run that asked for them.
+
+    What gold's changes did not touch stays as it is, unless `whole` is asked for, or gold was changed by no load.
+    """
     with (
         warehouse.connect() as connection,
         warehouse.writer(connection, "marts"),
@@ -14,15 +19,32 @@ def gold_to_marts(day: date) -> str:
         connection.transaction(),
     ):
         warnings = warehouse.account_for(connection, day)
-        rows = marts.rebuild(connection)
-        try:
-            marts.check(connection)
-        except marts.LawBroken as error:
-            raise program.Refused(f"{error} Nothing was published.") from error
+        made = lawful(connection, whole or bool(warnings))
         warehouse.settle(connection, row, warehouse.gold_state(connection))
-    done = ", ".join(f"{mart} {count:,} rows" for mart, count in rows.items())
+    done = ", ".join(f"{mart} {in_words(mart, part)}" for mart, part in made.items())
     return "\n".join([*warnings, f"marts: {done}"])
 
 
+def lawful(connection: warehouse.Connection, whole: bool) -> dict[str, marts.Made]:
+    """The marts as the checks want them: a hand on rows that no change of gold touched, only a whole build mends."""
+    try:
+        made = marts.rebuild(connection) if whole else marts.refresh(connection)
+        marts.check(connection)
+    except marts.LawBroken as error:
+        if whole:
+            raise program.Refused(f"{error} Nothing was published.") from error
+        return lawful(connection, whole=True)
+    return made
+
+
+def in_words(mart: str, made: marts.Made) -> str:
+    if made.touched is None:
+        return f"{made.rows:,} rows"
+    thing = "patients" if marts.PARTS[mart].touched == "patient_id" else "days"
+    return f"{made.rows:,} rows of {made.touched:,} touched {thing}"
+
+
 if __name__ == "__main__":
-    program.run(gold_to_marts, words=("date",))
+    whole = "--whole" in sys.argv
+    sys.argv = [word for word in sys.argv if word != "--whole"]
+    program.run(partial(gold_to_marts, whole=whole), words=("date",))

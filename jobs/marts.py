@@ -1,9 +1,12 @@
 """The marts: brought in line with gold in one transaction, and held to the laws of sql/checks."""
 
 import hashlib
+from datetime import date
+from typing import NamedTuple
 
 from psycopg import Connection
 
+from jobs import warehouse
 from jobs.catalog import CATALOG
 from jobs.settings import ROOT
 
@@ -14,20 +17,70 @@ class LawBroken(RuntimeError):
     """The marts do not agree with gold; the sentence names the checks and never a patient's value."""
 
 
+class Made(NamedTuple):
+    """The rows that were made of a mart: all, or those of so many touched days or patients."""
+
+    rows: int
+    touched: int | None = None
+
+
+class Part(NamedTuple):
+    """How a mart is made in part: the rows whose `key` is among `touched` in ops.touched, by the mart's own select over
+    these tables in the place of gold's.
+    """
+
+    key: str
+    touched: str
+    tables: dict[str, str]
+
+
+TOUCHED = {"day": "mart_daily_kpis", "patient_id": "mart_patient_stats"}  # and the mart with one row for each there is
+ENOUGH = 0.3  # the share of touched days or patients above which all of them are made in less time
+DAYS, PATIENTS = (f"in (select {column} from ops.touched)" for column in TOUCHED)
+PARTS = {
+    "mart_daily_kpis": Part(
+        "kpi_date",
+        "day",
+        {
+            "visits": f"select * from public.visits where visit_start_ts::date {DAYS}",
+            "admissions": f"select * from public.admissions where admit_ts::date {DAYS}",
+            "patients": f"select * from public.patients where registration_date {DAYS}",
+        },
+    ),
+    "mart_department_stats": Part(
+        "stat_date",
+        "day",
+        {"visits": f"select * from public.visits where visit_start_ts::date {DAYS}"},
+    ),
+    "mart_patient_stats": Part(
+        "patient_id",
+        "patient_id",
+        {
+            "patients": f"select * from public.patients where patient_id {PATIENTS}",
+            "visits": f"select * from public.visits where patient_id {PATIENTS}",
+            # Tables that are narrowed no longer tell the newest partition. This one has nothing else to tell.
+            "treatments": "select as_of as _partition_date from ops.built",
+        },
+    ),
+}
+
+
 def rule_set() -> str:
     """A hash of the marts' SQL: what they were built by."""
     files = sorted((SQL / "marts").glob("*.sql"))
     return hashlib.sha256("".join(file.read_text() for file in files).encode()).hexdigest()[:16]
 
 
-def rebuild(connection: Connection) -> dict[str, int]:
-    """Rows per mart, all as gold has them now; readers see the old marts whole until the caller commits."""
-    selects = {file.stem: file.read_text() for file in sorted((SQL / "marts").glob("*.sql"))}
-    # Until the caller commits, gold stands still, so that the marts and their checks speak of the same rows,
-    # and a second rebuild waits for its turn. Neither lock keeps a reader waiting.
-    connection.execute(f"lock table {', '.join(CATALOG)} in share mode")
-    connection.execute(f"lock table {', '.join(selects)} in share row exclusive mode")
-    return {mart: _replace(connection, mart, select) for mart, select in selects.items()}
+def rebuild(connection: Connection) -> dict[str, Made]:
+    """All rows of all marts, as gold has them now; readers see the old marts whole until the caller commits."""
+    _hold(connection)
+    return _build(connection, {})
+
+
+def refresh(connection: Connection) -> dict[str, Made]:
+    """As `rebuild`, but of each mart only the rows that gold's changes have touched since, where that is less work."""
+    _hold(connection)
+    return _build(connection, _few_touched(connection))
 
 
 def check(connection: Connection) -> None:
@@ -41,25 +94,100 @@ def check(connection: Connection) -> None:
         raise LawBroken(f"The marts do not agree with gold: sql/checks finds {', '.join(broken)}.")
 
 
-def _replace(connection: Connection, mart: str, select: str) -> int:
-    """The mart's rows, now exactly those of the select; a row that stays as it was is not touched."""
+def _selects() -> dict[str, str]:
+    return {file.stem: file.read_text() for file in sorted((SQL / "marts").glob("*.sql"))}
+
+
+def _hold(connection: Connection) -> None:
+    """Until the caller commits, gold stands still, so that the marts and their checks speak of the same rows, and a
+    second build waits for its turn. Neither lock keeps a reader waiting.
+
+    Who changes gold holds its lock before a trigger notes anything: once gold stands still, every note is committed
+    and seen, and none comes until the caller commits.
+    """
+    connection.execute(f"lock table {', '.join(CATALOG)} in share mode")
+    connection.execute(f"lock table {', '.join(_selects())} in share row exclusive mode")
+
+
+def _newest(connection: Connection) -> date | None:
+    """The newest partition over all of gold, as of which ages are."""
+    newest = ", ".join(f"(select max(_partition_date) from {table})" for table in CATALOG)
+    return warehouse.value(connection, f"select greatest({newest})")
+
+
+def _few_touched(connection: Connection) -> dict[str, int]:
+    """How many days and how many patients are touched, where they are few; empty where all rows may differ."""
+    built = connection.execute("select as_of from ops.built where rule_set = %s", [rule_set()]).fetchone()
+    before, newest = built and built[0], _newest(connection)
+    if not (before and newest):
+        return {}
+    if before != newest:
+        age = "extract(year from age(%s::timestamp, birth_date::timestamp))"
+        connection.execute(
+            f"insert into ops.touched (patient_id) select patient_id from patients where {age} <> {age}",
+            [before, newest],
+        )
+    connection.execute("analyze ops.touched")
+    if connection.execute("select from ops.touched where day is null and patient_id is null limit 1").rowcount:
+        return {}
+    few = {}
+    for column, mart in TOUCHED.items():
+        touched, there = (
+            warehouse.value(connection, f"select count({what}) from {table}")
+            for what, table in ((f"distinct {column}", "ops.touched"), ("*", mart))
+        )
+        if touched <= ENOUGH * there:
+            few[column] = touched
+    return few
+
+
+def _build(connection: Connection, few: dict[str, int]) -> dict[str, Made]:
+    """Each mart whole, or in part where `few` has what it is narrowed by; then nothing is touched any more."""
+    connection.execute("delete from ops.built")
+    connection.execute("insert into ops.built values (%s, %s)", [rule_set(), _newest(connection)])
+    # The processes that help to scan are there already, and few rows come out of what they do.
+    connection.execute("set local parallel_setup_cost = 10")
+    connection.execute("set local parallel_tuple_cost = 0.001")
+    made = {}
+    for mart, select in _selects().items():
+        part = PARTS.get(mart)
+        if part and part.touched in few:
+            tables = ", ".join(f"{table} as not materialized ({rows})" for table, rows in part.tables.items())
+            within = f"{part.key} in (select {part.touched} from ops.touched)"
+            rows = _replace(connection, mart, f"with {tables} select * from (\n{select}\n) as part", within)
+            made[mart] = Made(rows, few[part.touched])
+        else:
+            made[mart] = Made(_replace(connection, mart, select))
+    connection.execute("truncate ops.touched")
+    return made
+
+
+def _replace(connection: Connection, mart: str, select: str, within: str = "true") -> int:
+    """The mart's rows `within`, now exactly those of the select; a row that stays as it was is not touched."""
     key, columns = columns_of(connection, mart)
     names = ", ".join(columns)  # the select's columns are taken by name, so that their order cannot matter
     same_key = " and ".join(f"mart.{column} = fresh.{column}" for column in key)
 
-    connection.execute(f"create temporary table fresh (like {mart}) on commit drop")
-    filled = connection.execute(f"insert into fresh ({names}) select {names} from (\n{select}\n) as mart")
-    connection.execute("analyze fresh")
-    connection.execute(f"delete from {mart} as mart where not exists (select 1 from fresh where {same_key})")
-    connection.execute(
-        f"""
-        merge into {mart} as mart using fresh on {same_key}
-        when matched and row(mart.*) is distinct from row(fresh.*) then
-            update set ({names}) = row(fresh.*)
-        when not matched then
-            insert values (fresh.*)
-        """
+    # Made by the select itself, for PostgreSQL fills no table that exists with more processes than one.
+    filled = connection.execute(
+        f"create temporary table fresh on commit drop as select {names} from (\n{select}\n) as mart"
     )
+    if connection.execute(f"select from {mart} limit 1").rowcount:
+        connection.execute("analyze fresh")
+        connection.execute(
+            f"delete from {mart} as mart where {within} and not exists (select from fresh where {same_key})"
+        )
+        connection.execute(
+            f"""
+            merge into {mart} as mart using fresh on {same_key}
+            when matched and row(mart.*) is distinct from row(fresh.*) then
+                update set ({names}) = row(fresh.*)
+            when not matched then
+                insert values (fresh.*)
+            """
+        )
+    else:
+        connection.execute(f"insert into {mart} ({names}) select {names} from fresh order by {', '.join(key)}")
     connection.execute("drop table fresh")
     return filled.rowcount
 

@@ -55,6 +55,22 @@ def create_table(dataset: Dataset) -> str:
     return f"create table if not exists {dataset.name} (\n    {body}\n);\n\n{indexes}\n{comment}"
 
 
+def create_notes(dataset: Dataset) -> str:
+    """The triggers by which a change of the table, whoever makes it, notes in ops.touched what it touches."""
+    changes = {"insert": ("new",), "update": ("old", "new"), "delete": ("old",)}
+    triggers = [("truncate", "truncate", "")]
+    triggers += [
+        (f"{version}_of_{change}", change, f"referencing {version} table as changed ")
+        for change, versions in changes.items()
+        for version in versions
+    ]
+    return "".join(
+        f"create or replace trigger note_{name} after {change} on {dataset.name} {rows}"
+        "for each statement execute function ops.note_touched();\n"
+        for name, change, rows in triggers
+    )
+
+
 def schema() -> str:
     """The whole DDL, which may be applied again and again."""
     head = "-- Drawn from jobs/catalog and sql/tables by `make schema`; do not edit.\n"
@@ -62,7 +78,8 @@ def schema() -> str:
     marts, ops, views, grants = (
         (settings.ROOT / "sql" / "tables" / f"{name}.sql").read_text() for name in ("marts", "ops", "views", "grants")
     )
-    return "\n".join([head, drop_reports(), *tables, marts, ops, declarations(), views, *reports(), grants])
+    notes = [create_notes(dataset) for dataset in CATALOG.values()]
+    return "\n".join([head, drop_reports(), *tables, marts, ops, *notes, declarations(), views, *reports(), grants])
 
 
 REPORTS = settings.ROOT / "sql" / "reports"
@@ -576,8 +593,8 @@ def is_large(rows: int, there: int) -> bool:
 def without_keys(connection: Connection, dataset: Dataset, rows: int) -> Iterator[None]:
     """Takes keys and indexes from a table that holds next to nothing beside the `rows` to come, and then builds them.
 
-    Kept up row by row they cost more than the rows themselves. Readers wait until the caller commits: for tables that
-    are in use there is no such time.
+    Kept up row by row they cost more than the rows themselves; nor is noted row by row what is touched. Readers wait
+    until the caller commits: for tables that are in use there is no such time.
     """
     there = value(connection, f"select count(*) from (select from {dataset.name} limit {rows // 10 + 1}) as known")
     if not is_large(rows, there):
@@ -600,6 +617,8 @@ def without_keys(connection: Connection, dataset: Dataset, rows: int) -> Iterato
         connection.execute(f"alter table {table} drop constraint {name}")
     for name, _ in indexes:
         connection.execute(f"drop index {name}")
+    connection.execute(f"alter table {dataset.name} disable trigger user")
+    connection.execute("insert into ops.touched values (null, null)")
     if not there:
         connection.execute(f"truncate {dataset.name}")  # what a transaction begins with an empty file needs no log
     yield
@@ -607,6 +626,7 @@ def without_keys(connection: Connection, dataset: Dataset, rows: int) -> Iterato
         connection.execute(f"alter table {table} add constraint {name} {definition}")
     for _, definition in indexes:
         connection.execute(definition)
+    connection.execute(f"alter table {dataset.name} enable trigger user")
     connection.execute(f"analyze {dataset.name}")
 
 

@@ -50,7 +50,7 @@ def run_day(text: str, force: bool, override: bool) -> None:
         )
         return
     try_again(day)
-    options = ["--since", datetime.now(timezone.utc).isoformat()] if force else []
+    options = ["--since", datetime.now(timezone.utc).isoformat(), "--Marts-whole"] if force else []
     options += ["--Cleared-override"] if override else []
     try:
         run_with_retcodes(["--module", "pipelines", "Day", "--date", str(day), "--log-level", "WARNING", *options])

@@ -44,7 +44,7 @@ BOUNDARIES = [
     *((warehouse, name) for name in ("create_staging", "append", "find_lost", "load", "replace_withheld")),
     (warehouse, "drop_staging"),
     (bronze_to_silver, "stale_dates"),
-    *((marts, name) for name in ("rebuild", "check")),
+    *((marts, name) for name in ("refresh", "rebuild", "check")),
 ]
 DEATHS = {
     "landing_to_bronze.py": ("after write 1", "before upload", "after upload", "after write 2", "after settle"),
@@ -73,7 +73,7 @@ DEATHS = {
         "after settle",  # but not committed
         "before drop_staging 2",
     ),
-    "gold_to_marts.py": ("after rebuild", "after check", "after settle"),
+    "gold_to_marts.py": ("after refresh", "after rebuild", "after check", "after settle"),
 }
 # What a job that comes too early says.
 TOO_EARLY = ("BronzeIngestion", "has not been judged to the end")

@@ -18,25 +18,14 @@ today as (
     select max(newest)::timestamp as as_of from partitions
 ),
 
-aged_patients as (
-    select
-        patients.patient_id,
-        patients.gender,
-        patients.city,
-        extract(year from age(today.as_of, patients.birth_date::timestamp))::integer as age_years
-    from patients
-    cross join today
-),
-
 visits_by_patient as (
     select
-        patients.patient_id,
-        count(visits.visit_id) as total_visits,
-        min(visits.visit_start_ts)::date as first_visit_date,
-        max(visits.visit_start_ts)::date as last_visit_date
-    from patients
-    left join visits on patients.patient_id = visits.patient_id
-    group by patients.patient_id
+        patient_id,
+        count(*) as total_visits,
+        min(visit_start_ts)::date as first_visit_date,
+        max(visit_start_ts)::date as last_visit_date
+    from visits
+    group by patient_id
 ),
 
 bills_by_patient as (
@@ -47,6 +36,20 @@ bills_by_patient as (
     from billing
     inner join visits on billing.visit_id = visits.visit_id
     group by visits.patient_id
+),
+
+aged_patients as (
+    select
+        patients.patient_id,
+        patients.gender,
+        patients.city,
+        visits_by_patient.first_visit_date,
+        visits_by_patient.last_visit_date,
+        extract(year from age(today.as_of, patients.birth_date::timestamp))::integer as age_years,
+        coalesce(visits_by_patient.total_visits, 0) as total_visits
+    from patients
+    cross join today
+    left join visits_by_patient on patients.patient_id = visits_by_patient.patient_id
 )
 
 select
@@ -54,12 +57,11 @@ select
     aged_patients.gender,
     aged_patients.city,
     aged_patients.age_years,
-    visits_by_patient.total_visits,
-    visits_by_patient.first_visit_date,
-    visits_by_patient.last_visit_date,
+    aged_patients.total_visits,
+    aged_patients.first_visit_date,
+    aged_patients.last_visit_date,
     coalesce(bills_by_patient.total_billed, 0) as total_billed,
     coalesce(bills_by_patient.total_paid, 0) as total_paid,
-    visits_by_patient.total_visits > 1 as is_returning
+    aged_patients.total_visits > 1 as is_returning
 from aged_patients
-inner join visits_by_patient on aged_patients.patient_id = visits_by_patient.patient_id
 left join bills_by_patient on aged_patients.patient_id = bills_by_patient.patient_id

@@ -94,17 +94,29 @@ lacking as (
     group by department, stat_date
 ),
 
+rows_by_reasons as (
+    select
+        department,
+        stat_date,
+        dataset,
+        reasons,
+        count(*) as reason_rows,
+        sum(amount) filter (where amount >= 0) as reason_amount
+    from placements
+    group by department, stat_date, dataset, reasons
+),
+
 rows_by_reason as (
     select
-        placements.department,
-        placements.stat_date,
-        placements.dataset,
+        rows_by_reasons.department,
+        rows_by_reasons.stat_date,
+        rows_by_reasons.dataset,
         codes.reason,
-        count(*) as reason_rows,
-        sum(placements.amount) filter (where placements.amount >= 0) as reason_amount
-    from placements
-    cross join unnest(string_to_array(placements.reasons, ';')) as codes (reason)
-    group by placements.department, placements.stat_date, placements.dataset, codes.reason
+        sum(rows_by_reasons.reason_rows) as reason_rows,
+        sum(rows_by_reasons.reason_amount) as reason_amount
+    from rows_by_reasons
+    cross join unnest(string_to_array(rows_by_reasons.reasons, ';')) as codes (reason)
+    group by rows_by_reasons.department, rows_by_reasons.stat_date, rows_by_reasons.dataset, codes.reason
 ),
 
 by_dataset as (
@@ -128,14 +140,23 @@ by_reason as (
     group by department, stat_date
 ),
 
-bills as (
+bills_by_department as (
     select
         visits.visit_start_ts::date as stat_date,
-        coalesce(visits.department, '*') as department,
+        visits.department,
         count(*) as bills
     from billing
     inner join visits on billing.visit_id = visits.visit_id
-    group by grouping sets ((visits.visit_start_ts::date), (visits.visit_start_ts::date, visits.department))
+    group by visits.visit_start_ts::date, visits.department
+),
+
+bills as (
+    select
+        stat_date,
+        coalesce(department, '*') as department,
+        sum(bills) as bills
+    from bills_by_department
+    group by grouping sets ((stat_date), (stat_date, department))
 ),
 
 used as (
