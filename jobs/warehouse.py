@@ -74,12 +74,13 @@ def create_notes(dataset: Dataset) -> str:
 def schema() -> str:
     """The whole DDL, which may be applied again and again."""
     head = "-- Drawn from jobs/catalog and sql/tables by `make schema`; do not edit.\n"
-    tables = [create_table(dataset) for dataset in CATALOG.values()]
-    marts, ops, views, grants = (
-        (settings.ROOT / "sql" / "tables" / f"{name}.sql").read_text() for name in ("marts", "ops", "views", "grants")
+    touched, marts, ops, views, grants = (
+        (settings.ROOT / "sql" / "tables" / f"{name}.sql").read_text()
+        for name in ("touched", "marts", "ops", "views", "grants")
     )
-    notes = [create_notes(dataset) for dataset in CATALOG.values()]
-    return "\n".join([head, drop_reports(), *tables, marts, ops, *notes, declarations(), views, *reports(), grants])
+    # Gold is locked before the marts, as a build of the marts does it, lest each wait for the other.
+    gold = [part for dataset in CATALOG.values() for part in (create_table(dataset), create_notes(dataset))]
+    return "\n".join([head, drop_reports(), touched, *gold, marts, ops, declarations(), views, *reports(), grants])
 
 
 REPORTS = settings.ROOT / "sql" / "reports"

@@ -2,6 +2,50 @@
 
 drop view if exists reports.activity, reports.completeness, reports.files, reports.freshness, reports.patients, reports.reasons, reports.runs, reports.treatments, reports.withheld;
 
+-- What gold's changes touch of the marts, from which these are made in part (jobs/marts.py).
+
+create table if not exists ops.touched (
+    day date,
+    patient_id text
+);
+
+comment on table ops.touched is
+'What gold''s changes since the marts were built touch: a day and a patient whose rows of the marts may differ now, or,
+where both are null, all of them.';
+
+create table if not exists ops.built (
+    rule_set text not null,
+    as_of date
+);
+
+comment on table ops.built is
+'One row: the SQL that the marts were built by, and the newest partition of gold then, as of which ages are.';
+
+-- Whoever changes gold, a load or a hand, leaves in ops.touched what it touches, with the change or not at all. A row
+-- touches its own day and patient, or its visit's; one that is updated, in two triggers, those of both versions.
+create or replace function ops.note_touched() returns trigger language plpgsql as $$
+begin
+    if tg_op = 'TRUNCATE' then
+        insert into ops.touched values (null, null);
+    elsif (select count(*) from (select from changed limit 100001) as many) > 100000 then
+        insert into ops.touched values (null, null);
+    elsif tg_table_name = 'patients' then
+        insert into ops.touched select distinct registration_date, patient_id from changed;
+    elsif tg_table_name = 'visits' then
+        insert into ops.touched select distinct visit_start_ts::date, patient_id from changed;
+    else
+        if tg_table_name = 'admissions' then
+            insert into ops.touched (day) select distinct admit_ts::date from changed;
+        end if;
+        insert into ops.touched
+        select distinct visits.visit_start_ts::date, visits.patient_id
+        from changed
+        inner join public.visits on changed.visit_id = visits.visit_id;
+    end if;
+    return null;
+end
+$$;
+
 create table if not exists patients (
     patient_id text primary key,
     gender text not null,
@@ -17,6 +61,12 @@ create index if not exists patients_by__partition_date on patients (_partition_d
 
 comment on table patients is
 'One row per registered patient.';
+
+create or replace trigger note_truncate after truncate on patients for each statement execute function ops.note_touched();
+create or replace trigger note_new_of_insert after insert on patients referencing new table as changed for each statement execute function ops.note_touched();
+create or replace trigger note_old_of_update after update on patients referencing old table as changed for each statement execute function ops.note_touched();
+create or replace trigger note_new_of_update after update on patients referencing new table as changed for each statement execute function ops.note_touched();
+create or replace trigger note_old_of_delete after delete on patients referencing old table as changed for each statement execute function ops.note_touched();
 
 create table if not exists visits (
     visit_id text primary key,
@@ -38,6 +88,12 @@ create index if not exists visits_by__partition_date on visits (_partition_date)
 comment on table visits is
 'One row per visit of a patient to a department, whether kept or not.';
 
+create or replace trigger note_truncate after truncate on visits for each statement execute function ops.note_touched();
+create or replace trigger note_new_of_insert after insert on visits referencing new table as changed for each statement execute function ops.note_touched();
+create or replace trigger note_old_of_update after update on visits referencing old table as changed for each statement execute function ops.note_touched();
+create or replace trigger note_new_of_update after update on visits referencing new table as changed for each statement execute function ops.note_touched();
+create or replace trigger note_old_of_delete after delete on visits referencing old table as changed for each statement execute function ops.note_touched();
+
 create table if not exists admissions (
     admission_id text primary key,
     visit_id text not null references visits (visit_id) deferrable,
@@ -55,6 +111,12 @@ create index if not exists admissions_by__partition_date on admissions (_partiti
 
 comment on table admissions is
 'One row per stay in a room; no discharge_ts while the patient is still in.';
+
+create or replace trigger note_truncate after truncate on admissions for each statement execute function ops.note_touched();
+create or replace trigger note_new_of_insert after insert on admissions referencing new table as changed for each statement execute function ops.note_touched();
+create or replace trigger note_old_of_update after update on admissions referencing old table as changed for each statement execute function ops.note_touched();
+create or replace trigger note_new_of_update after update on admissions referencing new table as changed for each statement execute function ops.note_touched();
+create or replace trigger note_old_of_delete after delete on admissions referencing old table as changed for each statement execute function ops.note_touched();
 
 create table if not exists treatments (
     treatment_id text primary key,
@@ -74,6 +136,12 @@ create index if not exists treatments_by__partition_date on treatments (_partiti
 comment on table treatments is
 'One row per treatment given during a visit.';
 
+create or replace trigger note_truncate after truncate on treatments for each statement execute function ops.note_touched();
+create or replace trigger note_new_of_insert after insert on treatments referencing new table as changed for each statement execute function ops.note_touched();
+create or replace trigger note_old_of_update after update on treatments referencing old table as changed for each statement execute function ops.note_touched();
+create or replace trigger note_new_of_update after update on treatments referencing new table as changed for each statement execute function ops.note_touched();
+create or replace trigger note_old_of_delete after delete on treatments referencing old table as changed for each statement execute function ops.note_touched();
+
 create table if not exists billing (
     bill_id text primary key,
     visit_id text not null references visits (visit_id) deferrable,
@@ -92,6 +160,12 @@ create index if not exists billing_by__partition_date on billing (_partition_dat
 
 comment on table billing is
 'One row per bill for a visit: what the insurer and the patient owe, and whether it has been paid.';
+
+create or replace trigger note_truncate after truncate on billing for each statement execute function ops.note_touched();
+create or replace trigger note_new_of_insert after insert on billing referencing new table as changed for each statement execute function ops.note_touched();
+create or replace trigger note_old_of_update after update on billing referencing old table as changed for each statement execute function ops.note_touched();
+create or replace trigger note_new_of_update after update on billing referencing new table as changed for each statement execute function ops.note_touched();
+create or replace trigger note_old_of_delete after delete on billing referencing old table as changed for each statement execute function ops.note_touched();
 
 create table if not exists mart_daily_kpis (
     kpi_date date primary key,
@@ -291,78 +365,6 @@ that the figures of the marts stand on, and those that were rejected and have no
 comment on column ops.mart_trust.revenue_unknown is 'Withheld bills whose amount cannot be read or is below zero.';
 comment on column ops.mart_trust.withheld_by_reason is
 '{dataset: {reason: {"rows": n, "amount": x}}}; a row with two reasons stands under both.';
-
-create table if not exists ops.touched (
-    day date,
-    patient_id text
-);
-
-comment on table ops.touched is
-'What gold''s changes since the marts were built touch: a day and a patient whose rows of the marts may differ now, or,
-where both are null, all of them.';
-
-create table if not exists ops.built (
-    rule_set text not null,
-    as_of date
-);
-
-comment on table ops.built is
-'One row: the SQL that the marts were built by, and the newest partition of gold then, as of which ages are.';
-
--- Whoever changes gold, a load or a hand, leaves in ops.touched what it touches, with the change or not at all. A row
--- touches its own day and patient, or its visit's; one that is updated, in two triggers, those of both versions.
-create or replace function ops.note_touched() returns trigger language plpgsql as $$
-begin
-    if tg_op = 'TRUNCATE' then
-        insert into ops.touched values (null, null);
-    elsif (select count(*) from (select from changed limit 100001) as many) > 100000 then
-        insert into ops.touched values (null, null);
-    elsif tg_table_name = 'patients' then
-        insert into ops.touched select distinct registration_date, patient_id from changed;
-    elsif tg_table_name = 'visits' then
-        insert into ops.touched select distinct visit_start_ts::date, patient_id from changed;
-    else
-        if tg_table_name = 'admissions' then
-            insert into ops.touched (day) select distinct admit_ts::date from changed;
-        end if;
-        insert into ops.touched
-        select distinct visits.visit_start_ts::date, visits.patient_id
-        from changed
-        inner join public.visits on changed.visit_id = visits.visit_id;
-    end if;
-    return null;
-end
-$$;
-
-create or replace trigger note_truncate after truncate on patients for each statement execute function ops.note_touched();
-create or replace trigger note_new_of_insert after insert on patients referencing new table as changed for each statement execute function ops.note_touched();
-create or replace trigger note_old_of_update after update on patients referencing old table as changed for each statement execute function ops.note_touched();
-create or replace trigger note_new_of_update after update on patients referencing new table as changed for each statement execute function ops.note_touched();
-create or replace trigger note_old_of_delete after delete on patients referencing old table as changed for each statement execute function ops.note_touched();
-
-create or replace trigger note_truncate after truncate on visits for each statement execute function ops.note_touched();
-create or replace trigger note_new_of_insert after insert on visits referencing new table as changed for each statement execute function ops.note_touched();
-create or replace trigger note_old_of_update after update on visits referencing old table as changed for each statement execute function ops.note_touched();
-create or replace trigger note_new_of_update after update on visits referencing new table as changed for each statement execute function ops.note_touched();
-create or replace trigger note_old_of_delete after delete on visits referencing old table as changed for each statement execute function ops.note_touched();
-
-create or replace trigger note_truncate after truncate on admissions for each statement execute function ops.note_touched();
-create or replace trigger note_new_of_insert after insert on admissions referencing new table as changed for each statement execute function ops.note_touched();
-create or replace trigger note_old_of_update after update on admissions referencing old table as changed for each statement execute function ops.note_touched();
-create or replace trigger note_new_of_update after update on admissions referencing new table as changed for each statement execute function ops.note_touched();
-create or replace trigger note_old_of_delete after delete on admissions referencing old table as changed for each statement execute function ops.note_touched();
-
-create or replace trigger note_truncate after truncate on treatments for each statement execute function ops.note_touched();
-create or replace trigger note_new_of_insert after insert on treatments referencing new table as changed for each statement execute function ops.note_touched();
-create or replace trigger note_old_of_update after update on treatments referencing old table as changed for each statement execute function ops.note_touched();
-create or replace trigger note_new_of_update after update on treatments referencing new table as changed for each statement execute function ops.note_touched();
-create or replace trigger note_old_of_delete after delete on treatments referencing old table as changed for each statement execute function ops.note_touched();
-
-create or replace trigger note_truncate after truncate on billing for each statement execute function ops.note_touched();
-create or replace trigger note_new_of_insert after insert on billing referencing new table as changed for each statement execute function ops.note_touched();
-create or replace trigger note_old_of_update after update on billing referencing old table as changed for each statement execute function ops.note_touched();
-create or replace trigger note_new_of_update after update on billing referencing new table as changed for each statement execute function ops.note_touched();
-create or replace trigger note_old_of_delete after delete on billing referencing old table as changed for each statement execute function ops.note_touched();
 
 delete from ops.datasets;
 insert into ops.datasets values
