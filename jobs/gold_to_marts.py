@@ -1,16 +1,14 @@
-"""Builds the marts from gold and holds them to the laws: `python jobs/gold_to_marts.py 2026-01-31 [--whole]`."""
+"""Builds the marts from gold and holds them to the laws: `python jobs/gold_to_marts.py 2026-01-31`."""
 
-import sys
 from datetime import date
-from functools import partial
 
 from jobs import marts, program, warehouse
 
 
-def gold_to_marts(day: date, whole: bool = False) -> str:
+def gold_to_marts(day: date) -> str:
     """All marts in one transaction with their checks; `day` only names the run that asked for them.
 
-    What gold's changes did not touch stays as it is, unless `whole` is asked for, or gold was changed by no load.
+    What gold's changes did not touch stays as it is, unless gold was changed by no load, or `marts.forget` was called.
     """
     with (
         warehouse.connect() as connection,
@@ -19,7 +17,7 @@ def gold_to_marts(day: date, whole: bool = False) -> str:
         connection.transaction(),
     ):
         warnings = warehouse.account_for(connection, day)
-        made = lawful(connection, whole or bool(warnings))
+        made = lawful(connection, whole=bool(warnings))
         warehouse.settle(connection, row, warehouse.gold_state(connection))
     done = ", ".join(f"{mart} {in_words(mart, part)}" for mart, part in made.items())
     return "\n".join([*warnings, f"marts: {done}"])
@@ -45,6 +43,4 @@ def in_words(mart: str, made: marts.Made) -> str:
 
 
 if __name__ == "__main__":
-    whole = "--whole" in sys.argv
-    sys.argv = [word for word in sys.argv if word != "--whole"]
-    program.run(partial(gold_to_marts, whole=whole), words=("date",))
+    program.run(gold_to_marts, words=("date",))

@@ -67,8 +67,7 @@ PARTS = {
 
 def rule_set() -> str:
     """A hash of the marts' SQL: what they were built by."""
-    files = sorted((SQL / "marts").glob("*.sql"))
-    return hashlib.sha256("".join(file.read_text() for file in files).encode()).hexdigest()[:16]
+    return hashlib.sha256("".join(_selects().values()).encode()).hexdigest()[:16]
 
 
 def rebuild(connection: Connection) -> dict[str, Made]:
@@ -81,6 +80,11 @@ def refresh(connection: Connection) -> dict[str, Made]:
     """As `rebuild`, but of each mart only the rows that gold's changes have touched since, where that is less work."""
     _hold(connection)
     return _build(connection, _few_touched(connection))
+
+
+def forget(connection: Connection) -> None:
+    """Makes the next build one of all rows, whatever is noted; waits for one that is under way."""
+    connection.execute("truncate ops.built")
 
 
 def check(connection: Connection) -> None:

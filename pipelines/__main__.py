@@ -10,7 +10,7 @@ import luigi
 from luigi.retcodes import run_with_retcodes
 from luigi.rpc import RemoteScheduler, RPCError
 
-from jobs import program, settings, warehouse
+from jobs import marts, program, settings, warehouse
 from jobs.catalog import CATALOG
 from pipelines.tasks import Day, Failed
 
@@ -50,7 +50,11 @@ def run_day(text: str, force: bool, override: bool) -> None:
         )
         return
     try_again(day)
-    options = ["--since", datetime.now(timezone.utc).isoformat(), "--Marts-whole"] if force else []
+    options = []
+    if force:
+        with warehouse.connect() as connection:
+            marts.forget(connection)
+        options = ["--since", datetime.now(timezone.utc).isoformat()]
     options += ["--Cleared-override"] if override else []
     try:
         run_with_retcodes(["--module", "pipelines", "Day", "--date", str(day), "--log-level", "WARNING", *options])

@@ -263,8 +263,6 @@ class Gold(DatasetTask):
 class Marts(Made):
     """The three marts, built from gold as it stands after this date's load, and the laws checked."""
 
-    whole = luigi.BoolParameter(significant=False, description="build all rows, not only those that gold has touched")
-
     def requires(self) -> Any:
         return [Gold(dataset=name, date=self.date, since=self.since) for name in CATALOG]
 
@@ -273,7 +271,7 @@ class Marts(Made):
         return receipt["finished_at"] if receipt else None
 
     def run(self) -> None:
-        self.job("jobs/gold_to_marts.py", self.date.isoformat(), *["--whole"] * self.whole)
+        self.job("jobs/gold_to_marts.py", self.date.isoformat())
 
 
 class Pages(Made):
