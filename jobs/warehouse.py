@@ -432,7 +432,7 @@ def jdbc(table: str) -> dict[str, str]:
         "&reWriteBatchedInserts=true&logServerErrorDetail=false",
         "driver": "org.postgresql.Driver",
         "dbtable": table,
-        "batchsize": "1024",
+        "batchsize": "1024",  # of 10,000 rows each, a load takes longer
     }
 
 
