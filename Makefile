@@ -75,8 +75,9 @@ date:
 	*) echo "Say which date, as in: make $(firstword $(MAKECMDGOALS)) DATE=2026-01-31" >&2; exit 2 ;; esac
 
 .PHONY: bench
-bench: $(INSTALLED) ## whole days beside two peers, on a stack of its own: [SCALES="1 10 100"] [REPEATS=3]
-	@$(RUN) -m benchmarks.bench $(if $(SCALES),--scales "$$SCALES") $(if $(REPEATS),--repeats "$$REPEATS")
+bench: $(INSTALLED) ## whole days beside two peers, on a stack of its own: [SCALES="1 10 100"] [REPEATS=3] [ALONE=1]
+	@$(RUN) -m benchmarks.bench $(if $(SCALES),--scales "$$SCALES") $(if $(REPEATS),--repeats "$$REPEATS") \
+	    $(if $(ALONE),--alone)
 
 .PHONY: test test-laws lint format schema lock
 test: $(INSTALLED) ## run every test, on a stack of their own

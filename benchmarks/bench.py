@@ -1,5 +1,7 @@
 """Whole days, bronze to marts, beside two peers that do the same work: `make bench [SCALES="1 10 100"] [REPEATS=3]`.
 
+With ALONE=1 the platform's first load only, cold, with what it spilled: for sizes at which a peer would not end.
+
 On a stack of its own in `.bench`, so that it touches nobody's data. It ends with a sentence where the platform and the
 peers do not come to the same rows. docs/benchmarks.md says what is measured.
 """
@@ -14,9 +16,10 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,7 @@ from stack import own
 HOME = settings.ROOT / ".bench"
 DAY = date(2026, 1, 1)  # the generator's start: the full volumes
 PACKAGES = ("pyspark", "delta-spark", "luigi", "pandas", "pyarrow", "psycopg2-binary", "duckdb")
+SIZES = ("spark.cores.max", "spark.executor.cores", "spark.executor.memory")
 LAST_PLACE = Decimal("0.0001")  # averages have four places
 AVERAGES = ("avg_length_of_stay_days", "avg_los_days")
 
@@ -42,12 +46,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.bench", description=__doc__)
     parser.add_argument("--scales", default="1 10 100", help="scales of the generator (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each but the cold one (default: %(default)s)")
+    parser.add_argument("--alone", action="store_true", help="the platform's first load only, without the peers")
     given = parser.parse_args()
     if sys.version_info < (3, 11):
         raise SystemExit("The DuckDB peer needs DuckDB 2, and that Python 3.11: make PYTHON=/path/to/python3.11 bench.")
     with own_stack():
         for scale in given.scales.split():
-            report.append(about() | {"scale": scale, "repeats": given.repeats} | bench(scale, given.repeats))
+            done = alone(scale) if given.alone else bench(scale, given.repeats)
+            report.append(about() | {"scale": scale, "repeats": 1 if given.alone else given.repeats} | done)
             report.main()
     print(f"The tables are in {report.PAGE.relative_to(settings.ROOT)}.")
 
@@ -103,12 +109,76 @@ def create_databases() -> None:
 # ---- what is measured ----------------------------------------------------------------------------------------------
 
 
+def generate(scale: str, day: date = DAY) -> None:
+    os.environ["LANDING_DIR"] = str(HOME / "landing" / scale)
+    say(f"scale {scale}: generating {day}")
+    command = [sys.executable, "-m", "jobs.generate", str(day), "--scale", scale, "--start", str(DAY)]
+    subprocess.run(command, cwd=settings.ROOT, check=True, capture_output=True)
+
+
+def alone(scale: str) -> dict[str, Any]:
+    """The first date of one scale, and the next with a hundredth of its rows, on a stack that has just come up."""
+    found = []
+    for what, day in (("alone", DAY), ("next date", DAY + timedelta(1))):
+        generate(scale, day)
+        stack("up")
+        measured = run_platform(day)
+        say(f"scale {scale}: platform, {what}: {measured['seconds']:.1f} s")
+        kept = {name: value for name, value in measured.items() if name not in ("output", "began_at")}
+        [judged] = query(
+            settings.get("POSTGRES_DB"),
+            "select sum(accepted + rejected)::bigint as rows from ops.ledger natural join ops.receipts "
+            "where layer = 'silver' and partition_date = %s",
+            [day],
+        )
+        found.append({"who": "platform", "what": what, "repeat": 1, "spilled_bytes": spilled()} | judged | kept)
+    return {"disk_bytes": disk(), **size_of(scale), "measurements": found}
+
+
+def spilled() -> int:
+    """Bytes that the stack's Spark applications have spilled to disk so far, by the history server's account."""
+    address = f"http://127.0.0.1:{settings.get('SPARK_HISTORY_PORT')}/api/v1/applications"
+    time.sleep(20)  # it looks for news every ten seconds
+
+    def ask(path: str = "") -> Any:
+        with urllib.request.urlopen(address + path, timeout=120) as answer:
+            return json.load(answer)
+
+    return sum(stage["diskBytesSpilled"] for app in ask() for stage in ask(f"/{app['id']}/stages"))
+
+
+def disk() -> dict[str, int]:
+    """Bytes at rest: the two buckets, PostgreSQL's gold and marts with their indexes, and what a load staged."""
+    held = {}
+    for layer in ("bronze", "silver"):
+        pages = s3().get_paginator("list_objects_v2").paginate(Bucket=settings.get(f"MINIO_BUCKET_{layer.upper()}"))
+        held[layer] = sum(entry["Size"] for page in pages for entry in page.get("Contents", []))
+    for schema in ("public", "staging", "ops"):
+        [row] = query(
+            settings.get("POSTGRES_DB"),
+            "select coalesce(sum(pg_total_relation_size(oid)), 0)::bigint as bytes from pg_class "
+            "where relnamespace = %s::regnamespace and relkind = 'r'",
+            [schema],
+        )
+        held[schema] = row["bytes"]
+    return held
+
+
+def size_of(scale: str) -> dict[str, Any]:
+    """Rows and bytes of the scale's files; stack and files are down and gone afterwards."""
+    rows = {name: sum(hits_of_silver(name)) for name in CATALOG}
+    size = sum(landing.landing_path(dataset, DAY).stat().st_size for dataset in CATALOG.values())
+    empty_platform()
+    for name in peer.PEERS:
+        empty_peer(name)
+    stack("down")
+    shutil.rmtree(HOME / "landing" / scale)
+    return {"rows": rows, "bytes": size}
+
+
 def bench(scale: str, repeats: int) -> dict[str, Any]:
     """All measurements of one scale, from a stack that is down and empty to one that is down and empty."""
-    os.environ["LANDING_DIR"] = str(HOME / "landing" / scale)
-    say(f"scale {scale}: generating")
-    command = [sys.executable, "-m", "jobs.generate", str(DAY), "--scale", scale, "--start", str(DAY)]
-    subprocess.run(command, cwd=settings.ROOT, check=True, capture_output=True)
+    generate(scale)
     found: list[dict[str, Any]] = []
 
     def note(who: str, what: str, repeat: int, measured: dict[str, Any]) -> dict[str, Any]:
@@ -123,7 +193,7 @@ def bench(scale: str, repeats: int) -> dict[str, Any]:
     for repeat in range(1, repeats + 1):
         empty_platform()
         note("platform", "first load", repeat, run_platform())
-        note("platform", "forced rerun", repeat, run_platform("--force"))
+        note("platform", "forced rerun", repeat, run_platform(DAY, "--force"))
         reference, hits = contents(settings.get("POSTGRES_DB")), platform_hits()
         for name in peer.PEERS:
             empty_peer(name)
@@ -138,21 +208,13 @@ def bench(scale: str, repeats: int) -> dict[str, Any]:
         if changed == reference:
             raise SystemExit("One per cent of the rows changed, and nothing in gold: the change did not arrive.")
         must_agree("duckdb", changed, contents(peer.database("duckdb")), hits, done["hits"])
-    rows = {name: sum(hits_of_silver(name)) for name in CATALOG}
-    files = [landing.landing_path(dataset, DAY) for dataset in CATALOG.values()]
-    size = sum(file.stat().st_size for file in files)
-    empty_platform()
-    for name in peer.PEERS:
-        empty_peer(name)
-    stack("down")
-    shutil.rmtree(HOME / "landing" / scale)
-    return {"rows": rows, "bytes": size, "measurements": found}
+    return size_of(scale) | {"measurements": found}
 
 
-def run_platform(*options: str) -> dict[str, Any]:
+def run_platform(day: date = DAY, *options: str) -> dict[str, Any]:
     """A date through all layers, with the seconds of each from the ledger."""
     checkpoint()
-    measured = watch([sys.executable, "-m", "pipelines", "run", str(DAY), *options], own="luigi and jobs")
+    measured = watch([sys.executable, "-m", "pipelines", "run", str(day), *options], own="luigi and jobs")
     rows = query(
         settings.get("POSTGRES_DB"),
         "select layer, dataset, extract(epoch from started_at)::float as began, extract(epoch from ended_at)::float "
@@ -307,8 +369,9 @@ def hits_of_silver(name: str) -> tuple[int, int]:
     """(accepted, rejected) rows of a dataset, by the ledger."""
     [row] = query(
         settings.get("POSTGRES_DB"),
-        "select accepted, rejected from ops.ledger natural join ops.receipts where layer = 'silver' and dataset = %s",
-        [name],
+        "select accepted, rejected from ops.ledger natural join ops.receipts "
+        "where layer = 'silver' and dataset = %s and partition_date = %s",
+        [name, DAY],
     )
     return row["accepted"], row["rejected"]
 
@@ -372,6 +435,7 @@ def about() -> dict[str, Any]:
             "kernel": platform.release(),
         },
         "versions": versions,
+        "spark": {name: services.spark_setting(name, "") for name in SIZES},
     }
 
 

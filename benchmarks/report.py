@@ -34,9 +34,17 @@ def append(run: Run) -> None:
 
 
 def newest() -> list[Run]:
-    """The newest run of each scale, the smallest scale first."""
-    runs = {run["scale"]: run for run in json.loads(RESULTS.read_text())}
+    """The newest run of each scale beside the peers, the smallest scale first."""
+    runs = {run["scale"]: run for run in measured() if not is_alone(run)}
     return sorted(runs.values(), key=lambda run: float(run["scale"]))
+
+
+def measured() -> list[Run]:
+    return list(json.loads(RESULTS.read_text()))
+
+
+def is_alone(run: Run) -> bool:
+    return run["measurements"][0]["what"] == "alone"
 
 
 def middle(run: Run, who: str, what: str, value: Callable[[Run], float]) -> float | None:
@@ -191,6 +199,29 @@ def limits(runs: list[Run]) -> Iterable[str]:
         yield row(run["scale"], *found, number(stage(run, "platform", "gold")))
 
 
+def scale_out() -> Iterable[str]:
+    """What the platform takes alone: its first date and the next one, by scale and executors, the newest of each."""
+    runs = {(run["scale"], *run["spark"].values()): run for run in measured() if is_alone(run)}
+    yield from table(
+        "SCALE", "executors", "date", "rows", "seconds", *STAGES, "per million rows", "CPU seconds", "per million rows",
+        "peak memory, GiB", "spilled, GB",
+    )  # fmt: skip
+    for run in sorted(runs.values(), key=lambda run: (float(run["scale"]), run["spark"]["spark.executor.cores"])):
+        conf = run["spark"]
+        cores = int(conf["spark.executor.cores"] or conf["spark.cores.max"])
+        count = int(conf["spark.cores.max"]) // cores
+        executors = f"{count} of {cores} core{'s' * (cores > 1)}, {conf['spark.executor.memory']}"
+        for date, m in zip(("first", "next"), run["measurements"], strict=True):
+            took = [number(m["stages"].get(name)) for name in STAGES]
+            cpu = sum(m["cpu_seconds"].values())
+            memory = greatest({kind: size / 1024 for kind, size in m["peak_mib"].items() if kind != "all"}, "{:.1f}")
+            yield row(
+                run["scale"], executors, date, f"{m['rows']:,}", number(m["seconds"]), *took,
+                number(m["seconds"] / m["rows"] * 1e6), number(cpu), number(cpu / m["rows"] * 1e6),
+                f"{m['peak_mib']['all'] / 1024:.1f}: {memory}", number(m["spilled_bytes"] / 1e9),
+            )  # fmt: skip
+
+
 # ---- the page ------------------------------------------------------------------------------------------------------
 
 
@@ -216,7 +247,11 @@ def page(runs: list[Run]) -> str:
             *costs(run),
             "",
         ]
-    return "\n".join([*lines, "## Limits", "", "Seconds:", "", *limits(runs)]) + "\n"
+    lines += ["## Limits", "", "Seconds:", "", *limits(runs), ""]
+    if any(map(is_alone, measured())):
+        lines += ["## Scale out", "", "The platform alone, one first load on a stack that has just come up:", ""]
+        lines += scale_out()
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def chart(runs: list[Run]) -> str:

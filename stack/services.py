@@ -159,10 +159,12 @@ def spark_local() -> Path:
     return stack_dir() / "spark" / "local"
 
 
-def spark_setting(name: str) -> str:
+def spark_setting(name: str, otherwise: str | None = None) -> str:
     """One value of spark-defaults.conf."""
     text = (settings.ROOT / "spark-defaults.conf").read_text().replace("\\\n", "")
     found = re.search(rf"^{re.escape(name)}\s+(.+)", text, re.M)
+    if not found and otherwise is not None:
+        return otherwise
     if not found:
         raise SystemExit(f"spark-defaults.conf does not set {name}: put it back.")
     return found[1]
