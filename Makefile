@@ -74,6 +74,51 @@ date:
 	@case "$$DATE" in [0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]) ;; \
 	*) echo "Say which date, as in: make $(firstword $(MAKECMDGOALS)) DATE=2026-01-31" >&2; exit 2 ;; esac
 
+# ---- in containers: docker-compose.yml. COMPOSE names another program that reads it.
+COMPOSE ?= docker compose
+IN_RUNNER = $(COMPOSE) exec -T runner
+
+.env:
+	@umask 077 && cp .env.example .env
+
+.PHONY: demo-docker image compose-config up-docker down-docker generate-docker run-docker
+demo-docker: up-docker ## the whole story in containers: everything up, a hospital's first day, the dashboards, a summary
+	@$(IN_RUNNER) python -m jobs.generate "$$START" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
+	@$(IN_RUNNER) python -m pipelines run "$$START"
+	@$(IN_RUNNER) python -m dashboards.pages
+	@$(IN_RUNNER) python -m pipelines summary
+image: .env ## build the image of Spark and Luigi
+	@$(COMPOSE) build
+compose-config: .env ## is docker-compose.yml whole, with the .env there is
+	@$(COMPOSE) config --quiet && echo "docker-compose.yml and .env fit together"
+up-docker: .env ## start all containers and wait until every one is healthy
+	@$(COMPOSE) up --detach --wait --build
+down-docker: .env ## remove the containers; the data stays (`docker compose down -v` removes it)
+	@$(COMPOSE) down
+generate-docker: date ## in containers, write a date's landing files: DATE=2026-01-31 [SCALE=1] [SEED=42] [START=2026-01-01]
+	@$(IN_RUNNER) python -m jobs.generate "$$DATE" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
+run-docker: date ## in containers, run a date through all layers, if it is due: DATE=2026-01-31 [FORCE=1] [OVERRIDE=1]
+	@$(IN_RUNNER) python -m pipelines run "$$DATE" $(if $(filter 1,$(FORCE)),--force) $(if $(filter 1,$(OVERRIDE)),--override)
+
+.PHONY: bronze-docker silver-docker gold-docker
+bronze-docker silver-docker gold-docker: date ## in containers, one pipeline of a date: DATE=2026-01-31
+	@$(IN_RUNNER) luigi --module pipelines $(PIPELINE_$(@:-docker=)) --date "$$DATE"
+PIPELINE_bronze = BronzeIngestion
+PIPELINE_silver = SilverPipeline
+PIPELINE_gold = GoldPipeline
+
+.PHONY: endpoints verify-docker screenshots-docker test-compose
+endpoints: $(INSTALLED) ## ask every address that the containers publish
+	@$(RUN) -m tests.compose.endpoints
+verify-docker: date $(INSTALLED) ## in containers: are a date's files, tables and laws there: DATE=2026-01-31
+	@$(RUN) -m tests.compose.verify "$$DATE"
+screenshots-docker: $(INSTALLED) ## take the pictures in docs/screenshots from the containers
+	@$(IN_RUNNER) python -m dashboards.pages
+	@mkdir -p .stack && $(COMPOSE) cp runner:/var/lib/healthcare/dashboards .stack/
+	@$(RUN) -m dashboards.screenshots
+test-compose: $(INSTALLED) ## the containers for real, without a registry of images: a day, deaths, two workers (root, Debian)
+	@$(RUN) -m pytest -s -x -v tests/compose
+
 .PHONY: bench
 bench: $(INSTALLED) ## whole days beside two peers, on a stack of its own: [SCALES="1 10 100"] [REPEATS=3] [ALONE=1]
 	@$(RUN) -m benchmarks.bench $(if $(SCALES),--scales "$$SCALES") $(if $(REPEATS),--repeats "$$REPEATS") \
@@ -89,6 +134,10 @@ lint: $(INSTALLED) ## check style, types and SQL
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 	@$(RUN) -m sqlfluff lint sql
+	@$(VENV)/bin/hadolint Dockerfile conf/clusters/kubernetes/Dockerfile tests/compose/*/Dockerfile
+	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 format: $(INSTALLED) ## put the code into its usual form
 	@$(RUN) -m ruff check --fix .
 	@$(RUN) -m ruff format .
@@ -102,7 +151,7 @@ lock: $(INSTALLED) ## pin every dependency in requirements.lock anew
 install: $(INSTALLED) ## make .venv with every locked dependency, and .env
 
 # Once, and again when the lock changes.
-$(INSTALLED): requirements.lock
+$(INSTALLED): requirements.lock | .env
 	@$(if $(PYTHON),,echo "No Python 3.10 to 3.13 found: install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1)
 	@$(PYTHON) -c '$(SUPPORTED)' || { echo "$(PYTHON) is not a Python 3.10 to 3.13." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
@@ -119,5 +168,4 @@ $(INSTALLED): requirements.lock
 			> "$$site/healthcare_platform.pth" && \
 		mkdir -p "$$site/pyspark/conf" && \
 		ln -sf "$(CURDIR)/spark-defaults.conf" "$(CURDIR)"/conf/{spark-env.sh,log4j2.properties} "$$site/pyspark/conf"
-	@[ -e .env ] || (umask 077 && cp .env.example .env)
 	@touch $@

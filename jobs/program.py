@@ -105,9 +105,14 @@ def spark(name: str) -> Any:
     return session
 
 
+def spark_connect() -> str:
+    """Where the resident application listens."""
+    return f"sc://{settings.get('SPARK_CONNECT_HOST')}:{settings.get('SPARK_CONNECT_PORT')}"
+
+
 def resident(name: str) -> Any:
     """A session of the resident application for a command that answers a person: nothing to track, quick to begin."""
-    os.environ.setdefault("SPARK_REMOTE", f"sc://127.0.0.1:{settings.get('SPARK_CONNECT_PORT')}")
+    os.environ.setdefault("SPARK_REMOTE", spark_connect())
     return connect(name)
 
 

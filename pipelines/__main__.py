@@ -12,6 +12,7 @@ from luigi.rpc import RemoteScheduler, RPCError
 
 from jobs import marts, program, settings, warehouse
 from jobs.catalog import CATALOG
+from pipelines import schedule
 from pipelines.tasks import Day, Failed
 
 
@@ -25,12 +26,16 @@ def main() -> None:
     commands.add_parser("summary", help="rows per table, rejects per reason, URLs")
     ledger = commands.add_parser("ledger", help="is every date complete, balanced and current, and if not, why")
     ledger.add_argument("--last", type=int, default=31, help="dates to show, the newest first")
+    by_clock = commands.add_parser("schedule", help="wait, and run each date when it has ended")
+    by_clock.add_argument("crontab", help="when, as crontab writes it, in UTC; empty for never")
     given = parser.parse_args()
     try:
         if given.command == "summary":
             print(summary())
         elif given.command == "ledger":
             print(ledger_of(given.last))
+        elif given.command == "schedule":
+            schedule.by(given.crontab)
         else:
             run_day(given.date, given.force, given.override)
     except program.Refused as error:

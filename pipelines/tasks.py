@@ -109,7 +109,7 @@ class Made(luigi.Task):
         Its lines go to the terminal as they come, the last one to Luigi's page with the link to Spark's history.
         """
         environment = {
-            "SPARK_REMOTE": f"sc://127.0.0.1:{settings.get('SPARK_CONNECT_PORT')}",
+            "SPARK_REMOTE": program.spark_connect(),
             "PYTHONPATH": str(settings.ROOT),
             "PYTHONWARNINGS": "ignore",
         }

@@ -1,4 +1,6 @@
-"""python -m stack up | down | status | clean; and, for the programs themselves, exec <service> and env."""
+"""python -m stack up | down | status | clean; for the programs themselves, exec <service> and env; and for stores that
+somebody else runs, as in containers, stores: their buckets and tables.
+"""
 
 import os
 import shlex
@@ -23,6 +25,18 @@ def spark_environment() -> str:
     return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in values.items())
 
 
+def stores() -> None:
+    """Buckets and tables in the stores that the settings name; what is there stays."""
+    from jobs import program
+    from stack import supervision
+
+    try:
+        supervision.create_buckets()
+        supervision.create_schema()
+    except Exception as error:
+        program.leave(1, program.sentence(error))
+
+
 def main(words: list[str]) -> int:
     settings.load()
     match words:
@@ -30,6 +44,8 @@ def main(words: list[str]) -> int:
             become(name)
         case ["env"]:
             print(spark_environment())
+        case ["stores"]:
+            stores()
         case ["up" | "down" | "status" | "clean" as verb]:
             from stack import supervision
 

@@ -34,7 +34,7 @@ def set_apart(home: Path) -> None:
     os.environ |= {name: str(port) for name, port in zip(PORTS, ports, strict=True)}
     os.environ |= {
         "MINIO_ENDPOINT": f"http://{services.LOOPBACK}:{minio}",
-        "POSTGRES_HOST": services.LOOPBACK,
+        **{name: services.LOOPBACK for name in ("POSTGRES_HOST", "SPARK_CONNECT_HOST", "LUIGI_HOST")},
         "STACK_DIR": str(home / "stack"),
         "LANDING_DIR": str(home / "landing"),
         "LUIGI_CONFIG_PATH": str(settings.ROOT / "conf" / "luigi.cfg"),

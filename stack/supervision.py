@@ -153,7 +153,9 @@ def telling_line(name: str) -> str:
 
 def create_buckets() -> None:
     """Creates the buckets that are not there."""
-    client = services.s3()
+    from jobs import lake
+
+    client = lake.s3()
     there = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
     for name in ("MINIO_BUCKET_BRONZE", "MINIO_BUCKET_SILVER"):
         if settings.get(name) not in there:
@@ -162,10 +164,10 @@ def create_buckets() -> None:
 
 def create_schema() -> None:
     """Applies sql/schema.sql, which changes nothing where its tables stand."""
-    schema = settings.ROOT / "sql" / "schema.sql"
-    if schema.exists():
-        with services.connect() as connection:
-            connection.execute(schema.read_text())
+    from jobs import warehouse
+
+    with warehouse.connect() as connection:
+        connection.execute((settings.ROOT / "sql" / "schema.sql").read_text())
 
 
 def down() -> None:

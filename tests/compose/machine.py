@@ -1,0 +1,254 @@
+"""Podman on a machine that can pull no image: base images from Debian's packages, stand-ins, and a project's services.
+
+All of it lies in a directory of its own, whatever else podman has on this machine.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jobs import settings
+from stack import prepare, services
+
+HERE = Path(__file__).parent
+DEBIAN = "docker.io/library/debian:12.12-slim"
+NEEDED = {
+    "podman": "podman",
+    "runc": "runc",
+    "debootstrap": "debootstrap",
+    "iptables": "iptables",
+    "/usr/lib/podman/netavark": "netavark",
+    "/usr/lib/podman/aardvark-dns": "aardvark-dns",
+}
+# What works in a machine that is a container or a sandbox itself: no systemd, and few rights over limits.
+CONTAINERS_CONF = """
+[containers]
+default_ulimits = ["nofile=10000:10000", "nproc=20000:20000"]
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "runc"
+[network]
+network_backend = "netavark"
+network_config_dir = "{home}/networks"
+"""
+STORAGE_CONF = """
+[storage]
+driver = "overlay"
+graphroot = "{home}/storage"
+runroot = "/run/healthcare-compose"
+"""
+
+
+class Unhealthy(Exception):
+    """A service did not come up; the text says which, and what it said last."""
+
+
+def home() -> Path:
+    return services.cache() / "compose"
+
+
+def ready() -> None:
+    """Installs what is missing where that is allowed, and points podman at a directory of its own."""
+    missing = [package for program, package in NEEDED.items() if not shutil.which(program)]
+    if missing:
+        if os.geteuid() or not shutil.which("apt-get"):
+            raise SystemExit(f"`make test-compose` needs root on Debian, and its packages {', '.join(NEEDED.values())}.")
+        run("apt-get", "update", "-q")
+        run("apt-get", "install", "-y", "-q", "--no-install-recommends", *missing)
+    home().mkdir(parents=True, exist_ok=True)
+    for variable, text in (("CONTAINERS_CONF", CONTAINERS_CONF), ("CONTAINERS_STORAGE_CONF", STORAGE_CONF)):
+        path = home() / f"{variable.lower()}.toml"
+        path.write_text(text.format(home=home()))
+        os.environ[variable] = str(path)
+
+
+def run(*command: str, **options: Any) -> str:
+    """A command's output; its output and errors are part of the error when it fails."""
+    done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command[:6])} ended with code {done.returncode}:\n{done.stdout[-4000:]}")
+    return done.stdout
+
+
+def podman(*words: str, **options: Any) -> str:
+    return run("podman", *words, **options)
+
+
+def has_image(name: str) -> bool:
+    return subprocess.run(["podman", "image", "exists", name]).returncode == 0
+
+
+# ---- images ----------------------------------------------------------------------------------------------------------
+
+
+def debian() -> None:
+    """The base image under the name that the files expect, from Debian's packages, once."""
+    if has_image(DEBIAN):
+        return
+    tree = home() / "debian"
+    shutil.rmtree(tree, ignore_errors=True)
+    run("debootstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", str(tree))
+    shutil.rmtree(tree / "var/lib/apt/lists")
+    shutil.rmtree(tree / "var/cache/apt/archives")
+    trusted = tree / "usr/local/share/ca-certificates"
+    for number, certificate in enumerate(own_authorities()):
+        (trusted / f"machine-{number}.crt").write_text(f"{certificate}\n")
+    run("chroot", str(tree), "update-ca-certificates")
+    bundle = "/etc/ssl/certs/ca-certificates.crt"
+    variables = [f"ENV {name}={bundle}" for name in ("PIP_CERT", "SSL_CERT_FILE")]
+    archive = home() / "debian.tar"
+    run("tar", "-C", str(tree), "-cf", str(archive), ".")
+    podman("import", *(word for each in variables for word in ("--change", each)), str(archive), DEBIAN)
+    shutil.rmtree(tree)
+    archive.unlink()
+
+
+def own_authorities() -> list[str]:
+    """The certificates that this machine trusts besides Debian's: a build reaches the registries by them."""
+    pattern = r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----"
+    bundle = Path("/etc/ssl/certs/ca-certificates.crt")
+    given = re.findall(pattern, bundle.read_text(), re.S) if bundle.exists() else []
+    files = Path("/usr/share/ca-certificates").rglob("*.crt")
+    known = {found for file in files for found in re.findall(pattern, file.read_text(), re.S)}
+    return [certificate for certificate in given if certificate not in known]
+
+
+def stand_ins(images: dict[str, str]) -> None:
+    """Images of PostgreSQL and MinIO under the names that docker-compose.yml gives them."""
+    minio = home() / "minio"
+    shutil.copytree(HERE / "minio", minio, dirs_exist_ok=True)
+    shutil.copy(prepare.minio_binary(), minio / "minio")
+    podman("build", "--layers", "--tag", images["postgres"], str(HERE / "postgres"))
+    podman("build", "--layers", "--tag", images["minio"], str(minio))
+
+
+# ---- a project -------------------------------------------------------------------------------------------------------
+
+
+class Project:
+    """The services of a compose file, without those of the profile bi, under a project name of their own."""
+
+    def __init__(self, file: Path, name: str) -> None:
+        self.file, self.name = file, name
+        declared = yaml.safe_load(self.interpolated())["services"]
+        self.services = {name: each for name, each in declared.items() if "core" in each["profiles"]}
+
+    def compose(self, *words: str, **options: Any) -> str:
+        program = Path(sys.executable).parent / "podman-compose"
+        where = ["-f", str(self.file), "-p", self.name, "--in-pod=false", "--profile=core"]
+        return run(sys.executable, str(program), *where, *words, cwd=self.file.parent, **options)
+
+    def interpolated(self) -> str:
+        return self.compose("config")
+
+    def containers(self, service: str) -> list[str]:
+        """The names of a service's containers, whatever their state."""
+        labels = [f"label=com.docker.compose.project={self.name}", f"label=com.docker.compose.service={service}"]
+        filters = [word for label in labels for word in ("--filter", label)]
+        return podman("ps", "--all", *filters, "--format", "{{.Names}}").split()
+
+    def state(self, container: str) -> dict[str, Any]:
+        return json.loads(podman("inspect", container))[0]["State"]
+
+    def build(self) -> float:
+        """Builds our image; seconds."""
+        began = time.monotonic()
+        self.compose("build", "--podman-build-args=--layers", "spark-master")
+        return time.monotonic() - began
+
+    def in_order(self) -> Iterator[str]:
+        """The services, each after those it depends on."""
+        done: list[str] = []
+        while len(done) < len(self.services):
+            for name, each in self.services.items():
+                if name not in done and set(self.needs(name)) <= {*done}:
+                    done.append(name)
+                    yield name
+
+    def needs(self, service: str) -> dict[str, str]:
+        """Its conditions on other services of the project, by their names."""
+        needs = self.services[service].get("depends_on", {})
+        return {name: each["condition"] for name, each in needs.items() if name in self.services}
+
+    def up(self, patience: float = 180) -> None:
+        """Starts every service once its conditions hold, as `docker compose up --wait`; Unhealthy where one fails.
+
+        This podman neither times health checks nor waits for them, so that is done here.
+        """
+        for service in self.in_order():
+            for other, condition in self.needs(service).items():
+                if condition == "service_completed_successfully":
+                    self.wait_for_end(other, patience)
+                else:
+                    self.wait_for_health(other, patience)
+            self.compose("up", "-d", "--no-deps", "--no-build", service)
+        for service, each in self.services.items():
+            if "healthcheck" in each:
+                self.wait_for_health(service, patience)
+
+    def wait_for_end(self, service: str, patience: float) -> None:
+        [container] = self.containers(service)
+        until = time.monotonic() + patience
+        while (state := self.state(container))["Status"] not in ("exited", "stopped"):
+            if time.monotonic() > until:
+                raise Unhealthy(f"{service} does not end: {self.last_lines(container)}")
+            time.sleep(0.5)
+        if state["ExitCode"]:
+            raise Unhealthy(f"{service} ended with code {state['ExitCode']}: {self.last_lines(container)}")
+
+    def wait_for_health(self, service: str, patience: float) -> None:
+        """Until the file's own check passes in every container of the service."""
+        until = time.monotonic() + patience
+        for container in self.containers(service):
+            while True:
+                check = subprocess.run(
+                    ["podman", "healthcheck", "run", container], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+                )
+                if check.returncode == 0:
+                    break
+                if time.monotonic() > until:
+                    said = check.stdout.strip() or "its check says no more"
+                    raise Unhealthy(f"{service} is not healthy ({said}): {self.last_lines(container)}")
+                time.sleep(1)
+
+    def last_lines(self, container: str) -> str:
+        lines = podman("logs", "--tail", "5", container).strip()
+        return lines or "it said nothing"
+
+    def execute(self, service: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command in a service's container, as `docker compose exec` runs it."""
+        command = ["podman", "exec", self.containers(service)[0], *words]
+        return subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def die(self, service: str) -> None:
+        """Kills what a container of the service runs, from outside, as the kernel does."""
+        container = self.containers(service)[0]
+        os.kill(self.state(container)["Pid"], 9)
+        until = time.monotonic() + 30
+        while self.state(container)["Status"] == "running":
+            assert time.monotonic() < until, f"{container} goes on"
+            time.sleep(0.2)
+
+    def restart(self, service: str) -> None:
+        """What the restart policy does under Docker; this podman has nobody to watch its containers."""
+        for container in self.containers(service):
+            if self.state(container)["Status"] != "running":
+                podman("start", container)
+        self.wait_for_health(service, 180)
+
+    def down(self, *words: str) -> None:
+        self.compose("down", *words)
+
+    def volumes(self) -> set[str]:
+        listed = podman("volume", "ls", "--filter", f"label=com.docker.compose.project={self.name}", "--format", "{{.Name}}")
+        return set(listed.split())

@@ -1,0 +1,239 @@
+"""The whole stack in containers, as docker-compose.yml has it: real servers, a real day, and what happens when they die.
+
+`make test-compose` runs this; the tests build on one another, in the order of the file. COMPOSE_FILE names another file.
+"""
+
+import csv
+import os
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from jobs import lake, marts, settings, warehouse
+from jobs.catalog import CATALOG
+from stack.own import free_ports
+from tests import model
+from tests.compose import machine
+from tests.history import comparable, expect, found_rows
+
+FIRST, *LATER = (date(2026, 1, day) for day in range(1, 8))
+SCALE = os.environ.get("SCALE", "0.1")
+
+
+@pytest.fixture(scope="session")
+def project() -> Iterator[machine.Project]:
+    """The project, built and up; gone afterwards with all its data."""
+    file = Path(os.environ.get("COMPOSE_FILE", settings.ROOT / "docker-compose.yml"))
+    os.environ["MINIO_PORT"] = settings.s3_endpoint().rpartition(":")[2]
+    os.environ["SPARK_UI_PORT"] = str(free_ports(1)[0])
+    machine.ready()
+    machine.debian()
+    own = machine.Project(file, f"healthcare-test-{os.getpid()}")
+    machine.stand_ins({name: own.services[name]["image"] for name in ("postgres", "minio")})
+    try:
+        print(f"\nour image: built in {own.build():.0f} s")
+        began = time.monotonic()
+        own.up()
+        print(f"up and healthy in {time.monotonic() - began:.0f} s")
+        yield own
+    finally:
+        own.down("--volumes")
+
+
+@pytest.fixture(scope="session")
+def landing(project: machine.Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("landing")
+
+
+def python(project: machine.Project, *words: str) -> str:
+    """A program of ours in the runner; its output."""
+    done = project.execute("runner", "python", "-m", *words)
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+def generate(project: machine.Project, day: date) -> None:
+    python(project, "jobs.generate", str(day), "--scale", SCALE)
+
+
+def luigi(project: machine.Project, day: date) -> subprocess.CompletedProcess[str]:
+    return project.execute("runner", "luigi", "--module", "pipelines", "Day", "--date", str(day))
+
+
+def check(project: machine.Project, landing: Path) -> None:
+    """All eight tables hold what the files in the landing volume say, by the plain model of the rules."""
+    machine.podman("cp", f"{project.containers('runner')[0]}:/var/lib/healthcare/landing/.", str(landing))
+    files: dict[model.Place, list[list[str]]] = {}
+    for path in sorted(landing.rglob("*.csv")):
+        day = date(*map(int, path.parts[-4:-1]))
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            header, *rows = csv.reader(file)
+        # A malformed row stands alone: it is nobody's parent, and in no table.
+        files[path.stem, day] = [row for row in rows if len(row) == len(header) and "\0" not in "".join(row)]
+    gold = model.gold(model.silver(files))
+    for layer, tables in (("gold", gold), ("mart", model.marts(gold))):
+        for name, rows in tables.items():
+            assert rows, f"{name} has no row"
+            expect(f"{layer} {name}", map(comparable, found_rows(name)), map(comparable, rows))
+    with warehouse.connect() as connection:
+        marts.check(connection)
+    verdicts = python(project, "pipelines", "ledger").splitlines()[1 : 1 + len({day for _, day in files})]
+    assert all(" complete, balanced, current" in line for line in verdicts), verdicts
+
+
+def get(port: str, path: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{settings.get(port)}{path}", timeout=20) as answer:
+        return answer.read().decode()
+
+
+# ---- a day -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_day_runs_through_all_layers(project, landing):
+    generate(project, FIRST)
+    done = luigi(project, FIRST)
+    assert done.returncode == 0, done.stdout[-4000:]
+    check(project, landing)
+    for dataset in CATALOG.values():
+        assert lake.bronze_head(dataset, FIRST)
+        assert lake.has_silver(dataset, "accepted") and lake.has_silver(dataset, "rejected")
+
+
+def test_it_is_current_then_and_a_forced_rerun_changes_nothing(project, landing):
+    assert "is current" in python(project, "pipelines", "run", str(FIRST))
+    python(project, "pipelines", "run", str(FIRST), "--force")
+    check(project, landing)
+
+
+def test_a_job_by_hand_is_an_application_of_its_own(project):
+    done = project.execute("runner", "spark-submit", "jobs/bronze_to_silver.py", "patients", str(FIRST))
+    assert done.returncode == 0 and "accepted" in done.stdout, done.stdout[-4000:]
+
+
+def test_pages_are_served_and_the_history_server_knows_the_applications(project):
+    python(project, "dashboards.pages")
+    assert "Executive Overview" in get("DASHBOARDS_PORT", "/executive-overview.html")
+    names = {each["name"] for each in applications()}
+    assert "spark-connect" in names and len(names) > 1, names
+
+
+def applications() -> list[dict[str, Any]]:
+    import json
+
+    return json.loads(get("SPARK_HISTORY_PORT", "/api/v1/applications"))
+
+
+def test_prometheus_can_read_what_luigi_spark_and_minio_tell(project):
+    told = {
+        "luigi_task": ("LUIGI_PORT", "/metrics"),
+        "metrics_master_workers": ("SPARK_MASTER_WEBUI_PORT", "/metrics/master/prometheus"),
+        "spark_info": ("SPARK_UI_PORT", "/metrics/executors/prometheus"),
+        "minio_cluster_usage_object": ("MINIO_PORT", "/minio/v2/metrics/cluster"),
+    }
+    for beginning, (port, path) in told.items():
+        names = {family.name for family in text_string_to_metric_families(get(port, path))}
+        assert any(name.startswith(beginning) for name in names), (path, sorted(names)[:20])
+
+
+# ---- deaths ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("service", "day"), list(zip(["spark-worker", "minio", "postgres"], LATER, strict=False)))
+def test_after_a_death_in_mid_run_the_same_command_ends_right(project, landing, service, day):
+    generate(project, day)
+    command = ["podman", "exec", project.containers("runner")[0], "luigi", "--module", "pipelines", "Day", "--date"]
+    with subprocess.Popen([*command, str(day)], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
+        assert run.stdout
+        for line in run.stdout:  # a file judged: silver is being written, gold is not there
+            if line.startswith("silver "):
+                break
+        project.die(service)
+        project.restart(service)
+        rest = run.stdout.read()
+    print(f"\n{service} died: the run ended with code {run.returncode}; {last_sentence(rest)}")
+    if run.returncode:
+        assert "Traceback" not in rest, rest[-4000:]
+    project.wait_for_health("spark-connect", 180)
+    python(project, "pipelines", "run", str(day))
+    check(project, landing)
+
+
+def last_sentence(text: str) -> str:
+    said = [line for line in text.splitlines() if "does not answer" in line or "failed" in line or "gold" in line]
+    return said[-1].strip() if said else "it said nothing of it"
+
+
+def test_what_is_stopped_and_started_goes_on(project, landing):
+    machine.podman("restart", *(name for service in project.services for name in running(project, service)))
+    project.up()
+    python(project, "pipelines", "run", str(FIRST), "--force")
+    check(project, landing)
+
+
+def running(project: machine.Project, service: str) -> list[str]:
+    return [name for name in project.containers(service) if project.state(name)["Status"] == "running"]
+
+
+# ---- more workers, and the end ---------------------------------------------------------------------------------------
+
+
+def test_two_workers_share_a_day(project, landing):
+    day = LATER[3]
+    generate(project, day)
+    project.compose("up", "-d", "--no-deps", "--no-build", "--scale", "spark-worker=2", "spark-worker")
+    project.wait_for_health("spark-worker", 120)
+    assert len(project.containers("spark-worker")) == 2
+    # The resident application asked for its cores when it began.
+    machine.podman("restart", *project.containers("spark-connect"))
+    project.wait_for_health("spark-connect", 180)
+    python(project, "pipelines", "run", str(day))
+    check(project, landing)
+    newest = max(
+        (each for each in applications() if each["name"] == "spark-connect"),
+        key=lambda each: each["attempts"][0]["startTimeEpoch"],
+    )
+    tasks = tasks_by_host(project, newest["id"])
+    print(f"\ntasks by worker: {tasks}")
+    assert len(tasks) == 2 and all(tasks.values())
+
+
+def tasks_by_host(project: machine.Project, application: str) -> dict[str, int]:
+    """How many tasks ended on each host, by the event log itself."""
+    import json
+    from collections import Counter
+
+    events = "/var/lib/healthcare/spark/events"
+    folder = project.execute("spark-history", "bash", "-c", f"cat {events}/*{application}*/events_* {events}/{application}*")
+    lines = (json.loads(line) for line in folder.stdout.splitlines() if line.startswith('{"Event":"SparkListenerTaskEnd"'))
+    return dict(Counter(line["Task Info"]["Host"] for line in lines))
+
+
+def test_down_keeps_the_data_and_down_with_volumes_does_not(project, landing):
+    volumes = project.volumes()
+    assert len(volumes) >= len(machine_volumes(project))
+    project.down()
+    assert not any(project.containers(service) for service in project.services)
+    project.up()
+    check(project, landing)
+    for dataset in CATALOG.values():
+        assert lake.bronze_head(dataset, FIRST)
+    assert "is current" in python(project, "pipelines", "run", str(FIRST))
+    assert "Executive Overview" in get("DASHBOARDS_PORT", "/executive-overview.html")
+    project.down("--volumes")
+    assert project.volumes() == set()
+
+
+def machine_volumes(project: machine.Project) -> set[str]:
+    return {
+        mount.split(":")[0]
+        for each in project.services.values()
+        for mount in each.get("volumes", [])
+        if isinstance(mount, str) and mount[0] not in "./"
+    }
