@@ -146,9 +146,10 @@ def test_the_database_has_the_settings_of_the_embedded_one():
 
 def test_a_worker_offers_what_two_applications_take():
     shared = properties(settings.ROOT / "spark-defaults.conf")
-    words = SERVICES["spark-worker"]["command"]
-    assert f"--cores={2 * int(shared['spark.cores.max'])}" in words
-    assert f"--memory={2 * int(shared['spark.executor.memory'].removesuffix('g'))}g" in words
+    _, _, *words, _ = SERVICES["spark-worker"]["command"]
+    offer = dict(zip(words[::2], words[1::2], strict=True))
+    assert int(offer["--cores"]) == 2 * int(shared["spark.cores.max"])
+    assert offer["--memory"] == f"{2 * int(shared['spark.executor.memory'].removesuffix('g'))}g"
 
 
 def test_the_image_is_made_of_what_the_context_lets_through():

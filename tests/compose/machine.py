@@ -145,7 +145,7 @@ class Project:
 
     def compose(self, *words: str, **options: Any) -> str:
         program = Path(sys.executable).parent / "podman-compose"
-        where = ["-f", str(self.file), "-p", self.name, "--in-pod=false", "--profile=core"]
+        where = ["-f", str(self.file), "-p", self.name, "--in-pod=false", "--profile=core", "--podman-build-args=--layers"]
         return run(sys.executable, str(program), *where, *words, cwd=self.file.parent, **options)
 
     def interpolated(self) -> str:
@@ -163,7 +163,7 @@ class Project:
     def build(self) -> float:
         """Builds our image; seconds."""
         began = time.monotonic()
-        self.compose("build", "--podman-build-args=--layers", "spark-master")
+        self.compose("build", "spark-master")
         return time.monotonic() - began
 
     def in_order(self) -> Iterator[str]:
