@@ -12,7 +12,7 @@ SCALE ?= 1
 SEED ?= 42
 START ?= 2026-01-01
 # What a person gives on the command line reaches the programs through the environment, never through the shell's eyes.
-export DATE SCALE SEED START FORCE OVERRIDE KEY DATASET TO FIRST LAST SCALES REPEATS
+export DATE SCALE SEED START FORCE OVERRIDE KEY DATASET TO FROM FIRST LAST SCALES REPEATS
 
 VENV := $(CURDIR)/.venv
 INSTALLED := .venv/installed
@@ -81,7 +81,7 @@ IN_RUNNER = $(COMPOSE) exec -T runner
 .env:
 	@umask 077 && cp .env.example .env
 
-.PHONY: demo-docker image compose-config up-docker down-docker generate-docker run-docker
+.PHONY: demo-docker image compose-config up-docker down-docker logs-docker metabase-docker generate-docker run-docker
 demo-docker: up-docker ## the whole story in containers: everything up, a hospital's first day, the dashboards, a summary
 	@$(IN_RUNNER) python -m jobs.generate "$$START" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
 	@$(IN_RUNNER) python -m pipelines run "$$START"
@@ -95,6 +95,10 @@ up-docker: .env ## start all containers and wait until every one is healthy
 	@$(COMPOSE) up --detach --wait --build
 down-docker: .env ## remove the containers; the data stays (`docker compose down -v` removes it)
 	@$(COMPOSE) down
+logs-docker: .env ## the last lines of every container
+	@$(COMPOSE) ps --all && $(COMPOSE) logs --tail 50
+metabase-docker: .env ## bring the dashboards into the Metabase of the containers anew; what is there already stays
+	@$(COMPOSE) run --rm metabase-dashboards
 generate-docker: date ## in containers, write a date's landing files: DATE=2026-01-31 [SCALE=1] [SEED=42] [START=2026-01-01]
 	@$(IN_RUNNER) python -m jobs.generate "$$DATE" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
 run-docker: date ## in containers, run a date through all layers, if it is due: DATE=2026-01-31 [FORCE=1] [OVERRIDE=1]
@@ -107,6 +111,12 @@ PIPELINE_bronze = BronzeIngestion
 PIPELINE_silver = SilverPipeline
 PIPELINE_gold = GoldPipeline
 
+.PHONY: backup-docker restore-docker
+backup-docker: ## in containers, PostgreSQL and the lake as files; runs stand still meanwhile: TO=backups/2026-01-31
+	@COMPOSE="$(COMPOSE)" conf/containers/backup.sh take "$$TO"
+restore-docker: ## in containers, back to what a backup has: FROM=backups/2026-01-31
+	@COMPOSE="$(COMPOSE)" conf/containers/backup.sh put "$$FROM"
+
 .PHONY: endpoints verify-docker screenshots-docker test-compose
 endpoints: $(INSTALLED) ## ask every address that the containers publish
 	@$(RUN) -m tests.compose.endpoints
@@ -117,16 +127,22 @@ screenshots-docker: $(INSTALLED) ## take the pictures in docs/screenshots from t
 	@mkdir -p .stack && $(COMPOSE) cp runner:/var/lib/healthcare/dashboards .stack/
 	@$(RUN) -m dashboards.screenshots
 test-compose: $(INSTALLED) ## the containers for real, without a registry of images: a day, deaths, two workers (root, Debian)
-	@$(RUN) -m pytest -s -x -v tests/compose
+	@$(RUN) -m pytest -s tests/compose
 
 .PHONY: bench
 bench: $(INSTALLED) ## whole days beside two peers, on a stack of its own: [SCALES="1 10 100"] [REPEATS=3] [ALONE=1]
 	@$(RUN) -m benchmarks.bench $(if $(SCALES),--scales "$$SCALES") $(if $(REPEATS),--repeats "$$REPEATS") \
 	    $(if $(ALONE),--alone)
 
-.PHONY: test test-laws lint format schema lock
+.PHONY: graph
+graph: up ## every task of a date in Luigi's order, and whether it is done: [DATE=2026-01-31]
+	@$(VENV)/bin/luigi-deps-tree --module pipelines Day --date "$${DATE:-$$START}"
+
+.PHONY: test test-unit test-laws lint lint-workflows format schema lock
 test: $(INSTALLED) ## run every test, on a stack of their own
 	@$(RUN) -m pytest
+test-unit: $(INSTALLED) ## run the tests that need no server
+	@$(RUN) -m pytest -m "not stack"
 test-laws: $(INSTALLED) ## random histories of small hospitals until STEPS=2000 have been run, and bugs planted to be found
 	@STEPS="$${STEPS:-2000}" $(RUN) -m pytest tests/test_laws.py
 lint: $(INSTALLED) ## check style, types and SQL
@@ -138,6 +154,11 @@ lint: $(INSTALLED) ## check style, types and SQL
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+# By the Go on PATH, into a directory of its own.
+lint-workflows: ## check .github/workflows with actionlint, which needs Go
+	@command -v go >/dev/null || { echo "actionlint is built by Go, and there is none on PATH: install Go 1.24 or newer." >&2; exit 1; }
+	@GOBIN="$(CURDIR)/.venv/go" go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+	@.venv/go/actionlint -color
 format: $(INSTALLED) ## put the code into its usual form
 	@$(RUN) -m ruff check --fix .
 	@$(RUN) -m ruff format .

@@ -28,6 +28,13 @@ def pytest_configure(config: pytest.Config) -> None:
     own.set_apart(home)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`make test-unit` leaves out what needs a server, by the fixtures that start one."""
+    for item in items:
+        if {"stack", "empty_warehouse", "browser"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("stack")
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(config.stash[HOME], ignore_errors=True)
 

@@ -99,7 +99,7 @@ def test_what_is_of_one_machine_only_is_set_anew(conf):
     here = {
         n for n, value in properties(settings.ROOT / "spark-defaults.conf").items() if re.search(r"127\.|file:", value)
     }
-    connect = set() if "kubernetes" in conf.name else {"spark.connect.grpc.binding.address"}
+    connect = {"spark.connect.grpc.binding.address"} if conf.stem == "standalone" else set()
     assert here - properties(conf).keys() == connect
 
 

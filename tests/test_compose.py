@@ -154,11 +154,7 @@ def test_a_worker_offers_what_two_applications_take():
 
 def test_the_image_is_made_of_what_the_context_lets_through():
     allowed = set(re.findall(r"^!(.+)", (settings.ROOT / ".dockerignore").read_text(), re.M))
-    copied = {
-        word
-        for line in re.findall(r"^COPY (?!--from)(.+)", DOCKERFILE, re.M)
-        for word in line.split()[:-1]
-    }
+    copied = {word for line in re.findall(r"^COPY (?!--from)(.+)", DOCKERFILE, re.M) for word in line.split()[:-1]}
     assert copied == allowed
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import yaml
 
-from jobs import settings
 from stack import prepare, services
 
 HERE = Path(__file__).parent
@@ -62,7 +61,9 @@ def ready() -> None:
     missing = [package for program, package in NEEDED.items() if not shutil.which(program)]
     if missing:
         if os.geteuid() or not shutil.which("apt-get"):
-            raise SystemExit(f"`make test-compose` needs root on Debian, and its packages {', '.join(NEEDED.values())}.")
+            raise SystemExit(
+                f"`make test-compose` needs root on Debian, and its packages {', '.join(NEEDED.values())}."
+            )
         run("apt-get", "update", "-q")
         run("apt-get", "install", "-y", "-q", "--no-install-recommends", *missing)
     home().mkdir(parents=True, exist_ok=True)
@@ -145,7 +146,15 @@ class Project:
 
     def compose(self, *words: str, **options: Any) -> str:
         program = Path(sys.executable).parent / "podman-compose"
-        where = ["-f", str(self.file), "-p", self.name, "--in-pod=false", "--profile=core", "--podman-build-args=--layers"]
+        where = [
+            "-f",
+            str(self.file),
+            "-p",
+            self.name,
+            "--in-pod=false",
+            "--profile=core",
+            "--podman-build-args=--layers",
+        ]
         return run(sys.executable, str(program), *where, *words, cwd=self.file.parent, **options)
 
     def interpolated(self) -> str:
@@ -170,7 +179,7 @@ class Project:
         """The services, each after those it depends on."""
         done: list[str] = []
         while len(done) < len(self.services):
-            for name, each in self.services.items():
+            for name in self.services:
                 if name not in done and set(self.needs(name)) <= {*done}:
                     done.append(name)
                     yield name
@@ -212,7 +221,10 @@ class Project:
         for container in self.containers(service):
             while True:
                 check = subprocess.run(
-                    ["podman", "healthcheck", "run", container], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+                    ["podman", "healthcheck", "run", container],
+                    text=True,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
                 )
                 if check.returncode == 0:
                     break
@@ -233,22 +245,27 @@ class Project:
     def die(self, service: str) -> None:
         """Kills what a container of the service runs, from outside, as the kernel does."""
         container = self.containers(service)[0]
-        os.kill(self.state(container)["Pid"], 9)
+        process = self.state(container)["Pid"]
+        os.kill(process, 9)
         until = time.monotonic() + 30
-        while self.state(container)["Status"] == "running":
+        while self.state(container)["Pid"] == process:
             assert time.monotonic() < until, f"{container} goes on"
-            time.sleep(0.2)
+            time.sleep(0.1)
 
-    def restart(self, service: str) -> None:
-        """What the restart policy does under Docker; this podman has nobody to watch its containers."""
-        for container in self.containers(service):
-            if self.state(container)["Status"] != "running":
-                podman("start", container)
-        self.wait_for_health(service, 180)
+    def back(self, service: str, patience: float = 180) -> None:
+        """Until the restart policy has brought a container back, which is then healthy."""
+        until = time.monotonic() + patience
+        while any(self.state(container)["Status"] != "running" for container in self.containers(service)):
+            if time.monotonic() > until:
+                raise Unhealthy(f"{service} was not started again")
+            time.sleep(0.2)
+        self.wait_for_health(service, patience)
 
     def down(self, *words: str) -> None:
         self.compose("down", *words)
 
     def volumes(self) -> set[str]:
-        listed = podman("volume", "ls", "--filter", f"label=com.docker.compose.project={self.name}", "--format", "{{.Name}}")
+        listed = podman(
+            "volume", "ls", "--filter", f"label=com.docker.compose.project={self.name}", "--format", "{{.Name}}"
+        )
         return set(listed.split())

@@ -1,13 +1,15 @@
-"""The whole stack in containers, as docker-compose.yml has it: real servers, a real day, and what happens when they die.
+"""The whole stack in containers, as docker-compose.yml has it: real servers, real days, and what a death leaves behind.
 
-`make test-compose` runs this; the tests build on one another, in the order of the file. COMPOSE_FILE names another file.
+`make test-compose` runs this; the tests build on one another, in this order. COMPOSE_FILE names another file to try.
 """
 
 import csv
+import json
 import os
 import subprocess
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -125,16 +127,15 @@ def test_pages_are_served_and_the_history_server_knows_the_applications(project)
 
 
 def applications() -> list[dict[str, Any]]:
-    import json
-
     return json.loads(get("SPARK_HISTORY_PORT", "/api/v1/applications"))
 
 
 def test_prometheus_can_read_what_luigi_spark_and_minio_tell(project):
     told = {
         "luigi_task": ("LUIGI_PORT", "/metrics"),
-        "metrics_master_workers": ("SPARK_MASTER_WEBUI_PORT", "/metrics/master/prometheus"),
-        "spark_info": ("SPARK_UI_PORT", "/metrics/executors/prometheus"),
+        "metrics_master_aliveWorkers": ("SPARK_MASTER_WEBUI_PORT", "/metrics/master/prometheus"),
+        "metrics_executor_": ("SPARK_UI_PORT", "/metrics/executors/prometheus"),
+        "metrics_spark_connect_driver_": ("SPARK_UI_PORT", "/metrics/prometheus"),
         "minio_cluster_usage_object": ("MINIO_PORT", "/minio/v2/metrics/cluster"),
     }
     for beginning, (port, path) in told.items():
@@ -155,7 +156,7 @@ def test_after_a_death_in_mid_run_the_same_command_ends_right(project, landing, 
             if line.startswith("silver "):
                 break
         project.die(service)
-        project.restart(service)
+        project.back(service)
         rest = run.stdout.read()
     print(f"\n{service} died: the run ended with code {run.returncode}; {last_sentence(rest)}")
     if run.returncode:
@@ -168,6 +169,25 @@ def test_after_a_death_in_mid_run_the_same_command_ends_right(project, landing, 
 def last_sentence(text: str) -> str:
     said = [line for line in text.splitlines() if "does not answer" in line or "failed" in line or "gold" in line]
     return said[-1].strip() if said else "it said nothing of it"
+
+
+def test_a_backup_brings_back_what_was(project, landing, tmp_path):
+    make = ["make", f"COMPOSE={' '.join(project.command)}"]
+    machine.run(*make, "backup-docker", f"TO={tmp_path / 'backup'}", cwd=settings.ROOT)
+    project.up()
+    with warehouse.connect() as connection:
+        connection.execute("truncate patients cascade")
+    for kept in lake.s3().list_objects_v2(Bucket=settings.get("MINIO_BUCKET_SILVER"))["Contents"][:50]:
+        lake.s3().delete_object(Bucket=settings.get("MINIO_BUCKET_SILVER"), Key=kept["Key"])
+    machine.run(*make, "restore-docker", f"FROM={tmp_path / 'backup'}", cwd=settings.ROOT)
+    project.up()
+    check(project, landing)
+    assert "is current" in python(project, "pipelines", "run", str(FIRST))
+    python(project, "pipelines", "run", str(FIRST), "--force")
+    check(project, landing)
+    (tmp_path / "backup" / "lake.tar").write_bytes(b"torn")
+    with pytest.raises(RuntimeError, match="no whole backup"):
+        machine.run(*make, "restore-docker", f"FROM={tmp_path / 'backup'}", cwd=settings.ROOT)
 
 
 def test_what_is_stopped_and_started_goes_on(project, landing):
@@ -206,12 +226,13 @@ def test_two_workers_share_a_day(project, landing):
 
 def tasks_by_host(project: machine.Project, application: str) -> dict[str, int]:
     """How many tasks ended on each host, by the event log itself."""
-    import json
-    from collections import Counter
-
     events = "/var/lib/healthcare/spark/events"
-    folder = project.execute("spark-history", "bash", "-c", f"cat {events}/*{application}*/events_* {events}/{application}*")
-    lines = (json.loads(line) for line in folder.stdout.splitlines() if line.startswith('{"Event":"SparkListenerTaskEnd"'))
+    folder = project.execute(
+        "spark-history", "bash", "-c", f"cat {events}/*{application}*/events_* {events}/{application}*"
+    )
+    lines = (
+        json.loads(line) for line in folder.stdout.splitlines() if line.startswith('{"Event":"SparkListenerTaskEnd"')
+    )
     return dict(Counter(line["Task Info"]["Host"] for line in lines))
 
 
