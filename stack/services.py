@@ -146,7 +146,10 @@ def minio() -> Program:
     console = f"{LOOPBACK}:{port('MINIO_CONSOLE_PORT')}"
     root = {name: settings.get(name) for name in ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")}
     command = [str(prepare.minio_binary()), "server", "--address", here, "--console-address", console]
-    return Program([*command, str(stack_dir() / "minio")], base_environment() | root | {"MINIO_UPDATE": "off", "MINIO_PROMETHEUS_AUTH_TYPE": "public"})
+    return Program(
+        [*command, str(stack_dir() / "minio")],
+        base_environment() | root | {"MINIO_UPDATE": "off", "MINIO_PROMETHEUS_AUTH_TYPE": "public"},
+    )
 
 
 def spark_conf() -> Path:

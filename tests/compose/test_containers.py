@@ -11,7 +11,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,20 @@ def test_it_is_current_then_and_a_forced_rerun_changes_nothing(project, landing)
 def test_a_job_by_hand_is_an_application_of_its_own(project):
     done = project.execute("runner", "spark-submit", "jobs/bronze_to_silver.py", "patients", str(FIRST))
     assert done.returncode == 0 and "accepted" in done.stdout, done.stdout[-4000:]
+
+
+def test_by_the_clock_the_date_that_has_ended_is_run(project, landing):
+    yesterday = (datetime.now(timezone.utc) - timedelta(days=1)).date()
+    generate(project, yesterday)
+    command = ["sh", "-c", 'echo $$; exec python -m pipelines schedule "* * * * *"']
+    runner = project.containers("runner")[0]
+    with subprocess.Popen(["podman", "exec", runner, *command], text=True, stdout=subprocess.PIPE) as clock:
+        assert clock.stdout
+        process = next(clock.stdout).strip()
+        said = next(line for line in clock.stdout if line.startswith(f"{yesterday}: "))
+        project.execute("runner", "kill", process)
+    assert said.strip() == f"{yesterday}: done"
+    check(project, landing)
 
 
 def test_pages_are_served_and_the_history_server_knows_the_applications(project):
