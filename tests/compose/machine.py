@@ -262,7 +262,11 @@ class Project:
         self.wait_for_health(service, patience)
 
     def down(self, *words: str) -> None:
+        """As `docker compose down`; podman-compose forgets containers that came by --scale."""
         self.compose("down", *words)
+        if left := [container for service in self.services for container in self.containers(service)]:
+            podman("rm", "--force", "--volumes", *left)
+            self.compose("down", *words)
 
     def volumes(self) -> set[str]:
         listed = podman(
