@@ -73,7 +73,7 @@ def check(project: machine.Project, landing: Path) -> None:
     """All eight tables hold what the files in the landing volume say, by the plain model of the rules."""
     machine.podman("cp", f"{project.containers('runner')[0]}:/var/lib/healthcare/landing/.", str(landing))
     files: dict[model.Place, list[list[str]]] = {}
-    for path in sorted(landing.rglob("*.csv")):
+    for path in (path for path in sorted(landing.rglob("*.csv")) if path.stem in CATALOG):
         day = date(*map(int, path.parts[-4:-1]))
         with path.open(newline="", encoding="utf-8-sig") as file:
             header, *rows = csv.reader(file)
