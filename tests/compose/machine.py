@@ -141,8 +141,9 @@ class Project:
 
     def __init__(self, file: Path, name: str) -> None:
         self.file, self.name = file, name
-        declared = yaml.safe_load(self.interpolated())["services"]
-        self.services = {name: each for name, each in declared.items() if "core" in each["profiles"]}
+        declared = yaml.safe_load(self.compose("config"))
+        self.services = {name: each for name, each in declared["services"].items() if "core" in each["profiles"]}
+        self.named = {f"{self.name}_{volume}" for volume in declared["volumes"]}
 
     def compose(self, *words: str, **options: Any) -> str:
         program = Path(sys.executable).parent / "podman-compose"
@@ -156,9 +157,6 @@ class Project:
             "--podman-build-args=--layers",
         ]
         return run(sys.executable, str(program), *where, *words, cwd=self.file.parent, **options)
-
-    def interpolated(self) -> str:
-        return self.compose("config")
 
     def containers(self, service: str) -> list[str]:
         """The names of a service's containers, whatever their state."""

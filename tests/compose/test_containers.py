@@ -250,8 +250,7 @@ def tasks_by_host(project: machine.Project, application: str) -> dict[str, int]:
 
 
 def test_down_keeps_the_data_and_down_with_volumes_does_not(project, landing):
-    volumes = project.volumes()
-    assert len(volumes) >= len(machine_volumes(project))
+    assert project.named <= project.volumes()
     project.down()
     assert not any(project.containers(service) for service in project.services)
     project.up()
@@ -262,12 +261,3 @@ def test_down_keeps_the_data_and_down_with_volumes_does_not(project, landing):
     assert "Executive Overview" in get("DASHBOARDS_PORT", "/executive-overview.html")
     project.down("--volumes")
     assert project.volumes() == set()
-
-
-def machine_volumes(project: machine.Project) -> set[str]:
-    return {
-        mount.split(":")[0]
-        for each in project.services.values()
-        for mount in each.get("volumes", [])
-        if isinstance(mount, str) and mount[0] not in "./"
-    }
