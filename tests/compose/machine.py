@@ -145,18 +145,15 @@ class Project:
         self.services = {name: each for name, each in declared["services"].items() if "core" in each["profiles"]}
         self.named = {f"{self.name}_{volume}" for volume in declared["volumes"]}
 
-    def compose(self, *words: str, **options: Any) -> str:
+    @property
+    def command(self) -> list[str]:
+        """What stands for `docker compose`."""
         program = Path(sys.executable).parent / "podman-compose"
-        where = [
-            "-f",
-            str(self.file),
-            "-p",
-            self.name,
-            "--in-pod=false",
-            "--profile=core",
-            "--podman-build-args=--layers",
-        ]
-        return run(sys.executable, str(program), *where, *words, cwd=self.file.parent, **options)
+        where = ["-f", str(self.file), "-p", self.name, "--in-pod=false", "--profile=core"]
+        return [str(program), *where, "--podman-build-args=--layers"]
+
+    def compose(self, *words: str, **options: Any) -> str:
+        return run(*self.command, *words, cwd=self.file.parent, **options)
 
     def containers(self, service: str) -> list[str]:
         """The names of a service's containers, whatever their state."""

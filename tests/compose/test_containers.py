@@ -232,21 +232,19 @@ def test_two_workers_share_a_day(project, landing):
         (each for each in applications() if each["name"] == "spark-connect"),
         key=lambda each: each["attempts"][0]["startTimeEpoch"],
     )
-    tasks = tasks_by_host(project, newest["id"])
+    tasks = tasks_by_host(newest["id"])
     print(f"\ntasks by worker: {tasks}")
     assert len(tasks) == 2 and all(tasks.values())
 
 
-def tasks_by_host(project: machine.Project, application: str) -> dict[str, int]:
-    """How many tasks ended on each host, by the event log itself."""
-    events = "/var/lib/healthcare/spark/events"
-    folder = project.execute(
-        "spark-history", "bash", "-c", f"cat {events}/*{application}*/events_* {events}/{application}*"
-    )
-    lines = (
-        json.loads(line) for line in folder.stdout.splitlines() if line.startswith('{"Event":"SparkListenerTaskEnd"')
-    )
-    return dict(Counter(line["Task Info"]["Host"] for line in lines))
+def tasks_by_host(application: str) -> dict[str, int]:
+    """How many tasks ended well on each worker, as the history server reads it in the event log."""
+    executors = json.loads(get("SPARK_HISTORY_PORT", f"/api/v1/applications/{application}/allexecutors"))
+    tasks: Counter[str] = Counter()
+    for each in executors:
+        if each["id"] != "driver":
+            tasks[each["hostPort"].rpartition(":")[0]] += each["completedTasks"]
+    return dict(tasks)
 
 
 def test_down_keeps_the_data_and_down_with_volumes_does_not(project, landing):
