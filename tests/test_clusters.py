@@ -182,10 +182,8 @@ def test_the_ports_of_spark_connect_agree():
     luigi, driver = of_kind("NetworkPolicy")["spark-connect"]["spec"]["ingress"]
     assert [each["port"] for each in luigi["ports"]] == [port]
     assert [each["port"] for each in driver["ports"]] == [ports["driver"], ports["blocks"]]
-    assert of_kind("ConfigMap")["platform"]["data"]["SPARK_CONNECT_PORT"] == str(port)
-    [forward] = pods()["day"]["initContainers"]
-    assert forward["command"][1].startswith(f"TCP-LISTEN:{port},bind=127.0.0.1,")
-    assert forward["command"][2] == f"TCP:spark-connect:{port}"
+    told = of_kind("ConfigMap")["platform"]["data"]
+    assert (told["SPARK_CONNECT_HOST"], told["SPARK_CONNECT_PORT"]) == ("spark-connect", str(port))
 
 
 def test_labels_and_selectors_agree():
