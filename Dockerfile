@@ -22,18 +22,20 @@ RUN python3 -m venv tools \
     && awk '/^[^ #]/ { wanted = /^uv==/ } wanted' requirements.lock > uv.lock \
     && tools/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r uv.lock \
     && tools/bin/uv venv /opt/venv \
-    && tools/bin/uv pip install --no-cache --python /opt/venv/bin/python --link-mode copy \
+    && tools/bin/uv pip install --no-cache --python /opt/venv/bin/python --link-mode copy --compile-bytecode \
         -r pyproject.toml -c requirements.lock
 # Spark itself resolves its packages; the little program only makes it do so.
 COPY spark-defaults.conf ./
 RUN echo 'print("resolved")' > nothing.py \
     && spark-submit --properties-file spark-defaults.conf --master 'local[1]' --conf spark.jars.ivy=/build/ivy \
         --conf spark.eventLog.enabled=false nothing.py \
-    && ls ivy/jars/*.jar
+    && cp ivy/jars/*.jar "$SPARK_HOME/jars" \
+    && mv "$SPARK_HOME" /build/pyspark
 
 FROM base
+# Spark with its packages is half of the image and changes with its version only: a layer of its own.
+COPY --from=packages /build/pyspark $SPARK_HOME
 COPY --from=packages /opt/venv /opt/venv
-COPY --from=packages /build/ivy/jars/*.jar $SPARK_HOME/jars/
 WORKDIR /opt/healthcare
 # Named one by one, so that no .env comes along.
 COPY spark-defaults.conf pyproject.toml ./

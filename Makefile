@@ -91,8 +91,8 @@ image: .env ## build the image of Spark and Luigi
 	@$(COMPOSE) build
 compose-config: .env ## is docker-compose.yml whole, with the .env there is
 	@$(COMPOSE) config --quiet && echo "docker-compose.yml and .env fit together"
-up-docker: .env ## start all containers and wait until every one is healthy
-	@$(COMPOSE) up --detach --wait --build
+up-docker: image ## start all containers and wait until every one is healthy
+	@$(COMPOSE) up --detach --wait
 down-docker: .env ## remove the containers; the data stays (`docker compose down -v` removes it)
 	@$(COMPOSE) down
 logs-docker: .env ## the last lines of every container
@@ -124,8 +124,8 @@ verify-docker: date $(INSTALLED) ## in containers: are a date's files, tables an
 	@$(RUN) -m tests.compose.verify "$$DATE"
 screenshots-docker: $(INSTALLED) ## take the pictures in docs/screenshots from the containers
 	@$(IN_RUNNER) python -m dashboards.pages
-	@mkdir -p .stack && $(COMPOSE) cp runner:/var/lib/healthcare/dashboards .stack/
-	@$(RUN) -m dashboards.screenshots
+	@mkdir -p .stack-docker && $(COMPOSE) cp runner:/var/lib/healthcare/dashboards .stack-docker/
+	@STACK_DIR=.stack-docker $(RUN) -m dashboards.screenshots
 test-compose: $(INSTALLED) ## the containers for real, without a registry of images: a day, deaths, two workers (root, Debian)
 	@$(RUN) -m pytest -s tests/compose
 
@@ -166,7 +166,7 @@ schema: $(INSTALLED) ## draw sql/schema.sql from the catalog
 	@$(RUN) -m jobs.warehouse > sql/schema.sql.new && mv sql/schema.sql.new sql/schema.sql
 lock: $(INSTALLED) ## pin every dependency in requirements.lock anew
 	@$(VENV)/bin/uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
-		--custom-compile-command 'make lock' --extra dev pyproject.toml -o requirements.lock
+		--custom-compile-command 'make lock' --extra embedded --extra dev pyproject.toml -o requirements.lock
 
 .PHONY: install
 install: $(INSTALLED) ## make .venv with every locked dependency, and .env
