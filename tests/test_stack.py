@@ -42,6 +42,16 @@ def test_the_buckets_and_the_schema_are_there(stack, postgres):
     assert postgres.execute("select to_regclass('public.patients') is not null").fetchone() == (True,)
 
 
+def test_prometheus_can_read_what_luigi_spark_and_minio_tell(stack):
+    told = {
+        "luigi_started_tasks_total": ("LUIGI_PORT", "/metrics"),
+        "metrics_master_aliveWorkers_Value": ("SPARK_MASTER_WEBUI_PORT", "/metrics/master/prometheus"),
+        "metrics_worker_coresUsed_Value": ("SPARK_WORKER_WEBUI_PORT", "/metrics/prometheus"),
+        "minio_cluster_health_status": ("MINIO_ENDPOINT", "/minio/v2/metrics/cluster"),
+    }
+    assert [name for name, place in told.items() if name not in services.web(*place).decode()] == []
+
+
 def test_status_tells_a_running_stack_from_one_that_is_not(stack, tmp_path):
     assert run_stack("status").returncode == 0
     elsewhere = run_stack("status", STACK_DIR=str(tmp_path / "none"))
