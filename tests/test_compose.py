@@ -3,6 +3,7 @@
 What runs them is tests/compose (`make test-compose`).
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -161,3 +162,28 @@ def test_the_image_is_made_of_what_the_context_lets_through():
 def test_the_bases_are_those_that_the_test_of_the_containers_makes():
     assert f"ARG BASE_IMAGE={machine.DEBIAN}\n" in DOCKERFILE
     assert all(f"FROM {machine.DEBIAN}\n" in file.read_text() for file in machine.HERE.glob("*/Dockerfile"))
+
+
+def backup(*words: str, then: Path) -> subprocess.CompletedProcess[str]:
+    """conf/containers/backup.sh, with a file that comes to be as soon as it reaches for a container."""
+    script = settings.ROOT / "conf" / "containers" / "backup.sh"
+    return subprocess.run(
+        [script, *words], env=os.environ | {"COMPOSE": f"touch {then}"}, cwd=then.parent, text=True, capture_output=True
+    )
+
+
+def test_a_backup_that_cannot_be_is_refused_before_anything_is_stopped(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "lake.tar").write_text("what was torn off")
+    (tmp_path / "full" / "checksums").write_text(f"{'0' * 64}  lake.tar\n")
+    refusals = {
+        ("take", ""): "Say which directory, as in: make backup-docker TO=backups/2026-01-31",
+        ("put", ""): "Say which directory, as in: make restore-docker FROM=backups/2026-01-31",
+        ("take", "full"): "full is not empty: name a new one.",
+        ("put", "full"): "full is no whole backup: nothing was put back.",
+        ("put", "none"): "none is no whole backup: nothing was put back.",
+    }
+    for words, sentence in refusals.items():
+        refused = backup(*words, then=tmp_path / "touched")
+        assert refused.returncode and refused.stderr.splitlines()[-1] == sentence
+    assert not (tmp_path / "touched").exists()
