@@ -87,6 +87,7 @@ demo-docker: up-docker ## the whole story in containers: everything up, a hospit
 	@$(IN_RUNNER) python -m pipelines run "$$START"
 	@$(IN_RUNNER) python -m dashboards.pages
 	@$(IN_RUNNER) python -m pipelines summary
+	@at=$$($(COMPOSE) port metabase 3000 2>/dev/null) && echo "  Metabase        http://$$at" || true
 image: .env ## build the image of Spark and Luigi
 	@$(COMPOSE) build
 compose-config: .env ## is docker-compose.yml whole, with the .env there is

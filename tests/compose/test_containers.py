@@ -147,6 +147,7 @@ def test_by_the_clock_the_date_that_has_ended_is_run(project, landing):
 
 def test_pages_are_served_and_the_history_server_knows_the_applications(project):
     python(project, "dashboards.pages")
+    assert "mart_patient_stats" in python(project, "pipelines", "summary")
     assert "Executive Overview" in get("DASHBOARDS_PORT", "/executive-overview.html")
     names = {each["name"] for each in applications()}
     assert "spark-connect" in names and len(names) > 1, names
