@@ -42,7 +42,6 @@ def project() -> Iterator[machine.Project]:
     machine.stand_ins({name: own.services[name]["image"] for name in ("postgres", "minio")})
     try:
         print(f"\nour image: built in {own.build():.0f} s")
-        assert run.poll() is None, "the run was over"
         began = time.monotonic()
         own.up()
         print(f"up and healthy in {time.monotonic() - began:.0f} s")
@@ -184,6 +183,7 @@ def test_after_a_death_in_mid_run_the_same_command_ends_right(project, landing, 
         for line in run.stdout:  # a file judged: silver is being written, gold is not there
             if line.startswith("silver "):
                 break
+        assert run.poll() is None, "the run was over"
         began = time.monotonic()
         project.die(service)
         project.back(service)
