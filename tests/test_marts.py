@@ -235,6 +235,17 @@ def test_averages_and_rates_are_rounded_once_at_the_end(hospital):
     assert rows(hospital, "mart_department_stats") == ["(Cardiology,2026-01-05,3,3,0,0,3,0.2944,3,0.0123,300.00)"]
 
 
+def test_a_mean_that_is_half_a_last_place_is_rounded_up(hospital):
+    add(hospital, "patients", registration_date="2026-01-05")
+    add(hospital, "visits")
+    # Three times four thirds of a day, of which none ends as a decimal, and 0.425 days: 1.10625 on average.
+    for number, end in enumerate(("06 20:00", "06 20:00", "06 20:00", "05 22:12")):
+        add(hospital, "admissions", admission_id=f"A{number}", discharge_ts=f"2026-01-{end}")
+    rebuilt(hospital)
+    for mart, mean in (("mart_daily_kpis", "avg_length_of_stay_days"), ("mart_department_stats", "avg_los_days")):
+        assert hospital.execute(f"select {mean}::text from {mart}").fetchall() == [("1.1063",)]
+
+
 def test_a_patient_returns_with_the_second_visit(hospital):
     add(hospital, "patients")
     add(hospital, "patients", patient_id="P2", gender="M", city="Nice")

@@ -21,7 +21,7 @@ admissions_by_department as (
         visits.department,
         visits.visit_start_ts::date as stat_date,
         count(*) as total_admissions,
-        avg(admissions.length_of_stay_days) as avg_los_days
+        avg(extract(epoch from (admissions.discharge_ts - admissions.admit_ts))) / 86400 as avg_los_days
     from admissions
     inner join visits on admissions.visit_id = visits.visit_id
     group by visits.department, visits.visit_start_ts::date
