@@ -264,7 +264,5 @@ class Project:
             self.compose("down", *words)
 
     def volumes(self) -> set[str]:
-        listed = podman(
-            "volume", "ls", "--filter", f"label=com.docker.compose.project={self.name}", "--format", "{{.Name}}"
-        )
-        return set(listed.split())
+        """The project's, by their names: one that podman makes by itself has no label."""
+        return {name for name in podman("volume", "ls", "--quiet").split() if name.startswith(f"{self.name}_")}

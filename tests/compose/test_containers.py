@@ -26,7 +26,7 @@ from tests.compose import machine
 from tests.history import comparable, expect, found, found_rows
 
 FIRST, *LATER = (date(2026, 1, day) for day in range(1, 8))
-SCALE = os.environ.get("SCALE", "0.1")
+SCALE = "0.1"
 
 
 @pytest.fixture(scope="session")
