@@ -101,6 +101,9 @@ def debian() -> None:
     run("debootstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", str(tree))
     shutil.rmtree(tree / "var/lib/apt/lists")
     shutil.rmtree(tree / "var/cache/apt/archives")
+    # As in the real image: no package stays in a layer that installs some.
+    clean = 'DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb /var/cache/apt/*.bin"; };'
+    (tree / "etc/apt/apt.conf.d/docker-clean").write_text(f"{clean}\n")
     trusted = tree / "usr/local/share/ca-certificates"
     for number, certificate in enumerate(own_authorities()):
         (trusted / f"machine-{number}.crt").write_text(f"{certificate}\n")
