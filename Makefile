@@ -11,8 +11,11 @@ SUPPORTED = import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 SCALE ?= 1
 SEED ?= 42
 START ?= 2026-01-01
-# What a person gives on the command line reaches the programs through the environment, never through the shell's eyes.
-export DATE SCALE SEED START FORCE OVERRIDE KEY DATASET TO FROM FIRST LAST SCALES REPEATS
+# What a person gives on the command line reaches the programs through the environment, never through the eyes of
+# the shell, and make itself leaves it as it is.
+GIVEN := DATE SCALE SEED START FORCE OVERRIDE KEY DATASET TO FROM FIRST LAST SCALES REPEATS ALONE
+$(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
+export $(GIVEN)
 
 VENV := $(CURDIR)/.venv
 INSTALLED := .venv/installed
@@ -139,13 +142,15 @@ bench: $(INSTALLED) ## whole days beside two peers, on a stack of its own: [SCAL
 graph: up ## every task of a date in Luigi's order, and whether it is done: [DATE=2026-01-31]
 	@$(VENV)/bin/luigi-deps-tree --module pipelines Day --date "$${DATE:-$$START}"
 
-.PHONY: test test-unit test-laws lint lint-workflows format schema lock
+.PHONY: test test-unit test-laws test-hostile lint lint-workflows format schema lock
 test: $(INSTALLED) ## run every test, on a stack of their own
 	@$(RUN) -m pytest
 test-unit: $(INSTALLED) ## run the tests that need no server
 	@$(RUN) -m pytest -m "not stack"
 test-laws: $(INSTALLED) ## random histories of small hospitals until STEPS=2000 have been run, and bugs planted to be found
 	@STEPS="$${STEPS:-2000}" $(RUN) -m pytest tests/test_laws.py
+test-hostile: $(INSTALLED) ## 10,000 hostile files against an oracle, in Spark and through the real jobs: [FILES=10000]
+	@FILES="$${FILES:-10000}" $(RUN) -m pytest tests/test_hostile.py
 lint: $(INSTALLED) ## check style, types and SQL
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .

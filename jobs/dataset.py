@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 
-PARSER = 1  # raise it when validation.py reads the same text differently: every partition is then judged again
+PARSER = 2  # raise it when validation.py reads the same text differently: every partition is then judged again
 
 # Every character with Unicode's property White_Space; str.strip() would also take U+001C to U+001F.
 WHITE_SPACE = (
@@ -65,6 +65,7 @@ class Column:
     one_of: tuple[str, ...] = ()
     references: str | None = None
     limit: Limit | None = field(default=None, repr=False)  # for each of the column's codes
+    groups: bool = field(default=False, repr=False)  # marts are kept by it: it stands in their keys
 
     def reasons(self) -> Iterator[tuple[str, str]]:
         """The codes this column alone can earn, each with its sentence, in the order they are reported."""
@@ -104,6 +105,11 @@ class Dataset:
     @cached_property
     def names(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.columns)
+
+    @cached_property
+    def indexed(self) -> set[str]:
+        """The columns that stand in keys and indexes of gold or of the marts, which hold no value of any length."""
+        return {self.key, *self.parents, *(column.name for column in self.columns if column.groups)}
 
     @cached_property
     def parents(self) -> dict[str, str]:

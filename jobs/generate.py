@@ -407,7 +407,7 @@ def a_date(name: str, value: str) -> datetime.date:
     except ValueError:
         date = None
     if date is None or date.isoformat() != value or not 1950 <= date.year < 2200:
-        raise SystemExit(f"{name} {value!r} is not a date: give one as YYYY-MM-DD, from 1950 to 2199.")
+        raise SystemExit(f"{name} {value[:40]!r} is not a date: give one as YYYY-MM-DD, from 1950 to 2199.")
     return date
 
 

@@ -16,8 +16,10 @@ from botocore.exceptions import ClientError
 
 from jobs import settings
 from jobs.dataset import WHITE_SPACE, Dataset
-from jobs.landing import Facts, describe, read_header, read_records
+from jobs.landing import Facts, describe, folder, read_header, read_records
 from jobs.program import Refused
+
+MANY_FIELDS = 100  # a record of more is broken, if the header has no more itself
 
 
 def s3() -> Any:
@@ -46,7 +48,7 @@ def client(process: int) -> Any:
 
 
 def bronze_key(dataset: Dataset, day: date) -> str:
-    return f"{dataset.name}/{day:%Y/%m/%d}/{dataset.name}.csv"
+    return f"{dataset.name}/{folder(day)}/{dataset.name}.csv"
 
 
 def bronze_path(dataset: Dataset, day: date) -> str:
@@ -82,8 +84,8 @@ def facts_of(dataset: Dataset, day: date) -> Facts:
         raise Refused(f"{name} is missing; run BronzeIngestion for {day} first.")
     bucket, known = settings.get("MINIO_BUCKET_BRONZE"), head["Metadata"]
     if known.get("bytes") != str(head["ContentLength"]) or known.get("amount") != (dataset.amount or "none"):
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder, "file.csv")
+        with tempfile.TemporaryDirectory() as place:
+            copy = Path(place, "file.csv")
             s3().download_file(bucket, bronze_key(dataset, day), str(copy))
             return describe(copy, dataset, name)
     span = f"bytes=0-{int(known['header-bytes']) - 1}"
@@ -98,33 +100,43 @@ def facts_of(dataset: Dataset, day: date) -> Facts:
 def records(spark: Any, dataset: Dataset, day: date, facts: Facts) -> Any:
     """One row per data record of a bronze file: its text in `_raw`, without the line end.
 
-    Lines are read by all cores. Where a record spans lines Spark's CSV reader finds its end: asked for one column,
-    it calls every record of more fields corrupt and hands back its text.
+    Lines are read by all cores. Where a record spans lines Spark's CSV reader finds its end: asked for more fields than
+    any record has, it calls each of them corrupt and hands back its text.
     """
     from pyspark.sql import functions as F
 
     path = bronze_path(dataset, day)
     place = F.monotonically_increasing_id().bitwiseAND(F.lit((1 << 33) - 1))  # of a row in its partition
     if facts.spans:
-        rows = spark.read.csv(
+        fields = [f"_{number}" for number in range(min(facts.widest, max(MANY_FIELDS, len(facts.header))) + 1)]
+        rows = spark.read.option("columnPruning", False).csv(
             path,
-            schema="_first string, _raw string",
+            schema=", ".join(f"{name} string" for name in (*fields, "_raw")),
             multiLine=True,
             lineSep="\n",
             quote='"',
             escape='"',
-            comment="\uffff",  # not NUL, Spark's default, with which a record may begin
             maxColumns=facts.widest + 1,
             columnNameOfCorruptRecord="_raw",
         )
-        raw, skipped, first = F.coalesce("_raw", "_first"), facts.header_records, F.lit(True)
+        # A record of just so many fields, of which there is none or which is malformed, is put together again.
+        together = F.array_join(F.array(*map(written, fields)), ",", "") if len(fields) <= facts.widest else fields[0]
+        raw, skipped, first = F.coalesce("_raw", together), facts.header_records, F.lit(True)
     else:
         rows = spark.read.text(path, lineSep="\n")
         raw, skipped, first = F.col("value"), facts.header_lines, F.col("_metadata.file_block_start") == 0
-    raw = F.when(F.endswith(raw, F.lit("\r")), F.regexp_replace(raw, "\r$", "")).otherwise(raw)
+    raw = F.when(F.endswith(raw, F.lit("\r")), F.rtrim(raw, F.lit("\r"))).otherwise(raw)  # rtrim alone takes long
     rows = rows.select(raw.alias("_raw"), (first & (place < skipped)).alias("header"))
     is_record = F.contains("_raw", F.lit(",")) | (F.btrim("_raw", F.lit(WHITE_SPACE)) != "")
     return rows.filter(~F.col("header") & is_record).select("_raw")
+
+
+def written(field: str) -> Any:
+    """A field as CSV has it."""
+    from pyspark.sql import functions as F
+
+    quoted = F.concat(F.lit('"'), F.replace(field, F.lit('"'), F.lit('""')), F.lit('"'))
+    return F.when(F.col(field).rlike('[",\n]'), quoted).otherwise(F.col(field))
 
 
 def silver_path(dataset: Dataset, kind: str) -> str:

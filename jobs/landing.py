@@ -1,11 +1,9 @@
 """The files the hospital sends, and what one reading of a file tells before Spark reads it."""
 
-import csv
 import hashlib
 import io
 import itertools
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from datetime import date
 from functools import lru_cache
@@ -18,7 +16,11 @@ from jobs.program import Refused
 
 LONGEST_FIELD = 65_536  # characters; a longer one is a broken file, not a value
 LONGEST_KEY = 512  # characters; PostgreSQL's index pages hold no key of more than 2,704 bytes
+LONGEST_RECORD = 1 << 20  # characters; validation.py relies on it
+LONGEST_OPEN = 1 << 24  # characters of a record that a quote left open makes of the rest of its file
+MOST_COLUMNS = 1_000
 CHUNK = 1 << 20
+BEHIND_QUOTE = "".join(map(chr, range(0x21)))  # white space, to Spark's CSV parser
 
 
 class Facts(NamedTuple):
@@ -44,7 +46,12 @@ class Facts(NamedTuple):
 
 
 def landing_path(dataset: Dataset, day: date) -> Path:
-    return settings.path("LANDING_DIR") / f"{day:%Y/%m/%d}" / f"{dataset.name}.csv"
+    return settings.path("LANDING_DIR") / folder(day) / f"{dataset.name}.csv"
+
+
+def folder(day: date) -> str:
+    """YYYY/MM/DD; strftime writes the years before 1000 with fewer digits."""
+    return day.isoformat().replace("-", "/")
 
 
 def checksum(path: Path) -> str:
@@ -65,8 +72,8 @@ def checksum_of(path: Path, size: int, changed: int) -> str:
 def describe(path: Path, dataset: Dataset, name: str) -> Facts:
     """Reads a CSV file once, holding a record at a time.
 
-    Raises Refused, naming file (`name`) and column, for a header that lacks a declared column or says one twice,
-    for bytes that are not UTF-8 and for a field longer than LONGEST_FIELD or a key longer than LONGEST_KEY.
+    Raises Refused, naming file (`name`) and column, for a header that lacks a declared column or says one twice, for
+    bytes that are not UTF-8, and for what is longer than LONGEST_FIELD, LONGEST_KEY, LONGEST_RECORD or LONGEST_OPEN.
     """
     header: tuple[str, ...] = ()
     lines = heads = head_lines = count = widest = amounts = total = 0
@@ -96,8 +103,10 @@ def describe(path: Path, dataset: Dataset, name: str) -> Facts:
                 cents = read_amount(record, header, dataset.amount)
                 if cents is not None:
                     amounts, total = amounts + 1, total + cents
-            if len(record) > LONGEST_KEY and not is_open:
-                check_lengths(record, header, dataset, name)
+            if len(record) > LONGEST_KEY:
+                check_record(len(record), lines - span + 1, is_open, name)
+                if not is_open:
+                    check_fields(record, header, dataset, name)
     if not header:
         raise Refused(f"{name} is empty, without even a header; have the file sent again.")
     with path.open("rb") as file:
@@ -107,15 +116,18 @@ def describe(path: Path, dataset: Dataset, name: str) -> Facts:
 
 
 def read_records(lines: Iterator[str]) -> Iterator[tuple[str, int, bool]]:
-    """(a record's text with its line end, the lines it spans, whether it ends in an open quote), blank ones too."""
+    """(a record's text with its line end, the lines it spans, whether it ends in an open quote), blank ones too.
+
+    One that an open quote makes longer than LONGEST_OPEN ends there: it is refused, not held.
+    """
     for line in lines:
         if '"' not in line:
             yield line, 1, False
             continue
-        record, is_open = [line], ends_open(line)
-        while is_open and (more := next(lines, None)) is not None:
+        record, is_open, length = [line], ends_open(line), len(line)
+        while is_open and length <= LONGEST_OPEN and (more := next(lines, None)) is not None:
             record.append(more)
-            is_open = ends_open(more, is_open=True)
+            is_open, length = ends_open(more, is_open=True), length + len(more)
         yield "".join(record), len(record), is_open
 
 
@@ -146,26 +158,29 @@ def read_amount(record: str, header: Sequence[str], column: str) -> int | None:
 
 
 def plain_fields(record: str) -> list[str]:
-    """The fields of a record without an open quote, as they came."""
+    """The fields of a record without its line end, as they came."""
     return list(quoted_fields(record)) if '"' in record else record.split(",")
 
 
 def quoted_fields(record: str) -> Iterator[str]:
-    """The fields of a record without an open quote; one whose quotes end before it does is text as it stands."""
+    """The fields of a record; one whose quotes end before it does is text as it stands, an open one goes to the end.
+
+    What Spark takes for white space behind a closing quote is dropped, as it does.
+    """
     place = 0
     while True:
         start, closed = place, None
         if record.startswith('"', place):
             place += 1
-            while True:
-                place = record.find('"', place)
-                if not record.startswith('""', place):
-                    break
+            while (place := record.find('"', place)) >= 0 and record.startswith('""', place):
                 place += 2
+            if place < 0:
+                yield record[start + 1 :].replace('""', '"')
+                return
             closed, place = record[start + 1 : place].replace('""', '"'), place + 1
         comma = record.find(",", place)
         end = len(record) if comma < 0 else comma
-        yield record[start:end] if closed is None or record[place:end].strip() else closed
+        yield record[start:end] if closed is None or record[place:end].strip(BEHIND_QUOTE) else closed
         if comma < 0:
             return
         place = comma + 1
@@ -186,15 +201,16 @@ def cents(text: str) -> int | None:
     return None if value >= 10**12 else -value if sign == "-" else value
 
 
-def split_fields(record: str) -> list[str]:
-    """A record's fields; returns and NULs, on which csv stumbles, become blanks."""
-    csv.field_size_limit(sys.maxsize)
-    return next(csv.reader([record.rstrip("\n").replace("\r", " ").replace("\0", " ")]))
-
-
 def named_fields(record: str, header: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for number, value in enumerate(split_fields(record)):
-        yield header[number] if number < len(header) else f"field {number + 1}", value
+    """A record's fields with the names of their columns, or their numbers where a name is none to be shown."""
+    for number, value in enumerate(plain_fields(record.rstrip("\r\n"))):
+        known = number < len(header) and is_legible(header[number])
+        yield header[number] if known else f"field {number + 1}", value
+
+
+def is_legible(name: str) -> bool:
+    """Whether the name of a column nobody declared may stand in a sentence: it came with the file."""
+    return len(name) <= 64 and name.isprintable()
 
 
 def is_utf8(text: str) -> bool:
@@ -208,21 +224,41 @@ def is_utf8(text: str) -> bool:
 
 def read_header(record: str, dataset: Dataset, name: str) -> tuple[str, ...]:
     """The names of a header; says only declared ones, for a patient's row may stand where the header should."""
-    header = tuple(field.strip(WHITE_SPACE) for field in split_fields(record))
+    text = record.rstrip("\r\n")
+    header = tuple(field.strip(WHITE_SPACE) for field in plain_fields(text))
     first: dict[str, int] = {}
     alike = [(first[column], at) for at, column in enumerate(header, start=1) if first.setdefault(column, at) < at]
     faults = [f"lacks the column {column!r}" for column in dataset.names if column not in first][:1]
     faults += [f"names column {column!r} twice" for column in dataset.names if header.count(column) > 1][:1]
     if alike and not faults:
         faults = ["names columns {} and {} alike".format(*alike[0])]
+    # Rows must not pass for names of columns, which the job says.
+    if ends_open(text):
+        faults.insert(0, "leaves a quote open")
+    if "\0" in text:
+        faults.insert(0, "holds NUL characters (is it UTF-16?)")
+    if "\r" in text.replace("\r\n", ""):
+        faults.insert(0, "holds a carriage return that ends no line (lines end in LF or CRLF)")
+    if len(header) > MOST_COLUMNS:
+        faults.insert(0, f"names {len(header):,} columns, more than the {MOST_COLUMNS:,} allowed,")
     if faults:
         raise Refused(f"{name}: the header {' and '.join(faults)}; correct the file and run the date again.")
     return header
 
 
-def check_lengths(record: str, header: Sequence[str], dataset: Dataset, name: str) -> None:
+def check_record(length: int, line: int, is_open: bool, name: str) -> None:
+    what = "leaves a quote open, which makes one" if is_open else "is one"
+    limit = LONGEST_OPEN if is_open else LONGEST_RECORD
+    if length > limit:
+        raise Refused(
+            f"{name}: the record that begins in line {line:,} {what} of more than {limit:,} characters; "
+            "correct the file and run the date again."
+        )
+
+
+def check_fields(record: str, header: Sequence[str], dataset: Dataset, name: str) -> None:
     for column, value in named_fields(record, header):
-        limit = LONGEST_KEY if column in (dataset.key, *dataset.parents) else LONGEST_FIELD
+        limit = LONGEST_KEY if column in dataset.indexed else LONGEST_FIELD
         if len(value) > limit:
             raise Refused(
                 f"{name}: column {column!r} holds a field of {len(value):,} characters, more than the {limit:,} "

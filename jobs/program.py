@@ -15,6 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from jobs import settings
 from jobs.catalog import CATALOG
+from jobs.dataset import Dataset
 
 TRACKING = "LUIGI_TRACKING_URL="  # a job writes it to standard error; the Luigi task shows it
 
@@ -32,7 +33,12 @@ def parse_day(text: str) -> date:
             return date.fromisoformat(text)
     except ValueError:
         pass
-    raise Refused(f"{text!r} is not a date; write it as YYYY-MM-DD, for example 2026-01-31.")
+    raise Refused(f"{quoted(text)} is not a date; write it as YYYY-MM-DD, for example 2026-01-31.")
+
+
+def quoted(text: str) -> str:
+    """What somebody gave, as a sentence may say it: in quotes, on one line, and not at any length."""
+    return repr(text if len(text) <= 40 else f"{text[:40]}...")
 
 
 def given_day(text: str) -> date:
@@ -41,6 +47,13 @@ def given_day(text: str) -> date:
         return parse_day(text)
     except Refused as error:
         leave(2, str(error))
+
+
+def given_dataset(name: str) -> Dataset:
+    """A dataset of the command line; anything else ends the program with a sentence."""
+    if name not in CATALOG:
+        leave(2, f"{quoted(name)} is not a dataset; the datasets are {', '.join(CATALOG)}.")
+    return CATALOG[name]
 
 
 def run(job: Callable[..., str], words: Sequence[str] = ("dataset", "date")) -> None:
@@ -52,13 +65,8 @@ def run(job: Callable[..., str], words: Sequence[str] = ("dataset", "date")) -> 
     given = sys.argv[1:]
     if len(given) < len(words):
         leave(2, f"usage: {os.path.basename(sys.argv[0])} " + " ".join(f"<{word}>" for word in words))
-    try:
-        dataset = [CATALOG[given.pop(0)]] if "dataset" in words else []
-        days = [parse_day(day) for day in given]
-    except KeyError as error:
-        leave(2, f"{error} is not a dataset; the datasets are {', '.join(CATALOG)}.")
-    except Refused as error:
-        leave(2, str(error))
+    dataset = [given_dataset(given.pop(0))] if "dataset" in words else []
+    days = [given_day(day) for day in given]
     for day in days:
         started = time.monotonic()
         try:

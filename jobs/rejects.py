@@ -25,9 +25,14 @@ from jobs.catalog import CATALOG, children
 from jobs.dataset import WHITE_SPACE, Dataset, is_retryable
 from jobs.program import Refused
 
-FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # noqa: RUF001  # what a spreadsheet takes for a formula, wide forms too  # fmt: skip
+# Where a spreadsheet would find a formula, wide forms too: in a field's start, and behind what would end a field for
+# one that does not split at commas. White space and quotes before it hide nothing; a plain number is none.
+NUMBER = r'[\s"]*[+-]?[0-9]+(?:\.[0-9]+)?[\s"]*'
+FORMULA = re.compile(
+    rf"(^(?!{NUMBER}\Z)|[;\t\r\n](?!{NUMBER}(?:[;\t\r\n]|\Z)))"
+    r'(?=[\s"]*[=+\-@＝＋－＠])'  # noqa: RUF001
+)
 FEW = 3  # rows more or less are no trend
-NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
 def main() -> None:
@@ -346,8 +351,8 @@ def gold_story(connection: warehouse.Connection, dataset: Dataset, key: str) -> 
 def export_rejects(day: date, datasets: Sequence[Dataset], folder: Path) -> Iterator[str]:
     """A CSV for each dataset that has rejects: the fields of its file as they came, then the reasons.
 
-    A malformed record has no fields that could be trusted: they are empty, and its text stands in `_record`. A field
-    that a spreadsheet would take for a formula, and that is no plain number, gets a leading apostrophe. The files are
+    A malformed record has no fields that could be trusted: they are empty, and its text stands in `_record`. What a
+    spreadsheet would take for a formula, and that is no plain number, gets an apostrophe in front. The files are
     written whole or not at all, and only their owner may read them.
     """
     with warehouse.connect() as connection:
@@ -362,7 +367,7 @@ def export_rejects(day: date, datasets: Sequence[Dataset], folder: Path) -> Iter
         if facts.sha256 != run["bronze_sha256"]:
             raise Refused(f"{name} of {day} came again since it was judged; run it first: `make run DATE={day}`.")
         spark = spark or program.resident(f"export-rejects {day}")
-        path = folder / f"{day:%Y/%m/%d}" / f"{name}.csv"
+        path = folder / landing.folder(day) / f"{name}.csv"
         rows = write_whole(path, records_with_reasons(spark, dataset, day, facts.header))
         yield f"{name} {day}: {rows:,} rejected rows in {path}"
 
@@ -401,7 +406,8 @@ def write_whole(path: Path, rows: Iterator[Sequence[str]]) -> int:
 
 def as_text(field: str) -> str:
     """A field that no spreadsheet takes for a formula."""
-    return f"'{field}" if field.startswith(FORMULA) and not NUMBER.fullmatch(field) else field
+    text = FORMULA.sub(r"\1'", field)
+    return f"'{text}" if text.startswith(("\t", "\r", "\n")) else text
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ def load(spark: Any, connection: warehouse.Connection, dataset: Dataset, day: da
             writes = [pool.submit(warehouse.stage, lake.silver(spark, dataset).filter(in_partition), dataset)]
             if silver["rejected"]:
                 rejected = lake.silver(spark, dataset, "rejected").filter(in_partition)
-                writes.append(pool.submit(warehouse.append, validation.withheld(rejected, dataset), warehouse.WITHHELD))
+                withheld = validation.withheld(rejected, dataset)
+                writes.append(pool.submit(warehouse.append, withheld, warehouse.WITHHELD, ["row_day"]))
             for write in writes:
                 write.result()
         losing = warehouse.find_lost(connection, dataset, day)

@@ -13,6 +13,7 @@ from pyspark.sql import Column as Expression
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
+from jobs import landing
 from jobs.dataset import WHITE_SPACE, Column, Dataset, is_retryable
 
 DATE = r"^(?!0000)[0-9]{4}-[0-9]{2}-[0-9]{2}$"
@@ -21,7 +22,13 @@ TIMESTAMP = (
 )
 YEARS = "0001-01-01 00:00:00", "9999-12-31 23:59:59.999999"  # an offset may carry a timestamp out of them
 DECIMAL = r"^[+-]?[0-9]+(\.[0-9]+)?$"
-CSV = {"quote": '"', "escape": '"', "mode": "PERMISSIVE", "columnNameOfCorruptRecord": "_bad"}
+CSV = {
+    "quote": '"',
+    "escape": '"',
+    "mode": "PERMISSIVE",
+    "columnNameOfCorruptRecord": "_bad",
+    "maxColumns": str(landing.LONGEST_RECORD + 1),
+}
 
 Keep = Callable[[DataFrame], DataFrame]
 
@@ -128,16 +135,17 @@ def withheld(rejected: DataFrame, dataset: Dataset) -> DataFrame:
 def split_fields(records: DataFrame, dataset: Dataset, header: Sequence[str]) -> DataFrame:
     """Adds each record's fields by RFC 4180 as `source_<column>`, and whether the record is `malformed`.
 
-    Closing a record with one more quote changes its last field, unless a quote was open: then it only closes it.
+    A comma more gives a record one field more, unless a quote is open at its end. A closed record has never more
+    commas than LONGEST_RECORD; beyond `maxColumns` fields Spark would fail, with the record in its error.
     """
-    fields = ", ".join(f"_{number} string" for number in range(len(header))) + ", _bad string"
-    last = f"_{len(header) - 1}"
+    fields = ", ".join(f"_{number} string" for number in range(len(header) + 1)) + ", _bad string"
     quoted = F.contains("_raw", F.lit('"'))
-    parsed = F.when(quoted, F.from_csv("_raw", F.lit(fields), CSV))
-    closed = F.from_csv(F.concat("_raw", F.lit('"')), F.lit(fields), CSV)[last]
-    unquoted = F.when(~quoted, F.split("_raw", ",", -1))  # nearly all records, and far cheaper
+    few = F.length("_raw") - F.length(F.replace("_raw", F.lit(","), F.lit(""))) < landing.LONGEST_RECORD
+    parsed = F.when(quoted & few, F.from_csv(F.concat("_raw", F.lit(",")), F.lit(fields), CSV))
+    # Nearly all records, and far cheaper.
+    unquoted = F.when(~quoted, F.split("_raw", ",", len(header) + 1))
     malformed = F.contains("_raw", F.lit("\0")) | F.when(
-        quoted, F.col("parsed._bad").isNotNull() | closed.eqNullSafe(F.col(f"parsed.{last}"))
+        quoted, F.col("parsed").isNull() | F.col("parsed._bad").isNotNull()
     ).otherwise(F.size("unquoted") != len(header))
     places = {name: header.index(name) for name in dataset.names}
     texts = {

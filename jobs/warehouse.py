@@ -429,7 +429,7 @@ def jdbc(table: str) -> dict[str, str]:
     place = f"{settings.get('POSTGRES_HOST')}:{settings.get('POSTGRES_PORT')}/{settings.get('POSTGRES_DB')}"
     return {
         "url": f"jdbc:postgresql://{place}?user={quote(settings.get('POSTGRES_USER'))}"
-        "&reWriteBatchedInserts=true&logServerErrorDetail=false",
+        "&reWriteBatchedInserts=true&logServerErrorDetail=false&stringtype=unspecified",
         "driver": "org.postgresql.Driver",
         "dbtable": table,
         "batchsize": "1024",  # of 10,000 rows each, a load takes longer
@@ -459,17 +459,18 @@ def create_staging(connection: Connection, silver: dict[str, Any]) -> None:
 
 def stage(rows: Any, dataset: Dataset, of_runs: bool = False) -> None:
     """Appends silver rows to the staging table over JDBC; where they are not all of one run, with partition and run."""
+    names = (*dataset.names, *(AUDIT if of_runs else ()))
+    append(rows.select(*names), staging(dataset), [c.name for c in dataset.columns if c.type in ("date", "timestamp")])
+
+
+def append(rows: Any, table: str, days: Sequence[str] = ()) -> None:
+    """Appends rows over JDBC; the dates and timestamps `days` go as texts, for java.sql knows no day from 5 to 14
+    October 1582 and would make others of them.
+    """
     from pyspark.sql import functions as F
 
-    values = [
-        F.col(c.name).cast("timestamp_ntz").alias(c.name) if c.type == "timestamp" else F.col(c.name)
-        for c in dataset.columns
-    ]
-    append(rows.select(*values, *(AUDIT if of_runs else ())), staging(dataset))
-
-
-def append(rows: Any, table: str) -> None:
-    rows.write.format("jdbc").options(**jdbc(table)).mode("append").save()
+    texts = {name: F.col(name).cast("string") for name in days}
+    rows.withColumns(texts).write.format("jdbc").options(**jdbc(table)).mode("append").save()
 
 
 def read_keys(spark: Any, table: str) -> Any:

@@ -133,7 +133,7 @@ def ledger_of(last: int) -> str:
             [last],
         ).fetchall()
         late = connection.execute(
-            "select dataset, newest, missing_dates, next_date, overdue from ops.freshness "
+            "select dataset, newest, missing_dates, next_date::text, overdue from ops.freshness "
             "where overdue or missing_dates > 0 or newest is null"
         ).fetchall()
     lines = [

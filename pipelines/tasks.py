@@ -43,6 +43,10 @@ class OnlySentences(logging.Filter):
         if record.exc_info and isinstance(record.exc_info[1], Failed):
             record.msg, record.args = f"{record.getMessage()}: {record.exc_info[1]}", ()
             record.exc_info = None
+        elif record.exc_info and isinstance(record.exc_info[1], ValueError) and "Uncaught" in record.getMessage():
+            # Luigi's own parameters, as those of RangeDaily, are read by Luigi.
+            record.msg, record.args = f"A word of the command line cannot be read: {record.exc_info[1]}.", ()
+            record.exc_info = None
         text, _, sentence = record.getMessage().partition(f"{Failed.__module__}.{Failed.__name__}: ")
         if sentence:  # a trace that is part of the message
             record.msg, record.args = f"{text.partition('Traceback')[0].strip()} {sentence.strip()}", ()
@@ -66,6 +70,13 @@ class DayParameter(luigi.DateParameter):
 
     def parse(self, text: str) -> date:
         return program.given_day(text)
+
+
+class DatasetParameter(luigi.ChoiceParameter):
+    """The name of a dataset; anything else ends the program with a sentence."""
+
+    def parse(self, text: str) -> str:
+        return program.given_dataset(text).name
 
 
 class Made(luigi.Task):
@@ -134,7 +145,7 @@ class Made(luigi.Task):
 class DatasetTask(Made):
     """A task for one dataset and date."""
 
-    dataset = luigi.ChoiceParameter(choices=list(CATALOG))
+    dataset = DatasetParameter(choices=list(CATALOG))
 
     @property
     def parents(self) -> list[str]:

@@ -177,6 +177,14 @@ def ground(spark: Any) -> Iterator[None]:
             empty_warehouse()
 
 
+def remove_bucket(name: str) -> None:
+    """A bucket and all that is in it."""
+    for page in lake.s3().get_paginator("list_objects_v2").paginate(Bucket=name):
+        if keys := [{"Key": thing["Key"]} for thing in page.get("Contents", [])]:
+            lake.s3().delete_objects(Bucket=name, Delete={"Objects": keys})
+    lake.s3().delete_bucket(Bucket=name)
+
+
 def empty_warehouse() -> None:
     with warehouse.connect() as connection:
         tables = connection.execute(
@@ -271,10 +279,7 @@ class History:
     def close(self) -> None:
         shutil.rmtree(self.folder)
         for name in self.buckets:
-            for page in lake.s3().get_paginator("list_objects_v2").paginate(Bucket=name):
-                if keys := [{"Key": thing["Key"]} for thing in page.get("Contents", [])]:
-                    lake.s3().delete_objects(Bucket=name, Delete={"Objects": keys})
-            lake.s3().delete_bucket(Bucket=name)
+            remove_bucket(name)
 
     # ---- files -------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ Shares nothing with jobs/ and sql/: no rule, no query, no Spark.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
 from fractions import Fraction
@@ -48,6 +48,8 @@ def moment(value: str) -> datetime | None:
             hour=hour, minute=minute, second=second, microsecond=int(fraction)
         )
         ahead = timedelta(hours=int(found[7] or 0), minutes=int(found[8] or 0))
+        if ahead > timedelta(hours=18) or int(found[8] or 0) > 59:  # as far as zones go, by ISO 8601 and java.time
+            return None
         return local + ahead if found[6] == "-" else local - ahead
     except (ValueError, OverflowError):
         return None
@@ -161,6 +163,125 @@ RULES: dict[str, list[tuple[str, tuple[str, ...], Callable[..., bool]]]] = {
         ),
     ],
 }
+
+
+# ---- how a file is cut into records and fields -----------------------------------------------------------------------
+
+LONGEST = {"field": 65_536, "key": 512, "record": 1 << 20, "open": 1 << 24, "columns": 1_000}
+INDEXED = {"patient_id", "visit_id", "admission_id", "treatment_id", "bill_id", "department"}
+
+PLAIN = re.compile(rb"[^,\n]*")
+CLOSED = re.compile(rb'"([^"]*(?:""[^"]*)*)"[\x00-\x09\x0b-\x20]*(?=[,\n]|\Z)')
+STRAY = re.compile(rb'"[^"]*(?:""[^"]*)*"(?!")[^,\n]*')  # goes on behind its closing quote: text as it stands
+
+
+class Record(NamedTuple):
+    """A record that is no blank line: its text without its line end, its fields as they came; None: malformed."""
+
+    raw: str
+    fields: tuple[str, ...] | None
+
+
+class Reading(NamedTuple):
+    header: tuple[str, ...]
+    records: list[Record]
+    spans: bool  # some record lies on more lines than one, or leaves a quote open
+
+
+class Refusal(Exception):
+    """The file must be refused, in a sentence with all of these words."""
+
+
+def cut(content: bytes) -> Iterator[tuple[bytes, list[bytes], bool]]:
+    """(text with its line end, fields, whether a quote is open at its end) of each record, blank lines too."""
+    place = 0
+    while place < len(content):
+        start, fields, is_open, as_it_stands = place, list[bytes](), False, False
+        while True:
+            as_it_stands = True
+            if content[place : place + 1] != b'"':
+                found = PLAIN.match(content, place)
+                fields.append(found[0])
+            elif found := CLOSED.match(content, place):
+                fields.append(found[1].replace(b'""', b'"'))
+                as_it_stands = False
+            elif found := STRAY.match(content, place):
+                fields.append(found[0])
+            else:
+                fields.append(content[place + 1 :].replace(b'""', b'"'))
+                is_open = True
+            place = len(content) if is_open else found.end()
+            if content[place : place + 1] != b",":
+                break
+            place += 1
+        if as_it_stands and not is_open:
+            fields[-1] = fields[-1].rstrip(b"\r")
+        place += 1
+        yield content[start:place], fields, is_open
+
+
+def is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def read_file(content: bytes, dataset: str) -> Reading:
+    """What a landing file says, whatever bytes it is made of; raises Refusal with the first thing that must stop it."""
+    header: tuple[str, ...] | None = None
+    records, spans = [], False
+    for text, values, is_open in cut(content.removeprefix(b"\xef\xbb\xbf")):
+        raw = text.removesuffix(b"\n").rstrip(b"\r").decode(errors="replace")
+        if not raw.strip(BLANKS):
+            continue
+        spans = spans or is_open or b"\n" in text[:-1]
+        for place, value in enumerate(values):
+            if not is_utf8(value):
+                named = header and place < len(header) and len(header[place]) <= 64 and header[place].isprintable()
+                raise Refusal(
+                    f"column {header[place] if named else f'field {place + 1}'!r} holds bytes that are not UTF-8"
+                )
+        fields = tuple(value.decode() for value in values)
+        if header is None:
+            header = tuple(field.strip(BLANKS) for field in fields)
+            check_header(header, raw, is_open, dataset)
+            continue
+        check_lengths(text.decode(), fields, header, is_open)
+        is_broken = is_open or "\0" in raw or len(fields) != len(header)
+        records.append(Record(raw, None if is_broken else fields))
+    if header is None:
+        raise Refusal("is empty, without even a header")
+    return Reading(header, records, spans)
+
+
+def check_header(header: Sequence[str], raw: str, is_open: bool, dataset: str) -> None:
+    lacking = [f"lacks the column {name!r}" for name in COLUMNS[dataset] if name not in header][:1]
+    twice = [f"names column {name!r} twice" for name in COLUMNS[dataset] if header.count(name) > 1][:1]
+    faults = lacking + twice
+    if len(set(header)) < len(header) and not faults:
+        faults = [" alike"]
+    faults += ["leaves a quote open"] * is_open
+    faults += ["holds NUL characters"] * ("\0" in raw)
+    faults += ["holds a carriage return that ends no line"] * bool(re.search(r"\r(?!\n)", raw))
+    faults += [f"names {len(header):,} columns"] * (len(header) > LONGEST["columns"])
+    if faults:
+        raise Refusal("the header ", *faults)
+
+
+def check_lengths(text: str, fields: Sequence[str], header: Sequence[str], is_open: bool) -> None:
+    if is_open:
+        if len(text) > LONGEST["open"]:
+            raise Refusal("leaves a quote open, which makes one of more than")
+        return
+    if len(text) > LONGEST["record"]:
+        raise Refusal("is one of more than")
+    for place, field in enumerate(fields):
+        name = header[place] if place < len(header) else ""
+        if len(field) > LONGEST["key" if name in INDEXED else "field"]:
+            named = name and len(name) <= 64 and name.isprintable()
+            raise Refusal(f"column {name if named else f'field {place + 1}'!r} holds a field of {len(field):,}")
 
 
 # ---- silver ----------------------------------------------------------------------------------------------------------

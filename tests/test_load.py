@@ -158,7 +158,7 @@ def test_a_whole_file_after_a_torn_one_takes_children_along(hospital, monkeypatc
     assert hospital.gold("billing") == []
 
 
-def test_keys_that_are_built_after_a_load_are_held_to():
+def test_keys_that_are_built_after_a_load_are_held_to(stack):
     admissions = CATALOG["admissions"]
     columns = "admission_id, visit_id, admit_ts, room_type, _partition_date, _run_id"
     orphan = f"insert into admissions ({columns}) values ('A', 'no visit', now(), 'ICU', now(), 'run')"

@@ -113,7 +113,7 @@ def test_what_a_spreadsheet_would_take_for_a_formula_is_text():
         False,
         True,
         False,
-        False,
+        True,
         False,
     ]
     assert [rejects.as_text(text).removeprefix("'") for text in texts] == texts

@@ -7,7 +7,7 @@ visits = Dataset(
         Column("visit_id", required=True),
         Column("patient_id", required=True, references="patients"),
         Column("visit_type", required=True, one_of=("Outpatient", "Emergency", "Inpatient")),
-        Column("department", required=True),
+        Column("department", required=True, groups=True),
         Column("doctor_id"),
         Column("visit_start_ts", "timestamp", required=True),
         Column("visit_end_ts", "timestamp"),

@@ -1,5 +1,6 @@
 -- One row per day (UTC) and department, and one per day for the whole hospital under *: what the figures stand on, and
 -- what was rejected and has no other version in gold.
+-- A department whose own name is nothing but asterisks has one more of them here.
 with
 
 -- Of several rejected versions of a row the newest counts; rows without a key are each their own.
@@ -71,7 +72,7 @@ placements as (
     from placed
     union all
     select
-        department,
+        case when btrim(department, '*') = '' then '*' || department else department end as department,
         visit_date as stat_date,
         dataset,
         amount,
@@ -153,7 +154,7 @@ bills_by_department as (
 bills as (
     select
         stat_date,
-        coalesce(department, '*') as department,
+        coalesce(case when btrim(department, '*') = '' then '*' || department else department end, '*') as department,
         sum(bills) as bills
     from bills_by_department
     group by grouping sets ((stat_date), (stat_date, department))
@@ -170,7 +171,7 @@ used as (
     from mart_daily_kpis
     union all
     select
-        department,
+        case when btrim(department, '*') = '' then '*' || department else department end as department,
         stat_date,
         total_visits as visits,
         total_admissions as admissions,
