@@ -45,8 +45,8 @@ def test_the_buckets_and_the_schema_are_there(stack, postgres):
 def test_prometheus_can_read_what_luigi_spark_and_minio_tell(stack):
     told = {
         "luigi_task_started_total": ("LUIGI_PORT", "/metrics"),
-        "metrics_master_aliveWorkers_Value": ("SPARK_MASTER_WEBUI_PORT", "/metrics/master/prometheus"),
-        "metrics_worker_coresUsed_Value": ("SPARK_WORKER_WEBUI_PORT", "/metrics/prometheus"),
+        "metrics_master_aliveWorkers_Value": ("SPARK_MASTER_WEBUI_PORT", "/metrics/master/prometheus/"),
+        "metrics_worker_coresUsed_Value": ("SPARK_WORKER_WEBUI_PORT", "/metrics/prometheus/"),
         "minio_cluster_health_status": ("MINIO_ENDPOINT", "/minio/v2/metrics/cluster"),
     }
     assert [name for name, place in told.items() if name not in services.web(*place).decode()] == []

@@ -25,7 +25,7 @@ def endpoints() -> dict[str, Callable[[], object]]:
         "MinIO's console": page("MINIO_CONSOLE_PORT"),
         "MinIO's metrics": page("MINIO_ENDPOINT", "/minio/v2/metrics/cluster"),
         "Spark's master": page("SPARK_MASTER_WEBUI_PORT"),
-        "Spark's metrics": page("SPARK_MASTER_WEBUI_PORT", "/metrics/master/prometheus"),
+        "Spark's metrics": page("SPARK_MASTER_WEBUI_PORT", "/metrics/master/prometheus/"),
         "Spark Connect": lambda: socket.create_connection((HERE, int(settings.get("SPARK_CONNECT_PORT"))), 10).close(),
         "Spark's history": page("SPARK_HISTORY_PORT", "/api/v1/applications"),
         "Luigi": page("LUIGI_PORT", "/static/visualiser/index.html"),

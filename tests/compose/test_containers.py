@@ -159,13 +159,13 @@ def applications() -> list[dict[str, Any]]:
 def test_prometheus_can_read_what_luigi_spark_and_minio_tell(project):
     told = {
         "luigi_task": ("LUIGI_PORT", "/metrics"),
-        "metrics_master_aliveWorkers": ("SPARK_MASTER_WEBUI_PORT", "/metrics/master/prometheus"),
+        "metrics_master_aliveWorkers": ("SPARK_MASTER_WEBUI_PORT", "/metrics/master/prometheus/"),
         "metrics_executor_": ("SPARK_UI_PORT", "/metrics/executors/prometheus"),
-        "metrics_spark_connect_driver_": ("SPARK_UI_PORT", "/metrics/prometheus"),
+        "metrics_spark_connect_driver_": ("SPARK_UI_PORT", "/metrics/prometheus/"),
         "minio_cluster_usage_object": ("MINIO_PORT", "/minio/v2/metrics/cluster"),
     }
     pages = {beginning: get(port, path) for beginning, (port, path) in told.items()}
-    worker = project.execute("spark-worker", "curl", "-fsS", "http://127.0.0.1:8081/metrics/prometheus")
+    worker = project.execute("spark-worker", "curl", "-fsS", "http://127.0.0.1:8081/metrics/prometheus/")
     for beginning, page in (pages | {"metrics_worker_": worker.stdout}).items():
         names = {family.name for family in text_string_to_metric_families(page)}
         assert any(name.startswith(beginning) for name in names), (beginning, sorted(names)[:20])
