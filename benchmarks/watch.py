@@ -18,12 +18,13 @@ from typing import Any
 import psutil
 
 from jobs import settings
+from stack import services
 
 EVERY = 0.5  # seconds between two looks at the memory
-JAVA = {  # the class that a JVM's command line names
+JAVA = {  # a word of a JVM's command line: its class, and of the driver its plugin
     "org.apache.spark.deploy.master.Master": "spark master",
     "org.apache.spark.deploy.worker.Worker": "spark worker",
-    "org.apache.spark.sql.connect.service.SparkConnectServer": "spark driver",
+    services.CONNECT_PLUGIN: "spark driver",
     "org.apache.spark.executor.CoarseGrainedExecutorBackend": "spark executors",
     "org.apache.spark.deploy.history.HistoryServer": "spark history",
 }

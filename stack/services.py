@@ -17,6 +17,7 @@ from jobs import settings
 BIN = Path(sys.executable).parent
 LOOPBACK = "127.0.0.1"
 CONNECT_APP = "spark-connect"
+CONNECT_PLUGIN = "spark.plugins=org.apache.spark.sql.connect.SparkConnectPlugin"
 
 # What a program may know of the person who started it; everything else it is given by name.
 INHERITED = ("HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "JAVA_TOOL_OPTIONS", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -219,8 +220,8 @@ def spark_worker() -> Program:
 
 
 def spark_connect() -> Program:
-    server = "org.apache.spark.sql.connect.service.SparkConnectServer"
-    return spark("spark-submit", "--class", server, "--name", CONNECT_APP, "spark-internal", **store_environment())
+    driver = str(settings.ROOT / "stack" / "connect.py")
+    return spark("spark-submit", "--conf", CONNECT_PLUGIN, "--name", CONNECT_APP, driver, **store_environment())
 
 
 def spark_history() -> Program:

@@ -1,11 +1,14 @@
 """The embedded stack keeps what `make up`, `status` and `down` promise."""
 
 import os
+import re
 import socket
 import subprocess
 import time
+import urllib.request
 
 import psutil
+from pyspark.sql import SparkSession
 
 from jobs import settings
 from stack import services, supervision
@@ -50,6 +53,21 @@ def test_prometheus_can_read_what_luigi_spark_and_minio_tell(stack):
         "minio_cluster_health_status": ("MINIO_ENDPOINT", "/minio/v2/metrics/cluster"),
     }
     assert [name for name, place in told.items() if name not in services.web(*place).decode()] == []
+
+
+def test_what_one_session_has_compiled_serves_the_next(stack):
+    [app] = (app["id"] for app in services.master_state()["activeapps"] if app["name"] == services.CONNECT_APP)
+    page = services.web("SPARK_MASTER_WEBUI_PORT", f"/app/?appId={app}").decode()
+    [driver] = re.findall(r'href="(http://127.0.0.1:\d+)">Application Detail UI', page)
+
+    def stages_compiled():
+        session = SparkSession.builder.remote(f"sc://127.0.0.1:{services.port('SPARK_CONNECT_PORT')}").create()
+        assert session.range(7).selectExpr("sum(id * id + 41)").collect() == [(378,)]
+        session.stop()
+        with urllib.request.urlopen(f"{driver}/metrics/prometheus/", timeout=30) as answer:
+            return int(re.search(r"_CodeGenerator_compilationTime_Count\S* (\d+)", answer.read().decode())[1])
+
+    assert stages_compiled() == stages_compiled()
 
 
 def test_status_tells_a_running_stack_from_one_that_is_not(stack, tmp_path):

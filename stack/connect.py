@@ -1,0 +1,22 @@
+"""The driver of the resident application, which listens for Spark Connect until its SparkContext stops.
+
+    spark-submit --conf spark.plugins=org.apache.spark.sql.connect.SparkConnectPlugin stack/connect.py
+
+Spark's own SparkConnectServer gives every session a class loader of its own, and so each job would compile anew what
+another has compiled: here sessions share one (docs/benchmarks.md).
+"""
+
+import sys
+import time
+
+from py4j.protocol import Py4JError
+from pyspark.sql import SparkSession
+
+if __name__ == "__main__":
+    context = SparkSession.builder.getOrCreate().sparkContext
+    try:
+        while not context._jsc.sc().isStopped():
+            time.sleep(1)
+    except (Py4JError, OSError):
+        sys.exit("The JVM of Spark Connect has ended.")
+    sys.exit("Spark has stopped the application, as it does when it loses its master; it is started again.")
