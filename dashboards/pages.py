@@ -33,7 +33,7 @@ STATE = """\
 select
     newest.day as newest,
     now() as built,
-    (select max(finished_at) from ops.receipts where layer = 'marts') as marts,
+    (select max(turn) from ops.receipts where layer = 'marts') as marts,
     (select json_agg(json_build_array(dataset, next_due) order by dataset) from ops.freshness) as due,
     (
         select json_build_array(sum(rejected), sum(received))
@@ -217,12 +217,12 @@ def made_of() -> str:
     return sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
-def built_at() -> datetime | None:
-    """When the marts that the pages show were finished; None where no page is, or another declaration made them."""
+def built_of() -> int | None:
+    """The turn of the marts that the pages show; None where no page is, or another declaration made them."""
     with suppress(OSError):
         index = (home() / "index.html").read_text()
-        found = re.search(rf'<meta name="made-of" content="(\S+) {made_of()}">', index)
-        return datetime.fromisoformat(found[1]) if found else None
+        found = re.search(rf'<meta name="made-of" content="([0-9]+) {made_of()}">', index)
+        return int(found[1]) if found else None
     return None
 
 
@@ -265,7 +265,7 @@ def build(to: Path) -> dict[str, int]:
     boards, engine, library = cards.load(), script(program_of_pages()), script(charts())
     with connect() as connection, connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
         state = cursor.execute(STATE, {"before": cards.DAYS - 1}).fetchone() or {}
-        made = f"{state['marts'].isoformat()} {made_of()}" if state["marts"] else ""
+        made = f"{state['marts']} {made_of()}" if state["marts"] else ""
         common = {
             "state": {name: text_of(value) for name, value in state.items()} | {"built": state["built"].isoformat()},
             "days": cards.DAYS,

@@ -78,7 +78,7 @@ def flow() -> str:
 
 def take(to: Path) -> list[Path]:
     """Takes them; the files."""
-    if pages.built_at() is None:
+    if pages.built_of() is None:
         raise program.Refused("There are no pages of the marts and the declaration as they are: `make dashboards`.")
     others = [("luigi", flow(), "#graphPlaceholder svg"), ("spark", address("SPARK_MASTER_WEBUI_PORT", "/"), "table")]
     with pages.connect() as connection:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date, datetime, timezone
+from datetime import date
 from decimal import Decimal
 from functools import reduce
 from itertools import product
@@ -115,7 +115,7 @@ def fingerprint(connection: warehouse.Connection) -> str:
 def what_is_not_current(connection: warehouse.Connection) -> Iterator[str]:
     """Dates on which an ordinary run would change something, whatever the declaration."""
     found = connection.execute("select partition_date, why from ops.dates where not is_current order by 1").fetchall()
-    current = warehouse.marts_receipt(marts.rule_set(), datetime.now(timezone.utc))
+    current = warehouse.marts_receipt(marts.rule_set(), warehouse.turn())
     if found or not current:
         yield "Not all that differs is the declaration's doing; bring these up to date first:"
         yield from (f"  {day}: {why}" for day, why in found[:FEW_DATES])

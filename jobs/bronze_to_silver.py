@@ -1,5 +1,6 @@
 """Judges one bronze partition: `spark-submit jobs/bronze_to_silver.py visits 2026-01-31`."""
 
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -25,6 +26,12 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
         ExitStack() as release,
     ):
         facts = lake.facts_of(dataset, day)
+        before = warehouse.runs_before(connection, row)
+        for kind in ("accepted", "rejected"):
+            half = lake.mend(dataset, kind, before[f"delta_{kind}"])
+            if half is not None:
+                print(f"half a commit of {kind} {dataset.name} is taken away: version {half}", file=sys.stderr)
+                warehouse.doubt(connection, dataset, kind, half)
         spark = program.spark(f"bronze_to_silver {dataset.name} {day}")
         program.hasten(spark, facts.records)
         parents = {
@@ -42,7 +49,6 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
         rejected = counts.rows - counts.accepted
         must_balance(facts, counts)
         verdict = validation.split(judged, dataset, facts.header)
-        before = warehouse.runs_before(connection, row)
         if before["runs"]:
             earlier = lake.silver(spark, dataset).filter(F.col("_partition_date") == day)
             row["lost"] = earlier.join(verdict.accepted, on=dataset.key, how="left_anti").count()

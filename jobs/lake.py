@@ -175,18 +175,55 @@ def replace(rows: Any, dataset: Dataset, kind: str, day: date, run_id: str, sinc
 
 def last_commit(dataset: Dataset, kind: str, since: int | None = None) -> Commit:
     """Read from the table's log itself, from version `since` on."""
+    version, text = head_of_log(dataset, kind, since) or (0, b"")
+    info = next(entry["commitInfo"] for entry in map(json.loads, text.splitlines()) if "commitInfo" in entry)
+    written = int(info.get("operationMetrics", {}).get("numOutputRows", 0))
+    return Commit(version, info.get("userMetadata", ""), written)
+
+
+def head_of_log(dataset: Dataset, kind: str, since: int | None = None) -> tuple[int, bytes] | None:
+    """The newest version of a Delta table, looked for from version `since` on, and the text of its commit."""
     bucket, prefix = settings.get("MINIO_BUCKET_SILVER"), log_prefix(dataset, kind)
     pages = (
         s3()
         .get_paginator("list_objects_v2")
         .paginate(Bucket=bucket, Prefix=prefix, StartAfter=prefix + (f"{since - 1:020d}.json" if since else ""))
     )
-    names = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
-    newest = max(name for name in names if re.fullmatch(r"[0-9]{20}\.json", name.removeprefix(prefix)))
-    lines = s3().get_object(Bucket=bucket, Key=newest)["Body"].read().splitlines()
-    info = next(entry["commitInfo"] for entry in map(json.loads, lines) if "commitInfo" in entry)
-    written = int(info.get("operationMetrics", {}).get("numOutputRows", 0))
-    return Commit(int(newest.removeprefix(prefix).removesuffix(".json")), info.get("userMetadata", ""), written)
+    names = (entry["Key"] for page in pages for entry in page.get("Contents", []))
+    commits = [name for name in names if re.fullmatch(r"[0-9]{20}\.json", name.removeprefix(prefix))]
+    if not commits:
+        return head_of_log(dataset, kind) if since else None  # that version was taken away
+    text = s3().get_object(Bucket=bucket, Key=max(commits))["Body"].read()
+    return int(max(commits).removeprefix(prefix).removesuffix(".json")), text
+
+
+def mend(dataset: Dataset, kind: str, since: int | None = None) -> int | None:
+    """Takes half a commit off the end of a table's log, so that it never was; its version, or None if the log is whole.
+
+    An upload that broke off leaves one where the store keeps what it got. Delta would fail on it for ever, or read
+    what there is of it. The caller is the only writer.
+    """
+    head = head_of_log(dataset, kind, since)
+    if head is None or is_whole(*head):
+        return None
+    for ending in ("json", "crc"):
+        key = f"{log_prefix(dataset, kind)}{head[0]:020d}.{ending}"
+        s3().delete_object(Bucket=settings.get("MINIO_BUCKET_SILVER"), Key=key)
+    return head[0]
+
+
+def is_whole(version: int, commit: bytes) -> bool:
+    """Whether a commit's text has all that its first line says: one line for each file that it adds or removes."""
+    try:
+        entries: list[dict[str, Any]] = [json.loads(line) for line in commit.splitlines()]
+    except ValueError:
+        return False
+    kinds = [next(iter(entry), "") for entry in entries]
+    if not {"commitInfo", *(("metaData", "protocol") if version == 0 else ())} <= set(kinds):
+        return False
+    metrics = entries[kinds.index("commitInfo")]["commitInfo"].get("operationMetrics", {})
+    counted = {"add": metrics.get("numFiles"), "remove": metrics.get("numRemovedFiles")}
+    return all(int(number) == kinds.count(kind) for kind, number in counted.items() if number is not None)
 
 
 def silver(spark: Any, dataset: Dataset, kind: str = "accepted") -> Any:
@@ -199,7 +236,7 @@ def silver(spark: Any, dataset: Dataset, kind: str = "accepted") -> Any:
 
 def has_silver(dataset: Dataset, kind: str) -> bool:
     found = s3().list_objects_v2(
-        Bucket=settings.get("MINIO_BUCKET_SILVER"), Prefix=log_prefix(dataset, kind), MaxKeys=1
+        Bucket=settings.get("MINIO_BUCKET_SILVER"), Prefix=f"{log_prefix(dataset, kind)}0", MaxKeys=1
     )
     return "Contents" in found
 

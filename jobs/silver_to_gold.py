@@ -37,30 +37,32 @@ def load(spark: Any, connection: warehouse.Connection, dataset: Dataset, day: da
         )
     in_partition = F.col("_partition_date") == day
     with warehouse.run(connection, "gold", dataset.name, day, dataset.rule_set) as row:
-        warehouse.create_staging(connection, silver)
+        run_id = row["run_id"]
+        warehouse.create_staging(connection, silver, run_id)
         with ThreadPoolExecutor() as pool:
-            writes = [pool.submit(warehouse.stage, lake.silver(spark, dataset).filter(in_partition), dataset)]
+            writes = [pool.submit(warehouse.stage, lake.silver(spark, dataset).filter(in_partition), dataset, run_id)]
             if silver["rejected"]:
                 rejected = lake.silver(spark, dataset, "rejected").filter(in_partition)
-                withheld = validation.withheld(rejected, dataset)
-                writes.append(pool.submit(warehouse.append, withheld, warehouse.WITHHELD, ["row_day"]))
+                withheld, table = validation.withheld(rejected, dataset), warehouse.staging("withheld", run_id)
+                writes.append(pool.submit(warehouse.append, withheld, table, ["row_day"]))
             for write in writes:
                 write.result()
-        losing = warehouse.find_lost(connection, dataset, day)
+        warehouse.must_be_staged(connection, dataset, silver, run_id)
+        losing = warehouse.find_lost(connection, dataset, day, run_id)
         for loser in losing:
-            stage_versions(spark, warehouse.lost(loser), loser, stopped)
+            stage_versions(spark, warehouse.lost(loser, run_id), loser, stopped, run_id)
         restating = bool(losing)
         for child in reversed(CATALOG.values()):
             for name, parent in child.parents.items():
-                if missing := warehouse.find_missing(connection, child, name):
-                    stage_versions(spark, missing, CATALOG[parent], stopped)
+                if missing := warehouse.find_missing(connection, child, name, run_id):
+                    stage_versions(spark, missing, CATALOG[parent], stopped, run_id)
                     restating = True
         with connection.transaction():
             if restating:
                 connection.execute("set constraints all deferred")
             touched = CATALOG.values() if restating else [dataset]
-            counts = {each.name: warehouse.load(connection, each, restating) for each in touched}
-            warehouse.replace_withheld(connection, dataset, day)
+            counts = {each.name: warehouse.load(connection, each, restating, run_id) for each in touched}
+            warehouse.replace_withheld(connection, dataset, day, run_id)
             for name in counts.keys() - {dataset.name}:
                 warehouse.note(connection, row | {"dataset": name, "outcome": "done"} | counts[name])
             row |= counts[dataset.name]
@@ -75,7 +77,7 @@ def load(spark: Any, connection: warehouse.Connection, dataset: Dataset, day: da
     return f"gold {dataset.name} {day}: {numbers}" + (f"; {others}" if others else "")
 
 
-def stage_versions(spark: Any, keys: str, dataset: Dataset, stopped: Sequence[date]) -> None:
+def stage_versions(spark: Any, keys: str, dataset: Dataset, stopped: Sequence[date], run_id: str) -> None:
     """Stages what all partitions accept for the keys of a table: versions to fall back on, parents on their way."""
     versions = lake.silver(spark, dataset).join(warehouse.read_keys(spark, keys), on=dataset.key, how="left_semi")
     if stopped:
@@ -85,7 +87,7 @@ def stage_versions(spark: Any, keys: str, dataset: Dataset, stopped: Sequence[da
                 f"this load needs {dataset.name} of {', '.join(sorted(str(day) for (day,) in held))}, which a stop "
                 "level keeps out of gold; correct that file, or let it pass with OVERRIDE=1, then run this date again."
             )
-    warehouse.stage(versions, dataset, of_runs=True)
+    warehouse.stage(versions, dataset, run_id, of_runs=True)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ from jobs.program import Refused
 Connection = psycopg.Connection[Any]
 POSTGRES_TYPES = {"text": "text", "date": "date", "timestamp": "timestamp", "decimal": "numeric(12, 2)"}
 AUDIT = ("_partition_date", "_run_id")
-WITHHELD = "staging.withheld"
 
 
 # ---- schema --------------------------------------------------------------------------------------------------------
@@ -135,7 +134,12 @@ def literal(value: str | float | None) -> str:
 
 
 def connect() -> Connection:
-    """A connection that commits each statement, for use in `with`; transactions are opened where they are meant."""
+    """A connection that commits each statement, for use in `with`; transactions are opened where they are meant.
+
+    Either side notices within a minute that the other is gone without a word, so that no lock outlives its holder.
+    """
+    alive: dict[str, Any] = {"keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count": 3}
+    theirs = " ".join(f"-c tcp_{name}={seconds}" for name, seconds in alive.items())
     return psycopg.connect(
         host=settings.get("POSTGRES_HOST"),
         port=settings.get("POSTGRES_PORT"),
@@ -144,7 +148,8 @@ def connect() -> Connection:
         dbname=settings.get("POSTGRES_DB"),
         connect_timeout=5,
         autocommit=True,
-        options="-c timezone=UTC",
+        options=f"-c timezone=UTC -c client_connection_check_interval=10s {theirs}",
+        **alive,
     )
 
 
@@ -203,7 +208,8 @@ def settle(connection: Connection, row: dict[str, Any], made_from: str) -> None:
     with connection.transaction():
         write(connection, "ops.ledger", row | {"outcome": "done"})
         receipt = {name: row[name] for name in ("layer", "dataset", "partition_date", "run_id", "rule_set")}
-        write(connection, "ops.receipts", receipt | {"made_from": made_from, "stale_since": None})
+        stale = {"stale_since": None, "stale_turn": None}
+        write(connection, "ops.receipts", receipt | {"made_from": made_from} | stale)
 
 
 def withdraw(connection: Connection, row: dict[str, Any]) -> None:
@@ -230,6 +236,8 @@ def note(connection: Connection, row: dict[str, Any]) -> None:
 def write(connection: Connection, table: str, row: dict[str, Any]) -> None:
     """Inserts a row or updates the one of its key; stamps the time of a receipt, and of a run that has an outcome."""
     values = {name: f"%({name})s" for name in row}
+    if table == "ops.receipts":
+        values["turn"] = "nextval('ops.turns')"
     if table == "ops.receipts" or "outcome" in row:
         values[CLOCKS[table]] = "clock_timestamp()"
     connection.execute(
@@ -240,11 +248,21 @@ def write(connection: Connection, table: str, row: dict[str, Any]) -> None:
     )
 
 
+def turn() -> int:
+    """The next turn: higher than that of all receipts and runs there are. No clock can set it back or ahead."""
+    with connect() as connection:
+        return value(connection, "select nextval('ops.turns')")
+
+
 def receipt(layer: str, dataset: str, day: date) -> dict[str, Any] | None:
-    """The receipt of one partition, or None."""
+    """The receipt of one partition, or None: also where the ledger knows of no such run, or of another input."""
     with connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
-        where = "layer = %s and dataset = %s and partition_date = %s"
-        return cursor.execute(f"select * from ops.receipts where {where}", [layer, dataset, day]).fetchone()
+        where = (
+            "layer = %s and dataset = %s and partition_date = %s and outcome = 'done' "
+            "and (layer not in ('bronze', 'silver') or made_from = bronze_sha256)"
+        )
+        query = "select receipts.* from ops.receipts join ops.ledger using (run_id, layer, dataset, partition_date)"
+        return cursor.execute(f"{query} where {where}", [layer, dataset, day]).fetchone()
 
 
 def settle_silver(connection: Connection, row: dict[str, Any], hits: dict[str, int]) -> list[str]:
@@ -352,28 +370,39 @@ def died_before(connection: Connection, row: dict[str, Any]) -> bool:
     """Whether a run over this silver partition died since the one that stands, and may have taken keys away."""
     found = connection.execute(
         "select 1 from ops.ledger where layer = 'silver' and dataset = %(dataset)s and run_id <> %(run_id)s "
-        "and partition_date = %(partition_date)s and outcome <> 'done' and lost > 0 and started_at > coalesce((select "
-        "max(ended_at) from ops.ledger where layer = 'silver' and dataset = %(dataset)s "
-        "and partition_date = %(partition_date)s and outcome = 'done'), '-infinity') limit 1",
+        "and partition_date = %(partition_date)s and outcome <> 'done' and lost > 0 and turn > (select "
+        "coalesce(max(turn), 0) from ops.ledger where layer = 'silver' and dataset = %(dataset)s "
+        "and partition_date = %(partition_date)s and outcome = 'done') limit 1",
         row,
     )
     return found.fetchone() is not None
 
 
+def doubt(connection: Connection, dataset: Dataset, kind: str, version: int) -> None:
+    """Notes that a version of a Delta table is lost: whoever stands on it must be judged again before it is loaded."""
+    connection.execute(
+        "update ops.receipts set made_from = '', stale_since = clock_timestamp(), stale_turn = nextval('ops.turns') "
+        f"from ops.ledger where receipts.layer = 'silver' and receipts.dataset = %s and delta_{kind} = %s "
+        "and (ledger.run_id, ledger.layer, ledger.dataset, ledger.partition_date) "
+        "= (receipts.run_id, receipts.layer, receipts.dataset, receipts.partition_date)",
+        [dataset.name, version],
+    )
+
+
 def mark_stale(connection: Connection, dataset: str, days: Sequence[date]) -> None:
     """Notes that parents came or went, so that these silver partitions must be judged again."""
     connection.execute(
-        "update ops.receipts set stale_since = clock_timestamp() "
+        "update ops.receipts set stale_since = clock_timestamp(), stale_turn = nextval('ops.turns') "
         "where layer = 'silver' and dataset = %s and partition_date = any(%s)",
         [dataset, days],
     )
 
 
-def stale(dataset: Dataset | None = None, day: date | None = None) -> list[tuple[str, date, datetime]]:
-    """(dataset, partition, since when) of the silver partitions that must be judged again."""
+def stale(dataset: Dataset | None = None, day: date | None = None) -> list[tuple[str, date, int]]:
+    """(dataset, partition, since which turn) of the silver partitions that must be judged again."""
     with connect() as connection:
         return connection.execute(
-            "select dataset, partition_date, stale_since from ops.receipts where stale_since is not null "
+            "select dataset, partition_date, stale_turn from ops.receipts where stale_turn is not null "
             "and layer = 'silver' and dataset = coalesce(%s, dataset) "
             "and partition_date = coalesce(%s, partition_date) "
             "order by partition_date",
@@ -390,12 +419,12 @@ def gold_state(connection: Connection) -> str:
     )
 
 
-def marts_receipt(rule_set: str, session: datetime) -> dict[str, Any] | None:
-    """The newest receipt of marts made by this SQL from gold as it stands, or made since `session`; or None."""
+def marts_receipt(rule_set: str, session: int) -> dict[str, Any] | None:
+    """The newest receipt of marts made by this SQL from gold as it stands, or made since turn `session`; or None."""
     with connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             "select * from ops.receipts where layer = 'marts' and rule_set = %s "
-            "and (made_from = %s or finished_at >= %s) order by finished_at desc limit 1",
+            "and (made_from = %s or turn >= %s) order by turn desc limit 1",
             [rule_set, gold_state(connection), session],
         ).fetchone()
 
@@ -414,12 +443,13 @@ def behind(connection: Connection, dataset: Dataset) -> list[date]:
 # ---- the load ------------------------------------------------------------------------------------------------------
 
 
-def staging(dataset: Dataset) -> str:
-    return f"staging.{dataset.name}"
+def staging(name: str, run_id: str) -> str:
+    """A staging table of one load alone. Spark goes on writing for a load that died, and must find no other's table."""
+    return f"staging.{name}_{run_id.rpartition('-')[2]}"
 
 
-def lost(dataset: Dataset) -> str:
-    return f"staging.lost_{dataset.name}"
+def lost(dataset: Dataset, run_id: str) -> str:
+    return staging(f"lost_{dataset.name}", run_id)
 
 
 def jdbc(table: str) -> dict[str, str]:
@@ -437,30 +467,50 @@ def jdbc(table: str) -> dict[str, str]:
 
 
 def drop_staging(connection: Connection) -> None:
-    """No staging tables, neither this load's nor those of one that died."""
+    """No staging tables, neither this load's nor those of one that died: who still writes there is cut off."""
+    connection.execute(
+        "select pg_terminate_backend(pid) from pg_locks join pg_class on pg_class.oid = relation "
+        "join pg_stat_activity using (pid) where relnamespace = 'staging'::regnamespace "
+        "and usename = current_user and pid <> pg_backend_pid()"
+    )
     tables = connection.execute("select quote_ident(tablename) from pg_tables where schemaname = 'staging'").fetchall()
     for (table,) in tables:
         connection.execute(f"drop table staging.{table}")
 
 
-def create_staging(connection: Connection, silver: dict[str, Any]) -> None:
+def create_staging(connection: Connection, silver: dict[str, Any], run_id: str) -> None:
     """Empty staging tables for every dataset and for the keys it may lose; rows are of this `silver` run by default."""
     drop_staging(connection)
     for dataset in CATALOG.values():
         names = ", ".join([*dataset.names, *AUDIT])
-        for table, columns in ((staging(dataset), names), (lost(dataset), dataset.key)):
+        for table, columns in ((staging(dataset.name, run_id), names), (lost(dataset, run_id), dataset.key)):
             connection.execute(f"create unlogged table {table} as select {columns} from {dataset.name} with no data")
         of_run = silver["partition_date"], silver["run_id"]
         for name, default in zip(AUDIT, of_run, strict=True):
-            connection.execute(f"alter table {staging(dataset)} alter {name} set default {literal(str(default))}")
-    connection.execute(f"create unlogged table {WITHHELD} as select * from ops.withheld with no data")
-    connection.execute(f"alter table {WITHHELD} drop column id")
+            table = staging(dataset.name, run_id)
+            connection.execute(f"alter table {table} alter {name} set default {literal(str(default))}")
+    withheld = staging("withheld", run_id)
+    connection.execute(f"create unlogged table {withheld} as select * from ops.withheld with no data")
+    connection.execute(f"alter table {withheld} drop column id")
 
 
-def stage(rows: Any, dataset: Dataset, of_runs: bool = False) -> None:
+def stage(rows: Any, dataset: Dataset, run_id: str, of_runs: bool = False) -> None:
     """Appends silver rows to the staging table over JDBC; where they are not all of one run, with partition and run."""
     names = (*dataset.names, *(AUDIT if of_runs else ()))
-    append(rows.select(*names), staging(dataset), [c.name for c in dataset.columns if c.type in ("date", "timestamp")])
+    days = [column.name for column in dataset.columns if column.type in ("date", "timestamp")]
+    append(rows.select(*names), staging(dataset.name, run_id), days)
+
+
+def must_be_staged(connection: Connection, dataset: Dataset, silver: dict[str, Any], run_id: str) -> None:
+    """Refused where not every row of the silver run is staged once: an executor that died may have written twice."""
+    tables = {"accepted": dataset.name, "rejected": "withheld"}
+    staged = {n: value(connection, f"select count(*) from {staging(t, run_id)}") for n, t in tables.items()}
+    for kind, rows in staged.items():
+        if rows != silver[kind]:
+            raise Refused(
+                f"{silver[kind]:,} rows of {dataset.name} {silver['partition_date']} were {kind} but {rows:,} staged; "
+                "nothing was published; run the date again."
+            )
 
 
 def append(rows: Any, table: str, days: Sequence[str] = ()) -> None:
@@ -478,15 +528,17 @@ def read_keys(spark: Any, table: str) -> Any:
     return spark.read.format("jdbc").options(**jdbc(table)).load()
 
 
-def find_lost(connection: Connection, dataset: Dataset, day: date) -> list[Dataset]:
+def find_lost(connection: Connection, dataset: Dataset, day: date, run_id: str) -> list[Dataset]:
     """Fills `lost`: the keys gold has from this partition that are no longer staged, and all that hangs on them.
 
     Returns the datasets that lose keys, parents first.
     """
-    connection.execute(f"analyze {staging(dataset)}")
+    staged = staging(dataset.name, run_id)
+    connection.execute(f"analyze {staged}")
     connection.execute(
-        f"insert into {lost(dataset)} select g.{dataset.key} from {dataset.name} as g where g._partition_date = %s "
-        f"and not exists (select from {staging(dataset)} as s where s.{dataset.key} = g.{dataset.key})",
+        f"insert into {lost(dataset, run_id)} select g.{dataset.key} from {dataset.name} as g "
+        f"where g._partition_date = %s "
+        f"and not exists (select from {staged} as s where s.{dataset.key} = g.{dataset.key})",
         [day],
     )
     losing = []
@@ -494,51 +546,52 @@ def find_lost(connection: Connection, dataset: Dataset, day: date) -> list[Datas
         for name, parent in loser.parents.items():
             if CATALOG[parent] in losing:
                 connection.execute(
-                    f"insert into {lost(loser)} select c.{loser.key} from {loser.name} as c "
-                    f"join {lost(CATALOG[parent])} as p on p.{CATALOG[parent].key} = c.{name}"
+                    f"insert into {lost(loser, run_id)} select c.{loser.key} from {loser.name} as c "
+                    f"join {lost(CATALOG[parent], run_id)} as p on p.{CATALOG[parent].key} = c.{name}"
                 )
-        if connection.execute(f"select 1 from {lost(loser)} limit 1").fetchone():
+        if connection.execute(f"select 1 from {lost(loser, run_id)} limit 1").fetchone():
             losing.append(loser)
     return losing
 
 
-def find_missing(connection: Connection, dataset: Dataset, name: str) -> str | None:
+def find_missing(connection: Connection, dataset: Dataset, name: str, run_id: str) -> str | None:
     """A table of the staged foreign keys whose parents are neither in gold nor staged; None if there are none."""
     parent = CATALOG[dataset.parents[name]]
-    table = f"staging.missing_{parent.name}"
+    table = staging(f"missing_{parent.name}", run_id)
     connection.execute(f"drop table if exists {table}")
     connection.execute(
-        f"create unlogged table {table} as select distinct s.{name} as {parent.key} from {staging(dataset)} as s "
+        f"create unlogged table {table} as select distinct s.{name} as {parent.key} "
+        f"from {staging(dataset.name, run_id)} as s "
         f"where not exists (select from {parent.name} as p where p.{parent.key} = s.{name}) "
-        f"and not exists (select from {staging(parent)} as p where p.{parent.key} = s.{name})"
+        f"and not exists (select from {staging(parent.name, run_id)} as p where p.{parent.key} = s.{name})"
     )
     return table if connection.execute(f"select 1 from {table} limit 1").fetchone() else None
 
 
-def load(connection: Connection, dataset: Dataset, restating: bool) -> dict[str, int]:
+def load(connection: Connection, dataset: Dataset, restating: bool, run_id: str) -> dict[str, int]:
     """Brings one gold table in line with its staging table, in the caller's transaction; rows by what became of them.
 
     For every key the staged version of the newest partition counts, if its parents are in gold. An older partition
     never undoes a newer one, unless the newer version is among the `lost`. Rows that do not differ are not touched.
     """
     key, names = dataset.key, dataset.names
-    standing = f"{dataset.name}_standing"
+    standing, going = f"{dataset.name}_standing", lost(dataset, run_id)
     with_parents = "".join(
         f" and exists (select from {parent} as p where p.{CATALOG[parent].key} = s.{name})"
         for name, parent in dataset.parents.items()
     )
     if restating:
         connection.execute(
-            f"create temp table {standing} on commit drop as select distinct on ({key}) * from {staging(dataset)} as s "
-            f"where true{with_parents} order by {key}, _partition_date desc"
+            f"create temp table {standing} on commit drop as select distinct on ({key}) * "
+            f"from {staging(dataset.name, run_id)} as s where true{with_parents} order by {key}, _partition_date desc"
         )
         connection.execute(f"analyze {standing}")
     else:
-        standing = staging(dataset)
+        standing = staging(dataset.name, run_id)
     columns = ", ".join([*names, *AUDIT])
     content = [*names[1:], "_partition_date"]
     differs = f"({', '.join(f'g.{n}' for n in content)}) is distinct from ({', '.join(f's.{n}' for n in content)})"
-    is_lost = f"exists (select from {lost(dataset)} as l where l.{key} = g.{key})"
+    is_lost = f"exists (select from {going} as l where l.{key} = g.{key})"
     amount = dataset.amount or "null::numeric"
     staged = value(connection, f"select count(*) from {standing}")
 
@@ -570,7 +623,7 @@ def load(connection: Connection, dataset: Dataset, restating: bool) -> dict[str,
             f"where not exists (select from {dataset.name} as g where g.{key} = s.{key})"
         )
         removed, taken = sums(
-            f"delete from {dataset.name} as g using {lost(dataset)} as l where l.{key} = g.{key} "
+            f"delete from {dataset.name} as g using {going} as l where l.{key} = g.{key} "
             f"and not exists (select from {standing} as s where s.{key} = g.{key})"
         )
     return {
@@ -647,11 +700,11 @@ def account_for(connection: Connection, day: date) -> list[str]:
     return warnings
 
 
-def replace_withheld(connection: Connection, dataset: Dataset, day: date) -> None:
+def replace_withheld(connection: Connection, dataset: Dataset, day: date, run_id: str) -> None:
     """Brings ops.withheld in line with what was staged of a partition, in the caller's transaction."""
     connection.execute("delete from ops.withheld where dataset = %s and _partition_date = %s", [dataset.name, day])
     names = "dataset, _partition_date, row_key, visit_id, row_day, department, amount, reasons"
-    connection.execute(f"insert into ops.withheld ({names}) select {names} from {WITHHELD}")
+    connection.execute(f"insert into ops.withheld ({names}) select {names} from {staging('withheld', run_id)}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from contextlib import suppress
-from datetime import date, datetime, timezone
+from datetime import date
 from typing import Any
 
 import luigi
@@ -59,7 +59,7 @@ def run_day(text: str, force: bool, override: bool) -> None:
     if force:
         with warehouse.connect() as connection:
             marts.forget(connection)
-        options = ["--since", datetime.now(timezone.utc).isoformat()]
+        options = ["--since", str(warehouse.turn())]
     options += ["--Cleared-override"] if override else []
     try:
         run_with_retcodes(["--module", "pipelines", "Day", "--date", str(day), "--log-level", "WARNING", *options])

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import date, datetime, timezone
+from datetime import date
 from functools import cache
 from typing import Any
 
@@ -28,8 +28,13 @@ settings.load()
 warnings.filterwarnings("ignore", category=luigi.parameter.UnconsumedParameterWarning)
 luigi.configuration.add_config_path(str(settings.ROOT / "conf" / "luigi.cfg"))
 
-SESSION = datetime.now(timezone.utc)  # tasks made since this process began stay made until it ends
 SEEN: set[str] = set()
+
+
+@cache
+def session() -> int:
+    """The turn at which this process began: tasks made since stay made until it ends."""
+    return warehouse.turn()
 
 
 class Failed(Exception):
@@ -82,31 +87,33 @@ class DatasetParameter(luigi.ChoiceParameter):
 class Made(luigi.Task):
     """A task for one date, complete when what it requires is and a receipt says it was made from that.
 
-    `since` (an ISO time) makes receipts from before it count for nothing: so a date is forced, or judged again when
-    parents came or went. Once seen complete a task stays so until the process ends: what another date changes
-    meanwhile is that date's to mend, and must not break tasks that already rely on it.
+    `since` (a turn) makes receipts from before it count for nothing: so a date is forced, or judged again when parents
+    came or went. Once seen complete a task stays so until the process ends: what another date changes meanwhile is
+    that date's to mend, and must not break tasks that already rely on it.
     """
 
     date = DayParameter()
-    since = luigi.Parameter(default="", significant=True, description="receipts from before this time do not count")
+    since = luigi.IntParameter(default=0, description="receipts from before this turn do not count")
 
     @property
     def priority(self) -> int:  # type: ignore[override]
         """Older dates first; above the 0 of the wrappers, whose priority their tasks would else take over."""
         return date.max.toordinal() - self.date.toordinal()
 
-    def made_at(self) -> datetime | None:
-        """When it was made from its present input; None if it was not."""
+    def made_in(self) -> int | None:
+        """The turn in which it was made from its present input; None if it was not."""
         raise NotImplementedError
 
     def complete(self) -> bool:
         if self.task_id not in SEEN:
+            with sentences():
+                session()  # before Luigi forks: those who run its tasks began when it did
             # Luigi asks once, before anything runs: what stands on something that is due is due itself.
             if not all(task.complete() for task in flatten(self.requires())):
                 return False
             with sentences():
-                made_at = self.made_at()
-            if made_at is None or (self.since and made_at < datetime.fromisoformat(self.since)):
+                made_in = self.made_in()
+            if made_in is None or made_in < self.since:
                 return False
             SEEN.add(self.task_id)
         return True
@@ -157,13 +164,16 @@ class Bronze(DatasetTask):
 
     retry_count = 1  # what it fails for is the file, and that does not mend itself
 
-    def made_at(self) -> datetime | None:
+    def made_in(self) -> int | None:
         dataset = CATALOG[self.dataset]
         head, path = lake.bronze_head(dataset, self.date), landing.landing_path(dataset, self.date)
-        if head is None or (path.is_file() and head["Metadata"].get("sha256") != landing.checksum(path)):
+        if head is None:
             return None
         receipt = warehouse.receipt("bronze", self.dataset, self.date)
-        return receipt["finished_at"] if receipt else head["LastModified"]
+        if path.is_file():
+            there = {head["Metadata"].get("sha256"), receipt and receipt["made_from"]}
+            return receipt["turn"] if receipt and there == {landing.checksum(path)} else None
+        return receipt["turn"] if receipt else 0  # another program has put it there
 
     def run(self) -> None:
         self.job("jobs/landing_to_bronze.py", self.dataset, self.date.isoformat())
@@ -173,7 +183,7 @@ class BronzeIngestion(luigi.WrapperTask):
     """All files of a date in bronze."""
 
     date = DayParameter()
-    since = luigi.Parameter(default="")
+    since = luigi.IntParameter(default=0)
 
     def requires(self) -> Any:
         return [Bronze(dataset=name, date=self.date, since=self.since) for name in CATALOG]
@@ -187,13 +197,13 @@ class Silver(DatasetTask):
         for parent in self.parents:
             yield Silver(dataset=parent, date=self.date, since=self.since)
 
-    def made_at(self) -> datetime | None:
+    def made_in(self) -> int | None:
         dataset = CATALOG[self.dataset]
         receipt, head = warehouse.receipt("silver", self.dataset, self.date), lake.bronze_head(dataset, self.date)
         if receipt is None or head is None:
             return None
         current = receipt["made_from"] == head["Metadata"].get("sha256") and receipt["rule_set"] == dataset.rule_set
-        return receipt["finished_at"] if current or receipt["finished_at"] >= SESSION else None
+        return receipt["turn"] if current or receipt["turn"] >= session() else None
 
     def run(self) -> None:
         self.job("jobs/bronze_to_silver.py", self.dataset, self.date.isoformat())
@@ -207,11 +217,11 @@ class Rejudged(Made):
     def requires(self) -> Any:
         return [Silver(dataset=name, date=self.date, since=self.since) for name in CATALOG]
 
-    def made_at(self) -> datetime | None:
+    def made_in(self) -> int | None:
         receipt = warehouse.receipt("rejudged", "all", self.date)
-        if receipt and receipt["finished_at"] >= SESSION:
-            return receipt["finished_at"]
-        return None if warehouse.stale() else datetime.now(timezone.utc)
+        if receipt and receipt["turn"] >= session():
+            return receipt["turn"]
+        return None if warehouse.stale() else warehouse.turn()
 
     def run(self) -> None:
         done: set[str] = set()
@@ -240,9 +250,9 @@ class Cleared(Made):
     def requires(self) -> Any:
         return SilverPipeline(date=self.date, since=self.since)
 
-    def made_at(self) -> datetime | None:
+    def made_in(self) -> int | None:
         with warehouse.connect() as connection:
-            return None if warehouse.stops(connection, self.date) else datetime.now(timezone.utc)
+            return None if warehouse.stops(connection, self.date) else warehouse.turn()
 
     def run(self) -> None:
         with sentences(), warehouse.connect() as connection:
@@ -260,12 +270,12 @@ class Gold(DatasetTask):
         for parent in self.parents:
             yield Gold(dataset=parent, date=self.date, since=self.since)
 
-    def made_at(self) -> datetime | None:
+    def made_in(self) -> int | None:
         silver = warehouse.receipt("silver", self.dataset, self.date)
         gold = warehouse.receipt("gold", self.dataset, self.date)
         if silver is None or gold is None:
             return None
-        return gold["finished_at"] if gold["made_from"] == silver["run_id"] or gold["finished_at"] >= SESSION else None
+        return gold["turn"] if gold["made_from"] == silver["run_id"] or gold["turn"] >= session() else None
 
     def run(self) -> None:
         self.job("jobs/silver_to_gold.py", self.dataset, self.date.isoformat())
@@ -277,9 +287,9 @@ class Marts(Made):
     def requires(self) -> Any:
         return [Gold(dataset=name, date=self.date, since=self.since) for name in CATALOG]
 
-    def made_at(self) -> datetime | None:
-        receipt = warehouse.marts_receipt(marts.rule_set(), SESSION)
-        return receipt["finished_at"] if receipt else None
+    def made_in(self) -> int | None:
+        receipt = warehouse.marts_receipt(marts.rule_set(), session())
+        return receipt["turn"] if receipt else None
 
     def run(self) -> None:
         self.job("jobs/gold_to_marts.py", self.date.isoformat())
@@ -291,10 +301,10 @@ class Pages(Made):
     def requires(self) -> Any:
         return GoldPipeline(date=self.date, since=self.since)
 
-    def made_at(self) -> datetime | None:
-        receipt = warehouse.marts_receipt(marts.rule_set(), SESSION)
-        built = pages.built_at()
-        return built if receipt and built and built >= receipt["finished_at"] else None
+    def made_in(self) -> int | None:
+        receipt = warehouse.marts_receipt(marts.rule_set(), session())
+        built = pages.built_of()
+        return built if receipt and built and built >= receipt["turn"] else None
 
     def run(self) -> None:
         self.job("dashboards/pages.py")
@@ -306,10 +316,10 @@ class Dashboards(Made):
     def requires(self) -> Any:
         return GoldPipeline(date=self.date, since=self.since)
 
-    def made_at(self) -> datetime | None:
+    def made_in(self) -> int | None:
         # Metabase alone knows what it holds: a process asks it once, and what is as declared is left as it is.
         receipt = warehouse.receipt("metabase", "dashboards", self.date)
-        return receipt["finished_at"] if receipt and receipt["finished_at"] >= SESSION else None
+        return receipt["turn"] if receipt and receipt["turn"] >= session() else None
 
     def run(self) -> None:
         self.job("dashboards/metabase.py", "provision")
@@ -322,17 +332,17 @@ class Dashboards(Made):
 
 
 @cache
-def stale_since(day: date) -> str:
-    """When a partition of this date last lost or found a parent, as known when the process first asked."""
+def stale_since(day: date) -> int:
+    """The turn in which a partition of this date last lost or found a parent, as known when the process first asked."""
     with sentences():
-        return max((since.isoformat() for _, _, since in warehouse.stale(day=day)), default="")
+        return max((turn for _, _, turn in warehouse.stale(day=day)), default=0)
 
 
 class Pipeline(luigi.WrapperTask):
     """A pipeline of one date. What parents came or went since is judged again with it."""
 
     date = DayParameter()
-    since = luigi.Parameter(default="", description="receipts from before this time do not count")
+    since = luigi.IntParameter(default=0, description="receipts from before this turn do not count")
 
     @property
     def settled(self) -> dict[str, Any]:

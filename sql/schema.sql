@@ -223,6 +223,9 @@ create statistics if not exists admissions_day on (admit_ts::date) from admissio
 
 -- Audit: what was done, and what is current.
 
+-- Who comes later has a higher turn, whatever any clock says: times are for people, and nothing is decided by them.
+create sequence if not exists ops.turns;
+
 create table if not exists ops.ledger (
     run_id text not null,
     layer text not null,
@@ -253,8 +256,10 @@ create table if not exists ops.ledger (
     warnings text,
     overridden text,
     error text,
+    turn bigint not null default nextval('ops.turns'),
     primary key (run_id, layer, dataset, partition_date)
 );
+alter table ops.ledger add column if not exists turn bigint not null default nextval('ops.turns');
 
 create index if not exists ledger_by_partition on ops.ledger (layer, dataset, partition_date);
 
@@ -267,6 +272,7 @@ comment on column ops.ledger.lost is 'Keys that the partition accepted before th
 comment on column ops.ledger.delta_accepted is 'The version this run wrote of the Delta table of accepted rows.';
 comment on column ops.ledger.amount_change is 'By how much this load changed the sum over the gold table.';
 comment on column ops.ledger.overridden is 'The stop levels that somebody let pass.';
+comment on column ops.ledger.turn is 'Counts up: when the run began.';
 
 create table if not exists ops.datasets (
     dataset text primary key,
@@ -314,11 +320,16 @@ create table if not exists ops.receipts (
     rule_set text not null,
     finished_at timestamptz not null default clock_timestamp(),
     stale_since timestamptz,
+    turn bigint not null default nextval('ops.turns'),
+    stale_turn bigint,
     primary key (layer, dataset, partition_date)
 );
+alter table ops.receipts add column if not exists turn bigint not null default nextval('ops.turns');
+alter table ops.receipts add column if not exists stale_turn bigint;
 
 comment on table ops.receipts is
 'One row per layer, dataset and partition: the run that stands, and the input it was made from.';
+comment on column ops.receipts.turn is 'Counts up: when the run was settled; stale_turn, when it was marked stale.';
 
 create table if not exists ops.withheld (
     id bigint generated always as identity primary key,
@@ -714,7 +725,7 @@ failures as (
         error
     from ops.ledger
     where layer in ('bronze', 'silver', 'gold')
-    order by dataset asc, partition_date asc, started_at desc
+    order by dataset asc, partition_date asc, turn desc
 ),
 
 parts as (

@@ -10,7 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, timedelta
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -160,7 +160,7 @@ def ground(spark: Any) -> Iterator[None]:
         patch.setenv("SPARK_REMOTE", f"sc://127.0.0.1:{os.environ['SPARK_CONNECT_PORT']}")
         for name in ("MINIO_BUCKET_BRONZE", "MINIO_BUCKET_SILVER", "LANDING_DIR"):
             patch.setenv(name, os.environ[name])
-        for name in ("SESSION", "SEEN", "stale_since"):
+        for name in ("session", "SEEN", "stale_since"):
             patch.setattr(tasks, name, getattr(tasks, name))
         patch.setattr(tasks.Made, "job", job)
         patch.setattr(tasks, "ThreadPoolExecutor", InTurn)
@@ -223,7 +223,7 @@ class Luigi:
     look_up = staticmethod(tasks.stale_since.__wrapped__)
 
     def __init__(self, *wanted: luigi.Task) -> None:
-        self.session, self.seen = datetime.now(timezone.utc), set[str]()
+        self.turn, self.seen = warehouse.turn(), set[str]()
         self.stale_since = functools.cache(self.look_up)
         self.wake()
         planned: set[str] = set()
@@ -232,7 +232,7 @@ class Luigi:
 
     def wake(self) -> None:
         """Luigi forks for each task: what a task sees complete, the next one does not know."""
-        tasks.SESSION, tasks.SEEN, tasks.stale_since = self.session, set(self.seen), self.stale_since
+        tasks.session, tasks.SEEN, tasks.stale_since = lambda: self.turn, set(self.seen), self.stale_since
 
     def due(self, task: luigi.Task, planned: set[str]) -> Iterator[luigi.Task]:
         """As Luigi schedules: what is complete is not looked behind."""
@@ -368,7 +368,7 @@ class History:
 
     def start(self, pipeline: str, day: date, forced: bool) -> None:
         """A process begins; of more than two the oldest is ended between two tasks."""
-        since = datetime.now(timezone.utc).isoformat() if forced else ""
+        since = warehouse.turn() if forced else 0
         process = Luigi(getattr(tasks, pipeline)(date=day, since=since))
         self.processes = [*self.processes, (f"{pipeline} {day}", process)][-2:]
         self.lines.append(f"{pipeline} of {day} starts{', forced' * forced}: {len(process.todo)} tasks are due")

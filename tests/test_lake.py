@@ -1,5 +1,6 @@
 """Spark finds the same records in a bronze file as the plain reading of it."""
 
+import json
 from datetime import date
 
 import pytest
@@ -48,3 +49,60 @@ def test_a_file_put_there_by_another_program_is_read_anew(stack, tmp_path):
     path = tmp_path / "patients.csv"
     path.write_bytes(content)
     assert lake.facts_of(PATIENTS, day) == landing.describe(path, PATIENTS, "the same file")
+
+
+def commits(dataset, kind):
+    """The texts of a table's log, from its first version on."""
+    from jobs import lake, settings
+
+    bucket, prefix = settings.get("MINIO_BUCKET_SILVER"), lake.log_prefix(dataset, kind)
+    newest, _ = lake.head_of_log(dataset, kind)
+    keys = (f"{prefix}{version:020d}.json" for version in range(newest + 1))
+    return {key: lake.s3().get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
+
+
+def test_half_a_commit_is_told_from_a_whole_one_wherever_it_breaks_off(hospital):
+    from jobs import lake
+
+    for city in ("a", "b"):
+        hospital.judge("patients", 1, hospital.row("patients", "P1", city=city), hospital.row("patients", "P2"))
+    texts = list(commits(PATIENTS, "accepted").values())
+    for version, text in ((0, texts[0]), (len(texts) - 1, texts[-1])):
+        assert text.endswith(b"\n") and lake.is_whole(version, text)
+        assert [cut for cut in range(len(text) - 1) if lake.is_whole(version, text[:cut])] == []
+
+
+@pytest.mark.parametrize("left", ["nothing", "half of it", "its first lines"])
+def test_half_a_commit_is_taken_away_by_the_next_run_of_its_table(hospital, capsys, left):
+    from jobs import lake, settings
+
+    hospital.judge("patients", 1, hospital.row("patients", "P1", city="old"))
+    *_, (key, text) = commits(PATIENTS, "accepted").items()
+    version = int(key[-25:-5]) + 1
+    half = {"nothing": b"", "half of it": text[: len(text) // 2], "its first lines": text[: text.index(b"\n") + 1]}
+    torn = f"{lake.log_prefix(PATIENTS, 'accepted')}{version:020d}.json"
+    lake.s3().put_object(Bucket=settings.get("MINIO_BUCKET_SILVER"), Key=torn, Body=half[left])
+    hospital.judge("patients", 1, hospital.row("patients", "P1", city="new"))
+    assert f"version {version}" in capsys.readouterr().err
+    info = json.loads(commits(PATIENTS, "accepted")[torn].splitlines()[0])["commitInfo"]
+    [run_id] = hospital.postgres.execute(
+        "select run_id from ops.standing where dataset = 'patients' and partition_date = %s", [hospital.day(1)]
+    ).fetchone()
+    assert info["userMetadata"] == run_id
+    hospital.load("patients", 1)
+    assert hospital.gold("patients", "city") == [("new",)]
+
+
+def test_who_stands_on_a_version_that_is_lost_is_judged_again(hospital):
+    from jobs import program, warehouse
+
+    hospital.judge("patients", 1, hospital.row("patients", "P1"))
+    [version] = hospital.postgres.execute(
+        "select delta_accepted from ops.standing where dataset = 'patients' and partition_date = %s", [hospital.day(1)]
+    ).fetchone()
+    warehouse.doubt(hospital.postgres, PATIENTS, "accepted", version)
+    with pytest.raises(program.Refused, match="has not been judged to the end"):
+        hospital.load("patients", 1)
+    assert hospital.judge_again() == [("patients", hospital.day(1))]
+    hospital.load("patients", 1)
+    assert hospital.gold("patients") == [(hospital.key("P1"),)]

@@ -246,3 +246,73 @@ def test_what_a_run_keeps_it_lets_go_when_it_fails(spark):
         assert keep(rows).storageLevel.useMemory
         raise ZeroDivisionError
     assert not rows.storageLevel.useMemory
+
+
+def made(hospital, name):
+    """Whether the receipt of a task of the first day counts, for a Luigi that begins now."""
+    from pipelines import tasks
+
+    tasks.session.cache_clear()
+    tasks.session()
+    return getattr(tasks, name)(dataset="patients", date=hospital.day(1)).made_in() is not None
+
+
+@pytest.fixture
+def brought(hospital):
+    """What brings a file of the first day as far as a task does; the file is another one each time."""
+    from jobs.bronze_to_silver import bronze_to_silver
+
+    def bring(layer, city):
+        hospital.land("patients", 1, hospital.row("patients", "P1", city=city))
+        hospital.bronze("patients", 1)
+        if layer != "bronze":
+            bronze_to_silver(CATALOG["patients"], hospital.day(1))
+        if layer == "gold":
+            hospital.load("patients", 1)
+
+    return bring
+
+
+@pytest.mark.parametrize("clock", ["ten years ahead", "ten years behind"])
+def test_no_clock_makes_a_receipt_look_newer_or_older_than_it_is(hospital, brought, clock):
+    jump = {"ten years ahead": "+ interval '10 years'", "ten years behind": "- interval '10 years'"}[clock]
+    brought("gold", "old")
+    where = "where dataset = 'patients' and partition_date = %s"
+    for table, columns in {"receipts": ("finished_at",), "ledger": ("started_at", "ended_at")}.items():
+        jumped = ", ".join(f"{name} = {name} {jump}" for name in columns)
+        hospital.postgres.execute(f"update ops.{table} set {jumped} {where}", [hospital.day(1)])
+    assert all(made(hospital, name) for name in ("Bronze", "Silver", "Gold")), "what is current stays so"
+    brought("bronze", "new")
+    assert made(hospital, "Bronze") and not made(hospital, "Silver"), "a new file is due"
+    brought("silver", "new")
+    assert made(hospital, "Silver") and not made(hospital, "Gold")
+    brought("gold", "new")
+    assert made(hospital, "Gold")
+
+
+def test_a_run_that_died_is_known_to_be_the_last_whatever_the_clocks_say(hospital):
+    """It took a key away; its row says it began before the run that stands, whose clock was ahead."""
+    from jobs import warehouse
+
+    day = hospital.day(1)
+    hospital.judge("patients", 1, hospital.row("patients", "P1"))
+    row = {"layer": "silver", "dataset": "patients", "partition_date": day}
+    warehouse.write(hospital.postgres, "ops.ledger", row | {"run_id": "died", "lost": 1})
+    hospital.postgres.execute("update ops.ledger set started_at = '1999-01-01' where run_id = 'died'")
+    assert warehouse.died_before(hospital.postgres, row | {"run_id": "next"})
+    hospital.judge("patients", 1)
+    hospital.postgres.execute("update ops.ledger set started_at = '2999-01-01' where run_id = 'died'")
+    assert not warehouse.died_before(hospital.postgres, row | {"run_id": "next"})
+
+
+@pytest.mark.parametrize("fault", ["lost", "run_id = 'x'", "made_from = 'x'", "made_from = ''"])
+@pytest.mark.parametrize("layer", ["bronze", "silver", "gold"])
+def test_a_receipt_that_is_lost_or_says_something_else_counts_for_nothing(hospital, brought, layer, fault):
+    brought("gold", "one")
+    assert made(hospital, layer.title())
+    where = "where layer = %s and dataset = 'patients' and partition_date = %s"
+    change = "delete from ops.receipts" if fault == "lost" else f"update ops.receipts set {fault}"
+    hospital.postgres.execute(f"{change} {where}", [layer, hospital.day(1)])
+    assert not made(hospital, layer.title())
+    brought(layer, "one")
+    assert made(hospital, layer.title())

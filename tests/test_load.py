@@ -173,3 +173,47 @@ def test_keys_that_are_built_after_a_load_are_held_to(stack):
             warehouse.without_keys(connection, admissions, warehouse.MANY),
         ):
             connection.execute(orphan)
+
+
+def test_what_a_dead_load_still_writes_reaches_no_other_load(hospital, monkeypatch):
+    """Spark goes on writing for a load that was killed; here it comes when the next load has staged its rows."""
+    hospital.judge("patients", 1, hospital.row("patients", "P1"))
+    silver = {"partition_date": hospital.day(1), "run_id": "R"}
+    warehouse.create_staging(hospital.postgres, silver, "19700101T000000-dead0000")
+    late = "insert into {} (patient_id, gender, birth_date, registration_date) values (%s, 'F', '2000-1-1', '2020-1-1')"
+    with warehouse.connect() as writer:  # one that has begun, and holds on to the table
+        writer.execute("begin")
+        writer.execute(late.format(warehouse.staging("patients", "dead0000")), [hospital.key("P8")])
+        find_lost = warehouse.find_lost
+
+        def now(*arguments):
+            with pytest.raises(psycopg.errors.UndefinedTable):
+                hospital.postgres.execute(late.format("staging.patients_dead0000"), [hospital.key("P9")])
+            return find_lost(*arguments)
+
+        monkeypatch.setattr(warehouse, "find_lost", now)
+        hospital.load("patients", 1)
+        with pytest.raises(psycopg.OperationalError):
+            writer.execute("commit")
+    assert hospital.gold("patients") == [(hospital.key("P1"),)]
+
+
+@pytest.mark.parametrize("table", ["visits", "withheld"])
+def test_rows_that_are_staged_twice_are_not_loaded(hospital, monkeypatch, table):
+    """As when an executor has committed what it wrote, and dies before it says so: Spark has it written again."""
+    hospital.judge("patients", 1, hospital.row("patients", "P1"))
+    hospital.judge("visits", 1, hospital.row("visits", "V1"), hospital.row("visits", "V2", status="?"))
+    append = warehouse.append
+
+    def twice(rows, name, days=()):
+        append(rows, name, days)
+        if table in name:
+            append(rows, name, days)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(warehouse, "append", twice)
+        with pytest.raises(program.Refused, match=r"1 rows of visits .* but 2 staged"):
+            hospital.load("visits", 1)
+    assert hospital.gold("visits") == []
+    hospital.load("visits", 1)
+    assert hospital.gold("visits") == [(hospital.key("V1"),)]

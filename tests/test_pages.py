@@ -146,7 +146,7 @@ def built(empty_warehouse, tmp_path_factory):
         connection.execute(f"truncate {', '.join(['patients', 'visits', 'admissions', 'treatments', 'billing'])}")
         connection.execute(f"truncate {', '.join([*MARTS, *OPS])}")
         pages.build(pages.home())
-        assert pages.built_at() is None, "no marts are in them"
+        assert pages.built_of() is None, "no marts are in them"
         pages.home().rename(home / "dashboards.empty")
         with connection.transaction():
             fill(connection)
@@ -568,10 +568,10 @@ def test_every_page_says_how_fresh_and_how_complete_it_is(built, tab):
 
 
 def test_pages_tell_which_marts_they_show(built, monkeypatch):
-    [finished] = built[0].execute("select max(finished_at) from ops.receipts where layer = 'marts'").fetchone()
-    assert pages.built_at() == finished
+    [finished] = built[0].execute("select max(turn) from ops.receipts where layer = 'marts'").fetchone()
+    assert pages.built_of() == finished
     monkeypatch.setattr(pages, "made_of", lambda: "another declaration")
-    assert pages.built_at() is None
+    assert pages.built_of() is None
 
 
 def test_no_key_of_anything_is_in_a_page(built):
@@ -601,7 +601,7 @@ def test_before_any_page_is_built_the_stack_serves_one_that_says_so(tmp_path, mo
     monkeypatch.setenv("STACK_DIR", str(tmp_path / "stack"))
     prepare.state_directory()
     index = pages.home() / "index.html"
-    assert "No dashboards have been built yet" in index.read_text() and pages.built_at() is None
+    assert "No dashboards have been built yet" in index.read_text() and pages.built_of() is None
     index.write_text("built")
     prepare.state_directory()
     assert index.read_text() == "built"

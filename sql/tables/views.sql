@@ -268,7 +268,7 @@ failures as (
         error
     from ops.ledger
     where layer in ('bronze', 'silver', 'gold')
-    order by dataset asc, partition_date asc, started_at desc
+    order by dataset asc, partition_date asc, turn desc
 ),
 
 parts as (
