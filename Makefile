@@ -142,7 +142,7 @@ bench: $(INSTALLED) ## whole days beside two peers, on a stack of its own: [SCAL
 graph: up ## every task of a date in Luigi's order, and whether it is done: [DATE=2026-01-31]
 	@$(VENV)/bin/luigi-deps-tree --module pipelines Day --date "$${DATE:-$$START}"
 
-.PHONY: test test-unit test-laws test-hostile lint lint-workflows format schema lock
+.PHONY: test test-unit test-laws test-hostile test-faults lint lint-workflows format schema lock
 test: $(INSTALLED) ## run every test, on a stack of their own
 	@$(RUN) -m pytest
 test-unit: $(INSTALLED) ## run the tests that need no server
@@ -151,6 +151,8 @@ test-laws: $(INSTALLED) ## random histories of small hospitals until STEPS=2000 
 	@STEPS="$${STEPS:-2000}" $(RUN) -m pytest tests/test_laws.py
 test-hostile: $(INSTALLED) ## 10,000 hostile files against an oracle, in Spark and through the real jobs: [FILES=10000]
 	@FILES="$${FILES:-10000}" $(RUN) -m pytest tests/test_hostile.py
+test-faults: $(INSTALLED) ## 200 faults at the boundaries of jobs and days, many runs at once, bugs planted to be found
+	@FAULTS=1 $(RUN) -m pytest tests/faults
 lint: $(INSTALLED) ## check style, types and SQL
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .

@@ -1,0 +1,83 @@
+"""The stage of the faults: on the stack that all tests share; for `make test-faults` with Spark behind the proxies."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import settings
+from jobs.catalog import CATALOG
+from stack import services
+from tests.examples import VALID, record
+from tests.faults import campaign, ground, strikes
+
+DAY = date(2048, 1, 1)
+ROWS = 40
+BROKEN = {
+    "patients": ("gender", "?"),
+    "visits": ("status", "?"),
+    "admissions": ("room_type", "?"),
+    "treatments": ("treatment_cost", "-1"),
+    "billing": ("payment_status", "?"),
+}
+WHOLE = bool(os.environ.get("FAULTS"))
+
+
+def small_hospital() -> dict[str, bytes]:
+    """Five files of some rows each, under keys of their own, one in eight of them rejected."""
+    files = {}
+    for name, dataset in CATALOG.items():
+        lines = [",".join(dataset.names)]
+        for number in range(ROWS):
+            keys = {dataset.key: f"{dataset.key[0].upper()}{number:03}-F"}
+            for column, parent in dataset.parents.items():
+                keys[column] = f"{CATALOG[parent].key[0].upper()}{number:03}-F"
+            broken = dict([BROKEN[name]]) if number % 8 == 5 else {}
+            lines.append(record(name, VALID[name] | keys | broken))
+        files[name] = ("\n".join(lines) + "\n").encode()
+    return files
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Prints past pytest's capture."""
+
+    def line(text: str) -> None:
+        with capsys.disabled():
+            print(text, flush=True)
+
+    return line
+
+
+@pytest.fixture(scope="session")
+def stage(stack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[campaign.Stage]:
+    """Five files whose undisturbed ends are known, and jobs that reach the stores through proxies."""
+    place = tmp_path_factory.mktemp("faults")
+    password = services.stack_dir() / "pgpass"
+    kept = password.read_bytes()
+    with campaign.Stage(DAY, place, small_hospital()) as stage:
+        if WHOLE:
+            spark_behind(stage)
+        try:
+            for name in CATALOG:
+                ground.land(name, DAY, stage.versions[name][0])
+            for name in CATALOG:
+                stage.learn(name)
+            assert not stage.run("gold_to_marts", "")
+            yield stage
+        finally:
+            password.write_bytes(kept)
+            shutil.rmtree(settings.path("LANDING_DIR") / f"{DAY:%Y}", ignore_errors=True)
+
+
+def spark_behind(stage: campaign.Stage) -> None:
+    """The resident application and its executors reach MinIO through the proxy from their next start on."""
+    with (services.spark_conf() / "spark-defaults.conf").open("a") as file:
+        file.write(f"spark.hadoop.fs.s3a.endpoint {stage.environment['MINIO_ENDPOINT']}\n")
+    strikes.restart("spark-connect")
+    assert not strikes.put_right(stage.proxies)
+    strikes.password_file([stage.proxies["postgres"].port])
