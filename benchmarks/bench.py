@@ -65,6 +65,9 @@ def main() -> None:
 def own_stack() -> Iterator[None]:
     """Points this process and its children at a stack in HOME, down and with the peers' databases; removed at last."""
     own.set_apart(HOME)
+    # The peers have buckets of their own, to which the jobs' user has no right.
+    root = ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")
+    os.environ |= dict(zip(("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"), map(settings.get, root), strict=True))
     if HOME.exists():  # of a benchmark that was killed
         stack("clean")
         shutil.rmtree(HOME)

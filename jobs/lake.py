@@ -27,14 +27,14 @@ def s3() -> Any:
     return client(os.getpid())
 
 
-@lru_cache(maxsize=1)
-def client(process: int) -> Any:
-    """A client for one process; it fails within seconds when nobody answers."""
+@lru_cache(maxsize=2)
+def client(process: int, key: str = "MINIO_ACCESS_KEY", secret: str = "MINIO_SECRET_KEY") -> Any:
+    """A client for one process, with the key of these settings; it fails within seconds when nobody answers."""
     return boto3.client(
         "s3",
         endpoint_url=settings.s3_endpoint(),
-        aws_access_key_id=settings.get("MINIO_ACCESS_KEY"),
-        aws_secret_access_key=settings.get("MINIO_SECRET_KEY"),
+        aws_access_key_id=settings.get(key),
+        aws_secret_access_key=settings.get(secret),
         region_name="us-east-1",
         config=Config(
             connect_timeout=3,

@@ -16,10 +16,15 @@ def load() -> None:
         load_dotenv(ROOT / name, override=False)
 
 
+def given(name: str) -> str:
+    """The text of a setting that may be empty."""
+    load()
+    return os.environ.get(name, "")
+
+
 def get(name: str) -> str:
     """The text of one setting; a KeyError-free lookup that exits with a sentence when there is none."""
-    load()
-    value = os.environ.get(name, "")
+    value = given(name)
     if not value:
         raise SystemExit(f"The setting {name} is empty: set it in .env or in the environment.")
     return value

@@ -1,5 +1,5 @@
 """python -m stack up | down | status | clean; for the programs themselves, exec <service> and env; and for stores that
-somebody else runs, as in containers, stores: their buckets and tables.
+somebody else runs, as in containers, stores: their buckets, the store's users, and tables.
 """
 
 import os
@@ -25,18 +25,6 @@ def spark_environment() -> str:
     return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in values.items())
 
 
-def stores() -> None:
-    """Buckets and tables in the stores that the settings name; what is there stays."""
-    from jobs import program
-    from stack import supervision
-
-    try:
-        supervision.create_buckets()
-        supervision.create_schema()
-    except Exception as error:
-        program.leave(1, program.sentence(error))
-
-
 def main(words: list[str]) -> int:
     settings.load()
     match words:
@@ -45,7 +33,9 @@ def main(words: list[str]) -> int:
         case ["env"]:
             print(spark_environment())
         case ["stores"]:
-            stores()
+            from stack import supervision
+
+            supervision.create_stores()
         case ["up" | "down" | "status" | "clean" as verb]:
             from stack import supervision
 

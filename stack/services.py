@@ -284,21 +284,6 @@ def connect(role: str = "POSTGRES") -> Any:
     )
 
 
-def s3() -> Any:
-    """A boto3 client of the store, with the keys that the jobs use."""
-    import boto3
-    from botocore.config import Config
-
-    return boto3.client(
-        "s3",
-        endpoint_url=f"http://{LOOPBACK}:{port('MINIO_ENDPOINT')}",
-        aws_access_key_id=settings.get("MINIO_ACCESS_KEY"),
-        aws_secret_access_key=settings.get("MINIO_SECRET_KEY"),
-        region_name="us-east-1",
-        config=Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=5),
-    )
-
-
 def lacks_buckets() -> str:
     try:
         web("MINIO_ENDPOINT", "/minio/health/live")
@@ -306,16 +291,16 @@ def lacks_buckets() -> str:
         return "an answer"
     from botocore.exceptions import BotoCoreError, ClientError
 
+    from stack import store
+
     try:
-        s3().list_buckets()
-    except ClientError as error:
-        code = error.response["Error"]["Code"]
-        if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch"):
+        if store.refused(store.root()):
             raise SystemExit(
-                f"MinIO refuses MINIO_ACCESS_KEY and MINIO_SECRET_KEY ({code}): in the embedded stack they must be "
-                "those of MINIO_ROOT_USER and MINIO_ROOT_PASSWORD; set them in .env."
-            ) from None
-        return f"its buckets ({code})"
+                "MinIO refuses MINIO_ROOT_USER and MINIO_ROOT_PASSWORD: it was started with others; set those again in "
+                ".env, or `make down`, then `make up`."
+            )
+    except ClientError as error:
+        return f"its buckets ({error.response['Error']['Code']})"
     except BotoCoreError:
         return "its buckets"
     return ""

@@ -75,8 +75,7 @@ def up() -> None:
             start(missing, bool(known))
         wait(began)
         prepare.packages_arrived()
-        create_buckets()
-        create_schema()
+        create_stores(spark_runs="spark-connect" not in missing)
     print(f"The stack is ready ({time.monotonic() - began:.0f} s).")
     for name in SERVICES:
         print(f"  {name:14} {services.url(name)}")
@@ -151,15 +150,16 @@ def telling_line(name: str) -> str:
     return prepare.last_line("\n".join(errors or lines))
 
 
-def create_buckets() -> None:
-    """Creates the buckets that are not there."""
-    from jobs import lake
+def create_stores(spark_runs: bool = False) -> None:
+    """Buckets, the store's users, and tables; exits with a sentence where a store does not answer or refuses."""
+    from jobs import program
+    from stack import store
 
-    client = lake.s3()
-    there = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
-    for name in ("MINIO_BUCKET_BRONZE", "MINIO_BUCKET_SILVER"):
-        if settings.get(name) not in there:
-            client.create_bucket(Bucket=settings.get(name))
+    try:
+        store.create(spark_runs)
+        create_schema()
+    except Exception as error:
+        raise SystemExit(program.sentence(error)) from None
 
 
 def create_schema() -> None:

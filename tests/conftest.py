@@ -2,6 +2,7 @@
 
 import csv
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -20,11 +21,24 @@ from jobs.catalog import CATALOG
 from stack import own
 from tests.examples import VALID
 
+# Whatever opens a store or a page. Tests have random ones, so that none is found anywhere by chance.
+SECRETS = (
+    "POSTGRES_PASSWORD",
+    "POSTGRES_READ_PASSWORD",
+    "MINIO_ROOT_PASSWORD",
+    "MINIO_SECRET_KEY",
+    "MINIO_READ_SECRET_KEY",
+    "METABASE_PASSWORD",
+    "METABASE_DB_PASSWORD",
+    "METABASE_ENCRYPTION_KEY",
+)
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Points this process and its children at a stack of the tests' own, before any test can reach another one."""
     home = Path(tempfile.mkdtemp(prefix="healthcare-tests-"))
     config.stash[HOME] = home
+    os.environ |= {name: secrets.token_hex(16) for name in SECRETS} | {"MINIO_READ_ACCESS_KEY": "lake_reader"}
     own.set_apart(home)
 
 

@@ -20,9 +20,20 @@ import pytest
 from luigi.task import flatten
 from pyspark.sql import functions as F
 
-from jobs import bronze_to_silver, gold_to_marts, lake, landing_to_bronze, marts, program, silver_to_gold, warehouse
+from jobs import (
+    bronze_to_silver,
+    gold_to_marts,
+    lake,
+    landing_to_bronze,
+    marts,
+    program,
+    settings,
+    silver_to_gold,
+    warehouse,
+)
 from jobs.catalog import CATALOG
 from pipelines import tasks
+from stack import store
 from tests import model
 
 # Four days in a row, and one that is within reach of the orphans of all but the first.
@@ -177,12 +188,21 @@ def ground(spark: Any) -> Iterator[None]:
             empty_warehouse()
 
 
+def create_bucket(name: str) -> None:
+    """One more bucket that the jobs' user may read and write."""
+    store.root().create_bucket(Bucket=name)
+    store.admin().policy_add(name, policy=store.policy(name, store.WRITING))
+    store.admin().attach_policy([name], user=settings.get("MINIO_ACCESS_KEY"))
+
+
 def remove_bucket(name: str) -> None:
     """A bucket and all that is in it."""
     for page in lake.s3().get_paginator("list_objects_v2").paginate(Bucket=name):
         if keys := [{"Key": thing["Key"]} for thing in page.get("Contents", [])]:
             lake.s3().delete_objects(Bucket=name, Delete={"Objects": keys})
-    lake.s3().delete_bucket(Bucket=name)
+    store.root().delete_bucket(Bucket=name)
+    store.admin().detach_policy([name], user=settings.get("MINIO_ACCESS_KEY"))
+    store.admin().policy_remove(name)
 
 
 def empty_warehouse() -> None:
@@ -273,7 +293,7 @@ class History:
         os.environ["LANDING_DIR"] = str(self.folder)
         self.buckets = list(names.values())
         for name in self.buckets:
-            lake.s3().create_bucket(Bucket=name)
+            create_bucket(name)
         empty_warehouse()
 
     def close(self) -> None:

@@ -37,7 +37,7 @@ from pipelines import __main__ as pipelines
 from stack import services
 from tests import hostile, model
 from tests.examples import PARENTS, VALID
-from tests.history import MARTS, empty_warehouse, remove_bucket
+from tests.history import MARTS, create_bucket, empty_warehouse, remove_bucket
 from tests.hostile import MARK, NUMBERED
 from tests.test_laws import plant
 from tests.test_privacy import all_logged
@@ -363,7 +363,7 @@ def ground(stack, spark, tmp_path_factory):
         patch.setenv("LANDING_DIR", str(tmp_path_factory.mktemp("landing")))
         for kind in ("BRONZE", "SILVER"):
             patch.setenv(f"MINIO_BUCKET_{kind}", f"hostile-{os.getpid()}-{kind.lower()}")
-            lake.s3().create_bucket(Bucket=settings.get(f"MINIO_BUCKET_{kind}"))
+            create_bucket(settings.get(f"MINIO_BUCKET_{kind}"))
         empty_warehouse()
         try:
             for name in SOUND:
