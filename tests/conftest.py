@@ -21,6 +21,8 @@ from jobs.catalog import CATALOG
 from stack import own
 from tests.examples import VALID
 
+# Whom the stores know: whatever .env says, the jobs are not the root user.
+USERS = {"MINIO_ROOT_USER": "root-user", "MINIO_ACCESS_KEY": "jobs-user", "MINIO_READ_ACCESS_KEY": "lake-reader"}
 # Whatever opens a store or a page. Tests have random ones, so that none is found anywhere by chance.
 SECRETS = (
     "POSTGRES_PASSWORD",
@@ -38,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Points this process and its children at a stack of the tests' own, before any test can reach another one."""
     home = Path(tempfile.mkdtemp(prefix="healthcare-tests-"))
     config.stash[HOME] = home
-    os.environ |= {name: secrets.token_hex(16) for name in SECRETS} | {"MINIO_READ_ACCESS_KEY": "lake_reader"}
+    os.environ |= {name: secrets.token_hex(16) for name in SECRETS} | USERS
     own.set_apart(home)
 
 

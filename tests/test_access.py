@@ -130,7 +130,7 @@ def test_jobs_that_are_the_root_user_go_on_as_before_and_so_do_those_who_know_of
 @pytest.mark.parametrize(
     ("verb", "key", "secret", "sentence"),
     [
-        ("up", "ecom_lake", "another-secret", "are not what Spark runs with: `make down`, then `make up`."),
+        ("up", "jobs-user", "another-secret", "are not what Spark runs with: `make down`, then `make up`."),
         (
             "stores",
             "lake",
@@ -139,7 +139,7 @@ def test_jobs_that_are_the_root_user_go_on_as_before_and_so_do_those_who_know_of
         ),
         (
             "stores",
-            "minioadmin",
+            "root-user",
             "not its secret",
             "refuses the key; check MINIO_ACCESS_KEY and MINIO_SECRET_KEY",
         ),
