@@ -66,7 +66,7 @@ ledger: $(INSTALLED) ## is every date complete, balanced and current, and if not
 rejects: date $(INSTALLED) ## what was rejected of a date, and is that usual: DATE=2026-01-31 [DATASET=visits] [KEYS=1]
 	@$(RUN) -m jobs.rejects show "$$DATE" $(if $(DATASET),--dataset "$$DATASET") $(if $(filter 1,$(KEYS)),--keys)
 why: $(INSTALLED) ## the whole story of a key, from its files to gold: KEY=V00000123
-	@$(RUN) -m jobs.rejects why -- "$$KEY"
+	@$(RUN) -m jobs.rejects why
 export-rejects: date $(INSTALLED) ## rejected rows as they came, with reasons, as CSV: DATE=2026-01-31 [DATASET=..] [TO=data/rejects]
 	@$(RUN) -m jobs.rejects export "$$DATE" $(if $(DATASET),--dataset "$$DATASET") $(if $(TO),--to "$$TO")
 backtest: $(INSTALLED) ## what the edited jobs/catalog would change in rows and figures [FIRST=2026-01-01] [LAST=2026-01-31]

@@ -1,7 +1,7 @@
 """Work with rejected rows: what was rejected and why, the whole story of a key, files to hand back to their owners.
 
 python -m jobs.rejects show 2026-01-31 [--dataset visits] [--keys]
-python -m jobs.rejects why V00000123
+KEY=V00000123 python -m jobs.rejects why    (a key that is an argument stands in the list of processes)
 python -m jobs.rejects export 2026-01-31 [--dataset visits] [--to data/rejects]
 """
 
@@ -42,7 +42,7 @@ def main() -> None:
     show.add_argument("date")
     show.add_argument("--keys", action="store_true", help="name the rejected rows by their keys")
     story = commands.add_parser("why", help="the whole story of a key")
-    story.add_argument("key")
+    story.add_argument("key", nargs="?", default=os.environ.get("KEY", ""), help="else the environment's KEY is taken")
     export = commands.add_parser("export", help="a CSV per dataset: the rows as they came, with their reasons")
     export.add_argument("date")
     export.add_argument("--to", default="data/rejects", help="the folder; relative ones are taken from the clone")

@@ -1,18 +1,27 @@
-"""Patients' values stay in the lake and the warehouse: a whole flow over marked values leaves none elsewhere."""
+"""Patients' values stay in the lake and the warehouse, and secrets in the files that are meant to hold them.
 
+A whole flow over marked values, under random passwords, leaves neither in a list of processes, a log, a page or a file.
+"""
+
+import ast
 import csv
 import io
 import itertools
 import json
 import os
 import re
+import secrets
+import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from contextlib import contextmanager, suppress
 from datetime import date, timedelta
 from urllib.parse import quote
 
+import psutil
 import psycopg
 import pytest
 import zstandard
@@ -20,6 +29,7 @@ import zstandard
 from jobs import lake, program, settings
 from jobs.catalog import CATALOG
 from stack import services, supervision
+from tests.conftest import SECRETS
 from tests.examples import VALID
 
 FIRST, SECOND = date(2003, 5, 1), date(2003, 5, 2)
@@ -155,9 +165,60 @@ backtest.main()
 """
 
 
+class Watch:
+    """What others see of processes: all command lines there are, and the addresses at which this stack's are open."""
+
+    def __init__(self):
+        self.commands, self.addresses = set(), set()
+
+    def look_at_commands(self):
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                self.commands.add(" ".join(process.cmdline()))
+
+    def look_at_addresses(self):
+        ours, home = {}, os.environ["STACK_DIR"]
+        for process in (*supervision.leftovers(), *psutil.process_iter()):
+            with suppress(psutil.Error):
+                if process.pid in ours or process.environ().get("STACK_DIR") == home:
+                    ours[process.pid] = process.name()
+        for each in psutil.net_connections("inet"):
+            if each.pid in ours and (each.status == psutil.CONN_LISTEN or each.type == socket.SOCK_DGRAM):
+                self.addresses.add((ours[each.pid], each.laddr.ip))
+
+
+@contextmanager
+def watched():
+    """A Watch that looks at what runs meanwhile."""
+    watch, over = Watch(), threading.Event()
+
+    def look():
+        for number in itertools.count():
+            watch.look_at_commands()
+            if number % 10 == 0:
+                watch.look_at_addresses()
+            if over.wait(0.2):
+                return
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield watch
+    finally:
+        over.set()
+        thread.join()
+
+
 @pytest.fixture(scope="module")
 def said(stack, tmp_path_factory):
-    """All that can happen to two dates of a hospital, over marked values: what commands and Luigi said about it."""
+    """What commands, Luigi and the list of processes said about all that can happen to two dates of a hospital."""
+    with watched() as watch:
+        said = happen(tmp_path_factory.mktemp("exports"))
+    return said | {"command lines": "\n".join(watch.commands).encode(), "addresses": repr(watch.addresses).encode()}
+
+
+def happen(exports):
+    """All that can happen to two dates, over marked values: what commands and Luigi said about it."""
     python, said = sys.executable, {}
     for dataset in CATALOG:
         land(dataset, FIRST, first_rows(dataset), MALFORMED)
@@ -177,12 +238,11 @@ def said(stack, tmp_path_factory):
     for report in ("ledger", "summary"):
         said[report] = call(python, "-m", "pipelines", report)
     said["rejects"] = call(python, "-m", "jobs.rejects", "show", str(FIRST))
-    exports = str(tmp_path_factory.mktemp("exports"))
-    said["export"] = call(python, "-m", "jobs.rejects", "export", str(FIRST), "--to", exports)
+    said["export"] = call(python, "-m", "jobs.rejects", "export", str(FIRST), "--to", str(exports))
     said["backtest"] = call(python, "-c", BACKTEST)
     # Who asks for keys is told keys, and nothing else.
     said["keys"] = without_keys(call(python, "-m", "jobs.rejects", "show", str(FIRST), "--keys"))
-    said["why"] = without_keys(call(python, "-m", "jobs.rejects", "why", key("visits", 3)))
+    said["why"] = without_keys(call(python, "-m", "jobs.rejects", "why", KEY=key("visits", 3)))
     said["errors"] = fail()
     # Luigi's scheduler writes its state down when it ends.
     supervision.supervisor().stopProcess("luigid")
@@ -274,15 +334,21 @@ def records(postgres):
         yield table, "\n".join(row for (row,) in rows).encode()
 
 
+def words(*texts):
+    """A pattern of these very texts, also as a URL or JSON has them."""
+    forms = {form for text in texts for form in (text, quote(text), json.dumps(text)[1:-1])}
+    return re.compile("|".join(map(re.escape, sorted(forms))).encode())
+
+
 class Search:
     """Looks for marks in (name, content); knows afterwards how much there was, and what was found where."""
 
-    def __init__(self, *places):
+    def __init__(self, *places, mark=MARK):
         self.bytes, self.names, self.found = 0, [], {}
         for name, content in itertools.chain(*places):
             self.bytes += len(content)
             self.names.append(name)
-            if marks := set(MARK.findall(content)):
+            if marks := set(mark.findall(content)):
                 self.found[name] = marks
 
 
@@ -340,3 +406,66 @@ def test_the_search_finds_what_is_planted_and_what_spark_quotes(said, stack, spa
     assert b"CAST_INVALID_INPUT" in casting and not MARK.search(casting), "the job itself says no value"
     for place in ("said", "logs/planted", "ops.ledger", "spark/events", "spark/work", "logs/spark-connect", "http"):
         assert any(name.startswith(place) for name in search.found), place
+
+
+# --- secrets ---------------------------------------------------------------------------------------------------------
+
+# The files of the stack that hold a secret, and are their owner's alone: what the JDBC driver reads, and MinIO's users.
+KEEPERS = ("pgpass", "minio/.minio.sys/config/iam/")
+
+
+def test_no_secret_is_in_a_command_line_log_page_or_file_but_those_that_keep_them(said, stack, spark, postgres):
+    all_logged(spark, stack)
+    mark = words(*map(settings.get, SECRETS))
+    search = Search(said.items(), files(stack), luigi_pages(), spark_pages(), records(postgres), mark=mark)
+    assert {name: marks for name, marks in search.found.items() if not name.startswith(KEEPERS)} == {}
+    for keeper in KEEPERS:
+        assert any(name.startswith(keeper) for name in search.found), f"{keeper} is where the search finds secrets"
+    assert {name: mode for name in search.found if (mode := (stack / name).stat().st_mode & 0o777) != 0o600} == {}
+    assert stack.stat().st_mode & 0o777 == 0o700
+    assert len(said["command lines"]) > 10_000 and b"bronze_to_silver" in said["command lines"]
+    assert any(name.endswith("/environment") for name in search.names)
+
+
+FAILING = """
+import luigi
+from luigi.contrib.spark import SparkSubmitTask
+class Failing(SparkSubmitTask):
+    app, spark_submit = "nothing.py", "false"
+luigi.build([Failing()])
+"""
+
+
+def test_the_search_finds_secrets_that_are_planted_and_an_open_port(said, stack):
+    """On a command line, in a log, and where Luigi's own SparkSubmitTask leaves them: on its pages and the terminal."""
+    secret = secrets.token_hex(16)
+    sleeping = [sys.executable, "-c", "import time; time.sleep(1)", f"--key={secret}"]
+    with watched() as watch, socket.create_server(("", 0)), subprocess.Popen(sleeping):
+        time.sleep(0.5)
+    (stack / "logs" / "planted.log").write_text(f"connecting with {secret}\n")
+    known = {name: os.environ[name] for name in ("PATH", "LUIGI_CONFIG_PATH", "LUIGI_HOST", "LUIGI_PORT", "STACK_DIR")}
+    try:
+        failed = subprocess.run([sys.executable, "-c", FAILING], env=known | {"KEY": secret}, capture_output=True)
+        places = {"command lines": "\n".join(watch.commands).encode(), "terminal": failed.stderr}
+        search = Search(places.items(), files(stack, "logs"), luigi_pages(), mark=words(secret))
+    finally:
+        (stack / "logs" / "planted.log").unlink()
+    for place in ("command lines", "terminal", "logs/planted", "http"):
+        assert any(name.startswith(place) for name in search.found), place
+    assert "0.0.0.0" in {ip for _, ip in watch.addresses}
+
+
+def test_no_task_is_one_of_luigis_that_tell_their_environment_when_they_fail():
+    from luigi.contrib.external_program import ExternalProgramTask
+
+    from pipelines import tasks
+
+    assert [
+        each for each in vars(tasks).values() if isinstance(each, type) and issubclass(each, ExternalProgramTask)
+    ] == []
+
+
+def test_whatever_runs_listens_on_this_machine_only(said):
+    addresses = ast.literal_eval(said["addresses"].decode())
+    assert {"java", "postgres", "minio"} <= {name for name, _ in addresses}
+    assert {(name, ip) for name, ip in addresses if ip not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")} == set()
