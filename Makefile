@@ -176,6 +176,12 @@ lock: $(INSTALLED) ## pin every dependency in requirements.lock anew
 	@$(VENV)/bin/uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
 		--custom-compile-command 'make lock' --extra embedded --extra dev pyproject.toml -o requirements.lock
 
+.PHONY: audit licences
+audit: $(INSTALLED) ## known vulnerabilities of the locked packages, as far as PyPI can be asked
+	@$(RUN) -m stack.audit
+licences: up ## draw docs/licences.md: every package and jar by its licence
+	@$(RUN) -m stack.licences
+
 .PHONY: install
 install: $(INSTALLED) ## make .venv with every locked dependency, and .env
 
