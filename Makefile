@@ -133,6 +133,10 @@ screenshots-docker: $(INSTALLED) ## take the pictures in docs/screenshots from t
 test-compose: $(INSTALLED) ## the containers for real, without a registry of images: a day, deaths, two workers (root, Debian)
 	@$(RUN) -m pytest -s tests/compose
 
+.PHONY: test-tls
+test-tls: $(INSTALLED) ## a date from landing to gold over TLS, with certificates of its own making (root, Debian)
+	@$(RUN) -m pytest -s tests/tls
+
 .PHONY: bench
 bench: $(INSTALLED) ## whole days beside two peers, on a stack of its own: [SCALES="1 10 100"] [REPEATS=3] [ALONE=1]
 	@$(RUN) -m benchmarks.bench $(if $(SCALES),--scales "$$SCALES") $(if $(REPEATS),--repeats "$$REPEATS") \

@@ -27,6 +27,7 @@ from jobs.program import Refused
 NAME = "Hospital"  # of the collection and of the database, as Metabase shows them
 ABOUT = "The hospital's dashboards, and the questions they are made of."
 OLDEST = 58  # v0.58: the oldest whose API is this one
+TLS = ("require", "verify-ca", "verify-full")  # what PGSSLMODE says where there must be TLS
 SILENT = 60  # seconds to wait for an answer that is Metabase's
 STARTING = 300  # for it to be up
 SYNCING = 180  # for it to have read the warehouse's columns
@@ -209,7 +210,7 @@ def connected(metabase: Metabase) -> int:
         "schema-filters-type": "inclusion",
         "schema-filters-patterns": "ops,reports",
     }
-    secret = {"password": settings.get("POSTGRES_READ_PASSWORD"), "ssl": False}
+    secret = {"password": settings.get("POSTGRES_READ_PASSWORD"), "ssl": settings.given("PGSSLMODE") in TLS}
     databases = metabase.call("GET", "/database")["data"]
     found = [one["id"] for one in databases if one["name"] == NAME and one["engine"] == "postgres"]
     if not found:

@@ -11,7 +11,7 @@ from datetime import date
 from typing import Any, NoReturn
 
 import psycopg
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, SSLError
 
 from jobs import settings
 from jobs.catalog import CATALOG
@@ -90,6 +90,8 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
         if "authentication failed" in str(error):
             return f"{postgres} refuses the user; check POSTGRES_USER and POSTGRES_PASSWORD in .env."
+        if re.search("SSL|certificate|no encryption", str(error)):
+            return f"{postgres} and we do not agree about TLS; check PGSSLMODE and PGSSLROOTCERT in .env."
         return f"{postgres} does not answer; start the stack with `make up`."
     if isinstance(error, psycopg.Error):
         return f"{postgres} refused a statement ({error.sqlstate} {type(error).__name__}); nothing was published."
@@ -98,6 +100,8 @@ def sentence(error: BaseException) -> str:
         if code in ("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"):
             return f"{store} refuses the key; check MINIO_ACCESS_KEY and MINIO_SECRET_KEY in .env."
         return f"{store} answered {code}; is its bucket there? `make up` creates the buckets."
+    if isinstance(error, SSLError):
+        return f"{store} shows a certificate that nobody here vouches for; check AWS_CA_BUNDLE in .env."
     if isinstance(error, BotoCoreError):
         return f"{store} does not answer; start the stack with `make up`."
     condition = getattr(error, "getCondition", lambda: None)() or type(error).__name__

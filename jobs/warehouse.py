@@ -454,12 +454,14 @@ def lost(dataset: Dataset, run_id: str) -> str:
 
 def jdbc(table: str) -> dict[str, str]:
     """Options of Spark's JDBC source. The driver finds the password in PGPASSFILE: Spark Connect writes options to its
-    event log as they are. Row values stay out of its errors.
+    event log as they are. Row values stay out of its errors. What libpq reads of TLS in the environment it is told.
     """
     place = f"{settings.get('POSTGRES_HOST')}:{settings.get('POSTGRES_PORT')}/{settings.get('POSTGRES_DB')}"
+    tls = {"sslmode": settings.given("PGSSLMODE"), "sslrootcert": settings.given("PGSSLROOTCERT")}
     return {
         "url": f"jdbc:postgresql://{place}?user={quote(settings.get('POSTGRES_USER'))}"
-        "&reWriteBatchedInserts=true&logServerErrorDetail=false&stringtype=unspecified",
+        + "".join(f"&{name}={quote(value)}" for name, value in tls.items() if value)
+        + "&reWriteBatchedInserts=true&logServerErrorDetail=false&stringtype=unspecified",
         "driver": "org.postgresql.Driver",
         "dbtable": table,
         "batchsize": "1024",  # of 10,000 rows each, a load takes longer

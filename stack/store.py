@@ -39,7 +39,9 @@ def admin() -> MinioAdmin:
         endpoint=place.rstrip("/"),
         credentials=StaticProvider(settings.get("MINIO_ROOT_USER"), settings.get("MINIO_ROOT_PASSWORD")),
         secure=scheme == "https",
-        http_client=PoolManager(timeout=Timeout(connect=3, read=30), retries=1),
+        http_client=PoolManager(
+            timeout=Timeout(connect=3, read=30), retries=1, ca_certs=settings.given("AWS_CA_BUNDLE") or None
+        ),
     )
 
 
