@@ -40,7 +40,20 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     by = ("-CA", "authority.crt", "-CAkey", "authority.key", "-days", 2, "-extfile", "names", "-out", "public.crt")
     run("openssl", "x509", "-req", "-in", "request", *by, cwd=place, stderr=subprocess.DEVNULL)
     keytool = Path(prepare.java_home(), "bin", "keytool")
-    store = ("-keystore", "trusted", "-storepass", "changeit", "-alias", "ours", "-file", "authority.crt", "-noprompt")
+    # Of the default type nothing is read without a password.
+    store = (
+        "-keystore",
+        "trusted",
+        "-storetype",
+        "JKS",
+        "-storepass",
+        "changeit",
+        "-alias",
+        "ours",
+        "-file",
+        "authority.crt",
+        "-noprompt",
+    )
     run(keytool, "-importcert", *store, cwd=place, stderr=subprocess.DEVNULL)
     return place
 
