@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.faults import campaign, ground, strikes
 
 DAY = date(2048, 1, 1)
 ROWS = 40
+DISK = "1500m"
 BROKEN = {
     "patients": ("gender", "?"),
     "visits": ("status", "?"),
@@ -54,7 +56,20 @@ def say(capsys: pytest.CaptureFixture[str]) -> Any:
 
 
 @pytest.fixture(scope="session")
-def stage(stack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[campaign.Stage]:
+def disk() -> Iterator[None]:
+    """A disk of its own for the stack, small enough to fill; only who is root can mount one."""
+    if not (WHOLE and campaign.ROOT):
+        yield
+        return
+    home = Path(os.environ["STACK_DIR"])
+    home.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "healthcare-tests", str(home)], check=True)
+    yield
+    subprocess.run(["umount", "--lazy", str(home)], check=True)
+
+
+@pytest.fixture(scope="session")
+def stage(disk: None, stack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[campaign.Stage]:
     """Five files whose undisturbed ends are known, and jobs that reach the stores through proxies."""
     place = tmp_path_factory.mktemp("faults")
     password = services.stack_dir() / "pgpass"
@@ -67,6 +82,9 @@ def stage(stack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[cam
                 ground.land(name, DAY, stage.versions[name][0])
             for name in CATALOG:
                 stage.learn(name)
+            for name in campaign.STRUCK if WHOLE else campaign.STRUCK[:1]:
+                stage.flip(name)
+                stage.learn(name)
             assert not stage.run("gold_to_marts", "")
             yield stage
         finally:
@@ -76,8 +94,15 @@ def stage(stack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[cam
 
 def spark_behind(stage: campaign.Stage) -> None:
     """The resident application and its executors reach MinIO through the proxy from their next start on."""
+    quick = {  # of few rows: what is planned takes longer than what is computed
+        "spark.sql.adaptive.enabled": "false",
+        "spark.sql.shuffle.partitions": "1",
+        "spark.databricks.delta.snapshotPartitions": "1",
+        "spark.databricks.delta.writeChecksumFile.enabled": "false",
+    }
+    own = quick | {"spark.hadoop.fs.s3a.endpoint": stage.environment["MINIO_ENDPOINT"]}
     with (services.spark_conf() / "spark-defaults.conf").open("a") as file:
-        file.write(f"spark.hadoop.fs.s3a.endpoint {stage.environment['MINIO_ENDPOINT']}\n")
+        file.writelines(f"{name} {value}\n" for name, value in own.items())
     strikes.restart("spark-connect")
     assert not strikes.put_right(stage.proxies)
     strikes.password_file([stage.proxies["postgres"].port])

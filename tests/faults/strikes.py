@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +17,7 @@ from tests.faults import ground
 from tests.faults.proxy import Proxy
 
 LATE = 5.0  # seconds
+BALLAST = "ballast"
 BACK = 120.0  # seconds within which what was killed is up again
 
 
@@ -96,6 +99,20 @@ def shut(blow: Blow) -> bool:
     return False
 
 
+def fill_disk(_: Blow) -> bool:
+    """Not a byte is left on the disk of all services; only on one that is a small tmpfs of the tests' own."""
+    home = services.stack_dir()
+    assert os.path.ismount(home), "the stack's directory is no disk of its own"
+    with (home / BALLAST).open("wb") as ballast:
+        size = 1 << 26
+        while size:
+            try:
+                os.posix_fallocate(ballast.fileno(), ballast.seek(0, os.SEEK_END), size)
+            except OSError:
+                size //= 2
+    return True
+
+
 def tear(left: str) -> Callable[[Blow], bool]:
     """The store keeps a part of what it was sent, and says nothing; who sends it again is not heard."""
 
@@ -125,6 +142,7 @@ STRIKES: dict[str, Callable[[Blow], bool]] = {
     "all connections cut": cut_all,
     "slow answers": slow,
     "the message lost each time": shut,
+    "a full disk": fill_disk,
     "an empty commit left": tear("nothing"),
     "half a commit left": tear("half"),
     "a commit's first line left": tear("first line"),
@@ -132,9 +150,19 @@ STRIKES: dict[str, Callable[[Blow], bool]] = {
 
 
 def put_right(proxies: dict[str, Proxy]) -> list[str]:
-    """Waits until every service is up again, by nobody's doing but the supervisor's; what is not."""
+    """Waits until every service is up again, by nobody's doing but the supervisor's; what is not.
+
+    After a disk was full somebody makes room, and says `make up`.
+    """
     for proxy in proxies.values():
         proxy.trap, proxy.refused, proxy.delay = None, None, 0.0
+    ballast = services.stack_dir() / BALLAST
+    if ballast.exists():
+        ballast.unlink()
+        up = [sys.executable, "-m", "stack", "up"]
+        done = subprocess.run(up, cwd=settings.ROOT, env=dict(os.environ), capture_output=True, text=True)
+        if done.returncode:
+            return [f"make up failed: {done.stdout[-300:]}{done.stderr[-300:]}"]
     needed, began = ["postgres", "minio", "luigid", "spark-master", "spark-worker", "spark-connect"], time.monotonic()
     while lacking := ground.lacking(needed):
         if time.monotonic() - began > BACK:
