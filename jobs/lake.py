@@ -173,6 +173,12 @@ def replace(rows: Any, dataset: Dataset, kind: str, day: date, run_id: str, sinc
     return commit if commit.run_id == run_id else commit._replace(rows=0)  # Delta makes no commit of no change
 
 
+def is_overtaken(error: BaseException) -> bool:
+    """Whether Delta refused a commit because another came first, and nothing else is wrong with it."""
+    condition = getattr(error, "getCondition", lambda: None)() or ""
+    return condition.startswith(("DELTA_CONCURRENT_", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED"))
+
+
 def last_commit(dataset: Dataset, kind: str, since: int | None = None) -> Commit:
     """Read from the table's log itself, from version `since` on."""
     version, text = head_of_log(dataset, kind, since) or (0, b"")

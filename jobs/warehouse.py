@@ -181,6 +181,14 @@ def writer(connection: Connection, thing: str, reads: Sequence[str] = ()) -> Ite
             connection.execute("select pg_advisory_unlock_all()")
 
 
+def must_hold(connection: Connection) -> None:
+    """Refused where the server has gone since, and with it the locks."""
+    try:
+        connection.execute("select 1")
+    except psycopg.OperationalError:
+        raise Refused("The right to write was lost with the connection to PostgreSQL; run the date again.") from None
+
+
 # ---- ledger and receipts -------------------------------------------------------------------------------------------
 
 
