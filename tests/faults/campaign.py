@@ -226,8 +226,6 @@ class Stage:
 
     def found(self, job: str, dataset: str) -> dict[str, str]:
         """What the job writes, by content."""
-        if self.connection.closed or self.connection.broken:
-            self.connection = ground.connect()
         if job == "landing_to_bronze":
             return {"bronze": ground.bronze(dataset, self.day)}
         if job == "bronze_to_silver":
@@ -257,6 +255,14 @@ class Stage:
             assert not failed, failed
             self.known[job, dataset, ground.digest([self.versions[dataset][0]])] = self.found(job, dataset)
 
+    def put_right(self) -> list[str]:
+        """All services are up again, and reach PostgreSQL by its proxy; what is not."""
+        wrong = strikes.put_right(self.proxies)
+        strikes.password_file([self.proxies["postgres"].port])
+        self.connection.close()
+        self.connection = ground.connect()
+        return wrong
+
     # ---- faults ------------------------------------------------------------------------------------------------------
 
     def strike(self, fault: Fault, dataset: str) -> None:
@@ -277,9 +283,7 @@ class Stage:
         code = self.end_within(job, timer)
         wrong = [] if code is not None else [f"it had not ended after {PATIENCE} s"]
         wrong += [] if trap.struck.wait(5) else ["the boundary was never crossed"]
-        wrong += strikes.put_right(self.proxies)
-        if fault.strike == "kill -9 of the Connect server":
-            strikes.password_file([self.proxies["postgres"].port])
+        wrong += self.put_right()
         said = job.said()
         if code and code > 0 and ("Traceback" in said or not said.strip()):
             wrong.append(f"it said no sentence: {said[-600:]}")

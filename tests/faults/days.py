@@ -114,8 +114,7 @@ class Days:
         process.wait(600)
         wrong = [] if trap.struck.wait(5) else ["the boundary was never crossed"]
         stage.struck[name] += trap.struck.is_set()
-        wrong += strikes.put_right(proxies)
-        strikes.password_file([proxies["postgres"].port])
+        wrong += stage.put_right()
         said = (stage.place / "run.log").read_text()
         if process.returncode > 0 and "Traceback" in said:
             wrong.append(f"it said no sentence: {said[-1500:]}")
