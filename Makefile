@@ -62,6 +62,10 @@ screenshots: up ## take the pictures in docs/screenshots anew, from the running 
 ledger: $(INSTALLED) ## is every date complete, balanced and current, and if not, why
 	@$(RUN) -m pipelines ledger
 
+.PHONY: maintain
+maintain: up ## merge silver's small files, remove what nobody reads any more, forget Luigi's old history
+	@$(RUN) -m pipelines maintain
+
 .PHONY: rejects why export-rejects backtest
 rejects: date $(INSTALLED) ## what was rejected of a date, and is that usual: DATE=2026-01-31 [DATASET=visits] [KEYS=1]
 	@$(RUN) -m jobs.rejects show "$$DATE" $(if $(DATASET),--dataset "$$DATASET") $(if $(filter 1,$(KEYS)),--keys)

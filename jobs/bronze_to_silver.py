@@ -1,7 +1,7 @@
 """Judges one bronze partition: `spark-submit jobs/bronze_to_silver.py visits 2026-01-31`."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import date
@@ -27,11 +27,7 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
     ):
         facts = lake.facts_of(dataset, day)
         before = warehouse.runs_before(connection, row)
-        for kind in ("accepted", "rejected"):
-            half = lake.mend(dataset, kind, before[f"delta_{kind}"])
-            if half is not None:
-                print(f"half a commit of {kind} {dataset.name} is taken away: version {half}", file=sys.stderr)
-                warehouse.doubt(connection, dataset, kind, half)
+        mend(connection, dataset, before)
         spark = program.spark(f"bronze_to_silver {dataset.name} {day}")
         program.hasten(spark, facts.records)
         parents = {
@@ -96,6 +92,15 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
     reasons = ", ".join(f"{code} {hits:,}" for code, hits in counts.hits.items() if hits)
     numbers = f"{counts.rows:,} rows = {counts.accepted:,} accepted + {rejected:,} rejected"
     return "\n".join([f"silver {dataset.name} {day}: {numbers}" + (f" ({reasons})" if reasons else ""), *warnings])
+
+
+def mend(connection: warehouse.Connection, dataset: Dataset, before: Mapping[str, Any]) -> None:
+    """Takes half a commit away from the logs of a dataset, as a writer that died may have left it, and says so."""
+    for kind in ("accepted", "rejected"):
+        half = lake.mend(dataset, kind, before[f"delta_{kind}"])
+        if half is not None:
+            print(f"half a commit of {kind} {dataset.name} is taken away: version {half}", file=sys.stderr)
+            warehouse.doubt(connection, dataset, kind, half)
 
 
 @contextmanager

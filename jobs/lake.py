@@ -5,6 +5,7 @@ import json
 import os
 import re
 import tempfile
+from collections import Counter
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,8 @@ from jobs.landing import Facts, describe, folder, read_header, read_records
 from jobs.program import Refused
 
 MANY_FIELDS = 100  # a record of more is broken, if the header has no more itself
+MANY_FILES = 4  # a partition of so many is looked at
+SMALL, LARGE = 64 << 20, 128 << 20  # bytes: a file below the one is merged with others, up to the other
 
 
 def s3() -> Any:
@@ -238,6 +241,48 @@ def silver(spark: Any, dataset: Dataset, kind: str = "accepted") -> Any:
         names = ", ".join(f"{name} string" for name in dataset.names)
         return spark.createDataFrame([], f"{names}, _partition_date date, _run_id string")
     return spark.read.format("delta").load(silver_path(dataset, kind))
+
+
+def merge_files(spark: Any, dataset: Dataset, kind: str, run_id: str) -> int:
+    """Writes the small files of partitions that have many as few large ones; how many partitions that concerned.
+
+    One Delta transaction, which changes no row. The caller is the only writer.
+    """
+    path = silver_path(dataset, kind)
+    files = spark.read.format("delta").load(path).inputFiles()
+    of_days = Counter(found[1] for name in files if (found := re.search(r"/_partition_date=([0-9-]{10})/", name)))
+    if not (days := [day for day, count in of_days.items() if count >= MANY_FILES]):
+        return 0
+    spark.conf.set("spark.databricks.delta.optimize.minFileSize", SMALL)
+    spark.conf.set("spark.databricks.delta.optimize.maxFileSize", LARGE)
+    spark.conf.set("spark.databricks.delta.commitInfo.userMetadata", run_id)
+    try:
+        within = ", ".join(f"'{day}'" for day in sorted(days))
+        [[merged]] = (
+            spark.sql(f"optimize delta.`{path}` where _partition_date in ({within})")
+            .select("metrics.partitionsOptimized")
+            .collect()
+        )
+    finally:
+        spark.conf.unset("spark.databricks.delta.commitInfo.userMetadata")
+    return int(merged)
+
+
+def remove_old_files(spark: Any, dataset: Dataset, kind: str, hours: float) -> None:
+    """Removes the files that no version of the last `hours` stands on, those of runs that died included.
+
+    Delta itself refuses less than a week, unless told that the caller has made sure that nobody reads them.
+    """
+    spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")
+    spark.sql(f"vacuum delta.`{silver_path(dataset, kind)}` retain {hours:f} hours")
+
+
+def held(dataset: Dataset, kind: str) -> tuple[int, int]:
+    """The files of a table's rows and their bytes, whether they still count or not; its log is left out."""
+    bucket, log = settings.get("MINIO_BUCKET_SILVER"), log_prefix(dataset, kind)
+    pages = s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=log.removesuffix("_delta_log/"))
+    sizes = [entry["Size"] for page in pages for entry in page.get("Contents", []) if not entry["Key"].startswith(log)]
+    return len(sizes), sum(sizes)
 
 
 def has_silver(dataset: Dataset, kind: str) -> bool:

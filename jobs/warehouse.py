@@ -397,6 +397,15 @@ def doubt(connection: Connection, dataset: Dataset, kind: str, version: int) -> 
     )
 
 
+def longest_run(connection: Connection) -> float:
+    """The seconds that the longest run over a silver table has taken, of those that ended in the last 90 days."""
+    return value(
+        connection,
+        "select coalesce(extract(epoch from max(ended_at - started_at)), 0)::float from ops.ledger "
+        "where layer in ('silver', 'gold') and ended_at > now() - interval '90 days'",
+    )
+
+
 def mark_stale(connection: Connection, dataset: str, days: Sequence[date]) -> None:
     """Notes that parents came or went, so that these silver partitions must be judged again."""
     connection.execute(

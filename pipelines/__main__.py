@@ -1,9 +1,9 @@
-"""What make calls: `python -m pipelines run 2026-01-31 [--force] [--override]`, `... summary` and `... ledger`."""
+"""What make calls: `python -m pipelines run 2026-01-31 [--force] [--override]`, `summary`, `ledger`, `maintain`."""
 
 import argparse
 import sys
 from contextlib import suppress
-from datetime import date
+from datetime import date, datetime, timezone
 from typing import Any
 
 import luigi
@@ -26,6 +26,7 @@ def main() -> None:
     commands.add_parser("summary", help="rows per table, rejects per reason, URLs")
     ledger = commands.add_parser("ledger", help="is every date complete, balanced and current, and if not, why")
     ledger.add_argument("--last", type=int, default=31, help="dates to show, the newest first")
+    commands.add_parser("maintain", help="few files in silver, none that nobody reads; Luigi's old history forgotten")
     by_clock = commands.add_parser("schedule", help="wait, and run each date when it has ended")
     by_clock.add_argument("crontab", help="when, as crontab writes it, in UTC; empty for never")
     given = parser.parse_args()
@@ -34,6 +35,8 @@ def main() -> None:
             print(summary())
         elif given.command == "ledger":
             print(ledger_of(given.last))
+        elif given.command == "maintain":
+            run_maintenance()
         elif given.command == "schedule":
             schedule.by(given.crontab)
         else:
@@ -67,6 +70,14 @@ def run_day(text: str, force: bool, override: bool) -> None:
         if end.code:
             print(f"{day} is not done; the same command goes on from here once the cause is gone.", file=sys.stderr)
         raise
+
+
+def run_maintenance() -> None:
+    """Runs Maintenance, whether or not it has run today; exits with Luigi's code."""
+    today = datetime.now(timezone.utc).date()
+    try_again(today)
+    words = ["Maintenance", "--date", str(today), "--since", str(warehouse.turn()), "--log-level", "WARNING"]
+    run_with_retcodes(["--module", "pipelines", *words])
 
 
 def try_again(day: date) -> None:

@@ -29,9 +29,11 @@ def by(crontab: str) -> None:
 
 
 def yesterday() -> None:
-    """The date that has ended through all layers, and the pages made anew; each says itself why it fails."""
+    """The date that has ended through all layers, the pages made anew, and maintenance; each says why it fails."""
     day = (datetime.now(timezone.utc) - timedelta(days=1)).date()
     run = subprocess.run([sys.executable, "-m", "pipelines", "run", str(day)])
     if run.returncode == 0:
         run = subprocess.run([sys.executable, "-m", "dashboards.pages"])
+    if run.returncode == 0:
+        run = subprocess.run([sys.executable, "-m", "pipelines", "maintain"])
     print(f"{day}: {'done' if run.returncode == 0 else f'failed with code {run.returncode}'}", flush=True)

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, datetime, timedelta, timezone
 from functools import cache
 from typing import Any
 
@@ -329,6 +329,45 @@ class Dashboards(Made):
             warehouse.run(connection, "metabase", "dashboards", self.date, "") as row,
         ):
             warehouse.settle(connection, row, "")
+
+
+class Compact(DatasetTask):
+    """Silver of a dataset in few files, without those that nobody reads any more; the date is that of the clock."""
+
+    def made_in(self) -> int | None:
+        receipt = warehouse.receipt("maintenance", self.dataset, self.date)
+        return receipt["turn"] if receipt else None
+
+    def run(self) -> None:
+        self.job("jobs/maintain.py", self.dataset, self.date.isoformat())
+
+
+class Maintenance(Made):
+    """What grows with each run, cut back: silver's files, and Luigi's own history. It changes nobody's result."""
+
+    date = DayParameter(default=datetime.now(timezone.utc).date())
+    history_days = luigi.IntParameter(significant=False, description="for so long Luigi's history is kept")
+
+    def requires(self) -> Any:
+        return [Compact(dataset=name, date=self.date, since=self.since) for name in CATALOG]
+
+    def made_in(self) -> int | None:
+        receipt = warehouse.receipt("maintenance", "history", self.date)
+        return receipt["turn"] if receipt else None
+
+    def run(self) -> None:
+        if self.history_days < 1:
+            raise Failed(f"history_days is {self.history_days}; give [Maintenance] in conf/luigi.cfg a number of days.")
+        with (
+            sentences(),
+            warehouse.connect() as connection,
+            warehouse.run(connection, "maintenance", "history", self.date, "") as row,
+        ):
+            from pipelines import history  # it brings SQLAlchemy, which nobody else needs
+
+            forgotten = history.forget(datetime.now() - timedelta(self.history_days))
+            warehouse.settle(connection, row, "")
+        print(f"luigi: {forgotten:,} tasks of more than {self.history_days} days ago forgotten", flush=True)
 
 
 @cache

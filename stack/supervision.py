@@ -95,10 +95,10 @@ def start(missing: list[str], supervised: bool) -> None:
             else:
                 supervisor().startProcess(name, False)
         return
-    # What the master remembers ended with its stack; it would wait a minute for all of it to come back. And nobody
-    # comes back to what those that were killed had spilled.
-    for name in ("recovery", "local"):
-        shutil.rmtree(stack_dir() / "spark" / name, ignore_errors=True)
+    # What the master remembers ended with its stack; it would wait a minute for all of it to come back.
+    shutil.rmtree(stack_dir() / "spark" / "recovery", ignore_errors=True)
+    # Nor does anybody come back for what applications that were killed have spilled.
+    shutil.rmtree(services.spark_local(), ignore_errors=True)
     services.spark_local().mkdir()
     print(f"Starting the stack in {stack_dir()}.", flush=True)
     if not (prepare.packages() / "complete").exists():

@@ -99,6 +99,18 @@ def test_a_forced_rerun_of_the_first_date_changes_nothing_but_what_a_hand_did_to
     assert state(postgres) == before
 
 
+def test_maintenance_beside_a_run_changes_no_figure_and_makes_no_date_due(dates, postgres):
+    before = state(postgres)
+    run = [sys.executable, "-m", "pipelines", "run", str(LAST), "--force"]
+    with subprocess.Popen(run, cwd=settings.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as beside:
+        maintained = call("-m", "pipelines", "maintain")
+        assert maintained.returncode == 0 and maintained.stdout.count("silver ") >= 10, maintained.stdout[-4000:]
+        assert beside.wait() == 0, beside.stdout.read()[-4000:]
+    assert state(postgres) == before
+    for day in score.days(FIRST, LAST):
+        assert "is current" in call("-m", "pipelines", "run", str(day)).stdout
+
+
 def test_a_corrected_file_makes_its_date_due_and_its_rows_leave_and_return(dates, postgres):
     before = state(postgres)
     path = settings.path("LANDING_DIR") / "2026/01/02/patients.csv"

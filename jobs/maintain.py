@@ -1,0 +1,67 @@
+"""Keeps the silver tables of a dataset small: `spark-submit jobs/maintain.py visits 2026-01-31`."""
+
+import re
+from datetime import date
+from typing import Any
+
+from jobs import lake, program, warehouse
+from jobs.bronze_to_silver import mend
+from jobs.dataset import Dataset
+
+KEEP = "spark.healthcare.silver.keepHours"  # in spark-defaults.conf
+LEAST = 1.0  # hours
+
+
+def maintain(dataset: Dataset, day: date) -> str:
+    """Merges the small files of partitions that have many, and removes what no version of the last days stands on.
+
+    Rows, what they are stamped with and the receipts of runs stay as they are; `day` only names the run.
+    """
+    spark = program.spark(f"maintain {dataset.name} {day}")
+    with warehouse.connect() as connection:
+        hours = keep_hours(spark, connection)
+        with (
+            warehouse.writer(connection, f"silver {dataset.name}"),
+            warehouse.run(connection, "maintenance", dataset.name, day, "") as row,
+        ):
+            mend(connection, dataset, warehouse.runs_before(connection, row))
+            done = [in_words(spark, dataset, kind, hours, row["run_id"]) for kind in ("accepted", "rejected")]
+            warehouse.settle(connection, row, "")
+    return "\n".join(done)
+
+
+def in_words(spark: Any, dataset: Dataset, kind: str, hours: float, run_id: str) -> str:
+    """Does it for one table, and says by how much it shrank."""
+    if not lake.has_silver(dataset, kind):
+        return f"silver {dataset.name}, {kind}: no table yet"
+    before = lake.held(dataset, kind)
+    merged = lake.merge_files(spark, dataset, kind, run_id)
+    lake.remove_old_files(spark, dataset, kind, hours)
+    after = lake.held(dataset, kind)
+    sizes = " -> ".join(f"{files:,} files of {size / 1e6:,.1f} MB" for files, size in (before, after))
+    return f"silver {dataset.name}, {kind}: {sizes}" + (f"; {merged:,} partitions merged" if merged else "")
+
+
+def keep_hours(spark: Any, connection: warehouse.Connection) -> float:
+    """For how long a file that no longer counts is kept; Refused where a run that goes on may still read it.
+
+    The locks keep writers out, and readers of this very table; a run that looks into it for a parent or a child, or
+    somebody's query, reads on from the version that it began with.
+    """
+    text = spark.conf.get(KEEP, "168")
+    if not re.fullmatch(r"[0-9]{1,6}([.][0-9]{1,6})?", text):
+        raise program.Refused(
+            f"{KEEP} is {program.quoted(text)}; write a number of hours in spark-defaults.conf, as in 168."
+        )
+    longest = warehouse.longest_run(connection) / 3600
+    if float(text) < max(LEAST, longest):
+        why = f"a run has taken {longest:.1f} hours" if longest > LEAST else f"{LEAST:g} is the least"
+        raise program.Refused(
+            f"{KEEP} is {text} hours, but {why}, and what a run still reads must stay; give it more in "
+            "spark-defaults.conf."
+        )
+    return float(text)
+
+
+if __name__ == "__main__":
+    program.run(maintain)
