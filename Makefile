@@ -159,8 +159,8 @@ test-laws: $(INSTALLED) ## random histories of small hospitals until STEPS=2000 
 	@STEPS="$${STEPS:-2000}" $(RUN) -m pytest tests/test_laws.py
 test-hostile: $(INSTALLED) ## 10,000 hostile files against an oracle, in Spark and through the real jobs: [FILES=10000]
 	@FILES="$${FILES:-10000}" $(RUN) -m pytest tests/test_hostile.py
-test-faults: $(INSTALLED) ## 200 faults at the boundaries of jobs and days, many runs at once, bugs planted to be found
-	@FAULTS=1 $(RUN) -m pytest tests/faults
+test-faults: $(INSTALLED) ## 200 faults at the boundaries of jobs and days, many runs at once, bugs planted to be found [FAULTS=50]
+	@FAULTS="$${FAULTS:-all}" $(RUN) -m pytest tests/faults
 lint: $(INSTALLED) ## check style, types and SQL
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
