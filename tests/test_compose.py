@@ -116,7 +116,20 @@ def test_images_are_pinned_in_variables():
     for image in images:
         name, default = re.fullmatch(r"\$\{(\w+):-(.+)\}", image).groups()  # type: ignore[union-attr]
         assert name == "PLATFORM_IMAGE" or re.search(r":[\w.-]*\d+\.\d+[\w.-]*$|:RELEASE\.", default), image
-    assert sum("build" in each for each in SERVICES.values()) == 1
+
+
+def test_one_service_builds_the_image_whatever_the_profile():
+    profiles = {profile for each in SERVICES.values() for profile in each["profiles"]}
+    assert [set(each["profiles"]) for each in SERVICES.values() if "build" in each] == [profiles]
+
+
+def test_metabase_shares_a_network_with_the_warehouse_and_the_runner_alone():
+    on_both = {name for name, each in SERVICES.items() if {"platform", "bi"} <= {*each["networks"]}}
+    assert on_both == {"postgres", "runner"}
+    assert {name for name, each in SERVICES.items() if each["networks"] == ["bi"]} == {
+        "metabase",
+        "metabase-dashboards",
+    }
 
 
 def test_no_secret_stands_in_a_command_or_in_the_image():

@@ -146,7 +146,6 @@ class Project:
         self.file, self.name = file, name
         declared = yaml.safe_load(self.compose("config"))
         self.services = {name: each for name, each in declared["services"].items() if "core" in each["profiles"]}
-        self.named = {f"{self.name}_{volume}" for volume in declared["volumes"]}
 
     @property
     def command(self) -> list[str]:
@@ -170,7 +169,7 @@ class Project:
     def build(self) -> float:
         """Builds our image; seconds."""
         began = time.monotonic()
-        self.compose("build", "spark-master")
+        self.compose("build", "stores")
         return time.monotonic() - began
 
     def in_order(self) -> Iterator[str]:

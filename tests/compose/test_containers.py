@@ -6,6 +6,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import time
 import urllib.request
@@ -13,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -27,6 +29,8 @@ from tests.history import comparable, expect, found, found_rows
 
 FIRST, *LATER = (date(2026, 1, day) for day in range(1, 8))
 SCALE = "0.1"
+# Under other names the data of whoever comes from an earlier version would be left behind.
+VOLUMES = {"postgres", "minio", "landing", "spark-events", "scheduler", "dashboards"}
 
 
 @pytest.fixture(scope="session")
@@ -50,11 +54,6 @@ def project() -> Iterator[machine.Project]:
         own.down("--volumes")
 
 
-@pytest.fixture(scope="session")
-def landing(project: machine.Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("landing")
-
-
 def python(project: machine.Project, *words: str) -> str:
     """A program of ours in the runner; its output."""
     done = project.execute("runner", "python", "-m", *words)
@@ -75,18 +74,25 @@ def luigi(project: machine.Project, day: date) -> subprocess.CompletedProcess[st
     return project.execute("runner", "luigi", "--module", "pipelines", "Day", "--date", str(day))
 
 
-def check(project: machine.Project, landing: Path) -> None:
-    """All eight tables hold what the files in the landing volume say, by the plain model of the rules."""
-    machine.podman("cp", f"{project.containers('runner')[0]}:/var/lib/healthcare/landing/.", str(landing))
+def landed(project: machine.Project) -> dict[model.Place, list[list[str]]]:
+    """The sound rows of the files in the landing volume."""
     files: dict[model.Place, list[list[str]]] = {}
-    for path in (path for path in sorted(landing.rglob("*.csv")) if path.stem in CATALOG):
-        day = date(*map(int, path.parts[-4:-1]))
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            header, *rows = csv.reader(file)
-        # A malformed row is nobody's parent, and in no table; a column that nobody declared goes no further.
-        sound = [row for row in rows if len(row) == len(header) and "\0" not in "".join(row)]
-        places = [header.index(name) for name in model.COLUMNS[path.stem]]
-        files[path.stem, day] = [[row[place] for place in places] for row in sound]
+    with TemporaryDirectory() as landing:
+        machine.podman("cp", f"{project.containers('runner')[0]}:/var/lib/healthcare/landing/.", landing)
+        for path in (path for path in sorted(Path(landing).rglob("*.csv")) if path.stem in CATALOG):
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                header, *rows = csv.reader(file)
+            # A malformed row is nobody's parent, and in no table; a column that nobody declared goes no further.
+            sound = [row for row in rows if len(row) == len(header) and "\0" not in "".join(row)]
+            places = [header.index(name) for name in model.COLUMNS[path.stem]]
+            day = date(*map(int, path.parts[-4:-1]))
+            files[path.stem, day] = [[row[place] for place in places] for row in sound]
+    return files
+
+
+def check(project: machine.Project) -> None:
+    """All eight tables hold what the files in the landing volume say, by the plain model of the rules."""
+    files = landed(project)
     gold = model.gold(model.silver(files))
     for layer, tables in (("gold", gold), ("mart", model.marts(gold))):
         for name, rows in tables.items():
@@ -103,26 +109,44 @@ def get(port: str, path: str) -> str:
         return answer.read().decode()
 
 
+# ---- what is up ------------------------------------------------------------------------------------------------------
+
+
+def test_the_data_lies_in_the_volumes_that_the_documentation_names(project):
+    assert {f"{project.name}_{volume}" for volume in VOLUMES} <= project.volumes()
+
+
+def test_a_health_check_fails_where_its_service_does_not_run(project):
+    for service in (name for name, each in project.services.items() if "healthcheck" in each):
+        container = json.loads(machine.podman("inspect", project.containers(service)[0]))[0]
+        kind, *words = container["Config"]["Healthcheck"]["Test"]
+        command = ["sh", "-c", *words] if kind == "CMD-SHELL" else words
+        run = ["podman", "run", "--rm", "--network=none", f"--entrypoint={command[0]}", container["Image"]]
+        checked = subprocess.run([*run, *command[1:]], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        # From 125 on it is podman that speaks.
+        assert 0 < checked.returncode < 125, f"{service}'s check, beside no server: {checked}"
+
+
 # ---- a day -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_day_runs_by_the_targets_that_the_workflows_call(project, landing):
+def test_a_day_runs_by_the_targets_that_the_workflows_call(project):
     make(project, "generate-docker", f"DATE={FIRST}", f"SCALE={SCALE}")
     for target in ("bronze-docker", "silver-docker", "gold-docker", "verify-docker"):
         make(project, target, f"DATE={FIRST}")
     make(project, "endpoints")
     done = luigi(project, FIRST)
     assert done.returncode == 0, done.stdout[-4000:]
-    check(project, landing)
+    check(project)
     for dataset in CATALOG.values():
         assert lake.bronze_head(dataset, FIRST)
         assert lake.has_silver(dataset, "accepted") and lake.has_silver(dataset, "rejected")
 
 
-def test_it_is_current_then_and_a_forced_rerun_changes_nothing(project, landing):
+def test_it_is_current_then_and_a_forced_rerun_changes_nothing(project):
     assert "is current" in python(project, "pipelines", "run", str(FIRST))
     python(project, "pipelines", "run", str(FIRST), "--force")
-    check(project, landing)
+    check(project)
 
 
 def test_a_job_by_hand_is_an_application_of_its_own(project):
@@ -130,7 +154,7 @@ def test_a_job_by_hand_is_an_application_of_its_own(project):
     assert done.returncode == 0 and "accepted" in done.stdout, done.stdout[-4000:]
 
 
-def test_by_the_clock_the_date_that_has_ended_is_run(project, landing):
+def test_by_the_clock_the_date_that_has_ended_is_run(project):
     yesterday = (datetime.now(timezone.utc) - timedelta(days=1)).date()
     generate(project, yesterday)
     command = ["sh", "-c", 'echo $$; exec python -m pipelines schedule "* * * * *"']
@@ -141,7 +165,7 @@ def test_by_the_clock_the_date_that_has_ended_is_run(project, landing):
         said = next(line for line in clock.stdout if line.startswith(f"{yesterday}: "))
         project.execute("runner", "kill", process)
     assert said.strip() == f"{yesterday}: done"
-    check(project, landing)
+    check(project)
 
 
 def test_pages_are_served_and_the_history_server_knows_the_applications(project):
@@ -175,7 +199,7 @@ def test_prometheus_can_read_what_luigi_spark_and_minio_tell(project):
 
 
 @pytest.mark.parametrize(("service", "day"), list(zip(["spark-worker", "minio", "postgres"], LATER, strict=False)))
-def test_after_a_death_in_mid_run_the_same_command_ends_right(project, landing, service, day):
+def test_after_a_death_in_mid_run_the_same_command_ends_right(project, service, day):
     generate(project, day)
     command = ["podman", "exec", project.containers("runner")[0], "luigi", "--module", "pipelines", "Day", "--date"]
     with subprocess.Popen([*command, str(day)], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
@@ -194,10 +218,10 @@ def test_after_a_death_in_mid_run_the_same_command_ends_right(project, landing, 
         assert "Traceback" not in rest, rest[-4000:]
     project.wait_for_health("spark-connect", 180)
     python(project, "pipelines", "run", str(day))
-    check(project, landing)
+    check(project)
 
 
-def test_a_backup_brings_back_what_was_and_runs_go_on_from_there(project, landing, tmp_path):
+def test_a_backup_brings_back_what_was_and_runs_go_on_from_there(project, tmp_path):
     backup, day = tmp_path / "backup", LATER[3]
     make(project, "backup-docker", f"TO={backup}")
     project.up()
@@ -214,21 +238,26 @@ def test_a_backup_brings_back_what_was_and_runs_go_on_from_there(project, landin
     assert lake.bronze_head(CATALOG["patients"], day) is None
     assert not found("select 1 from pg_views where viewname = 'later'")
     project.execute("runner", "rm", "-r", f"/var/lib/healthcare/landing/{day:%Y/%m/%d}")
-    check(project, landing)
+    check(project)
     assert "is current" in python(project, "pipelines", "run", str(FIRST))
     generate(project, day)
     python(project, "pipelines", "run", str(day))
-    check(project, landing)
+    check(project)
     (backup / "lake.tar").write_bytes(b"torn")
     with pytest.raises(RuntimeError, match="no whole backup"):
         make(project, "restore-docker", f"FROM={backup}")
 
 
-def test_what_is_stopped_and_started_goes_on(project, landing):
+def test_what_is_stopped_and_started_goes_on(project):
     machine.podman("restart", *(name for service in project.services for name in running(project, service)))
     project.up()
     python(project, "pipelines", "run", str(FIRST), "--force")
-    check(project, landing)
+    check(project)
+
+
+def scheduled() -> set[str]:
+    """The runs of whole dates in Luigi's history, by their pages' addresses."""
+    return set(re.findall(r"/history/by_id/\d+", get("LUIGI_PORT", "/history/by_name/Day")))
 
 
 def running(project: machine.Project, service: str) -> list[str]:
@@ -238,7 +267,7 @@ def running(project: machine.Project, service: str) -> list[str]:
 # ---- more workers, and the end ---------------------------------------------------------------------------------------
 
 
-def test_two_workers_share_a_day(project, landing):
+def test_two_workers_share_a_day(project):
     day = LATER[4]
     generate(project, day)
     project.compose("up", "-d", "--no-deps", "--no-build", "--scale", "spark-worker=2", "spark-worker")
@@ -248,7 +277,7 @@ def test_two_workers_share_a_day(project, landing):
     machine.podman("restart", *project.containers("spark-connect"))
     project.wait_for_health("spark-connect", 180)
     python(project, "pipelines", "run", str(day))
-    check(project, landing)
+    check(project)
     newest = max(
         (each for each in applications() if each["name"] == "spark-connect"),
         key=lambda each: each["attempts"][0]["startTimeEpoch"],
@@ -268,15 +297,19 @@ def tasks_by_host(application: str) -> dict[str, int]:
     return dict(tasks)
 
 
-def test_down_keeps_the_data_and_down_with_volumes_does_not(project, landing):
-    assert project.named <= project.volumes()
+def test_down_keeps_the_data_and_down_with_volumes_does_not(project):
+    files, events, history = landed(project), {each["id"] for each in applications()}, scheduled()
+    assert files and events and history
     project.down()
     assert not any(project.containers(service) for service in project.services)
     project.up()
-    check(project, landing)
+    assert landed(project) == files
+    check(project)
     for dataset in CATALOG.values():
         assert lake.bronze_head(dataset, FIRST)
     assert "is current" in python(project, "pipelines", "run", str(FIRST))
     assert "Executive Overview" in get("DASHBOARDS_PORT", "/executive-overview.html")
+    assert events <= {each["id"] for each in applications()}
+    assert history <= scheduled()
     project.down("--volumes")
     assert project.volumes() == set()
