@@ -166,11 +166,13 @@ class Project:
     def state(self, container: str) -> dict[str, Any]:
         return json.loads(podman("inspect", container))[0]["State"]
 
-    def build(self) -> float:
-        """Builds our image; seconds."""
+    def build(self) -> str:
+        """Builds our image; how long that took, and the size of its layers, unpacked."""
         began = time.monotonic()
         self.compose("build", "stores")
-        return time.monotonic() - began
+        image = self.services["stores"]["image"]
+        size = int(podman("image", "inspect", "--format", "{{.Size}}", image))
+        return f"{time.monotonic() - began:.0f} s, {size / 1e9:.2f} GB"
 
     def in_order(self) -> Iterator[str]:
         """The services, each after those it depends on."""

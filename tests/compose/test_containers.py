@@ -45,7 +45,7 @@ def project() -> Iterator[machine.Project]:
     own = machine.Project(file, f"healthcare-test-{os.getpid()}")
     machine.stand_ins({name: own.services[name]["image"] for name in ("postgres", "minio")})
     try:
-        print(f"\nour image: built in {own.build():.0f} s")
+        print(f"\nour image: {own.build()}")
         began = time.monotonic()
         own.up()
         print(f"up and healthy in {time.monotonic() - began:.0f} s")
@@ -147,6 +147,12 @@ def test_it_is_current_then_and_a_forced_rerun_changes_nothing(project):
     assert "is current" in python(project, "pipelines", "run", str(FIRST))
     python(project, "pipelines", "run", str(FIRST), "--force")
     check(project)
+
+
+def test_targets_that_ask_the_servers_need_no_twin_for_containers(project):
+    assert f"{FIRST} " in make(project, "ledger")
+    assert "orphan_patient_id" in make(project, "rejects", f"DATE={FIRST}")
+    assert f"visits/{FIRST:%Y/%m/%d}/visits.csv" in make(project, "why", "KEY=V00000123")
 
 
 def test_a_job_by_hand_is_an_application_of_its_own(project):
