@@ -195,7 +195,7 @@ def watched():
     def look():
         for number in itertools.count():
             watch.look_at_commands()
-            if number % 10 == 0:
+            if number % 5 == 0:
                 watch.look_at_addresses()
             if over.wait(0.2):
                 return
@@ -427,11 +427,12 @@ def test_no_secret_is_in_a_command_line_log_page_or_file_but_those_that_keep_the
     assert any(name.endswith("/environment") for name in search.names)
 
 
+OPEN = "import socket, time; server = socket.create_server(('', 0)); time.sleep(60)"
 FAILING = """
 import luigi
 from luigi.contrib.spark import SparkSubmitTask
 class Failing(SparkSubmitTask):
-    app, spark_submit = "nothing.py", "false"
+    app, spark_submit, retry_count = "nothing.py", "false", 1
 luigi.build([Failing()])
 """
 
@@ -439,9 +440,11 @@ luigi.build([Failing()])
 def test_the_search_finds_secrets_that_are_planted_and_an_open_port(said, stack):
     """On a command line, in a log, and where Luigi's own SparkSubmitTask leaves them: on its pages and the terminal."""
     secret = secrets.token_hex(16)
-    sleeping = [sys.executable, "-c", "import time; time.sleep(1)", f"--key={secret}"]
-    with watched() as watch, socket.create_server(("", 0)), subprocess.Popen(sleeping):
-        time.sleep(0.5)
+    with watched() as watch, subprocess.Popen([sys.executable, "-c", OPEN, f"--key={secret}"]) as planted:
+        until = time.monotonic() + 30
+        while "0.0.0.0" not in {ip for _, ip in watch.addresses} and time.monotonic() < until:
+            time.sleep(0.1)
+        planted.kill()
     (stack / "logs" / "planted.log").write_text(f"connecting with {secret}\n")
     known = {name: os.environ[name] for name in ("PATH", "LUIGI_CONFIG_PATH", "LUIGI_HOST", "LUIGI_PORT", "STACK_DIR")}
     try:
