@@ -274,6 +274,8 @@ def remove_old_files(spark: Any, dataset: Dataset, kind: str, hours: float) -> N
     Delta itself refuses less than a week, unless told that the caller has made sure that nobody reads them.
     """
     spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")
+    # So many tasks list a table, and the default of 10,000 takes the longer the fewer directories there are.
+    spark.conf.set("spark.sql.sources.parallelPartitionDiscovery.parallelism", "16")
     spark.sql(f"vacuum delta.`{silver_path(dataset, kind)}` retain {hours:f} hours")
 
 
