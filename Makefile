@@ -13,7 +13,7 @@ SEED ?= 42
 START ?= 2026-01-01
 # What a person gives on the command line reaches the programs through the environment, never through the eyes of
 # the shell, and make itself leaves it as it is.
-GIVEN := DATE SCALE SEED START FORCE OVERRIDE KEY DATASET TO FROM FIRST LAST SCALES REPEATS ALONE
+GIVEN := DATE SCALE SEED START FORCE OVERRIDE KEY DATASET TO FROM FIRST LAST SCALES REPEATS ALONE DATES
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 export $(GIVEN)
 
@@ -141,10 +141,12 @@ test-compose: $(INSTALLED) ## the containers for real, without a registry of ima
 test-tls: $(INSTALLED) ## a date from landing to gold over TLS, with certificates of its own making (root, Debian)
 	@$(RUN) -m pytest -s tests/tls
 
-.PHONY: bench
+.PHONY: bench endurance
 bench: $(INSTALLED) ## whole days beside two peers, on a stack of its own: [SCALES="1 10 100"] [REPEATS=3] [ALONE=1]
 	@$(RUN) -m benchmarks.bench $(if $(SCALES),--scales "$$SCALES") $(if $(REPEATS),--repeats "$$REPEATS") \
 	    $(if $(ALONE),--alone)
+endurance: $(INSTALLED) ## many dates through one resident application, and what grows with them: [DATES=60]
+	@$(RUN) -m benchmarks.endurance $(if $(DATES),--dates "$$DATES")
 
 .PHONY: graph
 graph: up ## every task of a date in Luigi's order, and whether it is done: [DATE=2026-01-31]
