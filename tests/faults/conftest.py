@@ -18,7 +18,7 @@ from tests.faults import campaign, ground, strikes
 
 DAY = date(2048, 1, 1)
 ROWS = 40
-DISK = "1500m"
+DISK = "2500m"
 BROKEN = {
     "patients": ("gender", "?"),
     "visits": ("status", "?"),
