@@ -68,9 +68,8 @@ BOUNDARIES: dict[str, list[Boundary]] = {
 }
 
 
-# Where the disk is found full, by whoever may mount one of the tests' own.
+# Where the disk is found full, if it is one of the tests' own.
 FULL_DISK = ("the upload", "accepted rows", "the commit of accepted rows", "rows by JDBC", "the insert", "a mart")
-ROOT = os.geteuid() == 0
 SERVER_DIES = ("the withdrawal of the receipt", "the commit of the receipt", "rows by JDBC", "the insert", "a mart")
 
 
@@ -102,7 +101,7 @@ def plan() -> list[Fault]:
             before += ["the message lost each time"] if spark or boundary.name == "the upload" else []
             before += ["kill -9 of the driver, and the message late"] if spark else []
             faults += [Fault(job, boundary, "before", name) for name in before]
-            if ROOT and boundary.name in FULL_DISK:
+            if strikes.has_disk() and boundary.name in FULL_DISK:
                 faults.append(Fault(job, boundary, "before", "a full disk"))
             torn = ["an empty commit left", "half a commit left", "a commit's first line left"] if is_log else []
             faults += [Fault(job, boundary, "after", name) for name in torn]

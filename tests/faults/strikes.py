@@ -99,10 +99,14 @@ def shut(blow: Blow) -> bool:
     return False
 
 
+def has_disk() -> bool:
+    """Whether the stack has a disk of its own, which may be filled."""
+    return os.path.ismount(services.stack_dir())
+
+
 def fill_disk(_: Blow) -> bool:
-    """Not a byte is left on the disk of all services; only on one that is a small tmpfs of the tests' own."""
+    """Not a byte is left on the disk of all services."""
     home = services.stack_dir()
-    assert os.path.ismount(home), "the stack's directory is no disk of its own"
     with (home / BALLAST).open("wb") as ballast:
         size = 1 << 26
         while size:
