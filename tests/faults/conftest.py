@@ -57,7 +57,7 @@ def say(capsys: pytest.CaptureFixture[str]) -> Any:
 
 @pytest.fixture(scope="session")
 def disk() -> Iterator[None]:
-    """A disk of its own for the stack, small enough to fill; only who is root can mount one, before the stack starts."""
+    """A disk of its own for the stack, small enough to fill; who is root can mount one before the stack starts."""
     home = Path(os.environ["STACK_DIR"])
     if not WHOLE or os.geteuid() != 0 or home.exists():
         yield
