@@ -58,6 +58,21 @@ def kill_driver_and_wait(blow: Blow) -> bool:
     return True
 
 
+def kill_driver_and_wait_for_the_next(blow: Blow) -> bool:
+    """As above, and its rows come when the next load has made its staging tables."""
+    with ground.connect() as connection:
+
+        def newest() -> int:
+            query = "select coalesce(max(oid), 0)::bigint from pg_class where relnamespace = 'staging'::regnamespace"
+            return connection.execute(query).fetchone()[0]
+
+        before, began = newest(), time.monotonic()
+        kill(blow.pid)
+        while newest() <= before and time.monotonic() - began < 30:
+            time.sleep(0.02)
+        return True
+
+
 def kill_executors(blow: Blow) -> bool:
     for process in ground.executors():
         kill(process.pid)
@@ -137,6 +152,7 @@ def tear(left: str) -> Callable[[Blow], bool]:
 STRIKES: dict[str, Callable[[Blow], bool]] = {
     "kill -9 of the driver": kill_driver,
     "kill -9 of the driver, and the message late": kill_driver_and_wait,
+    "kill -9 of the driver, and its rows in the next load": kill_driver_and_wait_for_the_next,
     "kill -9 of the executors": kill_executors,
     "kill -9 of the Connect server": kill_service("spark-connect"),
     "kill -9 of PostgreSQL": kill_service("postgres"),

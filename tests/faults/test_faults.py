@@ -68,7 +68,12 @@ def test_a_planted_bug_is_found(stage, monkeypatch, wrong):
             "after",
             "kill -9 of the driver",
         ),
-        "staging reused": ("silver_to_gold", "rows by JDBC", "before", "kill -9 of the driver, and the message late"),
+        "staging reused": (
+            "silver_to_gold",
+            "rows by JDBC",
+            "before",
+            "kill -9 of the driver, and its rows in the next load",
+        ),
         "no lock": ("", "", "", ""),
     }[wrong]
     if wrong == "no lock":
