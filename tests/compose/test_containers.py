@@ -113,7 +113,9 @@ def get(port: str, path: str) -> str:
 
 
 def test_the_data_lies_in_the_volumes_that_the_documentation_names(project):
-    assert {f"{project.name}_{volume}" for volume in VOLUMES} <= project.volumes()
+    there = project.volumes()
+    missing = {volume for volume in VOLUMES if f"{project.name}_{volume}" not in there}
+    assert not missing, f"no service has its data in {missing}"
 
 
 def test_a_health_check_fails_where_its_service_does_not_run(project):
