@@ -130,7 +130,8 @@ def alone(scale: str) -> dict[str, Any]:
         kept = {name: value for name, value in measured.items() if name not in ("output", "began_at")}
         [judged] = query(
             settings.get("POSTGRES_DB"),
-            "select sum(accepted + rejected)::bigint as rows from ops.ledger natural join ops.receipts "
+            "select sum(accepted + rejected)::bigint as rows from ops.ledger "
+            "join ops.receipts using (run_id, layer, dataset, partition_date) "
             "where layer = 'silver' and partition_date = %s",
             [day],
         )
@@ -372,7 +373,7 @@ def hits_of_silver(name: str) -> tuple[int, int]:
     """(accepted, rejected) rows of a dataset, by the ledger."""
     [row] = query(
         settings.get("POSTGRES_DB"),
-        "select accepted, rejected from ops.ledger natural join ops.receipts "
+        "select accepted, rejected from ops.ledger join ops.receipts using (run_id, layer, dataset, partition_date) "
         "where layer = 'silver' and dataset = %s and partition_date = %s",
         [name, DAY],
     )

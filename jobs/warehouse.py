@@ -345,7 +345,8 @@ def usual_rows(connection: Connection, dataset: Dataset, day: date) -> tuple[int
     """(dates, median rows) of up to eight earlier dates of the same weekday."""
     [found] = connection.execute(
         "select count(*), percentile_cont(0.5) within group (order by bronze_rows) from (select bronze_rows from "
-        "ops.receipts natural join ops.ledger where layer = 'bronze' and dataset = %s and partition_date < %s "
+        "ops.receipts join ops.ledger using (run_id, layer, dataset, partition_date) "
+        "where layer = 'bronze' and dataset = %s and partition_date < %s "
         "and (%s - partition_date) %% 7 = 0 order by partition_date desc limit 8) as earlier",
         [dataset.name, day, day],
     ).fetchmany(1)
