@@ -293,7 +293,7 @@ def test_the_model_reads_rows_as_the_examples_say():
 
 def test_any_history_ends_in_what_the_files_say(hospital, say):
     tally = Tally(hospital, say)
-    run_histories(tally, int(os.environ.get("STEPS") or 60), 30, 1)
+    run_histories(tally, int(os.environ.get("STEPS") or 50), 30, 1)
     say(str(tally))
 
 
