@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from functools import reduce
 from itertools import product
 from typing import Any
 
@@ -152,7 +151,13 @@ def shaken_days(spark: Any, dataset: Dataset, trials: Mapping[str, Retrial]) -> 
                 found.append(rows.join(keys, on=F.col("key") == F.col("moved"), how="left_semi"))
     if not found:
         return set()
-    return {day for (day, _) in reduce(DataFrame.unionAll, found).dropDuplicates(["_partition_date"]).collect()}
+    return {day for (day, _) in union(found).dropDuplicates(["_partition_date"]).collect()}
+
+
+def union(frames: Sequence[DataFrame]) -> DataFrame:
+    """The rows of all frames. One after the other a thousand of them would nest deeper than Python goes."""
+    half = len(frames) // 2
+    return union(frames[:half]).unionAll(union(frames[half:])) if half else frames[0]
 
 
 def retrial(spark: Any, dataset: Dataset, days: list[date], trials: Mapping[str, Retrial]) -> Retrial:
@@ -166,7 +171,7 @@ def retrial(spark: Any, dataset: Dataset, days: list[date], trials: Mapping[str,
 
     with ThreadPoolExecutor(4) as pool:
         counts, verdicts = zip(*pool.map(again, days), strict=True)
-    would = validation.Verdict(*(reduce(DataFrame.unionAll, parts) for parts in zip(*verdicts, strict=True)))
+    would = validation.Verdict(*(union(parts) for parts in zip(*verdicts, strict=True)))
     in_days = F.col("_partition_date").isin(days)
     was = validation.Verdict(
         lake.silver(spark, dataset).select(*would.accepted.columns),

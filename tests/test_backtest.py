@@ -190,3 +190,9 @@ def test_a_backtest_by_hand(stack):
     )
     done = call("-m", "jobs.backtest", "--first", "yesterday")
     assert done.returncode == 2 and "is not a date" in done.stdout and os.linesep not in done.stdout.strip()
+
+
+def test_as_many_dates_as_there_are_are_put_together(spark):
+    from jobs.backtest import union
+
+    assert union([spark.range(number, number + 1) for number in range(1001)]).agg({"id": "sum"}).collect() == [(500500,)]

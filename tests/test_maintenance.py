@@ -68,7 +68,8 @@ def test_files_become_fewer_and_nothing_else_changes(hospital, spark, postgres, 
     people = [hospital.row("patients", f"P{number}") for number in range(40)]
     hospital.judge("patients", 1, *people)
     maintain(PATIENTS, hospital.day(9))
-    others = {kind: there - counting for kind in KINDS for counting, there in [files(spark, kind)]}  # put by other tests
+    # What other tests have put there.
+    others = {kind: there - counting for kind in KINDS for counting, there in [files(spark, kind)]}
     for number in (1, 2):
         hospital.judge("patients", number, *people, hospital.row("patients", "X", gender="?"))
         bronze_to_silver(PATIENTS, hospital.day(number))  # and what the first one wrote no longer counts
