@@ -11,7 +11,6 @@ import json
 import os
 import re
 import secrets
-import socket
 import subprocess
 import sys
 import threading
@@ -177,13 +176,13 @@ class Watch:
                 self.commands.add(" ".join(process.cmdline()))
 
     def look_at_addresses(self):
-        ours, home = {}, os.environ["STACK_DIR"]
-        for process in (*supervision.leftovers(), *psutil.process_iter()):
+        services, home, ours = {each.pid for each in supervision.leftovers()}, os.environ["STACK_DIR"], {}
+        for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if process.pid in ours or process.environ().get("STACK_DIR") == home:
+                if process.pid in services or process.environ().get("STACK_DIR") == home:
                     ours[process.pid] = process.name()
-        for each in psutil.net_connections("inet"):
-            if each.pid in ours and (each.status == psutil.CONN_LISTEN or each.type == socket.SOCK_DGRAM):
+        for each in psutil.net_connections("tcp"):
+            if each.pid in ours and each.status == psutil.CONN_LISTEN:
                 self.addresses.add((ours[each.pid], each.laddr.ip))
 
 
