@@ -326,6 +326,9 @@ create table if not exists ops.receipts (
 );
 alter table ops.receipts add column if not exists turn bigint not null default nextval('ops.turns');
 alter table ops.receipts add column if not exists stale_turn bigint;
+-- What an earlier version has marked stale stays so.
+update ops.receipts set stale_turn = nextval('ops.turns')
+where stale_since is not null and stale_turn is null;
 
 comment on table ops.receipts is
 'One row per layer, dataset and partition: the run that stands, and the input it was made from.';

@@ -316,3 +316,18 @@ def test_a_receipt_that_is_lost_or_says_something_else_counts_for_nothing(hospit
     assert not made(hospital, layer.title())
     brought(layer, "one")
     assert made(hospital, layer.title())
+
+
+def test_what_an_earlier_version_has_marked_stale_stays_so(empty_warehouse):
+    from jobs import warehouse
+
+    with empty_warehouse.transaction(force_rollback=True):
+        empty_warehouse.execute(
+            "insert into ops.receipts (layer, dataset, partition_date, run_id, made_from, rule_set, stale_since) "
+            "values ('silver', 'visits', '2026-01-01', 'run', 'file', 'rules', now())"
+        )
+        turns = []
+        for _ in range(2):
+            empty_warehouse.execute(warehouse.schema())
+            turns += empty_warehouse.execute("select stale_turn from ops.receipts").fetchone()
+    assert turns[0] and turns[0] == turns[1]
