@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -280,8 +281,7 @@ class Stage:
         self.proxies[boundary.store].trap = trap
         job = self.start(fault.job, dataset)
         blow = Blow(job.pid, boundary, self.proxies, dataset)
-        timer = subprocess.Popen(["sleep", str(PATIENCE)])
-        code = self.end_within(job, timer)
+        code = self.end_of(job)
         wrong = [] if code is not None else [f"it had not ended after {PATIENCE} s"]
         wrong += [] if trap.struck.wait(5) else ["the boundary was never crossed"]
         wrong += self.put_right()
@@ -313,20 +313,18 @@ class Stage:
         self.struck[fault.strike] += trap.struck.is_set()
         self.violations += [f"{fault} ({dataset}): {what}" for what in wrong]
 
-    def end_within(self, job: Job, timer: subprocess.Popen[bytes]) -> int | None:
+    def end_of(self, job: Job) -> int | None:
         """The job's code; None where it was ended for having gone on too long."""
-        import threading
-
         late = threading.Event()
 
-        def watch() -> None:
-            if timer.wait() == 0:
-                late.set()
-                strikes.kill(job.pid)
+        def end() -> None:
+            late.set()
+            strikes.kill(job.pid)
 
-        threading.Thread(target=watch, daemon=True).start()
+        timer = threading.Timer(PATIENCE, end)
+        timer.start()
         code = job.end()
-        timer.kill()
+        timer.cancel()
         return None if late.is_set() else code
 
     def left_behind(self, seconds: float = 20) -> list[str]:
