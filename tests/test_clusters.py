@@ -17,8 +17,8 @@ KUBERNETES = CLUSTERS / "kubernetes"
 CONFS = sorted(CLUSTERS.glob("*.conf"))
 JARS = Path(pyspark.__file__).parent / "jars"
 SCALING = (settings.ROOT / "docs" / "scaling.md").read_text()
-# A name that the classes put together from two halves, and one that only hadoop-aws knows (HADOOP-20058).
-COMPOSED = {"spark.kubernetes.authenticate.executor.serviceAccountName", "spark.hadoop.fs.s3a.input.stream.type"}
+# A name that the classes put together from two halves.
+COMPOSED = {"spark.kubernetes.authenticate.executor.serviceAccountName"}
 
 
 def properties(path: Path) -> dict[str, str]:
