@@ -7,7 +7,7 @@ import secrets
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import date, datetime, timezone
 from itertools import dropwhile
 from typing import Any, NoReturn
@@ -177,7 +177,7 @@ def writer(connection: Connection, thing: str, reads: Sequence[str] = ()) -> Ite
     try:
         yield
     finally:
-        if not connection.closed:
+        with suppress(psycopg.OperationalError):  # they have gone with the connection
             connection.execute("select pg_advisory_unlock_all()")
 
 

@@ -50,26 +50,27 @@ def main() -> None:
 
 
 def run_day(text: str, force: bool, override: bool) -> None:
-    """Runs Day for a date, or says that it is current; exits with Luigi's code."""
+    """Runs Day for a date once nobody else does, or says that it is current; exits with Luigi's code."""
     day = program.parse_day(text)
-    if not force and Day(date=day).complete():
-        print(
-            f"{day} is current: its files, rules and parents are those of its last run. FORCE=1 runs it all the same."
-        )
-        return
-    try_again(day)
-    options = []
-    if force:
-        with warehouse.connect() as connection:
+    with warehouse.connect() as connection, warehouse.writer(connection, f"the date {day}"):
+        if not force and Day(date=day).complete():
+            print(
+                f"{day} is current: its files, rules and parents are those of its last run. "
+                "FORCE=1 runs it all the same."
+            )
+            return
+        try_again(day)
+        options = []
+        if force:
             marts.forget(connection)
-        options = ["--since", str(warehouse.turn())]
-    options += ["--Cleared-override"] if override else []
-    try:
-        run_with_retcodes(["--module", "pipelines", "Day", "--date", str(day), "--log-level", "WARNING", *options])
-    except SystemExit as end:
-        if end.code:
-            print(f"{day} is not done; the same command goes on from here once the cause is gone.", file=sys.stderr)
-        raise
+            options = ["--since", str(warehouse.turn())]
+        options += ["--Cleared-override"] if override else []
+        try:
+            run_with_retcodes(["--module", "pipelines", "Day", "--date", str(day), "--log-level", "WARNING", *options])
+        except SystemExit as end:
+            if end.code:
+                print(f"{day} is not done; the same command goes on from here once the cause is gone.", file=sys.stderr)
+            raise
 
 
 def run_maintenance() -> None:

@@ -89,6 +89,23 @@ def test_a_date_that_has_run_is_current_and_says_so(dates):
     assert again.returncode == 0 and "is current" in again.stdout and "INFO" not in again.stdout
 
 
+def test_a_date_that_another_run_has_in_hand_is_waited_for(dates):
+    from jobs import warehouse
+
+    command = [sys.executable, "-m", "pipelines", "run", str(LAST)]
+    with (
+        warehouse.connect() as connection,
+        warehouse.writer(connection, f"the date {LAST}"),
+        subprocess.Popen(
+            command, cwd=settings.ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as run,
+    ):
+        assert run.stdout.readline() == f"waiting: another run is writing the date {LAST}\n"
+        connection.execute("select pg_advisory_unlock_all()")
+        assert "is current" in run.stdout.read()
+    assert run.returncode == 0
+
+
 def test_a_forced_rerun_of_the_first_date_changes_nothing_but_what_a_hand_did_to_a_mart(dates, postgres):
     before = state(postgres)
     assert all(rows for rows, _ in before.values())
