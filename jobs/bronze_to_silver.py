@@ -53,15 +53,15 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
 
         def publish(kind: str) -> int:
             table, rows = tables[kind]
-            for tries_left in reversed(range(5)):
-                warehouse.must_hold(connection)  # somebody else may write by now, and would be overtaken
-                try:
-                    commit = lake.replace(table, dataset, kind, day, row["run_id"], before[f"delta_{kind}"])
-                    break
-                except Exception as error:
-                    # By what the resident application goes on writing for a run that was killed.
-                    if not (tries_left and lake.is_overtaken(error)):
-                        raise
+            commit = lake.replace(
+                table,
+                dataset,
+                kind,
+                day,
+                row["run_id"],
+                before[f"delta_{kind}"],
+                lambda: warehouse.must_hold(connection),
+            )
             if commit.rows != rows:
                 raise program.Refused(
                     f"{rows:,} rows were {kind} but {commit.rows:,} written: law 1 is broken; run the date again."

@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -156,22 +157,33 @@ class Commit(NamedTuple):
     rows: int
 
 
-def replace(rows: Any, dataset: Dataset, kind: str, day: date, run_id: str, since: int | None) -> Commit:
+def replace(
+    rows: Any, dataset: Dataset, kind: str, day: date, run_id: str, since: int | None, ready: Callable[[], None]
+) -> Commit:
     """One Delta transaction that leaves exactly these rows in one partition of the table.
 
-    Returns what the table's log says of it; `since` is a version known to be older. The caller is the only writer.
+    Returns what the table's log says of it; `since` is a version known to be older. `ready` raises where the caller is
+    not, or no longer, the only writer. Even then a commit may be overtaken: by what the resident application goes on
+    writing for a run that was killed; it is tried again.
     """
     from pyspark.sql import functions as F
 
     stamped = rows.withColumns({"_partition_date": F.lit(day), "_run_id": F.lit(run_id)})
-    (
+    writer = (
         stamped.write.format("delta")
         .mode("overwrite")
         .partitionBy("_partition_date")
         .option("replaceWhere", f"_partition_date = '{day}'")
         .option("userMetadata", run_id)
-        .save(silver_path(dataset, kind))
     )
+    for tries_left in reversed(range(5)):
+        ready()
+        try:
+            writer.save(silver_path(dataset, kind))
+            break
+        except Exception as error:
+            if not (tries_left and is_overtaken(error)):
+                raise
     commit = last_commit(dataset, kind, since)
     return commit if commit.run_id == run_id else commit._replace(rows=0)  # Delta makes no commit of no change
 
@@ -184,7 +196,10 @@ def is_overtaken(error: BaseException) -> bool:
 
 def last_commit(dataset: Dataset, kind: str, since: int | None = None) -> Commit:
     """Read from the table's log itself, from version `since` on."""
-    version, text = head_of_log(dataset, kind, since) or (0, b"")
+    head = head_of_log(dataset, kind, since)
+    if head is None:
+        raise Refused(f"Silver's table of {kind} {dataset.name} has no commit.")
+    version, text = head
     info = next(entry["commitInfo"] for entry in map(json.loads, text.splitlines()) if "commitInfo" in entry)
     written = int(info.get("operationMetrics", {}).get("numOutputRows", 0))
     return Commit(version, info.get("userMetadata", ""), written)

@@ -238,7 +238,7 @@ def happen(exports):
         said[report] = call(python, "-m", "pipelines", report)
     said["rejects"] = call(python, "-m", "jobs.rejects", "show", str(FIRST))
     said["export"] = call(python, "-m", "jobs.rejects", "export", str(FIRST), "--to", str(exports))
-    said["backtest"] = call(python, "-c", BACKTEST)
+    said["backtest"] = call(python, "-c", BACKTEST, "--first", str(FIRST), "--last", str(SECOND))
     # Who asks for keys is told keys, and nothing else.
     said["keys"] = without_keys(call(python, "-m", "jobs.rejects", "show", str(FIRST), "--keys"))
     said["why"] = without_keys(call(python, "-m", "jobs.rejects", "why", KEY=key("visits", 3)))
@@ -280,7 +280,10 @@ def files(stack, under="", data=False):
     for path in (stack / under).rglob("*"):
         name = path.relative_to(stack)
         if is_data(name) == data and path.is_file() and path.suffix != ".jar":
-            content = path.read_bytes()
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:  # gone meanwhile, as an event log that the history server has packed
+                continue
             if path.suffix == ".zstd":
                 reader = zstandard.ZstdDecompressor().stream_reader(content, read_across_frames=True)
                 content = reader.read(1 << 30)
