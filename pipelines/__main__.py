@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from contextlib import suppress
 from datetime import date, datetime, timezone
 from typing import Any
@@ -65,20 +66,34 @@ def run_day(text: str, force: bool, override: bool) -> None:
             marts.forget(connection)
             options = ["--since", str(warehouse.turn())]
         options += ["--Cleared-override"] if override else []
-        try:
-            run_with_retcodes(["--module", "pipelines", "Day", "--date", str(day), "--log-level", "WARNING", *options])
-        except SystemExit as end:
-            if end.code:
-                print(f"{day} is not done; the same command goes on from here once the cause is gone.", file=sys.stderr)
-            raise
+        code = luigi_code(["Day", "--date", str(day), *options])
+        if code == RUNNING_ELSEWHERE:
+            print(f"waiting: luigid knows of another worker with tasks of {day}", file=sys.stderr, flush=True)
+        while code == RUNNING_ELSEWHERE:  # or the worker has died, which luigid notices within a minute
+            time.sleep(2)
+            code = luigi_code(["Day", "--date", str(day), *options])
+    if code:
+        print(f"{day} is not done; the same command goes on from here once the cause is gone.", file=sys.stderr)
+        sys.exit(code)
+
+
+RUNNING_ELSEWHERE = luigi.configuration.get_config().getint("retcode", "already_running", 10)
+
+
+def luigi_code(words: list[str]) -> int:
+    """Has Luigi run a task; the code it would exit with."""
+    try:
+        run_with_retcodes(["--module", "pipelines", "--log-level", "WARNING", *words])
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
 
 
 def run_maintenance() -> None:
     """Runs Maintenance, whether or not it has run today; exits with Luigi's code."""
     today = datetime.now(timezone.utc).date()
     try_again(today)
-    words = ["Maintenance", "--date", str(today), "--since", str(warehouse.turn()), "--log-level", "WARNING"]
-    run_with_retcodes(["--module", "pipelines", *words])
+    sys.exit(luigi_code(["Maintenance", "--date", str(today), "--since", str(warehouse.turn())]))
 
 
 def try_again(day: date) -> None:

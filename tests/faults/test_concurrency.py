@@ -118,7 +118,9 @@ def end_state(dates):
 
 def test_two_runs_of_one_date_at_once(stage, dates, say):
     dates.land(1)
-    _, reader = all_at_once(stage, [pipeline(stage, FIRST), pipeline(stage, FIRST)])
+    said, reader = all_at_once(stage, [pipeline(stage, FIRST), pipeline(stage, FIRST)])
+    assert any(f"waiting: another run is writing the date {FIRST}" in text for text in said)
+    assert any("is current" in text for text in said)
     assert end_state(dates) == dates.expected[1]
     say(f"two runs of one date: {reader.looks} looks of a reader, {reader.current} at marts that are current")
 
@@ -132,12 +134,10 @@ def test_two_forced_runs_of_one_date_at_once(stage, dates, say):
 
 def test_neighbouring_dates_at_once(stage, dates, say):
     dates.land(1)
-    _, reader = all_at_once(stage, [pipeline(stage, FIRST), pipeline(stage, SECOND, "--force"), pipeline(stage, THIRD)])
-    found = end_state(dates)
-    silver = {key: value for key, value in dates.expected[1].items() if key.startswith("silver")}
-    assert {key: found[key] for key in silver} == silver
-    assert ground.marts(stage.connection) == ground.marts_by_hand(stage.connection)
+    forced = [pipeline(stage, day, "--force") for day in (SECOND, THIRD)]
+    _, reader = all_at_once(stage, [pipeline(stage, FIRST), *forced])
     assert days.run(stage, FIRST) == days.run(stage, SECOND) == days.run(stage, THIRD) == ""
+    assert end_state(dates) == dates.expected[1]
     say(f"neighbouring dates: {reader.looks} looks, {reader.current} at marts that are current")
 
 
@@ -145,10 +145,8 @@ def test_a_job_by_hand_against_luigi(stage, dates, say):
     dates.land(0)
     script = str(settings.ROOT / "jobs" / "bronze_to_silver.py")
     said, reader = all_at_once(stage, [pipeline(stage, FIRST, "--force"), by_hand(script, "visits", str(FIRST))])
+    stage.put_right()  # spark-submit has written the stack's password file anew, without the proxies
     assert days.run(stage, FIRST) == ""
-    silver = {key: value for key, value in dates.expected[0].items() if key.startswith("silver")}
-    found = end_state(dates)
-    assert {key: found[key] for key in silver} == silver
-    assert ground.marts(stage.connection) == ground.marts_by_hand(stage.connection)
+    assert end_state(dates) == dates.expected[0]
     waits = sum("waiting: another run is writing" in text for text in said)
     say(f"a job by hand against Luigi: {waits} waited and said so, {reader.looks} looks of a reader")

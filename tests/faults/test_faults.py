@@ -51,7 +51,7 @@ PLANTS = {
         "warehouse.withdraw(connection, row)",
         "warehouse.settle(connection, row | {'bronze_sha256': facts.sha256}, facts.sha256)",
     ),
-    "staging reused": ("jobs.warehouse", "staging", "_{run_id.rpartition('-')[2]}", ""),
+    "staging reused": ("jobs.warehouse", "staging", "_{run_id.rpartition('-')[2]}", "_shared"),
     "no lock": ("jobs.warehouse", "writer", "while not value(connection", "while False and not value(connection"),
 }
 
