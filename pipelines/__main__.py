@@ -8,7 +8,7 @@ from datetime import date, datetime, timezone
 from typing import Any
 
 import luigi
-from luigi.retcodes import run_with_retcodes
+from luigi.retcodes import retcode, run_with_retcodes
 from luigi.rpc import RemoteScheduler, RPCError
 
 from jobs import marts, program, settings, warehouse
@@ -66,18 +66,16 @@ def run_day(text: str, force: bool, override: bool) -> None:
             marts.forget(connection)
             options = ["--since", str(warehouse.turn())]
         options += ["--Cleared-override"] if override else []
-        code = luigi_code(["Day", "--date", str(day), *options])
-        if code == RUNNING_ELSEWHERE:
+        words = ["Day", "--date", str(day), *options]
+        code = luigi_code(words)
+        if must_wait(code):
             print(f"waiting: luigid knows of another worker with tasks of {day}", file=sys.stderr, flush=True)
-        while code == RUNNING_ELSEWHERE:  # or the worker has died, which luigid notices within a minute
+        while must_wait(code):
             time.sleep(2)
-            code = luigi_code(["Day", "--date", str(day), *options])
+            code = luigi_code(words)
     if code:
         print(f"{day} is not done; the same command goes on from here once the cause is gone.", file=sys.stderr)
         sys.exit(code)
-
-
-RUNNING_ELSEWHERE = luigi.configuration.get_config().getint("retcode", "already_running", 10)
 
 
 def luigi_code(words: list[str]) -> int:
@@ -89,6 +87,33 @@ def luigi_code(words: list[str]) -> int:
     return 0
 
 
+def must_wait(code: int) -> bool:
+    """Whether Luigi did not go on because another worker has tasks in hand, be it one that died: luigid notices within
+    a minute, and until then not even a task that is done counts for those that need it.
+    """
+    codes = retcode()
+    return code == codes.already_running or (code == codes.not_run and is_a_worker_silent())
+
+
+def is_a_worker_silent() -> bool:
+    """Whether a worker with tasks in hand has said nothing for three seconds; else it does each second."""
+
+    def last_heard() -> set[tuple[str, float]]:
+        return {(each["name"], each["last_active"]) for each in luigid().worker_list() if each["num_running"]}
+
+    with suppress(RPCError):
+        before = last_heard()
+        time.sleep(3)
+        return bool(before & last_heard())
+    return False
+
+
+def luigid() -> Any:
+    core = luigi.configuration.get_config()
+    host, port = (core.get("core", f"default_scheduler_{name}") for name in ("host", "port"))
+    return RemoteScheduler(f"http://{host}:{port}")
+
+
 def run_maintenance() -> None:
     """Runs Maintenance, whether or not it has run today; exits with Luigi's code."""
     today = datetime.now(timezone.utc).date()
@@ -98,9 +123,7 @@ def run_maintenance() -> None:
 
 def try_again(day: date) -> None:
     """Luigi leaves alone for a while what failed for good; who asks for a date anew has mended it, or lets it pass."""
-    core = luigi.configuration.get_config()
-    host, port = (core.get("core", f"default_scheduler_{name}") for name in ("host", "port"))
-    scheduler: Any = RemoteScheduler(f"http://{host}:{port}")
+    scheduler = luigid()
     with suppress(RPCError):  # the run itself says that the scheduler is down
         for task_id, task in scheduler.task_list("DISABLED", "").items():
             if task["params"].get("date") == str(day):
