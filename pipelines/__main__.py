@@ -92,17 +92,21 @@ def must_wait(code: int) -> bool:
     a minute, and until then not even a task that is done counts for those that need it.
     """
     codes = retcode()
-    return code == codes.already_running or (code == codes.not_run and is_a_worker_silent())
+    return code == codes.already_running or (code == codes.not_run and is_a_worker_missed())
 
 
-def is_a_worker_silent() -> bool:
-    """Whether a worker with tasks in hand says nothing for three seconds, or is given up; else it does each second."""
+def is_a_worker_missed() -> bool:
+    """Whether a worker with tasks in hand says nothing for three seconds, where else it does each second; or luigid has
+    given it up, which has failed its tasks: they will be tried again within `retry_delay`.
+    """
 
     def last_heard() -> dict[str, float]:
         return {each["name"]: each["last_active"] for each in luigid().worker_list() if each["num_running"]}
 
     with suppress(RPCError):
         before = last_heard()
+        if luigid().task_list("FAILED", ""):
+            return True
         time.sleep(3)
         after = last_heard()
         return any(after.get(name, heard) == heard for name, heard in before.items())

@@ -107,16 +107,16 @@ def test_a_date_that_another_run_has_in_hand_is_waited_for(dates):
 
 
 def test_a_worker_that_died_with_a_task_in_hand_is_known_until_luigid_has_noticed(stack):
-    from pipelines.__main__ import is_a_worker_silent, luigid
+    from pipelines.__main__ import is_a_worker_missed, luigid
 
     ghost, scheduler = {"worker": "ghost", "task_id": "Ghostly"}, luigid()
     scheduler.add_worker("ghost", [])
     scheduler.add_task(**ghost, family="Ghostly", params={}, status="PENDING")
-    assert not is_a_worker_silent(), "it has nothing in hand"
+    assert not is_a_worker_missed(), "it has nothing in hand"
     assert scheduler.get_work(worker="ghost", host="nowhere")["task_id"] == "Ghostly"
-    assert is_a_worker_silent()
+    assert is_a_worker_missed()
     scheduler.add_task(**ghost, status="DONE")
-    assert not is_a_worker_silent()
+    assert not is_a_worker_missed()
 
 
 def test_a_forced_rerun_of_the_first_date_changes_nothing_but_what_a_hand_did_to_a_mart(dates, postgres):

@@ -112,10 +112,10 @@ class Days:
         proxies[boundary.store].trap = trap
         process = start(stage, FIRST)
         process.wait(600)
-        wrong = [] if trap.struck.wait(5) else ["the boundary was never crossed"]
+        said = (stage.place / "run.log").read_text()
+        wrong = [] if trap.struck.wait(5) else [f"the boundary was never crossed, code {process.returncode}: {said}"]
         stage.struck[name] += trap.struck.is_set()
         wrong += stage.put_right()
-        said = (stage.place / "run.log").read_text()
         if process.returncode > 0 and "Traceback" in said:
             wrong.append(f"it said no sentence: {said[-1500:]}")
         return wrong + self.again()
