@@ -66,13 +66,13 @@ def run_day(text: str, force: bool, override: bool) -> None:
             marts.forget(connection)
             options = ["--since", str(warehouse.turn())]
         options += ["--Cleared-override"] if override else []
-        words = ["Day", "--date", str(day), *options]
-        code = luigi_code(words)
-        if must_wait(code):
-            print(f"waiting: luigid knows of another worker with tasks of {day}", file=sys.stderr, flush=True)
-        while must_wait(code):
+        # Luigi's own lock would be in the way of the second try, and the date's is held.
+        words, told = ["Day", "--date", str(day), "--no-lock", *options], False
+        while must_wait(code := luigi_code(words)):
+            if not told:
+                print(f"waiting: luigid knows of another worker with tasks of {day}", file=sys.stderr, flush=True)
+            told = True
             time.sleep(2)
-            code = luigi_code(words)
     if code:
         print(f"{day} is not done; the same command goes on from here once the cause is gone.", file=sys.stderr)
         sys.exit(code)
@@ -81,7 +81,7 @@ def run_day(text: str, force: bool, override: bool) -> None:
 def luigi_code(words: list[str]) -> int:
     """Has Luigi run a task; the code it would exit with."""
     try:
-        run_with_retcodes(["--module", "pipelines", "--log-level", "WARNING", "--no-lock", *words])
+        run_with_retcodes(["--module", "pipelines", "--log-level", "WARNING", *words])
     except SystemExit as end:
         return int(end.code or 0)
     return 0
@@ -114,6 +114,7 @@ def is_a_worker_missed() -> bool:
 
 
 def luigid() -> Any:
+    """The central scheduler, as Luigi's workers ask it."""
     core = luigi.configuration.get_config()
     host, port = (core.get("core", f"default_scheduler_{name}") for name in ("host", "port"))
     return RemoteScheduler(f"http://{host}:{port}")

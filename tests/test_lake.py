@@ -6,6 +6,7 @@ from datetime import date
 import pytest
 
 from jobs.catalog import CATALOG
+from jobs.program import Refused
 
 HEADER = "patient_id,gender,birth_date,city,registration_date"
 PATIENTS = CATALOG["patients"]
@@ -106,3 +107,11 @@ def test_who_stands_on_a_version_that_is_lost_is_judged_again(hospital):
     assert hospital.judge_again() == [("patients", hospital.day(1))]
     hospital.load("patients", 1)
     assert hospital.gold("patients") == [(hospital.key("P1"),)]
+
+
+def test_a_log_without_a_commit_is_said_so(monkeypatch):
+    from jobs import lake
+
+    monkeypatch.setattr(lake, "head_of_log", lambda *_: None)
+    with pytest.raises(Refused, match="Silver's table of rejected visits has no commit"):
+        lake.last_commit(CATALOG["visits"], "rejected")
