@@ -60,15 +60,14 @@ def run_day(text: str, force: bool, override: bool) -> None:
                 "FORCE=1 runs it all the same."
             )
             return
-        try_again(day)
         options = []
         if force:
             marts.forget(connection)
             options = ["--since", str(warehouse.turn())]
         options += ["--Cleared-override"] if override else []
         # Luigi's own lock would be in the way of the second try, and the date's is held.
-        words, told = ["Day", "--date", str(day), "--no-lock", *options], False
-        while must_wait(code := luigi_code(words)):
+        words, told = ["Day", "--no-lock", *options], False
+        while must_wait(code := luigi_code(day, *words)):
             if not told:
                 print(f"waiting: luigid knows of another worker with tasks of {day}", file=sys.stderr, flush=True)
             told = True
@@ -78,10 +77,11 @@ def run_day(text: str, force: bool, override: bool) -> None:
         sys.exit(code)
 
 
-def luigi_code(words: list[str]) -> int:
-    """Has Luigi run a task; the code it would exit with."""
+def luigi_code(day: date, task: str, *words: str) -> int:
+    """Has Luigi run a task of a date, what failed for good before included; the code it would exit with."""
+    try_again(day)
     try:
-        run_with_retcodes(["--module", "pipelines", "--log-level", "WARNING", *words])
+        run_with_retcodes(["--module", "pipelines", "--log-level", "WARNING", task, "--date", str(day), *words])
     except SystemExit as end:
         return int(end.code or 0)
     return 0
@@ -97,7 +97,7 @@ def must_wait(code: int) -> bool:
 
 def is_a_worker_missed() -> bool:
     """Whether a worker with tasks in hand says nothing for three seconds, where else it does each second; or luigid has
-    given it up, which has failed its tasks: they will be tried again within `retry_delay`.
+    given it up, which has failed its tasks, some for good: they can be tried again within `retry_delay`.
     """
 
     def last_heard() -> dict[str, float]:
@@ -105,7 +105,7 @@ def is_a_worker_missed() -> bool:
 
     with suppress(RPCError):
         before = last_heard()
-        if luigid().task_list("FAILED", ""):
+        if any(luigid().task_list(status, "") for status in ("FAILED", "DISABLED")):
             return True
         time.sleep(3)
         after = last_heard()
@@ -123,12 +123,14 @@ def luigid() -> Any:
 def run_maintenance() -> None:
     """Runs Maintenance, whether or not it has run today; exits with Luigi's code."""
     today = datetime.now(timezone.utc).date()
-    try_again(today)
-    sys.exit(luigi_code(["Maintenance", "--date", str(today), "--since", str(warehouse.turn())]))
+    sys.exit(luigi_code(today, "Maintenance", "--since", str(warehouse.turn())))
 
 
 def try_again(day: date) -> None:
-    """Luigi leaves alone for a while what failed for good; who asks for a date anew has mended it, or lets it pass."""
+    """Luigi leaves alone for a while what failed for good; who asks for a date anew has mended it, or lets it pass.
+
+    Nor is it the fault of a task that its worker died.
+    """
     scheduler = luigid()
     with suppress(RPCError):  # the run itself says that the scheduler is down
         for task_id, task in scheduler.task_list("DISABLED", "").items():

@@ -15,6 +15,7 @@ from typing import Any
 import luigi
 import psycopg
 from botocore.exceptions import BotoCoreError, ClientError
+from luigi.rpc import RPCError
 from luigi.task import flatten
 
 from dashboards import pages
@@ -42,16 +43,26 @@ class Failed(Exception):
 
 
 class OnlySentences(logging.Filter):
-    """Luigi logs a failure with its stack trace, which says nothing that the sentence does not."""
+    """Luigi logs a failure with its stack trace, which says no more than the sentence, and each try it makes."""
+
+    tried = False
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], Failed):
-            record.msg, record.args = f"{record.getMessage()}: {record.exc_info[1]}", ()
-            record.exc_info = None
-        elif record.exc_info and isinstance(record.exc_info[1], ValueError) and "Uncaught" in record.getMessage():
+        error, said = record.exc_info[1] if record.exc_info else None, ""
+        if isinstance(error, Failed):
+            said = f"{record.getMessage()}: {error}"
+        elif isinstance(error, RPCError):
+            said = "luigid does not answer; see to it with `make status` and `make up`, then run the same again."
+        elif isinstance(error, ValueError) and "Uncaught" in record.getMessage():
             # Luigi's own parameters, as those of RangeDaily, are read by Luigi.
-            record.msg, record.args = f"A word of the command line cannot be read: {record.exc_info[1]}.", ()
+            said = f"A word of the command line cannot be read: {error}."
+        if said:
+            record.msg, record.args = said, ()
+        if said or error is None:  # Luigi asks for the trace of no error, too
             record.exc_info = None
+        if record.getMessage().startswith("Failed connecting to remote scheduler"):
+            told, self.tried = self.tried, True
+            return not told
         text, _, sentence = record.getMessage().partition(f"{Failed.__module__}.{Failed.__name__}: ")
         if sentence:  # a trace that is part of the message
             record.msg, record.args = f"{text.partition('Traceback')[0].strip()} {sentence.strip()}", ()

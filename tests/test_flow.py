@@ -107,16 +107,27 @@ def test_a_date_that_another_run_has_in_hand_is_waited_for(dates):
 
 
 def test_a_worker_that_died_with_a_task_in_hand_is_known_until_luigid_has_noticed(stack):
-    from pipelines.__main__ import is_a_worker_missed, luigid
+    from pipelines.__main__ import is_a_worker_missed, luigid, try_again
 
-    ghost, scheduler = {"worker": "ghost", "task_id": "Ghostly"}, luigid()
+    ghost, scheduler, day = {"worker": "ghost", "task_id": "Ghostly"}, luigid(), date(2001, 1, 1)
     scheduler.add_worker("ghost", [])
-    scheduler.add_task(**ghost, family="Ghostly", params={}, status="PENDING")
+    once = {"retry_policy_dict": {"retry_count": 1}}
+    scheduler.add_task(**ghost, **once, family="Ghostly", params={"date": str(day)}, status="PENDING")
     assert not is_a_worker_missed(), "it has nothing in hand"
     assert scheduler.get_work(worker="ghost", host="nowhere")["task_id"] == "Ghostly"
     assert is_a_worker_missed()
+    scheduler.add_task(**ghost, status="FAILED")  # as luigid has it when it gives the worker up
+    assert "Ghostly" in scheduler.task_list("DISABLED", "") and is_a_worker_missed()
+    try_again(day)
+    assert "Ghostly" not in scheduler.task_list("DISABLED", "")
     scheduler.add_task(**ghost, status="DONE")
     assert not is_a_worker_missed()
+
+
+def test_a_scheduler_that_is_down_is_said_in_a_sentence(stack):
+    down = luigi("Day", "--date", str(FIRST), LUIGI_PORT="9")
+    assert down.returncode == 40 and "luigid does not answer" in down.stdout
+    assert "Traceback" not in down.stdout and "NoneType" not in down.stdout
 
 
 def test_a_forced_rerun_of_the_first_date_changes_nothing_but_what_a_hand_did_to_a_mart(dates, postgres):
