@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import date
 from decimal import Decimal
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -41,57 +41,87 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
         records = lake.records(spark, dataset, day, facts).filter(F.lit(row["run_id"]) != "")
         keep = release.enter_context(kept(facts.records))
         judged = validation.judge(records, dataset, facts.header, parents, keep)
-        counts = validation.count(judged, dataset)
+        counts = validation.count(judged, dataset, row["run_id"] if before["runs"] else None)
         rejected = counts.rows - counts.accepted
         must_balance(facts, counts)
         verdict = validation.split(judged, dataset, facts.header)
+        stands = None
         if before["runs"]:
-            earlier = lake.silver(spark, dataset).filter(F.col("_partition_date") == day)
-            row["lost"] = earlier.join(verdict.accepted, on=dataset.key, how="left_anti").count()
-            warehouse.note(connection, row)  # before the commit: a run that dies leaves word of what it took away
-        tables = {"rejected": (verdict.rejected, rejected), "accepted": (verdict.accepted, counts.accepted)}
-
-        def publish(kind: str) -> int:
-            table, rows = tables[kind]
-            commit = lake.replace(
-                table,
-                dataset,
-                kind,
-                day,
-                row["run_id"],
-                before[f"delta_{kind}"],
-                lambda: warehouse.must_hold(connection),
-            )
-            if commit.rows != rows:
-                raise program.Refused(
-                    f"{rows:,} rows were {kind} but {commit.rows:,} written: law 1 is broken; run the date again."
-                )
-            return commit.version
-
-        warehouse.withdraw(connection, row)
-        with ThreadPoolExecutor() as pool:
-            row |= {f"delta_{kind}": version for kind, version in zip(tables, pool.map(publish, tables), strict=True)}
-        release.close()
-        for child, stale in stale_dates(spark, connection, dataset, row).items():
-            warehouse.mark_stale(connection, child, stale)
-        row |= {
-            "bronze_rows": counts.rows,
-            "bronze_bytes": facts.bytes,
-            "bronze_sha256": facts.sha256,
-            "accepted": counts.accepted,
-            "rejected": rejected,
-            "faulty": counts.faulty,
-        }
-        if dataset.amount:
-            row |= {
-                "amount_in": Decimal(facts.cents) / 100,
-                "amount_accepted": counts.amount_accepted,
-                "amount_rejected": counts.amount_rejected,
-            }
-        warnings = warehouse.settle_silver(connection, row, counts.hits)
+            stood = lake.silver(spark, dataset).filter(F.col("_partition_date") == day)
+            [(keys, content)] = stood.agg(*validation.checksums(dataset, row["run_id"])).collect()
+            row["lost"] = 0
+            if keys != counts.keys:
+                row["lost"] = stood.join(verdict.accepted, on=dataset.key, how="left_anti").count()
+            standing = warehouse.standing(connection, dataset, day)
+            if standing and content == counts.content and is_of(standing, dataset, facts):
+                stands = standing["run_id"] if has_rejected(spark, dataset, day, verdict, row["run_id"]) else None
+        if stands is None:
+            if before["runs"]:
+                warehouse.note(connection, row)  # before the commit: a run that dies leaves word of what it took away
+            warehouse.withdraw(connection, row)
+            tables = {"rejected": (verdict.rejected, rejected), "accepted": (verdict.accepted, counts.accepted)}
+            with ThreadPoolExecutor() as pool:
+                versions = pool.map(lambda kind: publish(connection, dataset, kind, row, before, *tables[kind]), tables)
+                row |= {f"delta_{kind}": version for kind, version in zip(tables, versions, strict=True)}
+            release.close()
+            for child, stale in stale_dates(spark, connection, dataset, row).items():
+                warehouse.mark_stale(connection, child, stale)
+        row |= account(dataset, facts, counts)
+        warnings = warehouse.settle_silver(connection, row, counts.hits, stands)
     reasons = ", ".join(f"{code} {hits:,}" for code, hits in counts.hits.items() if hits)
     numbers = f"{counts.rows:,} rows = {counts.accepted:,} accepted + {rejected:,} rejected"
-    return "\n".join([f"silver {dataset.name} {day}: {numbers}" + (f" ({reasons})" if reasons else ""), *warnings])
+    numbers += (f" ({reasons})" if reasons else "") + ("; as it stood" if stands else "")
+    return "\n".join([f"silver {dataset.name} {day}: {numbers}", *warnings])
+
+
+def is_of(standing: Mapping[str, Any], dataset: Dataset, facts: landing.Facts) -> bool:
+    """Whether the run that stands judged this very file, by these rules, and none has begun to write since."""
+    return (standing["made_from"], standing["rule_set"]) == (facts.sha256, dataset.rule_set)
+
+
+def has_rejected(spark: Any, dataset: Dataset, day: date, verdict: validation.Verdict, salt: str) -> bool:
+    """Whether silver has these rejected rows of the partition, and no others."""
+    stood = lake.silver(spark, dataset, "rejected").filter(F.col("_partition_date") == day)
+    names = [*dataset.names, "_raw", "_reject_reason", "_reject_reasons"]
+    one, other = (rows.agg(validation.checksum(names, salt)).collect() for rows in (stood, verdict.rejected))
+    return bool(one == other)
+
+
+def publish(
+    connection: warehouse.Connection,
+    dataset: Dataset,
+    kind: str,
+    run: Mapping[str, Any],
+    before: Mapping[str, Any],
+    table: DataFrame,
+    rows: int,
+) -> int:
+    """Commits one of the two tables, which has so many rows; the version of it."""
+    since, ready = before[f"delta_{kind}"], partial(warehouse.must_hold, connection)
+    commit = lake.replace(table, dataset, kind, run["partition_date"], run["run_id"], since, ready)
+    if commit.rows != rows:
+        raise program.Refused(
+            f"{rows:,} rows were {kind} but {commit.rows:,} written: law 1 is broken; run the date again."
+        )
+    return commit.version
+
+
+def account(dataset: Dataset, facts: landing.Facts, counts: validation.Counts) -> dict[str, Any]:
+    """What the ledger says of a partition's rows and money."""
+    found = {
+        "bronze_rows": counts.rows,
+        "bronze_bytes": facts.bytes,
+        "bronze_sha256": facts.sha256,
+        "accepted": counts.accepted,
+        "rejected": counts.rows - counts.accepted,
+        "faulty": counts.faulty,
+    }
+    money = {
+        "amount_in": Decimal(facts.cents) / 100,
+        "amount_accepted": counts.amount_accepted,
+        "amount_rejected": counts.amount_rejected,
+    }
+    return found | (money if dataset.amount else {})
 
 
 def mend(connection: warehouse.Connection, dataset: Dataset, before: Mapping[str, Any]) -> None:

@@ -38,6 +38,10 @@ def load(spark: Any, connection: warehouse.Connection, dataset: Dataset, day: da
     in_partition = F.col("_partition_date") == day
     with warehouse.run(connection, "gold", dataset.name, day, dataset.rule_set) as row:
         run_id = row["run_id"]
+        if stands := warehouse.loaded(connection, dataset, day, silver["run_id"]):
+            row |= {"staged": 0, "inserted": 0, "updated": 0, "unchanged": silver["accepted"], "removed": 0}
+            warehouse.settle(connection, row, silver["run_id"], stands)
+            return f"{in_words(row)}; as it stood"
         warehouse.create_staging(connection, silver, run_id)
         with ThreadPoolExecutor() as pool:
             writes = [pool.submit(warehouse.stage, lake.silver(spark, dataset).filter(in_partition), dataset, run_id)]
@@ -65,7 +69,7 @@ def load(spark: Any, connection: warehouse.Connection, dataset: Dataset, day: da
             warehouse.replace_withheld(connection, dataset, day, run_id)
             for name in counts.keys() - {dataset.name}:
                 warehouse.note(connection, row | {"dataset": name, "outcome": "done"} | counts[name])
-            row |= counts[dataset.name]
+            row |= counts[dataset.name] | {"content": warehouse.content(connection, dataset, day)}
             warehouse.settle(connection, row, silver["run_id"])
         warehouse.drop_staging(connection)
     others = ", ".join(
@@ -73,8 +77,13 @@ def load(spark: Any, connection: warehouse.Connection, dataset: Dataset, day: da
         for name, c in counts.items()
         if name != dataset.name and (c["inserted"] or c["updated"] or c["removed"])
     )
+    return in_words(row) + (f"; {others}" if others else "")
+
+
+def in_words(row: dict[str, Any]) -> str:
+    """What became of a partition's rows, by the ledger's row of its load."""
     numbers = ", ".join(f"{row[word]:,} {word}" for word in ("inserted", "updated", "unchanged", "removed"))
-    return f"gold {dataset.name} {day}: {numbers}" + (f"; {others}" if others else "")
+    return f"gold {row['dataset']} {row['partition_date']}: {numbers}"
 
 
 def stage_versions(spark: Any, keys: str, dataset: Dataset, stopped: Sequence[date], run_id: str) -> None:

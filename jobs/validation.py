@@ -10,7 +10,7 @@ from operator import and_, or_
 from typing import NamedTuple
 
 from pyspark.sql import Column as Expression
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame, Row, Window
 from pyspark.sql import functions as F
 
 from jobs import landing
@@ -50,6 +50,8 @@ class Counts(NamedTuple):
     amount_accepted: Decimal
     amount_rejected: Decimal
     hits: dict[str, int]  # per reason code, in declared order, zero hits included
+    keys: Row | None = None  # checksums of the accepted rows
+    content: Row | None = None
 
 
 def judge(
@@ -86,8 +88,8 @@ def split(judged: DataFrame, dataset: Dataset, header: Sequence[str]) -> Verdict
     )
 
 
-def count(judged: DataFrame, dataset: Dataset) -> Counts:
-    """What became of the rows and of their money, in one pass."""
+def count(judged: DataFrame, dataset: Dataset, salt: str | None = None) -> Counts:
+    """What became of the rows and of their money, in one pass; given a salt, with checksums of the accepted ones."""
     codes = F.col("_reject_reason")
     sound = codes == ""
     amount = (F.col(dataset.amount) if dataset.amount else F.lit(None)).cast("decimal(12,2)")
@@ -104,8 +106,27 @@ def count(judged: DataFrame, dataset: Dataset) -> Counts:
         total(F.when(sound, amount)).alias("amount_accepted"),
         total(F.when(~sound, amount)).alias("amount_rejected"),
         F.struct(*(F.count_if(has_code(F.lit(code))).alias(code) for code in dataset.reasons)).alias("hits"),
+        *(checksums(dataset, salt, sound) if salt else ()),
     ).collect()
     return Counts(**counts.asDict() | {"hits": counts["hits"].asDict()})
+
+
+def checksums(dataset: Dataset, salt: str, counted: Expression | None = None) -> list[Expression]:
+    """`keys` and `content` of a dataset's accepted rows."""
+    of_names = {"keys": [dataset.key], "content": dataset.names}
+    return [checksum(names, salt, counted).alias(alias) for alias, names in of_names.items()]
+
+
+def checksum(names: Sequence[str], salt: str, counted: Expression | None = None) -> Expression:
+    """Of rows, or those `counted`: how many, and two sums, which are the same for the same rows in whatever order.
+
+    Sums of the halves of a 64-bit hash of each row, which cannot overflow. Nobody can make other rows with the same
+    sums who does not know the `salt`. Spark hashes a null like nothing at all, so which values are null is hashed too.
+    """
+    hashed = F.xxhash64(F.lit(salt), *names, *map(F.isnull, names))
+    hashed = hashed if counted is None else F.when(counted, hashed)
+    low, high = hashed.bitwiseAND(F.lit(0xFFFFFFFF)), F.shiftrightunsigned(hashed, 32)
+    return F.struct(F.count(hashed), F.sum(low), F.sum(high))
 
 
 def withheld(rejected: DataFrame, dataset: Dataset) -> DataFrame:

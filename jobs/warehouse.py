@@ -24,6 +24,7 @@ from jobs.program import Refused
 Connection = psycopg.Connection[Any]
 POSTGRES_TYPES = {"text": "text", "date": "date", "timestamp": "timestamp", "decimal": "numeric(12, 2)"}
 AUDIT = ("_partition_date", "_run_id")
+WITHHELD = ("dataset", "_partition_date", "row_key", "visit_id", "row_day", "department", "amount", "reasons")
 
 
 # ---- schema --------------------------------------------------------------------------------------------------------
@@ -211,11 +212,15 @@ def run(connection: Connection, layer: str, name: str, day: date, rule_set: str)
         raise
 
 
-def settle(connection: Connection, row: dict[str, Any], made_from: str) -> None:
-    """Ends a run that succeeded: its ledger row and its receipt, the marker by which Luigi knows, at one stroke."""
+def settle(connection: Connection, row: dict[str, Any], made_from: str, stands: str | None = None) -> None:
+    """Ends a run that succeeded: its ledger row and its receipt, the marker by which Luigi knows, at one stroke.
+
+    A run that found everything as an earlier one left it names that one: it is what goes on to stand.
+    """
     with connection.transaction():
         write(connection, "ops.ledger", row | {"outcome": "done"})
         receipt = {name: row[name] for name in ("layer", "dataset", "partition_date", "run_id", "rule_set")}
+        receipt["run_id"] = stands or row["run_id"]
         stale = {"stale_since": None, "stale_turn": None}
         write(connection, "ops.receipts", receipt | {"made_from": made_from} | stale)
 
@@ -273,7 +278,9 @@ def receipt(layer: str, dataset: str, day: date) -> dict[str, Any] | None:
         return cursor.execute(f"{query} where {where}", [layer, dataset, day]).fetchone()
 
 
-def settle_silver(connection: Connection, row: dict[str, Any], hits: dict[str, int]) -> list[str]:
+def settle_silver(
+    connection: Connection, row: dict[str, Any], hits: dict[str, int], stands: str | None = None
+) -> list[str]:
     """Ends a silver run with one row per reason code, zero hits included; a sentence for each level they reached."""
     with connection.transaction(), connection.cursor() as cursor:
         cursor.executemany(
@@ -286,7 +293,7 @@ def settle_silver(connection: Connection, row: dict[str, Any], hits: dict[str, i
         )
         tripped.row_factory = dict_row
         warnings = [f"{level['action']}: {in_words(level)}" for level in tripped]
-        settle(connection, row | {"warnings": "; ".join(warnings) or None}, row["bronze_sha256"])
+        settle(connection, row | {"warnings": "; ".join(warnings) or None}, row["bronze_sha256"], stands)
     return warnings
 
 
@@ -339,6 +346,37 @@ def standing(connection: Connection, dataset: Dataset, day: date) -> dict[str, A
     with connection.cursor(row_factory=dict_row) as cursor:
         where = "dataset = %s and partition_date = %s"
         return cursor.execute(f"select * from ops.standing where {where}", [dataset.name, day]).fetchone()
+
+
+def content(connection: Connection, dataset: Dataset, day: date) -> str:
+    """What gold holds of a partition, withheld rows included: the same text for the same rows, and for no others.
+
+    A count and the sum of a 64-bit hash of each row. No more than a change by accident or by hand is to be found, and a
+    server of another version may hash otherwise: both only cost a load.
+    """
+    parts = (
+        (dataset.name, dataset.names, ""),
+        ("ops.withheld", WITHHELD, f" and dataset = {literal(dataset.name)}"),
+    )
+    return ", ".join(
+        value(
+            connection,
+            f"select concat_ws(' ', count(*), sum(hash_record_extended(row({', '.join(names)}), 0))) from {table} "
+            f"where _partition_date = %s{where}",
+            [day],
+        )
+        for table, names, where in parts
+    )
+
+
+def loaded(connection: Connection, dataset: Dataset, day: date, silver_run: str) -> str | None:
+    """The gold run that stands for a partition if it loaded this silver run and gold still has what it left there."""
+    found = connection.execute(
+        "select run_id, content from ops.receipts join ops.ledger using (run_id, layer, dataset, partition_date) "
+        "where layer = 'gold' and dataset = %s and partition_date = %s and made_from = %s",
+        [dataset.name, day, silver_run],
+    ).fetchone()
+    return found[0] if found and found[1] == content(connection, dataset, day) else None
 
 
 def usual_rows(connection: Connection, dataset: Dataset, day: date) -> tuple[int, float | None]:
@@ -723,7 +761,7 @@ def account_for(connection: Connection, day: date) -> list[str]:
 def replace_withheld(connection: Connection, dataset: Dataset, day: date, run_id: str) -> None:
     """Brings ops.withheld in line with what was staged of a partition, in the caller's transaction."""
     connection.execute("delete from ops.withheld where dataset = %s and _partition_date = %s", [dataset.name, day])
-    names = "dataset, _partition_date, row_key, visit_id, row_day, department, amount, reasons"
+    names = ", ".join(WITHHELD)
     connection.execute(f"insert into ops.withheld ({names}) select {names} from {staging('withheld', run_id)}")
 
 

@@ -195,6 +195,16 @@ class Hospital:
 
         return silver_to_gold(CATALOG[dataset], self.day(number))
 
+    def close(self):
+        """Leaves no row in the warehouse: what is behind or stale there, the next test's run would judge and load."""
+        year = [self.day(1), date(self.year, 12, 31)]
+        with self.postgres.transaction():
+            for dataset in reversed(CATALOG):
+                self.postgres.execute(f"delete from {dataset} where _partition_date between %s and %s", year)
+            self.postgres.execute("delete from ops.withheld where _partition_date between %s and %s", year)
+            for table in ("ops.ledger", "ops.receipts", "ops.reasons"):
+                self.postgres.execute(f"delete from {table} where partition_date between %s and %s", year)
+
     def gold(self, dataset, *columns):
         """This hospital's rows of a gold table, in the order of their keys."""
         key = CATALOG[dataset].key
@@ -209,4 +219,6 @@ class Hospital:
 def hospital(stack, spark, postgres, monkeypatch):
     """A hospital whose single jobs run in this process, on the stack's resident application."""
     monkeypatch.setenv("SPARK_REMOTE", f"sc://127.0.0.1:{settings.get('SPARK_CONNECT_PORT')}")
-    return Hospital(postgres, settings.path("LANDING_DIR"))
+    hospital = Hospital(postgres, settings.path("LANDING_DIR"))
+    yield hospital
+    hospital.close()

@@ -50,6 +50,47 @@ def test_a_parent_takes_its_children_along_and_brings_them_back(hospital):
     assert {name: hospital.gold(name) for name in everything} == whole
 
 
+def test_what_is_as_it_stood_is_not_written_again(hospital):
+    """A rerun by force: silver keeps its versions and gold its rows, unless somebody changed them by hand."""
+    from jobs import lake
+    from jobs.bronze_to_silver import bronze_to_silver
+
+    dataset, day = CATALOG["patients"], hospital.day(1)
+
+    def receipts():
+        """{layer: (the run that stands, its turn)}"""
+        found = hospital.postgres.execute(
+            "select layer, run_id, turn from ops.receipts where dataset = 'patients' and partition_date = %s", [day]
+        )
+        return {layer: (run_id, turn) for layer, run_id, turn in found}
+
+    def versions():
+        return [lake.last_commit(dataset, kind).version for kind in ("accepted", "rejected")]
+
+    hospital.judge("patients", 1, hospital.row("patients", "P1"), hospital.row("patients", "P2", gender="X"))
+    hospital.load("patients", 1)
+    stood, written = receipts(), versions()
+    assert bronze_to_silver(dataset, day).endswith("as it stood")
+    assert hospital.load("patients", 1).endswith("0 inserted, 0 updated, 1 unchanged, 0 removed; as it stood")
+    assert versions() == written
+    for layer in ("silver", "gold"):
+        run_id, turn = receipts()[layer]
+        assert run_id == stood[layer][0] and turn > stood[layer][1], f"{layer} counts as made just now"
+
+    hospital.postgres.execute("update patients set city = 'elsewhere' where patient_id = %s", [hospital.key("P1")])
+    assert "1 updated" in hospital.load("patients", 1)
+    hospital.postgres.execute("delete from ops.withheld where _partition_date = %s", [day])
+    assert not hospital.load("patients", 1).endswith("as it stood")
+    assert hospital.load("patients", 1).endswith("as it stood")
+
+    hospital.postgres.execute(  # as a run leaves it that died while it wrote
+        "update ops.receipts set made_from = '' where layer = 'silver' and partition_date = %s", [day]
+    )
+    assert not bronze_to_silver(dataset, day).endswith("as it stood")
+    assert versions() != written
+    assert not hospital.load("patients", 1).endswith("as it stood"), "silver has another run"
+
+
 def test_a_parent_of_another_date_is_loaded_with_the_child_that_needs_it(hospital):
     hospital.judge("patients", 2, hospital.row("patients", "P1"))
     hospital.judge("visits", 1, hospital.row("visits", "V1"))

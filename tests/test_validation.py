@@ -144,3 +144,24 @@ def test_a_parent_given_twice_multiplies_no_row(spark):
     dataset = CATALOG["visits"]
     counts = count(judge(frame, dataset, dataset.names, {"patient_id": twice}), dataset)
     assert (counts.rows, counts.accepted) == (1, 1)
+
+
+def test_a_checksum_tells_rows_apart_but_not_their_order(spark):
+    from jobs.validation import checksum
+
+    one = [("a", None), ("b", "c")]
+    others = {
+        "order": [("b", "c"), ("a", None)],
+        "twice": [*one, ("b", "c")],
+        "no row": [],
+        "a null elsewhere": [(None, "a"), ("b", "c")],
+        "another value": [("a", None), ("b", "d")],
+        "pairs that leave the same exclusive or": [("a", None)] * 2,
+    }
+    frames = spark.createDataFrame(
+        [(name, *row) for name, rows in {"one": one, **others}.items() for row in rows],
+        "name string, x string, y string",
+    )
+    sums = dict(frames.groupBy("name").agg(checksum(["x", "y"], "salt").alias("sum")).collect())
+    assert {name for name, found in sums.items() if found == sums["one"]} == {"one", "order"}
+    assert frames.filter("name = 'one'").agg(checksum(["x", "y"], "pepper")).collect() != [(sums["one"],)]
