@@ -3,14 +3,15 @@
 Pure DataFrame -> DataFrame, no UDF: the executors need none of our Python. DESIGN section 4 is the source of the rules.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import reduce
-from operator import and_, or_
+from operator import and_
 from typing import NamedTuple
 
 from pyspark.sql import Column as Expression
-from pyspark.sql import DataFrame, Row, Window
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from jobs import landing
@@ -50,8 +51,8 @@ class Counts(NamedTuple):
     amount_accepted: Decimal
     amount_rejected: Decimal
     hits: dict[str, int]  # per reason code, in declared order, zero hits included
-    keys: Row | None = None  # checksums of the accepted rows
-    content: Row | None = None
+    keys: tuple[int, int, int] = (0, 0, 0)  # checksums of the accepted rows, where they were asked for
+    content: tuple[int, int, int] = (0, 0, 0)
 
 
 def judge(
@@ -89,44 +90,51 @@ def split(judged: DataFrame, dataset: Dataset, header: Sequence[str]) -> Verdict
 
 
 def count(judged: DataFrame, dataset: Dataset, salt: str | None = None) -> Counts:
-    """What became of the rows and of their money, in one pass; given a salt, with checksums of the accepted ones."""
-    codes = F.col("_reject_reason")
-    sound = codes == ""
+    """What became of the rows and of their money, in one pass; given a salt, with checksums of the accepted ones.
+
+    Rows are counted by the codes they have together, which are few, and not once for each code that there is.
+    """
     amount = (F.col(dataset.amount) if dataset.amount else F.lit(None)).cast("decimal(12,2)")
-    lasting = [has_code(F.lit(code)) for code in dataset.reasons if not is_retryable(code)]
+    groups = (
+        judged.groupBy(F.col("_reject_reason").alias("codes"))
+        .agg(
+            F.count("*").alias("rows"),
+            F.count(amount).alias("amounts"),
+            F.coalesce(F.sum(amount), F.lit(0).cast("decimal(22,2)")).alias("amount"),
+            *(checksums(dataset, salt) if salt else ()),
+        )
+        .collect()
+    )
+    sound, rejected = [group for group in groups if not group.codes], [group for group in groups if group.codes]
+    hits = Counter[str]()
+    for group in rejected:
+        hits.update(dict.fromkeys(group.codes.split(";"), group.rows))
+    return Counts(
+        rows=sum(group.rows for group in groups),
+        accepted=sum(group.rows for group in sound),
+        faulty=sum(group.rows for group in rejected if not all(map(is_retryable, group.codes.split(";")))),
+        amounts=sum(group.amounts for group in groups),
+        amount_accepted=sum((group.amount for group in sound), Decimal()),
+        amount_rejected=sum((group.amount for group in rejected), Decimal()),
+        hits={code: hits[code] for code in dataset.reasons},
+        **{name: group[name] for group in sound for name in ("keys", "content") if salt},
+    )
 
-    def total(amounts: Expression) -> Expression:
-        return F.coalesce(F.sum(amounts), F.lit(0).cast("decimal(22,2)"))
 
-    [counts] = judged.agg(
-        F.count("*").alias("rows"),
-        F.count_if(sound).alias("accepted"),
-        F.count_if(reduce(or_, lasting)).alias("faulty"),
-        F.count(amount).alias("amounts"),
-        total(F.when(sound, amount)).alias("amount_accepted"),
-        total(F.when(~sound, amount)).alias("amount_rejected"),
-        F.struct(*(F.count_if(has_code(F.lit(code))).alias(code) for code in dataset.reasons)).alias("hits"),
-        *(checksums(dataset, salt, sound) if salt else ()),
-    ).collect()
-    return Counts(**counts.asDict() | {"hits": counts["hits"].asDict()})
+def checksums(dataset: Dataset, salt: str) -> list[Expression]:
+    """`keys` and `content` of accepted rows."""
+    return [checksum([dataset.key], salt).alias("keys"), checksum(dataset.names, salt).alias("content")]
 
 
-def checksums(dataset: Dataset, salt: str, counted: Expression | None = None) -> list[Expression]:
-    """`keys` and `content` of a dataset's accepted rows."""
-    of_names = {"keys": [dataset.key], "content": dataset.names}
-    return [checksum(names, salt, counted).alias(alias) for alias, names in of_names.items()]
-
-
-def checksum(names: Sequence[str], salt: str, counted: Expression | None = None) -> Expression:
-    """Of rows, or those `counted`: how many, and two sums, which are the same for the same rows in whatever order.
+def checksum(names: Sequence[str], salt: str) -> Expression:
+    """How many rows there are, and two sums, which are the same for the same rows in whatever order.
 
     Sums of the halves of a 64-bit hash of each row, which cannot overflow. Nobody can make other rows with the same
     sums who does not know the `salt`. Spark hashes a null like nothing at all, so which values are null is hashed too.
     """
     hashed = F.xxhash64(F.lit(salt), *names, *map(F.isnull, names))
-    hashed = hashed if counted is None else F.when(counted, hashed)
-    low, high = hashed.bitwiseAND(F.lit(0xFFFFFFFF)), F.shiftrightunsigned(hashed, 32)
-    return F.struct(F.count(hashed), F.sum(low), F.sum(high))
+    halves = hashed.bitwiseAND(F.lit(0xFFFFFFFF)), F.shiftrightunsigned(hashed, 32)
+    return F.struct(F.count("*"), *(F.coalesce(F.sum(half), F.lit(0)) for half in halves))
 
 
 def withheld(rejected: DataFrame, dataset: Dataset) -> DataFrame:
