@@ -45,19 +45,13 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
         rejected = counts.rows - counts.accepted
         must_balance(facts, counts)
         verdict = validation.split(judged, dataset, facts.header)
-        stands = None
+        standing = None
         if before["runs"]:
-            stood = lake.silver(spark, dataset).filter(F.col("_partition_date") == day)
-            [(keys, content)] = stood.agg(*validation.checksums(dataset, row["run_id"])).collect()
-            row["lost"] = 0
-            if keys != counts.keys:
-                row["lost"] = stood.join(verdict.accepted, on=dataset.key, how="left_anti").count()
-            standing = warehouse.standing(connection, dataset, day)
-            if standing and content == counts.content and is_of(standing, dataset, facts):
-                stands = standing["run_id"] if has_rejected(spark, dataset, day, verdict, row["run_id"]) else None
-        if stands is None:
-            if before["runs"]:
-                warehouse.note(connection, row)  # before the commit: a run that dies leaves word of what it took away
+            row["lost"], standing = compare(spark, connection, dataset, facts, counts, verdict, row)
+            warehouse.note(connection, row)  # before the commit: a run that dies leaves word of what it took away
+        if standing:
+            row |= {name: standing[name] for name in ("delta_accepted", "delta_rejected")}
+        else:
             warehouse.withdraw(connection, row)
             tables = {"rejected": (verdict.rejected, rejected), "accepted": (verdict.accepted, counts.accepted)}
             with ThreadPoolExecutor() as pool:
@@ -67,24 +61,38 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
             for child, stale in stale_dates(spark, connection, dataset, row).items():
                 warehouse.mark_stale(connection, child, stale)
         row |= account(dataset, facts, counts)
-        warnings = warehouse.settle_silver(connection, row, counts.hits, stands)
+        warnings = warehouse.settle_silver(connection, row, counts.hits, standing and standing["run_id"])
     reasons = ", ".join(f"{code} {hits:,}" for code, hits in counts.hits.items() if hits)
     numbers = f"{counts.rows:,} rows = {counts.accepted:,} accepted + {rejected:,} rejected"
-    numbers += (f" ({reasons})" if reasons else "") + ("; as it stood" if stands else "")
+    numbers += (f" ({reasons})" if reasons else "") + ("; as it stood" if standing else "")
     return "\n".join([f"silver {dataset.name} {day}: {numbers}", *warnings])
 
 
-def is_of(standing: Mapping[str, Any], dataset: Dataset, facts: landing.Facts) -> bool:
-    """Whether the run that stands judged this very file, by these rules, and none has begun to write since."""
-    return (standing["made_from"], standing["rule_set"]) == (facts.sha256, dataset.rule_set)
+def compare(
+    spark: Any,
+    connection: warehouse.Connection,
+    dataset: Dataset,
+    facts: landing.Facts,
+    counts: validation.Counts,
+    verdict: validation.Verdict,
+    run: Mapping[str, Any],
+) -> tuple[int, dict[str, Any] | None]:
+    """How many keys silver would lose of the partition; and the run that stands, if silver has just these rows of it.
 
-
-def has_rejected(spark: Any, dataset: Dataset, day: date, verdict: validation.Verdict, salt: str) -> bool:
-    """Whether silver has these rejected rows of the partition, and no others."""
-    stood = lake.silver(spark, dataset, "rejected").filter(F.col("_partition_date") == day)
+    That run must have judged this very file, by these rules, and none may have begun to write since.
+    """
+    day, salt = run["partition_date"], run["run_id"]
+    stood = lake.silver(spark, dataset).filter(F.col("_partition_date") == day)
+    [(keys, content)] = stood.agg(*validation.checksums(dataset, salt)).collect()
+    lost = 0 if keys == counts.keys else stood.join(verdict.accepted, on=dataset.key, how="left_anti").count()
+    standing = warehouse.standing(connection, dataset, day)
+    input_of = standing and (standing["made_from"], standing["rule_set"])
+    if content != counts.content or input_of != (facts.sha256, dataset.rule_set):
+        return lost, None
+    refused = lake.silver(spark, dataset, "rejected").filter(F.col("_partition_date") == day)
     names = [*dataset.names, "_raw", "_reject_reason", "_reject_reasons"]
-    one, other = (rows.agg(validation.checksum(names, salt)).collect() for rows in (stood, verdict.rejected))
-    return bool(one == other)
+    one, other = (rows.agg(validation.checksum(names, salt)).collect() for rows in (refused, verdict.rejected))
+    return lost, standing if one == other else None
 
 
 def publish(

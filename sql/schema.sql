@@ -271,7 +271,7 @@ for each dataset they touched. Amounts are those of the dataset''s money column 
 comment on column ops.ledger.amount_in is 'The file''s money by a plain reading of it.';
 comment on column ops.ledger.faulty is 'Rejected rows with a reason that no late parent can mend.';
 comment on column ops.ledger.lost is 'Keys that the partition accepted before this run and no longer accepts.';
-comment on column ops.ledger.delta_accepted is 'The version this run wrote of the Delta table of accepted rows.';
+comment on column ops.ledger.delta_accepted is 'The version of the Delta table of accepted rows that this run wrote, or found as it would have written it.';
 comment on column ops.ledger.amount_change is 'By how much this load changed the sum over the gold table.';
 comment on column ops.ledger.content is
 'Counts and checksums of what gold held of the partition after this load.';
