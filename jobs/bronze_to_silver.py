@@ -45,7 +45,7 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
         rejected = counts.rows - counts.accepted
         must_balance(facts, counts)
         verdict = validation.split(judged, dataset, facts.header)
-        standing = None
+        standing: Mapping[str, Any] = {}
         if before["runs"]:
             row["lost"], standing = compare(spark, connection, dataset, facts, counts, verdict, row)
             warehouse.note(connection, row)  # before the commit: a run that dies leaves word of what it took away
@@ -61,7 +61,7 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
             for child, stale in stale_dates(spark, connection, dataset, row).items():
                 warehouse.mark_stale(connection, child, stale)
         row |= account(dataset, facts, counts)
-        warnings = warehouse.settle_silver(connection, row, counts.hits, standing and standing["run_id"])
+        warnings = warehouse.settle_silver(connection, row, counts.hits, standing.get("run_id"))
     reasons = ", ".join(f"{code} {hits:,}" for code, hits in counts.hits.items() if hits)
     numbers = f"{counts.rows:,} rows = {counts.accepted:,} accepted + {rejected:,} rejected"
     numbers += (f" ({reasons})" if reasons else "") + ("; as it stood" if standing else "")
@@ -76,8 +76,8 @@ def compare(
     counts: validation.Counts,
     verdict: validation.Verdict,
     run: Mapping[str, Any],
-) -> tuple[int, dict[str, Any] | None]:
-    """How many keys silver would lose of the partition; and the run that stands, if silver has just these rows of it.
+) -> tuple[int, Mapping[str, Any]]:
+    """How many keys silver would lose of the partition; and the run that stands, if silver has just these rows, or {}.
 
     That run must have judged this very file, by these rules, and none may have begun to write since.
     """
@@ -85,14 +85,14 @@ def compare(
     stood = lake.silver(spark, dataset).filter(F.col("_partition_date") == day)
     [(keys, content)] = stood.agg(*validation.checksums(dataset, salt)).collect()
     lost = 0 if keys == counts.keys else stood.join(verdict.accepted, on=dataset.key, how="left_anti").count()
-    standing = warehouse.standing(connection, dataset, day)
-    input_of = standing and (standing["made_from"], standing["rule_set"])
+    standing = warehouse.standing(connection, dataset, day) or {}
+    input_of = standing.get("made_from"), standing.get("rule_set")
     if content != counts.content or input_of != (facts.sha256, dataset.rule_set):
-        return lost, None
+        return lost, {}
     refused = lake.silver(spark, dataset, "rejected").filter(F.col("_partition_date") == day)
     names = [*dataset.names, "_raw", "_reject_reason", "_reject_reasons"]
     one, other = (rows.agg(validation.checksum(names, salt)).collect() for rows in (refused, verdict.rejected))
-    return lost, standing if one == other else None
+    return lost, standing if one == other else {}
 
 
 def publish(
