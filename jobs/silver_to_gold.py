@@ -69,7 +69,7 @@ def load(spark: Any, connection: warehouse.Connection, dataset: Dataset, day: da
             warehouse.replace_withheld(connection, dataset, day, run_id)
             for name in counts.keys() - {dataset.name}:
                 warehouse.note(connection, row | {"dataset": name, "outcome": "done"} | counts[name])
-            row |= counts[dataset.name] | {"content": warehouse.content(connection, dataset, day)}
+            row |= counts[dataset.name] | {"checksums": warehouse.checksums(connection, dataset, day)}
             warehouse.settle(connection, row, silver["run_id"])
         warehouse.drop_staging(connection)
     others = ", ".join(

@@ -348,7 +348,7 @@ def standing(connection: Connection, dataset: Dataset, day: date) -> dict[str, A
         return cursor.execute(f"select * from ops.standing where {where}", [dataset.name, day]).fetchone()
 
 
-def content(connection: Connection, dataset: Dataset, day: date) -> str:
+def checksums(connection: Connection, dataset: Dataset, day: date) -> str:
     """What gold holds of a partition, withheld rows included: the same text for the same rows, and for no others.
 
     A count and the sum of a 64-bit hash of each row. No more than a change by accident or by hand is to be found, and a
@@ -372,11 +372,11 @@ def content(connection: Connection, dataset: Dataset, day: date) -> str:
 def loaded(connection: Connection, dataset: Dataset, day: date, silver_run: str) -> str | None:
     """The gold run that stands for a partition if it loaded this silver run and gold still has what it left there."""
     found = connection.execute(
-        "select run_id, content from ops.receipts join ops.ledger using (run_id, layer, dataset, partition_date) "
+        "select run_id, checksums from ops.receipts join ops.ledger using (run_id, layer, dataset, partition_date) "
         "where layer = 'gold' and dataset = %s and partition_date = %s and made_from = %s",
         [dataset.name, day, silver_run],
     ).fetchone()
-    return found[0] if found and found[1] == content(connection, dataset, day) else None
+    return found[0] if found and found[1] == checksums(connection, dataset, day) else None
 
 
 def usual_rows(connection: Connection, dataset: Dataset, day: date) -> tuple[int, float | None]:

@@ -30,7 +30,7 @@ create table if not exists ops.ledger (
     unchanged bigint,
     removed bigint,
     amount_change numeric(18, 2),
-    content text,
+    checksums text,
     warnings text,
     overridden text,
     error text,
@@ -38,7 +38,7 @@ create table if not exists ops.ledger (
     primary key (run_id, layer, dataset, partition_date)
 );
 alter table ops.ledger add column if not exists turn bigint not null default nextval('ops.turns');
-alter table ops.ledger add column if not exists content text;
+alter table ops.ledger add column if not exists checksums text;
 
 create index if not exists ledger_by_partition on ops.ledger (layer, dataset, partition_date);
 
@@ -48,9 +48,10 @@ for each dataset they touched. Amounts are those of the dataset''s money column 
 comment on column ops.ledger.amount_in is 'The file''s money by a plain reading of it.';
 comment on column ops.ledger.faulty is 'Rejected rows with a reason that no late parent can mend.';
 comment on column ops.ledger.lost is 'Keys that the partition accepted before this run and no longer accepts.';
-comment on column ops.ledger.delta_accepted is 'The version of the Delta table of accepted rows that this run wrote, or found as it would have written it.';
+comment on column ops.ledger.delta_accepted is
+'The version of the Delta table of accepted rows that this run wrote, or found as it would have written it.';
 comment on column ops.ledger.amount_change is 'By how much this load changed the sum over the gold table.';
-comment on column ops.ledger.content is
+comment on column ops.ledger.checksums is
 'Counts and checksums of what gold held of the partition after this load.';
 comment on column ops.ledger.overridden is 'The stop levels that somebody let pass.';
 comment on column ops.ledger.turn is 'Counts up: when the run began.';
