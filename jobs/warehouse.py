@@ -349,10 +349,10 @@ def standing(connection: Connection, dataset: Dataset, day: date) -> dict[str, A
 
 
 def checksums(connection: Connection, dataset: Dataset, day: date) -> str:
-    """What gold holds of a partition, withheld rows included: the same text for the same rows, and for no others.
+    """What gold holds of a partition, withheld rows included, as a text that is the same for the same rows.
 
-    A count and the sum of a 64-bit hash of each row. No more than a change by accident or by hand is to be found, and a
-    server of another version may hash otherwise: both only cost a load.
+    A count and the sum of a 64-bit hash of each row, to find what somebody changed. A server of another version may
+    hash otherwise, which only costs a load.
     """
     parts = (
         (dataset.name, dataset.names, ""),
