@@ -19,6 +19,7 @@ def silver_to_gold(dataset: Dataset, day: date) -> str:
         warehouse.connect() as connection,
         warehouse.writer(connection, "gold", reads=[f"silver {dataset.name}"]),
     ):
+        warehouse.drop_staging(connection)  # of a load that died, even if there is nothing left to do
         stops = warehouse.stops(connection)
         stopped = sorted({stop["partition_date"] for stop in stops})
         if day in stopped:

@@ -525,7 +525,7 @@ def jdbc(table: str) -> dict[str, str]:
 
 
 def drop_staging(connection: Connection) -> None:
-    """No staging tables, neither this load's nor those of one that died: who still writes there is cut off."""
+    """No staging tables, neither a load's own nor those of one that died: who still writes there is cut off."""
     connection.execute(
         "select pg_terminate_backend(pid) from pg_locks join pg_class on pg_class.oid = relation "
         "join pg_stat_activity using (pid) where relnamespace = 'staging'::regnamespace "
@@ -538,7 +538,6 @@ def drop_staging(connection: Connection) -> None:
 
 def create_staging(connection: Connection, silver: dict[str, Any], run_id: str) -> None:
     """Empty staging tables for every dataset and for the keys it may lose; rows are of this `silver` run by default."""
-    drop_staging(connection)
     for dataset in CATALOG.values():
         names = ", ".join([*dataset.names, *AUDIT])
         for table, columns in ((staging(dataset.name, run_id), names), (lost(dataset, run_id), dataset.key)):

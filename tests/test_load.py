@@ -71,8 +71,11 @@ def test_what_is_as_it_stood_is_not_written_again(hospital):
     hospital.load("patients", 1)
     stood, written = receipts(), versions()
     assert bronze_to_silver(dataset, day).endswith("as it stood")
+    warehouse.create_staging(hospital.postgres, warehouse.standing(hospital.postgres, dataset, day), "x-dead0000")
     assert hospital.load("patients", 1).endswith("0 inserted, 0 updated, 1 unchanged, 0 removed; as it stood")
     assert versions() == written
+    left = hospital.postgres.execute("select count(*) from pg_tables where schemaname = 'staging'").fetchone()
+    assert left == (0,), "what a load left that died after its receipt goes all the same"
     for layer in ("silver", "gold"):
         run_id, turn = receipts()[layer]
         assert run_id == stood[layer][0] and turn > stood[layer][1], f"{layer} counts as made just now"
