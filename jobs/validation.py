@@ -23,13 +23,9 @@ TIMESTAMP = (
 )
 YEARS = "0001-01-01 00:00:00", "9999-12-31 23:59:59.999999"  # an offset may carry a timestamp out of them
 DECIMAL = r"^[+-]?[0-9]+(\.[0-9]+)?$"
-CSV = {
-    "quote": '"',
-    "escape": '"',
-    "mode": "PERMISSIVE",
-    "columnNameOfCorruptRecord": "_bad",
-    "maxColumns": str(landing.LONGEST_RECORD + 1),
-}
+# A field of a record that ends in a comma; one that begins with a quote goes on behind it. No loop here ever goes back.
+FIELD = r'\G((?:"(?:[^"]++|"")*+"|(?!"))[^,]*+),'
+IN_QUOTES = r'^"((?:[^"]++|"")*+)"[\x00-\x20]*+\z'
 
 Keep = Callable[[DataFrame], DataFrame]
 
@@ -164,28 +160,30 @@ def withheld(rejected: DataFrame, dataset: Dataset) -> DataFrame:
 def split_fields(records: DataFrame, dataset: Dataset, header: Sequence[str]) -> DataFrame:
     """Adds each record's fields by RFC 4180 as `source_<column>`, and whether the record is `malformed`.
 
-    A comma more gives a record one field more, unless a quote is open at its end. A closed record has never more
-    commas than LONGEST_RECORD; beyond `maxColumns` fields Spark would fail, with the record in its error.
+    A field that goes on behind its closing quote is text as it stands, white space apart. Where a quote is open the
+    fields found are not the whole record. A closed record has never more commas than LONGEST_RECORD; an open one of
+    more is not worth the memory.
     """
-    fields = ", ".join(f"_{number} string" for number in range(len(header) + 1)) + ", _bad string"
     quoted = F.contains("_raw", F.lit('"'))
     few = F.length("_raw") - F.length(F.replace("_raw", F.lit(","), F.lit(""))) < landing.LONGEST_RECORD
-    parsed = F.when(quoted & few, F.from_csv(F.concat("_raw", F.lit(",")), F.lit(fields), CSV))
-    # Nearly all records, and far cheaper.
-    unquoted = F.when(~quoted, F.split("_raw", ",", len(header) + 1))
-    malformed = F.contains("_raw", F.lit("\0")) | F.when(
-        quoted, F.col("parsed").isNull() | F.col("parsed._bad").isNotNull()
-    ).otherwise(F.size("unquoted") != len(header))
-    places = {name: header.index(name) for name in dataset.names}
-    texts = {
-        f"source_{name}": F.when(quoted, F.col(f"parsed._{place}")).otherwise(F.get("unquoted", F.lit(place)))
-        for name, place in places.items()
-    }
-    return (
-        records.withColumns({"parsed": parsed, "unquoted": unquoted})
-        .withColumns({"malformed": malformed, **texts})
-        .drop("parsed", "unquoted")
+    unquoted = F.split("_raw", ",", len(header) + 1)  # nearly all records, and far cheaper
+    fields = F.when(~quoted, unquoted).when(
+        few, F.regexp_extract_all(F.concat("_raw", F.lit(",")), F.lit(FIELD), F.lit(1))
     )
+    whole = (F.size("fields") == len(header)) & (~quoted | (F.array_join("fields", ",") == F.col("_raw")))
+    malformed = F.contains("_raw", F.lit("\0")) | ~F.coalesce(whole, F.lit(False))
+    texts = {name: F.get("fields", F.lit(header.index(name))) for name in dataset.names}
+    sources = {f"source_{name}": F.when(quoted, without_quotes(text)).otherwise(text) for name, text in texts.items()}
+    return records.withColumn("fields", fields).withColumns({"malformed": malformed, **sources}).drop("fields")
+
+
+def without_quotes(field: Expression) -> Expression:
+    """What stands between the quotes of a field that ends with them; any other as it is."""
+    bare, quote = F.replace(field, F.lit('"'), F.lit("")), F.lit('"')
+    within = F.replace(F.regexp_extract(field, IN_QUOTES, 1), F.lit('""'), quote)
+    # Nearly all fields have no quote, or just those two; a regular expression takes far longer to say so.
+    plain = F.when(field == bare, field).when(field == F.concat(quote, bare, quote), bare)
+    return plain.when(field.rlike(IN_QUOTES), within).otherwise(field)
 
 
 def read_types(rows: DataFrame, dataset: Dataset) -> DataFrame:

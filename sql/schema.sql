@@ -615,7 +615,8 @@ with bronze as (
         dataset,
         min(partition_date) as oldest,
         max(partition_date) as newest,
-        count(*) as dates
+        count(*) as dates,
+        least(max(partition_date), date '9999-11-30') as last_before  -- no client reads the year 10000
     from ops.receipts
     where layer = 'bronze'
     group by dataset
@@ -626,9 +627,10 @@ select
     bronze.newest,
     bronze.dates,
     bronze.newest - bronze.oldest + 1 - bronze.dates as missing_dates,
-    bronze.newest + 1 as next_date,
-    bronze.newest + interval '2 days' + datasets.due_hours * interval '1 hour' as next_due,
-    now() at time zone 'UTC' > bronze.newest + interval '2 days' + datasets.due_hours * interval '1 hour' as overdue
+    bronze.last_before + 1 as next_date,
+    bronze.last_before + interval '2 days' + datasets.due_hours * interval '1 hour' as next_due,
+    now() at time zone 'UTC'
+    > bronze.last_before + interval '2 days' + datasets.due_hours * interval '1 hour' as overdue
 from ops.datasets
 left join bronze on datasets.dataset = bronze.dataset;
 comment on view ops.freshness is

@@ -375,6 +375,18 @@ def corpus() -> dict[str, tuple[str, bytes]]:
                 *(bill.replace("500.00", f'"500.00"{blank}') for blank in (" ", "\t", "\x01", "\x1f", "\u00a0")),
             ),
         ),
+        "fields that go on behind their quotes": (
+            "patients",
+            file(
+                "patients",
+                f'{MARK}7x1,F,1980-02-29,""""; a""",2024-03-01',
+                f'{MARK}7x2,"F" "x",1980-02-29,\uffffa,2024-03-01',
+                f' {MARK}7x3,F,1980-02-29,"\na",2024-03-01',
+                f'{MARK}7x4,"F"","a"\u00a0,1980-02-29,Springfield,',
+                f'\uffff{MARK}7x5,F,"1980-02-29",Springfield,2024-03-01',
+            ),
+        ),
+        "an amount behind U+FFFF": ("billing", file("billing", "\uffff" + bill.replace("500.00", '"500.00"'))),
         "a record that begins with U+FFFF": ("patients", file("patients", "\uffff" + person, 'P,"a\nb"')),
         "records that begin with NUL and #": ("patients", file("patients", "\0" + person, "#" + person, 'P,"a\nb"')),
         "a trailing comma in each line": ("billing", file("billing", bill + ",", bill)),

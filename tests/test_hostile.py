@@ -319,7 +319,19 @@ SPARK_PLANTS = {
         'F.split(F.rtrim("_raw", F.lit(",")), ","',
         misjudged,
     ),
-    "an open quote is closed": (validation.split_fields, 'F.lit(","))', "F.lit('\",'))", misjudged),
+    "an open quote is closed": (
+        validation.split_fields,
+        'F.array_join("fields", ",") == F.col("_raw")',
+        "F.lit(True)",
+        misjudged,
+    ),
+    "quotes stay": (validation.without_quotes, "bare, quote), bare)", "bare, quote), field)", misjudged),
+    "doubled quotes stay": (
+        validation.without_quotes,
+        "F.lit('\"\"'), quote)",
+        "F.lit('\"\"'), F.lit('\"\"'))",
+        misjudged,
+    ),
     "a NUL passes": (validation.split_fields, 'F.contains("_raw", F.lit("\\0"))', "F.lit(False)", misjudged),
     "only blanks are white space": (validation.trim, "F.lit(WHITE_SPACE)", 'F.lit(" ")', misjudged),
     "any number is money": (validation.read, "text.rlike(DECIMAL)", "F.lit(True)", misjudged),
@@ -742,7 +754,7 @@ def test_make_runs_nothing_that_stands_in_a_word(text, tmp_path):
 
 @takes_minutes
 @pytest.mark.parametrize(
-    "key", ["'; drop table patients; --", "\x1b[31m", "\u2028", "k" * 10_000, "../../etc/passwd", "%s%n"]
+    "key", ["'; drop table patients; --", "\x1b[31m", "a\u2028b", "k" * 10_000, "../../etc/passwd", "%s%n"]
 )
 def test_a_hostile_key_has_no_story(ground, key):
     done = call("-m", "jobs.rejects", "why", "--", key)
