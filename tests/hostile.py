@@ -366,6 +366,7 @@ def corpus() -> dict[str, tuple[str, bytes]]:
             file("billing", bill, bill.rpartition(",")[0] + ',"').rstrip(b"\n"),
         ),
         "a quote left open in two fields": ("patients", file("patients", person, 'P2,"open', person)),
+        "a quote left open in a field too much": ("patients", file("patients", person + ',"open', person)),
         "a quote left open in one field": ("patients", file("patients", person, '"open', person)),
         "a quote in the middle": ("patients", file("patients", row("patients", 1, city='5" nail'), person[:-1] + '"')),
         "white space behind quotes": (
