@@ -267,15 +267,19 @@ def turn() -> int:
         return value(connection, "select nextval('ops.turns')")
 
 
-def receipt(layer: str, dataset: str, day: date) -> dict[str, Any] | None:
-    """The receipt of one partition, or None: also where the ledger knows of no such run, or of another input."""
+def receipt(layer: str, dataset: str, day: date, since: int | None = None) -> dict[str, Any] | None:
+    """The receipt of one partition, or None: also where the ledger knows of no such run, or of another input.
+
+    One of turn `since` or later counts though it is withdrawn: another run is judging the partition again.
+    """
     with connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
         where = (
             "layer = %s and dataset = %s and partition_date = %s and outcome = 'done' "
-            "and (layer not in ('bronze', 'silver') or made_from = bronze_sha256)"
+            "and (layer not in ('bronze', 'silver') or made_from = bronze_sha256 "
+            "or (made_from = '' and receipts.turn >= %s))"
         )
         query = "select receipts.* from ops.receipts join ops.ledger using (run_id, layer, dataset, partition_date)"
-        return cursor.execute(f"{query} where {where}", [layer, dataset, day]).fetchone()
+        return cursor.execute(f"{query} where {where}", [layer, dataset, day, since]).fetchone()
 
 
 def settle_silver(

@@ -210,7 +210,8 @@ class Silver(DatasetTask):
 
     def made_in(self) -> int | None:
         dataset = CATALOG[self.dataset]
-        receipt, head = warehouse.receipt("silver", self.dataset, self.date), lake.bronze_head(dataset, self.date)
+        receipt = warehouse.receipt("silver", self.dataset, self.date, session())
+        head = lake.bronze_head(dataset, self.date)
         if receipt is None or head is None:
             return None
         current = receipt["made_from"] == head["Metadata"].get("sha256") and receipt["rule_set"] == dataset.rule_set
@@ -282,7 +283,7 @@ class Gold(DatasetTask):
             yield Gold(dataset=parent, date=self.date, since=self.since)
 
     def made_in(self) -> int | None:
-        silver = warehouse.receipt("silver", self.dataset, self.date)
+        silver = warehouse.receipt("silver", self.dataset, self.date, session())
         gold = warehouse.receipt("gold", self.dataset, self.date)
         if silver is None or gold is None:
             return None
