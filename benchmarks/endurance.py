@@ -39,6 +39,9 @@ EVERY = 10  # dates between two maintenances
 KEEP_HOURS = "0.05"  # of them; some seven dates here, as the 168 hours are seven of a hospital's
 KINDS = ("accepted", "rejected")
 JVMS = ("spark driver", "spark executors", "spark master", "spark worker", "spark history")
+WAITS_FOR_A_WHILE = re.compile(
+    r"Queue\.poll\(.*\n(?:\s+- .*\n)*\s+at java\.util\.concurrent\.ThreadPoolExecutor\.getTask"
+)
 Sample = dict[str, float]
 
 
@@ -64,7 +67,7 @@ def bounds() -> list[Bound]:
         Bound("memory, postgres", "MiB", 2.0, "resident, shared buffers once: these fill with the data"),
         Bound("memory, luigid", "MiB", 0.3, "resident; it remembers each task until it ends"),
         *(Bound(f"handles, {name}", "", 0.2, "open files and connections") for name in watch.KINDS if name != "other"),
-        *(Bound(f"threads, {name}", "", 0.2, "") for name in JVMS[:2]),
+        *(Bound(f"threads, {name}", "", 0.2, "without those that end when idle") for name in JVMS[:2]),
         Bound("silver, files of a partition", "", 0.05, "the most that one partition of a table stands on"),
         Bound("silver, files that no longer count", "", 2.0, "between two maintenances they may come, and go again"),
         Bound("silver, commits since a checkpoint", "", 0.2, "what a reader of a table reads one by one, at most"),
@@ -212,6 +215,13 @@ def histogram(pid: int) -> dict[str, tuple[int, int]]:
     return {name: (int(objects), int(size)) for objects, size, name in rows}
 
 
+def lasting_threads(pid: int) -> int:
+    """A JVM's threads, without those of pools that wait for work with a time limit: they end by themselves."""
+    text = subprocess.run([jcmd(), str(pid), "Thread.print"], capture_output=True, text=True, check=True).stdout
+    threads = [each for each in text.split("\n\n") if each.lstrip().startswith('"')]
+    return len(threads) - sum(bool(WAITS_FOR_A_WHILE.search(each)) for each in threads)
+
+
 def processes() -> Sample:
     """Memory, live heap, handles and threads of the stack by kind of process."""
     found: Sample = defaultdict(float)
@@ -225,7 +235,7 @@ def processes() -> Sample:
             found[f"memory, {kind}"] += (memory.rss - apart) / 2**20
             found[f"handles, {kind}"] += process.num_fds()
             if kind in JVMS:
-                found[f"threads, {kind}"] += process.num_threads()
+                found[f"threads, {kind}"] += lasting_threads(process.pid)
                 live = sum(size for _, size in histogram(process.pid).values())
                 found[f"live heap, {kind}"] += live / 2**20
         except (psutil.Error, subprocess.CalledProcessError):
