@@ -270,7 +270,8 @@ def turn() -> int:
 def receipt(layer: str, dataset: str, day: date, since: int | None = None) -> dict[str, Any] | None:
     """The receipt of one partition, or None: also where the ledger knows of no such run, or of another input.
 
-    One of turn `since` or later counts though it is withdrawn: another run is judging the partition again.
+    One of turn `since` or later counts though it is withdrawn: who has done that judges the partition again, or has it
+    judged.
     """
     with connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
         where = (
