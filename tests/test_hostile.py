@@ -321,7 +321,7 @@ SPARK_PLANTS = {
         misjudged,
     ),
     "an open quote is closed": (
-        validation.split_fields,
+        validation.read_texts,
         'F.array_join("fields", ",") == F.col("_raw")',
         "F.lit(True)",
         misjudged,
@@ -333,7 +333,7 @@ SPARK_PLANTS = {
         "F.lit('\"\"'), F.lit('\"\"'))",
         misjudged,
     ),
-    "a NUL passes": (validation.split_fields, 'F.contains("_raw", F.lit("\\0"))', "F.lit(False)", misjudged),
+    "a NUL passes": (validation.read_texts, 'F.contains("_raw", F.lit("\\0"))', "F.lit(False)", misjudged),
     "only blanks are white space": (validation.trim, "F.lit(WHITE_SPACE)", 'F.lit(" ")', misjudged),
     "any number is money": (validation.read, "text.rlike(DECIMAL)", "F.lit(True)", misjudged),
     "any date is one": (validation.read, "text.rlike(DATE)", "F.lit(True)", misjudged),
