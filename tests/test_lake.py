@@ -73,6 +73,15 @@ def test_half_a_commit_is_told_from_a_whole_one_wherever_it_breaks_off(hospital)
         assert [cut for cut in range(len(text) - 1) if lake.is_whole(version, text[:cut])] == []
 
 
+def test_the_log_of_a_table_tells_the_least_and_greatest_of_its_keys_and_of_no_other_column(hospital):
+    hospital.judge("patients", 1, hospital.row("patients", "P1", city="a"), hospital.row("patients", "P2", gender="X"))
+    for kind in ("accepted", "rejected"):
+        entries = map(json.loads, b"".join(commits(PATIENTS, kind).values()).splitlines())
+        found = [json.loads(entry["add"]["stats"]) for entry in entries if "add" in entry]
+        columns = {name for stats in found for kept in ("maxValues", "nullCount") for name in stats.get(kept, {})}
+        assert columns == {"patient_id"}
+
+
 @pytest.mark.parametrize("left", ["nothing", "half of it", "its first lines"])
 def test_half_a_commit_is_taken_away_by_the_next_run_of_its_table(hospital, capsys, left):
     from jobs import lake, settings
