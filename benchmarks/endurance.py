@@ -423,7 +423,7 @@ def chart(samples: list[Sample]) -> str:
                 "encoding": {
                     "x": {"field": "date", "type": "quantitative", "title": None},
                     "y": {"field": "value", "type": "quantitative", "title": None},
-                    "color": {"field": "what", "type": "nominal", "title": None, "legend": {"orient": "right"}},
+                    "color": {"field": "what", "type": "nominal", "title": None, "legend": {"labelLimit": 240}},
                 },
             }
         )
