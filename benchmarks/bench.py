@@ -32,7 +32,7 @@ from benchmarks.watch import watch
 from jobs import landing, settings
 from jobs.catalog import CATALOG
 from jobs.lake import s3
-from stack import own
+from stack import own, services
 
 HOME = settings.ROOT / ".bench"
 DAY = date(2026, 1, 1)  # the generator's start: the full volumes
@@ -140,15 +140,12 @@ def alone(scale: str) -> dict[str, Any]:
 
 
 def spilled() -> int:
-    """Bytes that the stack's Spark applications have spilled to disk so far, by the history server's account."""
-    address = f"http://127.0.0.1:{settings.get('SPARK_HISTORY_PORT')}/api/v1/applications"
-    time.sleep(20)  # it looks for news every ten seconds
-
-    def ask(path: str = "") -> Any:
-        with urllib.request.urlopen(address + path, timeout=120) as answer:
-            return json.load(answer)
-
-    return sum(stage["diskBytesSpilled"] for app in ask() for stage in ask(f"/{app['id']}/stages"))
+    """Bytes that the resident application has spilled to disk so far, by its own page: the history server forgets."""
+    [app] = (app["id"] for app in services.master_state()["activeapps"] if app["name"] == services.CONNECT_APP)
+    page = services.web("SPARK_MASTER_WEBUI_PORT", f"/app/?appId={app}").decode()
+    [address] = re.findall(r'href="([^"]+)">Application Detail UI', page)
+    with urllib.request.urlopen(f"{address}/api/v1/applications/{app}/stages", timeout=120) as answer:
+        return sum(stage["diskBytesSpilled"] for stage in json.load(answer))
 
 
 def disk() -> dict[str, int]:
