@@ -140,7 +140,10 @@ def alone(scale: str) -> dict[str, Any]:
 
 
 def spilled() -> int:
-    """Bytes that the resident application has spilled to disk so far, by its own page: the history server forgets."""
+    """Bytes that the resident application's last thousand stages have spilled to disk, by its own page.
+
+    The history server forgets more of them: of an application without end it keeps what its last event files hold.
+    """
     [app] = (app["id"] for app in services.master_state()["activeapps"] if app["name"] == services.CONNECT_APP)
     page = services.web("SPARK_MASTER_WEBUI_PORT", f"/app/?appId={app}").decode()
     [address] = re.findall(r'href="([^"]+)">Application Detail UI', page)

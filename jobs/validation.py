@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from jobs import landing
 from jobs.dataset import WHITE_SPACE, Column, Dataset, is_retryable
 
-# Digit by digit, and the year 0 told apart by comparing texts: Java's loops and lookaheads take twice as long.
+# Digit by digit, and the year 0 told apart by comparing texts: Java's loops and lookaheads take longer.
 TWO = "[0-9][0-9]"
 DATE = f"^{TWO}{TWO}-{TWO}-{TWO}$"
 TIMESTAMP = rf"^{TWO}{TWO}-{TWO}-{TWO}[T ]{TWO}:{TWO}(?::{TWO}(?:\.[0-9]{{1,6}})?)?(?:Z|[+-]{TWO}:{TWO})?$"
