@@ -336,7 +336,14 @@ SPARK_PLANTS = {
     "a NUL passes": (validation.read_texts, 'F.contains("_raw", F.lit("\\0"))', "F.lit(False)", misjudged),
     "only blanks are white space": (validation.trim, "F.lit(WHITE_SPACE)", 'F.lit(" ")', misjudged),
     "any number is money": (validation.read, "text.rlike(DECIMAL)", "F.lit(True)", misjudged),
+    "text with a blank behind it is plain": (
+        validation.trim,
+        "F.contains(F.lit(PRINTABLE), F.substring(text, -1, 1))",
+        "F.lit(True)",
+        misjudged,
+    ),
     "any date is one": (validation.read, "text.rlike(DATE)", "F.lit(True)", misjudged),
+    "there is a year 0": (validation.read, "(text >= FIRST_YEAR) & text.rlike(DATE)", "text.rlike(DATE)", misjudged),
     "a return ends a record": (lake.records, 'path, lineSep="\\n")', "path)", misread),
     "a record in quotes loses them": (
         lake.records,
