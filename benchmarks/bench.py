@@ -52,9 +52,9 @@ def main() -> None:
         raise SystemExit("The DuckDB peer needs DuckDB 2, and that Python 3.11: make PYTHON=/path/to/python3.11 bench.")
     with own_stack():
         for scale in given.scales.split():
-            done = alone(scale) if given.alone else bench(scale, given.repeats)
-            report.append(about() | {"scale": scale, "repeats": 1 if given.alone else given.repeats} | done)
-            report.main()
+            for done in alone(scale) if given.alone else [bench(scale, given.repeats)]:
+                report.append(about() | {"scale": scale, "repeats": 1 if given.alone else given.repeats} | done)
+                report.main()
     print(f"The tables are in {report.PAGE.relative_to(settings.ROOT)}.")
 
 
@@ -119,24 +119,25 @@ def generate(scale: str, day: date = DAY) -> None:
     subprocess.run(command, cwd=settings.ROOT, check=True, capture_output=True)
 
 
-def alone(scale: str) -> dict[str, Any]:
-    """The first date of one scale, and the next with a hundredth of its rows, on a stack that has just come up."""
-    found = []
+def alone(scale: str) -> Iterator[dict[str, Any]]:
+    """The first date of one scale on a stack that has just come up, and then the next, with a hundredth of its rows."""
     for what, day in (("alone", DAY), ("next date", DAY + timedelta(1))):
         generate(scale, day)
         stack("up")
         measured = run_platform(day)
         say(f"scale {scale}: platform, {what}: {measured['seconds']:.1f} s")
         kept = {name: value for name, value in measured.items() if name not in ("output", "began_at")}
-        [judged] = query(
+        [judged] = query(  # again: of earlier dates, whose parents came with this one
             settings.get("POSTGRES_DB"),
-            "select sum(accepted + rejected)::bigint as rows from ops.ledger "
-            "join ops.receipts using (run_id, layer, dataset, partition_date) "
-            "where layer = 'silver' and partition_date = %s",
-            [day],
+            "select coalesce(sum(judged) filter (where partition_date = %(day)s), 0)::bigint as rows, "
+            "coalesce(sum(judged) filter (where partition_date <> %(day)s), 0)::bigint as again "
+            "from ops.ledger cross join lateral (select accepted + rejected as judged) each "
+            "where layer = 'silver' and outcome = 'done' and extract(epoch from started_at) >= %(began_at)s",
+            {"day": day, "began_at": measured["began_at"]},
         )
-        found.append({"who": "platform", "what": what, "repeat": 1, "spilled_bytes": spilled()} | judged | kept)
-    return {"disk_bytes": disk(), **size_of(scale), "measurements": found}
+        found = {"who": "platform", "what": what, "repeat": 1, "spilled_bytes": spilled()} | judged | kept
+        yield {"disk_bytes": disk(), "measurements": [found]}
+    clear(scale)
 
 
 def spilled() -> int:
@@ -169,15 +170,19 @@ def disk() -> dict[str, int]:
 
 
 def size_of(scale: str) -> dict[str, Any]:
-    """Rows and bytes of the scale's files; stack and files are down and gone afterwards."""
+    """Rows and bytes of the scale's files."""
     rows = {name: sum(hits_of_silver(name)) for name in CATALOG}
     size = sum(landing.landing_path(dataset, DAY).stat().st_size for dataset in CATALOG.values())
+    return {"rows": rows, "bytes": size}
+
+
+def clear(scale: str) -> None:
+    """Stack and files of one scale are empty, down and gone."""
     empty_platform()
     for name in peer.PEERS:
         empty_peer(name)
     stack("down")
     shutil.rmtree(HOME / "landing" / scale)
-    return {"rows": rows, "bytes": size}
 
 
 def bench(scale: str, repeats: int) -> dict[str, Any]:
@@ -212,7 +217,9 @@ def bench(scale: str, repeats: int) -> dict[str, Any]:
         if changed == reference:
             raise SystemExit("One per cent of the rows changed, and nothing in gold: the change did not arrive.")
         must_agree("duckdb", changed, contents(peer.database("duckdb")), hits, done["hits"])
-    return size_of(scale) | {"measurements": found}
+    size = size_of(scale)
+    clear(scale)
+    return size | {"measurements": found}
 
 
 def run_platform(day: date = DAY, *options: str) -> dict[str, Any]:
