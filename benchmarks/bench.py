@@ -53,7 +53,7 @@ def main() -> None:
     with own_stack():
         for scale in given.scales.split():
             for done in alone(scale) if given.alone else [bench(scale, given.repeats)]:
-                report.append(about() | {"scale": scale, "repeats": 1 if given.alone else given.repeats} | done)
+                report.put(about() | {"scale": scale, "repeats": 1 if given.alone else given.repeats} | done)
                 report.main()
     print(f"The tables are in {report.PAGE.relative_to(settings.ROOT)}.")
 

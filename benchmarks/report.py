@@ -28,20 +28,21 @@ DATES = {"alone": "first", "next date": "next"}  # of the platform alone, each a
 NAMES = {"platform": "platform", "pandas": "pandas peer", "duckdb": "DuckDB peer"}
 
 
-def append(run: Run) -> None:
-    """Adds the measurements of one scale to those there are."""
-    runs = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    RESULTS.write_text(json.dumps([*runs, run], indent=1) + "\n")
+def put(run: Run) -> None:
+    """Adds the measurements of one scale to those there are, in place of older ones of their kind."""
+    runs = {kind(old): old for old in measured()} if RESULTS.exists() else {}
+    RESULTS.write_text(json.dumps([*(runs | {kind(run): run}).values()], indent=1) + "\n")
 
 
-def newest() -> list[Run]:
-    """The newest run of each scale beside the peers, the smallest scale first."""
-    runs = {run["scale"]: run for run in measured() if not is_alone(run)}
-    return sorted(runs.values(), key=lambda run: float(run["scale"]))
+def measured(alone: bool | None = None) -> list[Run]:
+    """All runs, or those of the platform alone or those beside the peers, the smallest scale first."""
+    runs = [run for run in json.loads(RESULTS.read_text()) if alone in (None, is_alone(run))]
+    return sorted(runs, key=lambda run: float(run["scale"]))
 
 
-def measured() -> list[Run]:
-    return list(json.loads(RESULTS.read_text()))
+def kind(run: Run) -> tuple[str, ...]:
+    """The scale and what is measured of it; of the platform alone with its executors."""
+    return (run["scale"], run["measurements"][0]["what"], *(run["spark"].values() if is_alone(run) else ()))
 
 
 def is_alone(run: Run) -> bool:
@@ -201,17 +202,12 @@ def limits(runs: list[Run]) -> Iterable[str]:
 
 
 def scale_out() -> Iterable[str]:
-    """What the platform takes alone: its first date and the next one, by scale and executors, the newest of each."""
-    runs = {
-        (run["scale"], *run["spark"].values(), run["measurements"][0]["what"]): run
-        for run in measured()
-        if is_alone(run)
-    }
+    """What the platform takes alone: its first date and the next one, by scale and executors."""
     yield from table(
         "SCALE", "executors", "date", "rows", "judged again", "seconds", *STAGES, "per million rows", "CPU seconds",
         "per million rows", "peak memory, GiB", "spilled, GB",
     )  # fmt: skip
-    for run in sorted(runs.values(), key=lambda run: (float(run["scale"]), run["spark"]["spark.executor.cores"])):
+    for run in measured(alone=True):
         [m], conf = run["measurements"], run["spark"]
         cores = int(conf["spark.executor.cores"] or conf["spark.cores.max"])
         count = int(conf["spark.cores.max"]) // cores
@@ -251,7 +247,7 @@ def page(runs: list[Run]) -> str:
             "",
         ]
     lines += ["## Limits", "", "Seconds:", "", *limits(runs), ""]
-    if any(map(is_alone, measured())):
+    if measured(alone=True):
         lines += [
             "## Scale out",
             "",
@@ -321,7 +317,7 @@ def chart(runs: list[Run]) -> str:
 
 
 def main() -> None:
-    runs = newest()
+    runs = measured(alone=False)
     text = PAGE.read_text().partition(MARK)[0]
     PAGE.write_text(f"{text}{MARK}\n\n{page(runs)}")
     CHART.write_text(chart(runs))
