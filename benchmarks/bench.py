@@ -1,7 +1,7 @@
 """Whole days, bronze to marts, beside two peers that do the same work: `make bench [SCALES="1 10 100"] [REPEATS=3]`.
 
-With ALONE=1 the platform only, its first date, cold, and the next one, with what each spilled: for sizes at which a peer
-would not end.
+With ALONE=1 the platform only, its first date, cold, and the next one, with what each spilled: for sizes at which a
+peer would not end.
 
 On a stack of its own in `.bench`, so that it touches nobody's data. It ends with a sentence where the platform and the
 peers do not come to the same rows. docs/benchmarks.md says what is measured.
@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.bench", description=__doc__)
     parser.add_argument("--scales", default="1 10 100", help="scales of the generator (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each but the cold one (default: %(default)s)")
-    parser.add_argument("--alone", action="store_true", help="the platform's first date and the next, without the peers")
+    parser.add_argument("--alone", action="store_true", help="the platform's first date and the next, no peers")
     given = parser.parse_args()
     if sys.version_info < (3, 11):
         raise SystemExit("The DuckDB peer needs DuckDB 2, and that Python 3.11: make PYTHON=/path/to/python3.11 bench.")
