@@ -33,7 +33,7 @@ from benchmarks.watch import watch
 from jobs import landing, settings
 from jobs.catalog import CATALOG
 from jobs.lake import s3
-from stack import own, services
+from stack import own, prepare, services
 
 HOME = settings.ROOT / ".bench"
 DAY = date(2026, 1, 1)  # the generator's start: the full volumes
@@ -97,8 +97,6 @@ def stack(verb: str) -> None:
 
 def create_databases() -> None:
     """The peers' databases; nobody but the server itself, alone, may create one."""
-    from stack import services
-
     owner = settings.get("POSTGRES_USER")
     names = [peer.database(name) for name in (*peer.PEERS, "limits")]
     lines = [f'create database {name} owner "{owner}"' for name in names] + [f'grant pg_checkpoint to "{owner}"']
@@ -128,15 +126,7 @@ def alone(scale: str) -> Iterator[dict[str, Any]]:
         measured = run_platform(day)
         say(f"scale {scale}: platform, {what}: {measured['seconds']:.1f} s")
         kept = {name: value for name, value in measured.items() if name not in ("output", "began_at")}
-        [judged] = query(  # again: of earlier dates, whose parents came with this one
-            settings.get("POSTGRES_DB"),
-            "select coalesce(sum(judged) filter (where partition_date = %(day)s), 0)::bigint as rows, "
-            "coalesce(sum(judged) filter (where partition_date <> %(day)s), 0)::bigint as again "
-            "from ops.ledger cross join lateral (select accepted + rejected as judged) each "
-            "where layer = 'silver' and outcome = 'done' and extract(epoch from started_at) >= %(began_at)s",
-            {"day": day, "began_at": measured["began_at"]},
-        )
-        found = {"who": "platform", "what": what, "repeat": 1, "spilled_bytes": spilled()} | judged | kept
+        found = {"who": "platform", "what": what, "repeat": 1, "spilled_bytes": spilled()} | kept
         yield {"disk_bytes": disk(), "measurements": [found]}
     clear(scale)
 
@@ -146,10 +136,9 @@ def spilled() -> int:
 
     The history server forgets more of them: of an application without end it keeps what its last event files hold.
     """
-    [app] = (app["id"] for app in services.master_state()["activeapps"] if app["name"] == services.CONNECT_APP)
-    page = services.web("SPARK_MASTER_WEBUI_PORT", f"/app/?appId={app}").decode()
-    [address] = re.findall(r'href="([^"]+)">Application Detail UI', page)
-    with urllib.request.urlopen(f"{address}/api/v1/applications/{app}/stages", timeout=120) as answer:
+    [app] = (app["id"] for app in services.resident())
+    stages = f"{services.resident_page()}/api/v1/applications/{app}/stages"
+    with urllib.request.urlopen(stages, timeout=120) as answer:
         return sum(stage["diskBytesSpilled"] for stage in json.load(answer))
 
 
@@ -224,13 +213,14 @@ def bench(scale: str, repeats: int) -> dict[str, Any]:
 
 
 def run_platform(day: date = DAY, *options: str) -> dict[str, Any]:
-    """A date through all layers, with the seconds of each from the ledger."""
+    """A date through all layers: by the ledger the seconds of each, its rows, and those it made due of other dates."""
     checkpoint()
     measured = watch([sys.executable, "-m", "pipelines", "run", str(day), *options], own="luigi and jobs")
     rows = query(
         settings.get("POSTGRES_DB"),
-        "select layer, dataset, extract(epoch from started_at)::float as began, extract(epoch from ended_at)::float "
-        "as ended from ops.ledger where outcome = 'done' and extract(epoch from started_at) >= %s order by started_at",
+        "select layer, dataset, partition_date, accepted + rejected as judged, "
+        "extract(epoch from started_at)::float as began, extract(epoch from ended_at)::float as ended "
+        "from ops.ledger where outcome = 'done' and extract(epoch from started_at) >= %s order by started_at",
         [measured["began_at"]],
     )
     layers: dict[str, list[tuple[float, float]]] = {}
@@ -245,7 +235,10 @@ def run_platform(day: date = DAY, *options: str) -> dict[str, Any]:
     }
     if missing := [layer for layer in peer.STAGES if layer not in stages]:
         raise SystemExit(f"The run left no word in the ledger of {', '.join(missing)}:\n{measured['output'][-2000:]}")
-    return measured | {"stages": stages, "busy": busy}
+    silver = [row for row in rows if row["layer"] == "silver"]
+    here = sum(row["judged"] for row in silver if row["partition_date"] == day)
+    again = sum(row["judged"] for row in silver) - here
+    return measured | {"stages": stages, "busy": busy, "rows": here, "again": again}
 
 
 def run_peer(name: str) -> dict[str, Any]:
@@ -420,7 +413,6 @@ def is_near(one: Decimal, other: Decimal) -> bool:
 
 def about() -> dict[str, Any]:
     """The machine, the versions and the commit."""
-    from stack import prepare, services
 
     def said(*words: str) -> str:
         run = subprocess.run(words, capture_output=True, text=True, cwd=settings.ROOT, check=False)

@@ -319,9 +319,21 @@ def lacks_worker() -> str:
     return lacks_page("SPARK_WORKER_WEBUI_PORT") if alive else "registration at the master"
 
 
+def resident() -> list[dict[str, Any]]:
+    """The resident application as the Spark master knows it: none where it is down, two while one follows another."""
+    return [app for app in master_state().get("activeapps", []) if app["name"] == CONNECT_APP]
+
+
+def resident_page() -> str:
+    """The address of the resident application's own page, which the master names; a ValueError where it has none."""
+    [app] = resident()
+    page = web("SPARK_MASTER_WEBUI_PORT", f"/app/?appId={app['id']}").decode()
+    [address] = re.findall(r'href="(http://[^"]+)">Application Detail UI', page)
+    return str(address)
+
+
 def lacks_connect() -> str:
-    apps = [app for app in master_state().get("activeapps", []) if app["name"] == CONNECT_APP]
-    if not any(app["state"] == "RUNNING" and app["cores"] > 0 for app in apps):
+    if not any(app["state"] == "RUNNING" and app["cores"] > 0 for app in resident()):
         return "an executor"
     try:
         socket.create_connection((LOOPBACK, port("SPARK_CONNECT_PORT")), timeout=5).close()

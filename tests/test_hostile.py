@@ -407,8 +407,7 @@ def land(dataset, day, content):
 
 def resident():
     """The resident application: another one would mean that it has crashed."""
-    apps = [app for app in services.master_state()["activeapps"] if app["name"] == services.CONNECT_APP]
-    return [app["id"] for app in apps]
+    return [app["id"] for app in services.resident()]
 
 
 def versions():

@@ -313,9 +313,8 @@ def spark_pages():
         f"http://127.0.0.1:{settings.get(name)}"
         for name in ("SPARK_MASTER_WEBUI_PORT", "SPARK_WORKER_WEBUI_PORT", "SPARK_HISTORY_PORT")
     )
-    [app] = (app["id"] for app in services.master_state()["activeapps"] if app["name"] == services.CONNECT_APP)
-    about = f"{master}/app/?appId={app}"
-    live = re.search(r'href="(http://127.0.0.1:\d+)">Application Detail UI', get(about).decode())[1]
+    [app] = (app["id"] for app in services.resident())
+    about, live = f"{master}/app/?appId={app}", services.resident_page()
     addresses = [master, f"{master}/json/", about, worker, f"{worker}/json/", history]
     addresses += [f"{worker}/logPage/?appId={app}&executorId=0&logType=stderr&byteLength=1000000"]
     tabs = ("jobs", "stages", "storage", "environment", "executors", "SQL", "connect")

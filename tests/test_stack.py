@@ -56,9 +56,7 @@ def test_prometheus_can_read_what_luigi_spark_and_minio_tell(stack):
 
 
 def test_what_one_session_has_compiled_serves_the_next(stack):
-    [app] = (app["id"] for app in services.master_state()["activeapps"] if app["name"] == services.CONNECT_APP)
-    page = services.web("SPARK_MASTER_WEBUI_PORT", f"/app/?appId={app}").decode()
-    [driver] = re.findall(r'href="(http://127.0.0.1:\d+)">Application Detail UI', page)
+    driver = services.resident_page()
 
     def stages_compiled():
         session = SparkSession.builder.remote(f"sc://127.0.0.1:{services.port('SPARK_CONNECT_PORT')}").create()
