@@ -13,7 +13,7 @@ SEED ?= 42
 START ?= 2026-01-01
 # What a person gives on the command line reaches the programs through the environment, never through the eyes of
 # the shell, and make itself leaves it as it is.
-GIVEN := DATE SCALE SEED START FORCE OVERRIDE KEY DATASET TO FROM FIRST LAST SCALES REPEATS ALONE DATES
+GIVEN := DATE SCALE SEED START FORCE OVERRIDE FUTURE KEY DATASET TO FROM FIRST LAST SCALES REPEATS ALONE DATES
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 export $(GIVEN)
 
@@ -42,11 +42,14 @@ status: $(INSTALLED) ## what runs, where, since when; fails unless everything is
 clean: $(INSTALLED) ## stop the embedded stack and remove its data
 	@$(RUN) -m stack clean
 
-.PHONY: generate run
+.PHONY: generate run forget
 generate: date $(INSTALLED) ## write a date's landing files: DATE=2026-01-31 [SCALE=1] [SEED=42] [START=2026-01-01]
 	@$(RUN) -m jobs.generate "$$DATE" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
-run: date up ## run a date through all layers, if it is due: DATE=2026-01-31 [FORCE=1] [OVERRIDE=1]
+run: date up ## run a date through all layers, if it is due: DATE=2026-01-31 [FORCE=1] [OVERRIDE=1] [FUTURE=1]
 	@$(RUN) -m pipelines run "$$DATE" $(if $(filter 1,$(FORCE)),--force) $(if $(filter 1,$(OVERRIDE)),--override)
+forget: date up ## take a date back, as if it had never run; what other dates have for its keys stands again: DATE=2062-03-04
+	@$(RUN) -m pipelines forget "$$DATE"
+	@$(RUN) -m dashboards.pages
 
 .PHONY: dashboards metabase metabase-verify screenshots
 dashboards: up ## write the dashboards' pages from the marts as they are; the stack serves them
@@ -88,7 +91,7 @@ IN_RUNNER = $(COMPOSE) exec -T runner
 .env:
 	@umask 077 && cp .env.example .env
 
-.PHONY: demo-docker image compose-config up-docker down-docker logs-docker metabase-docker generate-docker run-docker
+.PHONY: demo-docker image compose-config up-docker down-docker logs-docker metabase-docker
 demo-docker: up-docker ## the whole story in containers: everything up, a hospital's first day, the dashboards, a summary
 	@$(IN_RUNNER) python -m jobs.generate "$$START" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
 	@$(IN_RUNNER) python -m pipelines run "$$START"
@@ -107,10 +110,14 @@ logs-docker: .env ## the last lines of every container
 	@$(COMPOSE) ps --all && $(COMPOSE) logs --tail 50
 metabase-docker: .env ## bring the dashboards into the Metabase of the containers anew; what is there already stays
 	@$(COMPOSE) run --rm metabase-dashboards
+.PHONY: generate-docker run-docker forget-docker
 generate-docker: date ## in containers, write a date's landing files: DATE=2026-01-31 [SCALE=1] [SEED=42] [START=2026-01-01]
 	@$(IN_RUNNER) python -m jobs.generate "$$DATE" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
-run-docker: date ## in containers, run a date through all layers, if it is due: DATE=2026-01-31 [FORCE=1] [OVERRIDE=1]
-	@$(IN_RUNNER) python -m pipelines run "$$DATE" $(if $(filter 1,$(FORCE)),--force) $(if $(filter 1,$(OVERRIDE)),--override)
+run-docker: date ## in containers, run a date through all layers, if it is due: DATE=2026-01-31 [FORCE=1] [OVERRIDE=1] [FUTURE=1]
+	@$(IN_RUNNER) env FUTURE="$$FUTURE" python -m pipelines run "$$DATE" $(if $(filter 1,$(FORCE)),--force) $(if $(filter 1,$(OVERRIDE)),--override)
+forget-docker: date ## in containers, take a date back, as if it had never run: DATE=2062-03-04
+	@$(IN_RUNNER) python -m pipelines forget "$$DATE"
+	@$(IN_RUNNER) python -m dashboards.pages
 
 .PHONY: bronze-docker silver-docker gold-docker
 bronze-docker silver-docker gold-docker: date ## in containers, one pipeline of a date: DATE=2026-01-31
@@ -158,7 +165,7 @@ test: $(INSTALLED) ## run every test, on a stack of their own
 test-unit: $(INSTALLED) ## run the tests that need no server
 	@$(RUN) -m pytest -m "not stack"
 test-laws: $(INSTALLED) ## random histories of small hospitals until STEPS=2000 have been run, and bugs planted to be found
-	@STEPS="$${STEPS:-2000}" $(RUN) -m pytest tests/test_laws.py
+	@STEPS="$${STEPS:-2000}" $(RUN) -m pytest tests/test_laws.py tests/test_forget.py
 test-hostile: $(INSTALLED) ## 10,000 hostile files against an oracle, in Spark and through the real jobs: [FILES=10000]
 	@FILES="$${FILES:-10000}" $(RUN) -m pytest tests/test_hostile.py
 test-faults: $(INSTALLED) ## 200 faults at the boundaries of jobs and days, many runs at once, bugs planted to be found [FAULTS=50]

@@ -80,6 +80,11 @@ def bronze_head(dataset: Dataset, day: date) -> dict[str, Any] | None:
         raise
 
 
+def remove_bronze(dataset: Dataset, day: date) -> None:
+    """Deletes a date's file from bronze, if it is there."""
+    s3().delete_object(Bucket=settings.get("MINIO_BUCKET_BRONZE"), Key=bronze_key(dataset, day))
+
+
 def facts_of(dataset: Dataset, day: date) -> Facts:
     """The facts of a bronze file: from its metadata, or from reading it where another program has put it there."""
     head = bronze_head(dataset, day)

@@ -49,4 +49,4 @@ def unusual(rows: int, dataset: Dataset, dates: int, median: float | None) -> st
 
 
 if __name__ == "__main__":
-    program.run(landing_to_bronze)
+    program.run(landing_to_bronze, future=False)

@@ -2,12 +2,13 @@
 
 import atexit
 import os
+import pwd
 import re
 import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import date
+from datetime import date, datetime, timezone
 from typing import Any, NoReturn
 
 import psycopg
@@ -56,11 +57,28 @@ def given_dataset(name: str) -> Dataset:
     return CATALOG[name]
 
 
-def run(job: Callable[..., str], words: Sequence[str] = ("dataset", "date")) -> None:
+def must_have_begun(day: date) -> None:
+    """Raises Refused for a date that has not begun yet (UTC), unless the environment says FUTURE=1.
+
+    A mistyped year would else become the newest date, as of which freshness, ages and dashboards are told.
+    """
+    if day > datetime.now(timezone.utc).date() and os.environ.get("FUTURE") != "1":
+        raise Refused(f"{day} has not begun yet (UTC); correct the date, or give FUTURE=1 if it is meant.")
+
+
+def user() -> str:
+    """The operating system's name of whoever runs this process; their number where they have no name."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def run(job: Callable[..., str], words: Sequence[str] = ("dataset", "date"), future: bool = True) -> None:
     """Calls `job` with the command line's words and prints the sentence it returns.
 
-    More dates than one are done one after the other. Exits 2 where a word is wrong and 1 where the job fails, each
-    with one sentence; patient values never stand in it.
+    More dates than one are done one after the other; where `future` is false, one that has not begun is refused.
+    Exits 2 where a word is wrong and 1 where the job fails, each with one sentence without patient values.
     """
     given = sys.argv[1:]
     if len(given) < len(words):
@@ -70,6 +88,8 @@ def run(job: Callable[..., str], words: Sequence[str] = ("dataset", "date")) -> 
     for day in days:
         started = time.monotonic()
         try:
+            if not future:
+                must_have_begun(day)
             done = job(*dataset, day)
         except Exception as error:
             leave(1, f"{' '.join([*(d.name for d in dataset), str(day)])}: {sentence(error)}")

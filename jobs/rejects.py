@@ -125,7 +125,7 @@ def reason_lines(
 def may_mend(connection: warehouse.Connection, dataset: Dataset, day: date) -> str:
     """Whether a parent that comes now would still count for the orphans of a date; it does while dates are in time."""
     last = dataset.waits_until(day)
-    newest = warehouse.value(connection, "select max(partition_date) from ops.receipts where layer = 'silver'")
+    newest = warehouse.newest(connection) or day
     return f"retryable: its parent may come up to {last}" if newest <= last else f"final: its parent was due by {last}"
 
 

@@ -6,7 +6,7 @@ The only module that knows PostgreSQL. `python -m jobs.warehouse` prints the sch
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import date, datetime, timezone
 from itertools import dropwhile
@@ -154,7 +154,7 @@ def connect() -> Connection:
     )
 
 
-def value(connection: Connection, query: str, arguments: Sequence[Any] = ()) -> Any:
+def value(connection: Connection, query: str, arguments: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
     """The one value of a query's first row."""
     [row] = connection.execute(query, arguments).fetchmany(1)
     return row[0]
@@ -342,7 +342,7 @@ def override(connection: Connection, stopped: Sequence[dict[str, Any]]) -> None:
         dataset = CATALOG[level["dataset"]]
         levels = [in_words(each) for each in stopped if each["dataset"] == dataset.name]
         with run(connection, "override", dataset.name, level["partition_date"], dataset.rule_set) as row:
-            row["overridden"] = "; ".join(levels)
+            row |= {"overridden": "; ".join(levels), "asked_by": program.user()}
             settle(connection, row, level["bronze_sha256"])
 
 
@@ -404,6 +404,44 @@ def dates_with(connection: Connection, dataset: Dataset, reason: str) -> list[da
         [dataset.name, reason],
     )
     return [day for (day,) in found]
+
+
+FORGOTTEN = "forgotten"  # in place of a checksum: what a silver partition was made from whose date is taken back
+
+
+def knows(connection: Connection, day: date) -> bool:
+    """Whether a date has a marker, or a run that failed or died since the date was last forgotten."""
+    return value(
+        connection,
+        "select exists(select from ops.receipts where partition_date = %(day)s) or exists(select from ops.ledger "
+        "where partition_date = %(day)s and layer in ('bronze', 'silver', 'gold', 'forget') and outcome <> 'done' "
+        "and turn > (select coalesce(max(turn), 0) from ops.ledger where layer = 'forget' "
+        "and partition_date = %(day)s and outcome = 'done'))",
+        {"day": day},
+    )
+
+
+def not_emptied(connection: Connection, day: date) -> list[str]:
+    """The datasets of a date whose silver partition, or what gold has loaded of it, is not that of a forgotten date."""
+    found = connection.execute(
+        "select datasets.dataset from ops.datasets left join ops.receipts as silver "
+        "on silver.layer = 'silver' and silver.dataset = datasets.dataset and silver.partition_date = %(day)s "
+        "left join ops.receipts as gold "
+        "on gold.layer = 'gold' and gold.dataset = datasets.dataset and gold.partition_date = %(day)s "
+        "where silver.made_from is distinct from %(forgotten)s or gold.made_from is distinct from silver.run_id",
+        {"day": day, "forgotten": FORGOTTEN},
+    )
+    return [name for (name,) in found]
+
+
+def delete_markers(connection: Connection, day: date) -> None:
+    """Deletes every marker of a date: no layer and no task counts as done for it."""
+    connection.execute("delete from ops.receipts where partition_date = %s", [day])
+
+
+def newest(connection: Connection) -> date | None:
+    """The newest date that stands in gold; None where there is none."""
+    return value(connection, "select day from ops.newest")
 
 
 def runs_before(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What make calls: `python -m pipelines run 2026-01-31 [--force] [--override]`, `summary`, `ledger`, `maintain`."""
+"""What make calls: `python -m pipelines run 2026-01-31 [--force] [--override]`, `forget`, `ledger`, `maintain`, ..."""
 
 import argparse
 import sys
@@ -14,7 +14,7 @@ from luigi.rpc import RemoteScheduler, RPCError
 from jobs import marts, program, settings, warehouse
 from jobs.catalog import CATALOG
 from pipelines import schedule
-from pipelines.tasks import Day, Failed
+from pipelines.tasks import Day, Failed, Forget
 
 
 def main() -> None:
@@ -24,6 +24,8 @@ def main() -> None:
     run.add_argument("date")
     run.add_argument("--force", action="store_true", help="run it all the same")
     run.add_argument("--override", action="store_true", help="let it pass where its rejects stop it before gold")
+    forget = commands.add_parser("forget", help="take a date back, as if it had never run")
+    forget.add_argument("date")
     commands.add_parser("summary", help="rows per table, rejects per reason, URLs")
     ledger = commands.add_parser("ledger", help="is every date complete, balanced and current, and if not, why")
     ledger.add_argument("--last", type=int, default=31, help="dates to show, the newest first")
@@ -38,6 +40,8 @@ def main() -> None:
             print(ledger_of(given.last))
         elif given.command == "maintain":
             run_maintenance()
+        elif given.command == "forget":
+            forget_day(given.date)
         elif given.command == "schedule":
             schedule.by(given.crontab)
         else:
@@ -53,6 +57,7 @@ def main() -> None:
 def run_day(text: str, force: bool, override: bool) -> None:
     """Runs Day for a date once nobody else does, or says that it is current; exits with Luigi's code."""
     day = program.parse_day(text)
+    program.must_have_begun(day)
     with warehouse.connect() as connection, warehouse.writer(connection, f"the date {day}"):
         if not force and Day(date=day).complete():
             print(
@@ -65,16 +70,35 @@ def run_day(text: str, force: bool, override: bool) -> None:
             marts.forget(connection)
             options = ["--since", str(warehouse.turn())]
         options += ["--Cleared-override"] if override else []
-        # Luigi's own lock would be in the way of the second try, and the date's is held.
-        words, told = ["Day", "--no-lock", *options], False
-        while must_wait(code := luigi_code(day, *words)):
-            if not told:
-                print(f"waiting: luigid knows of another worker with tasks of {day}", file=sys.stderr, flush=True)
-            told = True
-            time.sleep(2)
+        code = luigi_in_turn(day, "Day", *options)
     if code:
         print(f"{day} is not done; the same command goes on from here once the cause is gone.", file=sys.stderr)
         sys.exit(code)
+
+
+def forget_day(text: str) -> None:
+    """Runs Forget for a date once no `make run` has it in hand; exits with Luigi's code."""
+    day = program.parse_day(text)
+    with warehouse.connect() as connection, warehouse.writer(connection, f"the date {day}"):
+        if Forget(date=day).complete():
+            print(f"{day} never ran, or is forgotten already: there is nothing to forget.")
+            return
+        code = luigi_in_turn(day, "Forget")
+    if code:
+        print(f"{day} is not forgotten yet; give the same command again once the cause is gone.", file=sys.stderr)
+        sys.exit(code)
+
+
+def luigi_in_turn(day: date, task: str, *options: str) -> int:
+    """Has Luigi run a task of a date whose lock the caller holds, after a worker that has tasks of it; Luigi's code."""
+    # Luigi's own lock would be in the way of the second try.
+    words, told = [task, "--no-lock", *options], False
+    while must_wait(code := luigi_code(day, *words)):
+        if not told:
+            print(f"waiting: luigid knows of another worker with tasks of {day}", file=sys.stderr, flush=True)
+        told = True
+        time.sleep(2)
+    return code
 
 
 def luigi_code(day: date, task: str, *words: str) -> int:
@@ -178,7 +202,7 @@ def summary() -> str:
 
 
 def ledger_of(last: int) -> str:
-    """The newest dates of ops.dates, what waits for parents, what is late."""
+    """The newest dates of ops.dates, those of which nothing stands, what waits for parents, what is late."""
     with warehouse.connect() as connection:
         dates = connection.execute(
             "select partition_date, bronze_rows, accepted, rejected, amount_in, amount_accepted, amount_rejected, "
@@ -188,6 +212,11 @@ def ledger_of(last: int) -> str:
         waiting = connection.execute(
             "select dataset, partition_date, reason, waiting, attempts, age_days, orphan_days, is_final "
             "from ops.orphans order by partition_date desc, dataset limit %s",
+            [last],
+        ).fetchall()
+        never = connection.execute(
+            "select partition_date, layer, outcome, error, asked_by, ended_at at time zone 'UTC' from ops.never_ran "
+            "order by partition_date desc limit %s",
             [last],
         ).fetchall()
         late = connection.execute(
@@ -203,6 +232,11 @@ def ledger_of(last: int) -> str:
         states = {"complete": complete, "balanced": balanced, "current": current}
         verdict = ", ".join(word if holds else f"NOT {word}" for word, holds in states.items())
         lines.append(f"{day!s:<12}{numbers}{sums}  {verdict}" + (f": {why}" if why else ""))
+    if never:
+        lines.append("Never ran")
+    for day, layer, outcome, error, asked_by, ended in never:
+        forgotten = f"forgotten on {ended:%Y-%m-%d %H:%M} UTC by {asked_by}" if ended else "is being forgotten"
+        lines.append(f"  {day!s:<12}{error or (forgotten if layer == 'forget' else outcome)}")
     if waiting:
         lines.append("Rows that wait for a parent")
     for dataset, day, reason, rows, attempts, age, limit, final in waiting:

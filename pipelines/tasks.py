@@ -81,11 +81,23 @@ def sentences() -> Iterator[None]:
         raise Failed(program.sentence(error)) from None
 
 
-class DayParameter(luigi.DateParameter):
+class AnyDayParameter(luigi.DateParameter):
     """A date as YYYY-MM-DD; anything else ends the program with a sentence."""
 
     def parse(self, text: str) -> date:
         return program.given_day(text)
+
+
+class DayParameter(AnyDayParameter):
+    """A date that has begun; one that has not, without FUTURE=1, ends the program with a sentence."""
+
+    def parse(self, text: str) -> date:
+        day = super().parse(text)
+        try:
+            program.must_have_begun(day)
+        except Refused as error:
+            program.leave(2, str(error))
+        return day
 
 
 class DatasetParameter(luigi.ChoiceParameter):
@@ -341,6 +353,20 @@ class Dashboards(Made):
             warehouse.run(connection, "metabase", "dashboards", self.date, "") as row,
         ):
             warehouse.settle(connection, row, "")
+
+
+class Forget(Made):
+    """A date taken back as if it had never run: complete when nothing is known of it any more."""
+
+    date = AnyDayParameter()
+    resources = {"rejudging": 1}  # noqa: RUF012  # it revalidates, too
+
+    def made_in(self) -> int | None:
+        with warehouse.connect() as connection:
+            return None if warehouse.knows(connection, self.date) else warehouse.turn()
+
+    def run(self) -> None:
+        self.job("jobs/forget.py", self.date.isoformat())
 
 
 class Compact(DatasetTask):

@@ -22,6 +22,7 @@ from pyspark.sql import functions as F
 
 from jobs import (
     bronze_to_silver,
+    forget,
     gold_to_marts,
     lake,
     landing_to_bronze,
@@ -47,13 +48,14 @@ JOBS: dict[str, Callable[..., str]] = {
     "bronze_to_silver.py": bronze_to_silver.bronze_to_silver,
     "silver_to_gold.py": silver_to_gold.silver_to_gold,
     "gold_to_marts.py": gold_to_marts.gold_to_marts,
+    "forget.py": forget.forget,
 }
 # Where a job may die: before and after each call of these.
 BOUNDARIES = [
-    *((lake, name) for name in ("upload", "replace")),
+    *((lake, name) for name in ("upload", "replace", "remove_bronze")),
     *((warehouse, name) for name in ("write", "withdraw", "mark_stale", "settle_silver", "settle", "account_for")),
     *((warehouse, name) for name in ("create_staging", "append", "find_lost", "load", "replace_withheld")),
-    (warehouse, "drop_staging"),
+    *((warehouse, name) for name in ("drop_staging", "delete_markers")),
     (bronze_to_silver, "stale_dates"),
     *((marts, name) for name in ("refresh", "rebuild", "check")),
 ]
@@ -85,9 +87,31 @@ DEATHS = {
         "before drop_staging 2",
     ),
     "gold_to_marts.py": ("after refresh", "after rebuild", "after check", "after settle"),
+    "forget.py": (
+        "after write 2",
+        "before withdraw 1",
+        "before replace accepted 1",
+        "after replace accepted 3",
+        "before replace rejected 2",
+        "after replace rejected 5",
+        "before stale_dates 4",
+        "before mark_stale 1",
+        "after settle 4",  # but not committed
+        "before settle 5",
+        "after load 1",
+        "after load 4",
+        "after drop_staging 3",
+        "before remove_bronze 1",
+        "after remove_bronze 2",
+        "before delete_markers 1",
+        "after delete_markers 1",
+        "after check",
+        "before delete_markers 2",
+        "after delete_markers 2",  # but not committed
+    ),
 }
 # What a job that comes too early says.
-TOO_EARLY = ("BronzeIngestion", "has not been judged to the end")
+TOO_EARLY = ("BronzeIngestion", "has not been judged to the end", "back meanwhile")
 
 
 class Killed(BaseException):
@@ -284,6 +308,7 @@ class History:
     def __init__(self) -> None:
         self.files: dict[model.Place, list[str]] = {}
         self.earlier: dict[model.Place, list[list[str]]] = {}
+        self.half_forgotten: set[date] = set()  # dates whose `forget` died; they must be forgotten or land again
         self.processes: list[tuple[str, Luigi]] = []
         self.lines: list[str] = []
         self.folder = Path(tempfile.mkdtemp(prefix="healthcare-history-"))
@@ -319,7 +344,7 @@ class History:
     def ready(self, script: str, number: int) -> tuple[str, ...]:
         """The words of a job for one of the partitions there is something to do for; of the job before it, if none."""
         needed = {"bronze_to_silver.py": "bronze", "silver_to_gold.py": "silver"}
-        if script == "gold_to_marts.py":
+        if script in ("gold_to_marts.py", "forget.py"):
             return script, str(self.day(number))
         if script not in needed:
             dataset, day = self.place(number)
@@ -338,6 +363,7 @@ class History:
         if (dataset, day) in self.files:
             self.earlier.setdefault((dataset, day), []).append(self.files[dataset, day])
         self.files[dataset, day] = list(rows)
+        self.half_forgotten.discard(day)
         self.lines.append(f"{dataset} of {day} lands: {' | '.join(rows) or 'no rows'}")
         path = self.folder / f"{day:%Y/%m/%d}" / f"{dataset}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -384,6 +410,18 @@ class History:
             dataset, day, _ = sorted(due)[number % len(due)]
             self.run("bronze_to_silver.py", dataset, str(day))
 
+    def forget(self, day: date, death: str | None = None) -> None:
+        """A date is forgotten after its files have been removed; the last one stays."""
+        if len(self.days) < 2 and day in self.days:
+            return
+        self.files = {place: rows for place, rows in self.files.items() if place[1] != day}
+        self.earlier = {place: rows for place, rows in self.earlier.items() if place[1] != day}
+        shutil.rmtree(self.folder / f"{day:%Y/%m/%d}", ignore_errors=True)
+        self.half_forgotten.add(day)
+        self.run("forget.py", str(day), death=death)
+        if not self.lines[-1].endswith((": dead", ": refused")):
+            self.half_forgotten.discard(day)
+
     # ---- Luigi -------------------------------------------------------------------------------------------------------
 
     def start(self, pipeline: str, day: date, forced: bool) -> None:
@@ -416,6 +454,8 @@ class History:
     def come_to_rest(self, order: Sequence[int], backfill: bool) -> int:
         """Runs what Luigi finds due until nothing is, as people do: a date at a time, or as a backfill; the rounds."""
         self.processes = []
+        for day in sorted(self.half_forgotten):
+            self.forget(day)
         days = [DAYS[number] for number in order if DAYS[number] in self.days]
         for rounds in range(6):
             wanted = [tasks.Day(date=day) for day in days]
@@ -448,6 +488,10 @@ class History:
         expect("reasons", found(REASONS), reasons(verdicts))
         expect("the gold ledger", found(GOLD_LEDGER), gold_ledger(gold))
         expect("partitions to be judged again", warehouse.stale(), [])
+        expect("markers", found(MARKERS), [(layer, *place) for layer in LAYERS for place in files])
+        expect("dates", found("select partition_date, is_complete, is_balanced from ops.dates"), dates(files))
+        expect("the newest date", found("select day from ops.newest"), [(max(self.days),)])
+        expect("bronze", lake_objects(), [f"{name}/{day:%Y/%m/%d}/{name}.csv" for name, day in files])
         with warehouse.connect() as connection:
             marts.check(connection)
 
@@ -519,6 +563,20 @@ GOLD_LEDGER = """
     select dataset, sum(inserted - removed), sum(amount_change), count(*) filter (where outcome = 'unaccounted')
     from ops.ledger where layer = 'gold' and outcome in ('done', 'unaccounted') group by dataset
 """
+
+
+LAYERS = ("bronze", "silver", "gold")
+MARKERS = "select layer, dataset, partition_date from ops.receipts where layer in ('bronze', 'silver', 'gold')"
+
+
+def dates(files: model.Files) -> list[tuple[date, bool, bool]]:
+    return [(day, True, True) for day in sorted({day for _, day in files})]
+
+
+def lake_objects() -> list[str]:
+    """The keys of all files in bronze."""
+    pages = lake.s3().get_paginator("list_objects_v2").paginate(Bucket=settings.get("MINIO_BUCKET_BRONZE"))
+    return [thing["Key"] for page in pages for thing in page.get("Contents", [])]
 
 
 def silver_ledger(files: model.Files, verdicts: dict[model.Place, model.Verdict]) -> Iterator[tuple[Any, ...]]:

@@ -35,10 +35,12 @@ create table if not exists ops.ledger (
     overridden text,
     error text,
     turn bigint not null default nextval('ops.turns'),
+    asked_by text,
     primary key (run_id, layer, dataset, partition_date)
 );
 alter table ops.ledger add column if not exists turn bigint not null default nextval('ops.turns');
 alter table ops.ledger add column if not exists checksums text;
+alter table ops.ledger add column if not exists asked_by text;
 
 create index if not exists ledger_by_partition on ops.ledger (layer, dataset, partition_date);
 
@@ -55,6 +57,8 @@ comment on column ops.ledger.checksums is
 'Counts and checksums of what gold held of the partition after this load.';
 comment on column ops.ledger.overridden is 'The stop levels that somebody let pass.';
 comment on column ops.ledger.turn is 'Counts up: when the run began.';
+comment on column ops.ledger.asked_by is
+'The operating system''s name of who asked for a date to be forgotten, or let stop levels pass.';
 
 create table if not exists ops.datasets (
     dataset text primary key,

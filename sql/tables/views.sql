@@ -1,5 +1,13 @@
 -- What the ledger tells: drawn anew each time, so that their columns may change.
-drop view if exists ops.newest, ops.unaccounted, ops.dates, ops.tripped, ops.orphans, ops.freshness, ops.standing;
+drop view if exists
+ops.never_ran, ops.unaccounted, ops.dates, ops.tripped, ops.orphans, ops.freshness, ops.newest, ops.standing;
+
+create view ops.newest as
+select max(partition_date) as day
+from ops.receipts
+where layer = 'gold';
+comment on view ops.newest is
+'One row: the newest date that stands in gold. Dashboards look back from it, not from the wall clock.';
 
 create view ops.standing as
 select
@@ -98,11 +106,6 @@ comment on view ops.tripped is
 parent can mend.';
 
 create view ops.orphans as
-with newest as (
-    select max(partition_date) as partition_date from ops.receipts
-    where layer = 'silver'
-)
-
 select
     standing.dataset,
     standing.partition_date,
@@ -111,13 +114,13 @@ select
     attempts.first_seen,
     attempts.attempts,
     datasets.orphan_days,
-    newest.partition_date - standing.partition_date as age_days,
-    newest.partition_date - standing.partition_date > datasets.orphan_days as is_final
+    greatest(newest.day - standing.partition_date, 0) as age_days,
+    greatest(newest.day - standing.partition_date, 0) > datasets.orphan_days as is_final
 from ops.standing
 inner join ops.datasets on standing.dataset = datasets.dataset
 inner join ops.reasons on standing.run_id = reasons.run_id
 inner join ops.rules on reasons.dataset = rules.dataset and reasons.reason = rules.reason
-cross join newest
+cross join ops.newest
 cross join
     lateral (
         select
@@ -142,10 +145,10 @@ cross join
 where rules.retryable and reasons.hits > 0;
 comment on view ops.orphans is
 'One row per partition and foreign key that has rows without a parent: how often and since when they were judged so, and
-whether a parent that comes now would still count.';
+whether a parent that comes with the newest date in gold would still count.';
 
 create view ops.freshness as
-with bronze as (
+with gold as (
     select
         dataset,
         min(partition_date) as oldest,
@@ -153,23 +156,23 @@ with bronze as (
         count(*) as dates,
         least(max(partition_date), date '9999-11-30') as last_before  -- no client reads the year 10000
     from ops.receipts
-    where layer = 'bronze'
+    where layer = 'gold'
     group by dataset
 )
 
 select
     datasets.dataset,
-    bronze.newest,
-    bronze.dates,
-    bronze.newest - bronze.oldest + 1 - bronze.dates as missing_dates,
-    bronze.last_before + 1 as next_date,
-    bronze.last_before + interval '2 days' + datasets.due_hours * interval '1 hour' as next_due,
+    gold.newest,
+    gold.dates,
+    gold.newest - gold.oldest + 1 - gold.dates as missing_dates,
+    gold.last_before + 1 as next_date,
+    gold.last_before + interval '2 days' + datasets.due_hours * interval '1 hour' as next_due,
     now() at time zone 'UTC'
-    > bronze.last_before + interval '2 days' + datasets.due_hours * interval '1 hour' as overdue
+    > gold.last_before + interval '2 days' + datasets.due_hours * interval '1 hour' as overdue
 from ops.datasets
-left join bronze on datasets.dataset = bronze.dataset;
+left join gold on datasets.dataset = gold.dataset;
 comment on view ops.freshness is
-'One row per dataset: the newest date that came, dates that are missing before it, when the next is due (UTC).';
+'One row per dataset: the newest date that stands in gold, dates missing before it, when the next file is due (UTC).';
 
 create view ops.unaccounted as
 with
@@ -228,13 +231,71 @@ where
 comment on view ops.unaccounted is
 'One row per gold table whose rows or whose money are not the sum of all loads: somebody changed it by hand since.';
 
+create view ops.never_ran as
+with
+
+-- What is known of a date other than that it stands: files that were refused, runs that failed or died, a taking back.
+attempts as (
+    select distinct on (ledger.partition_date)
+        ledger.partition_date,
+        ledger.layer,
+        ledger.dataset,
+        ledger.outcome,
+        ledger.error,
+        ledger.asked_by,
+        ledger.ended_at
+    from ops.ledger
+    left join ops.receipts
+        on
+            ledger.layer = receipts.layer
+            and ledger.dataset = receipts.dataset
+            and ledger.partition_date = receipts.partition_date
+    where
+        ledger.layer = 'forget'
+        or (
+            ledger.outcome <> 'done'
+            and (
+                ledger.layer in ('silver', 'gold')
+                or (ledger.layer = 'bronze' and receipts.run_id is null)
+            )
+        )
+    order by ledger.partition_date asc, ledger.turn desc
+),
+
+markers as (
+    select
+        partition_date,
+        bool_or(layer = 'bronze') as has_files,
+        bool_or(layer in ('silver', 'gold')) as has_rows
+    from ops.receipts
+    group by partition_date
+)
+
+select
+    attempts.partition_date,
+    attempts.layer,
+    attempts.dataset,
+    attempts.outcome,
+    attempts.error,
+    attempts.asked_by,
+    attempts.ended_at
+from attempts
+left join markers on attempts.partition_date = markers.partition_date
+where
+    not coalesce(markers.has_rows, false)
+    and (attempts.layer = 'bronze' or not coalesce(markers.has_files, false));
+comment on view ops.never_ran is
+'One row per date of which nothing stands: its files were refused before any was validated, or it was taken back (layer
+forget); with its last attempt, and for a date taken back who asked and when.';
+
 create view ops.dates as
 with
 
 days as (
-    select distinct partition_date
-    from ops.ledger
-    where layer in ('bronze', 'silver', 'gold')
+    select distinct receipts.partition_date
+    from ops.receipts
+    left join ops.never_ran on receipts.partition_date = never_ran.partition_date
+    where receipts.layer in ('bronze', 'silver', 'gold') and never_ran.partition_date is null
 ),
 
 marts as (
@@ -291,6 +352,7 @@ parts as (
         case
             when bronze.run_id is null then 'has not come'
             when standing.run_id is null then 'has not been judged'
+            when standing.made_from = 'forgotten' then 'is being forgotten'
             when standing.made_from = '' then 'was being judged by a run that did not end'
             when standing.made_from <> bronze.made_from then 'came again since it was judged'
             when standing.stale_since is not null then 'lost or found parents since it was judged'
@@ -348,10 +410,3 @@ group by parts.partition_date;
 comment on view ops.dates is
 'One row per date: whether all of it is in gold and the marts, whether rows and money balance, whether it is current,
 and if not, why. A file that changed in the landing directory since is only known once it comes.';
-
-create view ops.newest as
-select max(partition_date) as day
-from ops.receipts
-where layer = 'gold';
-comment on view ops.newest is
-'One row: the newest date that gold holds. Dashboards look back from it, not from the wall clock.';

@@ -1,0 +1,91 @@
+"""Takes a date back, as if it had never run: `spark-submit jobs/forget.py 2062-03-04`."""
+
+from datetime import date
+from decimal import Decimal
+
+from pyspark.sql import functions as F
+
+from jobs import bronze_to_silver, gold_to_marts, lake, program, silver_to_gold, warehouse
+from jobs.catalog import CATALOG
+from jobs.dataset import Dataset
+
+KINDS = ("accepted", "rejected")
+
+
+def forget(day: date) -> str:
+    """Removes a date from silver, gold, bronze and the markers, in this order, and brings the marts up to date.
+
+    The steps are those of a date whose files hold no rows, so that gold falls back on other dates' versions and orphans
+    are revalidated by the same code as for a corrected file. Bronze and the markers go last: until then the date is
+    one like any other, and after a crash anywhere the same command, or a run of the date, goes on from what is left.
+    Landing files and the ledger's history stay; one more row of the ledger says who asked. Raises Refused where
+    another run brings the date back meanwhile.
+    """
+    with warehouse.connect() as connection:
+        if not (warehouse.knows(connection, day) or any(lake.bronze_head(each, day) for each in CATALOG.values())):
+            return f"{day} never ran: there is nothing to forget"
+        with warehouse.run(connection, "forget", "all", day, "") as row:
+            row["asked_by"] = program.user()
+            warehouse.note(connection, row)
+            for dataset in reversed(CATALOG.values()):
+                print(empty(dataset, day), flush=True)
+            for dataset in CATALOG.values():
+                for _, other, _ in warehouse.stale(dataset):
+                    print(bronze_to_silver.bronze_to_silver(dataset, other), flush=True)
+            for dataset in CATALOG.values():
+                print(silver_to_gold.silver_to_gold(dataset, day), flush=True)
+            remove_source(day)
+            # A build of the marts has to be some date's: the newest that is left.
+            print(gold_to_marts.gold_to_marts(warehouse.newest(connection) or day), flush=True)
+            with connection.transaction():
+                warehouse.delete_markers(connection, day)
+                warehouse.note(connection, row | {"outcome": "done"})
+    return f"{day} is forgotten; a landing file of it that stays comes in again with the next run of this date"
+
+
+def empty(dataset: Dataset, day: date) -> str:
+    """Replaces a partition of both silver tables by no rows, and marks what referenced it for revalidation."""
+    with (
+        warehouse.connect() as connection,
+        warehouse.writer(connection, f"silver {dataset.name}"),
+        warehouse.run(connection, "silver", dataset.name, day, dataset.rule_set) as row,
+    ):
+        before = warehouse.runs_before(connection, row)
+        bronze_to_silver.mend(connection, dataset, before)
+        spark = program.spark(f"forget {dataset.name} {day}")
+        program.hasten(spark, rows=0)
+        tables = {kind: lake.silver(spark, dataset, kind) for kind in KINDS if lake.has_silver(dataset, kind)}
+        counts = {kind: table.filter(F.col("_partition_date") == day).count() for kind, table in tables.items()}
+        row["lost"] = counts.get("accepted", 0)
+        warehouse.note(connection, row)  # before the commit: a run that dies leaves word of what it took away
+        warehouse.withdraw(connection, row)
+        for kind, table in tables.items():
+            none = table.filter(F.lit(False))
+            row[f"delta_{kind}"] = bronze_to_silver.publish(connection, dataset, kind, row, before, none, rows=0)
+        for child, days in bronze_to_silver.stale_dates(spark, connection, dataset, row).items():
+            warehouse.mark_stale(connection, child, days)
+        row |= dict.fromkeys(("bronze_rows", "bronze_bytes", "accepted", "rejected", "faulty"), 0)
+        row |= dict.fromkeys(("amount_in", "amount_accepted", "amount_rejected"), Decimal()) if dataset.amount else {}
+        row["bronze_sha256"] = warehouse.FORGOTTEN
+        warehouse.settle(connection, row, warehouse.FORGOTTEN)
+    return f"silver {dataset.name} {day}: " + ", ".join(
+        f"{counts.get(kind, 0):,} {kind} rows removed" for kind in KINDS
+    )
+
+
+def remove_source(day: date) -> None:
+    """Deletes a date's bronze files and its markers while nobody writes silver or gold; Refused if it ran meanwhile."""
+    reads = [f"silver {name}" for name in CATALOG]
+    with warehouse.connect() as connection, warehouse.writer(connection, "gold", reads):
+        if back := warehouse.not_emptied(connection, day):
+            raise program.Refused(
+                f"another run has brought {', '.join(back)} of {day} back meanwhile; see that nothing runs this date, "
+                f"then give `make forget DATE={day}` again."
+            )
+        for dataset in CATALOG.values():
+            lake.remove_bronze(dataset, day)
+        warehouse.delete_markers(connection, day)
+
+
+if __name__ == "__main__":
+    program.run(forget, words=("date",))
