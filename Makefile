@@ -29,7 +29,6 @@ help: ## list the targets
 demo: up ## the whole story: a hospital's first day through all layers, and a summary
 	@$(RUN) -m jobs.generate "$$START" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
 	@$(RUN) -m pipelines run "$$START"
-	@$(RUN) -m dashboards.pages
 	@$(RUN) -m pipelines summary
 
 .PHONY: up down status clean
@@ -45,11 +44,14 @@ clean: $(INSTALLED) ## stop the embedded stack and remove its data
 .PHONY: generate run forget
 generate: date $(INSTALLED) ## write a date's landing files: DATE=2026-01-31 [SCALE=1] [SEED=42] [START=2026-01-01]
 	@$(RUN) -m jobs.generate "$$DATE" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
-run: date up ## run a date through all layers, if it is due: DATE=2026-01-31 [FORCE=1] [OVERRIDE=1] [FUTURE=1]
+run: date up ## run a date through all layers, if it is due, and rebuild the pages: DATE=2026-01-31 [FORCE=1] [OVERRIDE=1] [FUTURE=1]
 	@$(RUN) -m pipelines run "$$DATE" $(if $(filter 1,$(FORCE)),--force) $(if $(filter 1,$(OVERRIDE)),--override)
 forget: date up ## take a date back, as if it had never run; what other dates have for its keys stands again: DATE=2062-03-04
 	@$(RUN) -m pipelines forget "$$DATE"
-	@$(RUN) -m dashboards.pages
+
+.PHONY: schedule
+schedule: up ## run dates by the clock, as SCHEDULE in .env says, those that were missed too, until it is ended
+	@$(RUN) -m pipelines schedule
 
 .PHONY: dashboards metabase metabase-verify screenshots
 dashboards: up ## write the dashboards' pages from the marts as they are; the stack serves them
@@ -61,7 +63,9 @@ metabase-verify: $(INSTALLED) ## run every card there, plain and with each of it
 screenshots: up ## take the pictures in docs/screenshots anew, from the running stack
 	@$(RUN) -m dashboards.screenshots
 
-.PHONY: ledger
+.PHONY: ledger health
+health: $(INSTALLED) ## one line per problem: a date, a late file, a service, a full disk; fails if there is any
+	@$(RUN) -m pipelines health
 ledger: $(INSTALLED) ## is every date complete, balanced and current, and if not, why
 	@$(RUN) -m pipelines ledger
 
@@ -95,7 +99,6 @@ IN_RUNNER = $(COMPOSE) exec -T runner
 demo-docker: up-docker ## the whole story in containers: everything up, a hospital's first day, the dashboards, a summary
 	@$(IN_RUNNER) python -m jobs.generate "$$START" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
 	@$(IN_RUNNER) python -m pipelines run "$$START"
-	@$(IN_RUNNER) python -m dashboards.pages
 	@$(IN_RUNNER) python -m pipelines summary
 	@at=$$($(COMPOSE) port metabase 3000 2>/dev/null) && echo "  Metabase        http://$$at" || true
 image: .env ## build the image of Spark and Luigi
@@ -117,7 +120,6 @@ run-docker: date ## in containers, run a date through all layers, if it is due: 
 	@$(IN_RUNNER) env FUTURE="$$FUTURE" python -m pipelines run "$$DATE" $(if $(filter 1,$(FORCE)),--force) $(if $(filter 1,$(OVERRIDE)),--override)
 forget-docker: date ## in containers, take a date back, as if it had never run: DATE=2062-03-04
 	@$(IN_RUNNER) python -m pipelines forget "$$DATE"
-	@$(IN_RUNNER) python -m dashboards.pages
 
 .PHONY: bronze-docker silver-docker gold-docker
 bronze-docker silver-docker gold-docker: date ## in containers, one pipeline of a date: DATE=2026-01-31

@@ -1,19 +1,19 @@
 """What make calls: `python -m pipelines run 2026-01-31 [--force] [--override]`, `forget`, `ledger`, `maintain`, ..."""
 
 import argparse
+import subprocess
 import sys
 import time
 from contextlib import suppress
 from datetime import date, datetime, timezone
-from typing import Any
 
-import luigi
 from luigi.retcodes import retcode, run_with_retcodes
-from luigi.rpc import RemoteScheduler, RPCError
+from luigi.rpc import RPCError
 
+from dashboards import pages
 from jobs import marts, program, settings, warehouse
 from jobs.catalog import CATALOG
-from pipelines import schedule
+from pipelines import health, schedule, tasks
 from pipelines.tasks import Day, Failed, Forget
 
 
@@ -29,21 +29,28 @@ def main() -> None:
     commands.add_parser("summary", help="rows per table, rejects per reason, URLs")
     ledger = commands.add_parser("ledger", help="is every date complete, balanced and current, and if not, why")
     ledger.add_argument("--last", type=int, default=31, help="dates to show, the newest first")
+    commands.add_parser("health", help="one line per problem; code 1 if there is any")
     commands.add_parser("maintain", help="few files in silver, none that nobody reads; Luigi's old history forgotten")
-    by_clock = commands.add_parser("schedule", help="wait, and run each date when it has ended")
-    by_clock.add_argument("crontab", help="when, as crontab writes it, in UTC; empty for never")
+    by_clock = commands.add_parser(
+        "schedule", help="wait, and run each date that has ended, those that were missed too"
+    )
+    by_clock.add_argument(
+        "crontab", nargs="?", help="when, as crontab writes it, in UTC; empty for never; else SCHEDULE"
+    )
     given = parser.parse_args()
     try:
         if given.command == "summary":
             print(summary())
         elif given.command == "ledger":
             print(ledger_of(given.last))
+        elif given.command == "health":
+            tell_health()
         elif given.command == "maintain":
             run_maintenance()
         elif given.command == "forget":
             forget_day(given.date)
         elif given.command == "schedule":
-            schedule.by(given.crontab)
+            schedule.by(settings.given("SCHEDULE") if given.crontab is None else given.crontab)
         else:
             run_day(given.date, given.force, given.override)
     except program.Refused as error:
@@ -55,7 +62,10 @@ def main() -> None:
 
 
 def run_day(text: str, force: bool, override: bool) -> None:
-    """Runs Day for a date once nobody else does, or says that it is current; exits with Luigi's code."""
+    """Runs Day for a date once nobody else does, or says that it is current, and rebuilds the static pages.
+
+    Exits with Luigi's code.
+    """
     day = program.parse_day(text)
     program.must_have_begun(day)
     with warehouse.connect() as connection, warehouse.writer(connection, f"the date {day}"):
@@ -64,6 +74,7 @@ def run_day(text: str, force: bool, override: bool) -> None:
                 f"{day} is current: its files, rules and parents are those of its last run. "
                 "FORCE=1 runs it all the same."
             )
+            rebuild_pages()
             return
         options = []
         if force:
@@ -74,6 +85,7 @@ def run_day(text: str, force: bool, override: bool) -> None:
     if code:
         print(f"{day} is not done; the same command goes on from here once the cause is gone.", file=sys.stderr)
         sys.exit(code)
+    rebuild_pages()
 
 
 def forget_day(text: str) -> None:
@@ -87,6 +99,17 @@ def forget_day(text: str) -> None:
     if code:
         print(f"{day} is not forgotten yet; give the same command again once the cause is gone.", file=sys.stderr)
         sys.exit(code)
+    rebuild_pages()
+
+
+def rebuild_pages() -> None:
+    """Rebuilds the static pages, unless they were built from the marts as they stand; exits with their code."""
+    with warehouse.connect() as connection:
+        marts_built = warehouse.value(connection, "select max(turn) from ops.receipts where layer = 'marts'")
+    if pages.built_of() != marts_built:
+        built = subprocess.run([sys.executable, "-m", "dashboards.pages"], cwd=settings.ROOT)
+        if built.returncode:
+            sys.exit(built.returncode)
 
 
 def luigi_in_turn(day: date, task: str, *options: str) -> int:
@@ -103,7 +126,7 @@ def luigi_in_turn(day: date, task: str, *options: str) -> int:
 
 def luigi_code(day: date, task: str, *words: str) -> int:
     """Has Luigi run a task of a date, what failed for good before included; the code it would exit with."""
-    try_again(day)
+    tasks.disabled.cache_clear()
     try:
         run_with_retcodes(["--module", "pipelines", "--log-level", "WARNING", task, "--date", str(day), *words])
     except SystemExit as end:
@@ -125,23 +148,16 @@ def is_a_worker_missed() -> bool:
     """
 
     def last_heard() -> dict[str, float]:
-        return {each["name"]: each["last_active"] for each in luigid().worker_list() if each["num_running"]}
+        return {each["name"]: each["last_active"] for each in tasks.luigid().worker_list() if each["num_running"]}
 
     with suppress(RPCError):
         before = last_heard()
-        if any(luigid().task_list(status, "") for status in ("FAILED", "DISABLED")):
+        if tasks.luigid().task_list("FAILED", "") or set(tasks.luigid().task_list("DISABLED", "")) - tasks.disabled():
             return True
         time.sleep(3)
         after = last_heard()
         return any(after.get(name, heard) == heard for name, heard in before.items())
     return False
-
-
-def luigid() -> Any:
-    """The central scheduler, as Luigi's workers ask it."""
-    core = luigi.configuration.get_config()
-    host, port = (core.get("core", f"default_scheduler_{name}") for name in ("host", "port"))
-    return RemoteScheduler(f"http://{host}:{port}")
 
 
 def run_maintenance() -> None:
@@ -150,16 +166,11 @@ def run_maintenance() -> None:
     sys.exit(luigi_code(today, "Maintenance", "--since", str(warehouse.turn())))
 
 
-def try_again(day: date) -> None:
-    """Luigi leaves alone for a while what failed for good; who asks for a date anew has mended it, or lets it pass.
-
-    Nor is it the fault of a task that its worker died.
-    """
-    scheduler = luigid()
-    with suppress(RPCError):  # the run itself says that the scheduler is down
-        for task_id, task in scheduler.task_list("DISABLED", "").items():
-            if task["params"].get("date") == str(day):
-                scheduler.re_enable_task(task_id)
+def tell_health() -> None:
+    """Prints one line per problem, or that there is none; exits with 1 if there is any."""
+    found = list(health.problems())
+    print("\n".join(found) or "Healthy: every service answers, every date is complete, balanced and current.")
+    sys.exit(1 if found else 0)
 
 
 def summary() -> str:

@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date, datetime, timedelta, timezone
 from functools import cache
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import luigi
 import psycopg
 from botocore.exceptions import BotoCoreError, ClientError
-from luigi.rpc import RPCError
+from luigi.rpc import RemoteScheduler, RPCError
 from luigi.task import flatten
 
 from dashboards import pages
@@ -36,6 +36,21 @@ SEEN: set[str] = set()
 def session() -> int:
     """The turn at which this process began: tasks made since stay made until it ends."""
     return warehouse.turn()
+
+
+def luigid() -> Any:
+    """The central scheduler, as Luigi's workers ask it."""
+    core = luigi.configuration.get_config()
+    host, port = (core.get("core", f"default_scheduler_{name}") for name in ("host", "port"))
+    return RemoteScheduler(f"http://{host}:{port}")
+
+
+@cache
+def disabled() -> set[str]:
+    """The ids of the tasks that earlier runs failed for good, as luigid knew them when this process first asked."""
+    with suppress(RPCError):  # the run itself says that luigid is down
+        return set(luigid().task_list("DISABLED", ""))
+    return set()
 
 
 class Failed(Exception):
@@ -140,6 +155,17 @@ class Made(luigi.Task):
                 return False
             SEEN.add(self.task_id)
         return True
+
+    def deps(self) -> list[luigi.Task]:
+        """The tasks required, which Luigi asks for when it schedules an incomplete task.
+
+        A task that an earlier run failed for good may then be tried again. Within a run luigid keeps it disabled: a
+        `disable_persist` shorter than the run would have the worker try it again and again (luigi issue 2337).
+        """
+        if self.task_id in disabled():
+            disabled().discard(self.task_id)
+            luigid().re_enable_task(self.task_id)
+        return list(super().deps())
 
     def on_failure(self, exception: BaseException) -> str:
         return str(exception) if isinstance(exception, Failed) else super().on_failure(exception)

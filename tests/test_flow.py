@@ -2,10 +2,11 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import warnings
-from datetime import date
+from datetime import date, datetime, timezone
 
 import pytest
 
@@ -131,19 +132,25 @@ def test_a_partition_that_another_date_has_judged_again_breaks_no_task_of_this_r
 
 
 def test_a_worker_that_died_with_a_task_in_hand_is_known_until_luigid_has_noticed(stack):
-    from pipelines.__main__ import is_a_worker_missed, luigid, try_again
+    from pipelines import tasks
+    from pipelines.__main__ import is_a_worker_missed
 
-    ghost, scheduler, day = {"worker": "ghost", "task_id": "Ghostly"}, luigid(), date(2001, 1, 1)
+    lost = tasks.Silver(dataset="patients", date=date(2001, 1, 1))
+    ghost, scheduler = {"worker": "ghost", "task_id": lost.task_id}, tasks.luigid()
     scheduler.add_worker("ghost", [])
     once = {"retry_policy_dict": {"retry_count": 1}}
-    scheduler.add_task(**ghost, **once, family="Ghostly", params={"date": str(day)}, status="PENDING")
+    tasks.disabled.cache_clear()
+    tasks.disabled()
+    scheduler.add_task(**ghost, **once, family="Silver", params={}, status="PENDING")
     assert not is_a_worker_missed(), "it has nothing in hand"
-    assert scheduler.get_work(worker="ghost", host="nowhere")["task_id"] == "Ghostly"
+    assert scheduler.get_work(worker="ghost", host="nowhere")["task_id"] == lost.task_id
     assert is_a_worker_missed()
     scheduler.add_task(**ghost, status="FAILED")  # as luigid has it when it gives the worker up
-    assert "Ghostly" in scheduler.task_list("DISABLED", "") and is_a_worker_missed()
-    try_again(day)
-    assert "Ghostly" not in scheduler.task_list("DISABLED", "")
+    assert lost.task_id in scheduler.task_list("DISABLED", "") and is_a_worker_missed()
+    tasks.disabled.cache_clear()
+    assert not is_a_worker_missed(), "an earlier run failed it"
+    lost.deps()
+    assert lost.task_id not in scheduler.task_list("DISABLED", "")
     scheduler.add_task(**ghost, status="DONE")
     assert not is_a_worker_missed()
 
@@ -188,6 +195,40 @@ def test_a_corrected_file_makes_its_date_due_and_its_rows_leave_and_return(dates
     done = call("-m", "pipelines", "run", "2026-01-02")
     assert done.returncode == 0 and "current" not in done.stdout
     assert state(postgres) == before
+
+
+def test_the_schedule_catches_up_what_was_missed_and_a_task_that_fails_for_good_is_tried_once(
+    dates, postgres, monkeypatch, capfd
+):
+    from pipelines import schedule
+
+    before = state(postgres)
+    for day, datasets in {"2026/01/05": CATALOG, "2026/01/06": ["patients"]}.items():
+        folder = settings.path("LANDING_DIR") / day
+        folder.mkdir(parents=True)
+        for name in datasets:
+            (folder / f"{name}.csv").write_text(",".join(CATALOG[name].names) + "\n")
+    monkeypatch.setattr(schedule, "now", lambda: datetime(2026, 1, 7, 12, tzinfo=timezone.utc))
+    monkeypatch.setattr(schedule, "TRIES", 1)
+    monkeypatch.setenv("CATCH_UP_DAYS", "3")
+    schedule.run_due()
+    said = capfd.readouterr().out
+    ends = [line for line in said.splitlines() if re.match("2026-01-0[4-6]: ", line)]
+    assert ends == ["2026-01-04: done", "2026-01-05: done", "2026-01-06: failed with code 30"]
+    health = call("-m", "pipelines", "health")
+    assert health.returncode == 1 and "2026-01-06 never ran: the file 2026/01/06/" in health.stdout
+    failed = postgres.execute(
+        "select dataset, count(*) from ops.ledger where partition_date = '2026-01-06' and outcome = 'failed' group by 1"
+    )
+    assert dict(failed.fetchall()) == {name: 1 for name in CATALOG if name != "patients"}
+
+    for day in ("2026-01-05", "2026-01-06"):
+        forgotten = call("-m", "pipelines", "forget", day)
+        assert forgotten.returncode == 0 and f"{day} is forgotten" in forgotten.stdout, forgotten.stdout[-4000:]
+        assert "nothing to forget" in call("-m", "pipelines", "forget", day).stdout
+    assert state(postgres) == before
+    monkeypatch.setattr(schedule, "now", lambda: datetime(2026, 1, 8, 12, tzinfo=timezone.utc))
+    assert list(schedule.dates(date(2026, 1, 8))) == [date(2026, 1, 7)], "nobody wants the other two"
 
 
 def test_tasks_lead_to_their_page_in_the_history_server(dates):
