@@ -6,6 +6,7 @@ way from and to MinIO, since DuckDB's own S3 client is an extension that it woul
 """
 
 import tempfile
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def validate(connection: duckdb.DuckDBPyConnection, path: Path, dataset: Dataset
         header = peer.read_header(file.readline(), dataset)
     connection.execute(f"create temp table judged as {judge(path, dataset, header)}")
     # Only rows whose key is there twice are put in an order: by content, so that the same one always stands.
-    content = ", ".join(f"{column} desc nulls last" for column in dataset.names[1:])
+    content = ", ".join(precedence(dataset))
     connection.execute(
         f"update judged set reasons = 'duplicate_{key}' where rowid in (select rowid from (select rowid, "
         f"row_number() over (partition by {key} order by {content}) as place from judged where reasons = '' and {key} "
@@ -59,6 +60,20 @@ def validate(connection: duckdb.DuckDBPyConnection, path: Path, dataset: Dataset
         f"where trim(csv_line, {literal(WHITE_SPACE)}) <> '' group by line_byte_position"
     )
     connection.execute("drop table judged")
+
+
+def precedence(dataset: Dataset) -> Iterator[str]:
+    """The order of a key's versions: what says most, is furthest along, is latest, is greatest comes first."""
+    columns = dataset.columns[1:]
+    known = {column: f"{column.name} is not null" for column in columns}
+    known |= {c: f"{known[c]} and {c.name} <> {literal(c.not_known)}" for c in columns if c.not_known}
+    yield " + ".join(f"({condition})::int" for condition in known.values()) + " desc"
+    for column in columns:
+        if column.ranks:
+            ranks = " ".join(f"when {literal(value)} then {place}" for value, place in column.ranks.items())
+            yield f"case {column.name} {ranks} end nulls last"
+    yield from (f"{column.name} desc nulls last" for column in columns if column.is_time)
+    yield from (f"{column.name} desc nulls last" for column in columns if not column.is_time)
 
 
 def judge(path: Path, dataset: Dataset, header: list[str]) -> str:

@@ -120,10 +120,21 @@ def validate(texts: pd.DataFrame, malformed: list[str], dataset: Dataset, parent
 
 
 def duplicates(rows: pd.DataFrame, sound: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Which of the sound rows of one key do not stand: all but the one with the greatest content."""
+    """Which of the sound rows of one key do not stand: all but the one that says most, is furthest along, is latest, is
+    greatest.
+    """
     again = sound.copy()
     again[sound] = rows.loc[sound, dataset.key].duplicated(keep=False)
-    ordered = rows[again].sort_values(list(dataset.names[1:]), ascending=False, na_position="last", kind="stable")
+    versions, columns = rows[again], dataset.columns[1:]
+    known = versions.copy()
+    for column in columns:
+        if column.not_known:
+            known[column.name] = known[column.name].mask(mask(known[column.name] == column.not_known))
+    ranks = {f"{column.name} rank": -versions[column.name].map(column.ranks) for column in columns if column.ranks}
+    times = [column.name for column in columns if column.is_time]
+    others = [column.name for column in columns if not column.is_time]
+    ordered = versions.assign(known=known.notna().sum(axis=1), **ranks)
+    ordered = ordered.sort_values(["known", *ranks, *times, *others], ascending=False, kind="stable")
     losers = ordered.index[ordered[dataset.key].duplicated()]
     return np.isin(rows.index, losers)
 

@@ -61,11 +61,24 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
             for child, stale in stale_dates(spark, connection, dataset, row).items():
                 warehouse.mark_stale(connection, child, stale)
         row |= account(dataset, facts, counts)
-        warnings = warehouse.settle_silver(connection, row, counts.hits, standing.get("run_id"))
+        warnings = warehouse.settle_silver(
+            connection, row, counts.hits, standing.get("run_id"), differing_versions(dataset, day, counts.differing)
+        )
     reasons = ", ".join(f"{code} {hits:,}" for code, hits in counts.hits.items() if hits)
     numbers = f"{counts.rows:,} rows = {counts.accepted:,} accepted + {rejected:,} rejected"
     numbers += (f" ({reasons})" if reasons else "") + ("; as it stood" if standing else "")
     return "\n".join([f"silver {dataset.name} {day}: {numbers}", *warnings])
+
+
+def differing_versions(dataset: Dataset, day: date, keys: int) -> Iterator[str]:
+    """A warning where keys of a file come in versions that say different things: only one of them counts."""
+    if keys:
+        come = "1 key comes" if keys == 1 else f"{keys:,} keys come"
+        yield (
+            f"warn: {dataset.name} {day}: {come} in versions that differ, of which the fullest stands: "
+            f"`make rejects DATE={day} DATASET={dataset.name} KEYS=1` names them under duplicate_{dataset.key}, "
+            "`make why KEY=...` tells in what they differ"
+        )
 
 
 def compare(

@@ -57,15 +57,39 @@ class Rule:
 
 @dataclass(frozen=True)
 class Column:
-    """One source column: always text in the file, of `type` once it is accepted."""
+    """One source column: always text in the file, of `type` once it is accepted.
+
+    `rank` and `not_known` help to decide which of several versions of a row stands.
+    """
 
     name: str
     type: str = "text"
     required: bool = False
     one_of: tuple[str, ...] = ()
+    rank: tuple[str, ...] = ()  # listed values, the furthest along first; those it leaves out rank behind, all alike
+    not_known: str | None = None  # the listed value that says no more than a blank; ranks last
     references: str | None = None
     limit: Limit | None = field(default=None, repr=False)  # for each of the column's codes
     groups: bool = field(default=False, repr=False)  # marts are kept by it: it stands in their keys
+
+    def __post_init__(self) -> None:
+        unlisted = [value for value in (*self.rank, self.not_known) if value and value not in self.one_of]
+        if unlisted:
+            raise ValueError(f"{self.name} ranks {', '.join(unlisted)}; add them to its `one_of`, or correct them.")
+
+    @property
+    def is_time(self) -> bool:
+        return self.type in ("date", "timestamp")
+
+    @cached_property
+    def ranks(self) -> dict[str, int]:
+        """Listed value -> its rank, 0 the highest; empty where all are alike."""
+        if not self.rank and self.not_known is None:
+            return {}
+        places = dict.fromkeys(self.one_of, len(self.rank))
+        if self.not_known:
+            places[self.not_known] += 1
+        return places | {value: place for place, value in enumerate(self.rank)}
 
     def reasons(self) -> Iterator[tuple[str, str]]:
         """The codes this column alone can earn, each with its sentence, in the order they are reported."""

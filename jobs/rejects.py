@@ -164,7 +164,8 @@ def rejected_keys(day: date, runs: Mapping[str, Mapping[str, Any]]) -> dict[tupl
     spark = program.resident(f"rejects {day}")
     program.hasten(spark, sum(run["rejected"] for run in runs.values()))
     found = defaultdict(list)
-    for name, key, _, _, codes, _ in union(rows_of(spark, each, "rejected", day) for each in datasets).collect():
+    rows = union(rows_of(spark, each, "rejected", day) for each in datasets).select("dataset", "key", "codes")
+    for name, key, codes in rows.collect():
         for code in codes:
             found[name, code].append("" if code == "malformed_row" else key or "")
     return found
@@ -200,6 +201,7 @@ class Sighting(NamedTuple):
     run_id: str
     codes: list[str] | None
     parents: list[str]  # the keys it names, in the order of its dataset's foreign keys
+    values: list[str | None]  # what its columns say, in declared order: to be compared, never to be shown
 
 
 def why(text: str) -> Iterator[str]:
@@ -240,25 +242,29 @@ def sightings(spark: Any, wanted: Mapping[str, set[str]]) -> list[Sighting]:
     same = (F.col("dataset") == F.col("of")) & (F.col("key") == F.col("is"))
     found = rows.join(F.broadcast(keys), on=same, how="left_semi").collect()
     order = {name: place for place, name in enumerate(CATALOG)}
-    return sorted((Sighting(*row) for row in found), key=lambda row: (order[row.dataset], row.day, row.codes or []))
+    return sorted(
+        (Sighting(*row) for row in found),
+        key=lambda row: (order[row.dataset], row.day, row.codes or [], [value or "" for value in row.values]),
+    )
 
 
 def rows_of(spark: Any, dataset: Dataset, kind: str, day: date | None = None) -> Any:
     """A silver table, or one partition of it, as sightings."""
     from pyspark.sql import functions as F
 
-    def text(name: str) -> Any:
-        return F.btrim(name, F.lit(WHITE_SPACE))
+    from jobs import validation
 
     rows = lake.silver(spark, dataset, kind)
     is_rejected = kind == "rejected" and "_reject_reasons" in rows.columns
+    rows = validation.read_again(rows, dataset) if is_rejected else rows
     return (rows.filter(F.col("_partition_date") == day) if day else rows).select(
         F.lit(dataset.name).alias("dataset"),
-        text(dataset.key).alias("key"),
+        F.col(dataset.key).alias("key"),
         F.col("_partition_date").alias("day"),
         "_run_id",
         (F.col("_reject_reasons.code") if is_rejected else F.lit(None).cast("array<string>")).alias("codes"),
-        F.array(*map(text, dataset.parents)).cast("array<string>").alias("parents"),
+        F.array(*dataset.parents).cast("array<string>").alias("parents"),
+        F.array(*(F.col(name).cast("string") for name in dataset.names)).alias("values"),
     )
 
 
@@ -277,14 +283,26 @@ def partition_story(
     connection: warehouse.Connection, dataset: Dataset, day: date, rows: Sequence[Sighting], parents: Sequence[Sighting]
 ) -> Iterator[str]:
     yield from file_lines(connection, dataset, day)
+    stands = next((row for row in rows if not row.codes), None)
     for row in rows:
         verdict = f"rejected: {';'.join(row.codes)}" if row.codes else "accepted"
         yield f"    {verdict}  (run {row.run_id})"
         for code in row.codes or ():
             yield f"      {code}: {dataset.reasons.get(code, 'no longer declared')}"
+        if stands and row.codes == [f"duplicate_{dataset.key}"]:
+            yield f"      {difference(row, stands)}"
         for name, parent, key in waiting_for(row):
             found = [each for each in parents if (each.dataset, each.key) == (parent, key)]
             yield f"      {name} {legible(key)}: {parent_story(connection, dataset, day, found)}"
+
+
+def difference(row: Sighting, stands: Sighting) -> str:
+    """In which columns a row differs from the one of its key and partition that stands; no values."""
+    names = CATALOG[row.dataset].names
+    differing = [name for name, *values in zip(names, row.values, stands.values, strict=True) if len({*values}) > 1]
+    if differing:
+        return f"differs from the version that stands in {', '.join(differing)}"
+    return "has the values of the version that stands; at most it is written differently"
 
 
 def file_lines(connection: warehouse.Connection, dataset: Dataset, day: date) -> Iterator[str]:

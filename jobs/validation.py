@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import reduce
-from operator import and_
+from operator import add, and_
 from typing import NamedTuple
 
 from pyspark.sql import Column as Expression
@@ -49,6 +49,7 @@ class Counts(NamedTuple):
     amount_accepted: Decimal
     amount_rejected: Decimal
     hits: dict[str, int]  # per reason code, in declared order, zero hits included
+    differing: int  # keys of sound rows that differ in more than their text
     keys: tuple[int, int, int] = (0, 0, 0)  # checksums of the accepted rows, where they were asked for
     content: tuple[int, int, int] = (0, 0, 0)
 
@@ -60,7 +61,8 @@ def judge(
     parents: Mapping[str, DataFrame],
     keep: Keep = lambda rows: rows,
 ) -> DataFrame:
-    """One row per record of `records(_raw string)`: its text, its typed values and its codes in `_reject_reason`.
+    """One row per record of `records(_raw string)`: its text, its typed values and its codes in `_reject_reason`;
+    `_versions_differ` is true for one row of each key whose sound rows differ in content.
 
     `header` names the file's fields in their order; `parents` holds, per foreign key column, a DataFrame with
     one column, the keys accepted in the partitions that count. What is read more than once, and what is joined though
@@ -99,6 +101,7 @@ def count(judged: DataFrame, dataset: Dataset, salt: str | None = None) -> Count
             F.count("*").alias("rows"),
             F.count(amount).alias("amounts"),
             F.coalesce(F.sum(amount), F.lit(0).cast("decimal(22,2)")).alias("amount"),
+            F.count_if("_versions_differ").alias("differing"),
             *(checksums(dataset, salt) if salt else ()),
         )
         .collect()
@@ -115,6 +118,7 @@ def count(judged: DataFrame, dataset: Dataset, salt: str | None = None) -> Count
         amount_accepted=sum((group.amount for group in sound), Decimal()),
         amount_rejected=sum((group.amount for group in rejected), Decimal()),
         hits={code: hits[code] for code in dataset.reasons},
+        differing=sum(group.differing for group in groups),
         **{name: group[name] for group in sound for name in ("keys", "content") if salt},
     )
 
@@ -139,8 +143,7 @@ def withheld(rejected: DataFrame, dataset: Dataset) -> DataFrame:
     """What the figures lack by each rejected row: its key, visit, day, department and amount as far as they can be
     read, and its codes. Nothing but the codes is read of a malformed row.
     """
-    texts = (trim(F.col(name)).alias(f"text_{name}") for name in dataset.names)
-    rows = rejected.select("_partition_date", "_reject_reason", *texts).transform(read_types, dataset)
+    rows = read_again(rejected, dataset)
     whole = F.col("_reject_reason") != "malformed_row"
     visit = next((name for name, parent in dataset.parents.items() if parent == "visits"), None)
 
@@ -157,6 +160,13 @@ def withheld(rejected: DataFrame, dataset: Dataset) -> DataFrame:
         known(dataset.amount, "decimal(12,2)").alias("amount"),
         F.col("_reject_reason").alias("reasons"),
     )
+
+
+def read_again(rejected: DataFrame, dataset: Dataset) -> DataFrame:
+    """Rejected rows of silver with the values of their texts, read as they are when a file is validated."""
+    texts = {name: f"text_{name}" for name in dataset.names}
+    trimmed = {text: trim(F.col(text)) for text in texts.values()}
+    return rejected.withColumnsRenamed(texts).withColumns(trimmed).transform(read_types, dataset)
 
 
 def split_fields(records: DataFrame, header: Sequence[str]) -> DataFrame:
@@ -271,11 +281,11 @@ def rules(dataset: Dataset) -> Iterable[tuple[str, Expression]]:
 
 
 def compare(rows: DataFrame, dataset: Dataset, parents: Mapping[str, DataFrame], keep: Keep) -> DataFrame:
-    """(_row, codes) of the rows that earn a code only beside others: orphans, and duplicates among sound rows.
+    """(_row, codes, _versions_differ) of the rows that earn a code only beside others: orphans, and duplicates among
+    sound rows.
 
-    Among sound rows of one key the one with the greatest content stands, whatever order they came in. Content is
-    compared column by column, a value above a null: the discharged stay above the open one. Whole rows are sorted only
-    where their key comes twice.
+    Of the sound rows of one key the first by `precedence` stands, whatever order they came in. One of the others is
+    marked where their content differs. Whole rows are sorted only where their key comes twice.
     """
     sound, found = rows.filter(F.col("_reject_reason") == ""), []
     for name, keys in parents.items():
@@ -283,19 +293,48 @@ def compare(rows: DataFrame, dataset: Dataset, parents: Mapping[str, DataFrame],
         orphans = keep(
             wanted.join(keys.toDF("known"), on=F.col(name) == F.col("known"), how="left_anti").select("_row")
         )
-        found.append(orphans.withColumn("code", F.lit(f"orphan_{name}")))
+        found.append(orphans.select("_row", F.lit(f"orphan_{name}").alias("code"), F.lit(False).alias("differ")))
         sound = sound.join(orphans, on="_row", how="left_anti")
     twice = keep(sound.groupBy(dataset.key).count().filter("count > 1").select(dataset.key))
-    content = [F.desc_nulls_last(name) for name in dataset.names[1:]]
-    place = F.row_number().over(Window.partitionBy(dataset.key).orderBy(*content, F.desc("_raw")))
-    alike = sound.join(twice, on=dataset.key, how="left_semi").withColumn("place", place)
-    found.append(alike.filter("place > 1").select("_row", F.lit(f"duplicate_{dataset.key}").alias("code")))
+    of_key, content = Window.partitionBy(dataset.key), F.struct(*dataset.names)
+    versions = sound.join(twice, on=dataset.key, how="left_semi").select(
+        "_row",
+        F.row_number().over(of_key.orderBy(*precedence(dataset), F.desc("_raw"))).alias("place"),
+        (~F.min(content).over(of_key).eqNullSafe(F.max(content).over(of_key))).alias("differ"),
+    )
+    duplicate = F.lit(f"duplicate_{dataset.key}").alias("code")
+    marked = F.col("differ") & (F.col("place") == 2)
+    found.append(versions.filter("place > 1").select("_row", duplicate, marked.alias("differ")))
     codes = F.concat_ws(";", F.collect_list("code")).alias("codes")
-    return reduce(DataFrame.unionAll, found).groupBy("_row").agg(codes)
+    return reduce(DataFrame.unionAll, found).groupBy("_row").agg(codes, F.max("differ").alias("_versions_differ"))
+
+
+def precedence(dataset: Dataset) -> list[Expression]:
+    """The order of a key's versions, the one that stands first: the one that says most, then the furthest along, then
+    the latest, then the greatest.
+    """
+    columns = dataset.columns[1:]
+    return [
+        F.desc(reduce(add, (is_known(column).cast("int") for column in columns), F.lit(0))),
+        *(F.asc_nulls_last(rank(column)) for column in columns if column.ranks),
+        *(F.desc_nulls_last(column.name) for column in columns if column.is_time),
+        *(F.desc_nulls_last(column.name) for column in columns if not column.is_time),
+    ]
+
+
+def is_known(column: Column) -> Expression:
+    """Whether a value is there, and is not the one that stands for "not known"."""
+    value = F.col(column.name)
+    return F.coalesce(value != column.not_known, F.lit(False)) if column.not_known else value.isNotNull()
+
+
+def rank(column: Column) -> Expression:
+    """The rank of a listed value; null of none."""
+    return F.coalesce(*(F.when(F.col(column.name) == value, place) for value, place in column.ranks.items()))
 
 
 def add_codes(rows: DataFrame, others: DataFrame, dataset: Dataset) -> DataFrame:
-    """The rows with the codes of `others(_row, codes)` among their own, in declared order."""
+    """The rows with the codes of `others(_row, codes, _versions_differ)` among their own, in declared order."""
     codes = F.concat_ws(";", F.nullif("_reject_reason", F.lit("")), "codes")
     in_order = F.concat_ws(";", *(F.when(has_code(F.lit(code), codes), code) for code in dataset.reasons))
     return (

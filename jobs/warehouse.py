@@ -6,7 +6,7 @@ The only module that knows PostgreSQL. `python -m jobs.warehouse` prints the sch
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import date, datetime, timezone
 from itertools import dropwhile
@@ -284,9 +284,15 @@ def receipt(layer: str, dataset: str, day: date, since: int | None = None) -> di
 
 
 def settle_silver(
-    connection: Connection, row: dict[str, Any], hits: dict[str, int], stands: str | None = None
+    connection: Connection,
+    row: dict[str, Any],
+    hits: dict[str, int],
+    stands: str | None = None,
+    warnings: Iterable[str] = (),
 ) -> list[str]:
-    """Ends a silver run with one row per reason code, zero hits included; a sentence for each level they reached."""
+    """Ends a silver run with one row per reason code, zero hits included, and its `warnings`: those given, and a
+    sentence for each level that the hits reached.
+    """
     with connection.transaction(), connection.cursor() as cursor:
         cursor.executemany(
             "insert into ops.reasons (run_id, dataset, partition_date, reason, hits) values (%s, %s, %s, %s, %s)",
@@ -297,7 +303,7 @@ def settle_silver(
             "select distinct on (reason) * from ops.tripped where run_id = %s order by reason, action", [row["run_id"]]
         )
         tripped.row_factory = dict_row
-        warnings = [f"{level['action']}: {in_words(level)}" for level in tripped]
+        warnings = [*warnings, *(f"{level['action']}: {in_words(level)}" for level in tripped)]
         settle(connection, row | {"warnings": "; ".join(warnings) or None}, row["bronze_sha256"], stands)
     return warnings
 

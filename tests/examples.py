@@ -1,5 +1,8 @@
 """A sound row of each dataset, and what a change to it is rejected for: at least one example of every reason code."""
 
+from collections.abc import Iterator
+from itertools import count
+
 from jobs.catalog import CATALOG
 
 Change = dict[str, str]
@@ -156,6 +159,89 @@ EXAMPLES: list[tuple[str, Change, tuple[str, ...]]] = [
     ("billing", {"payment_ts": "?"}, ("unreadable_payment_ts",)),
     ("billing", {"payment_status": "pending", "payment_ts": ""}, ()),
 ]
+
+# (dataset, changes to the sound row: versions of one key, each of which stands over those behind it)
+UNPAID = {"payment_status": "Pending", "payment_ts": ""}
+VERSIONS: list[tuple[str, list[Change]]] = [
+    # What says more, before all else. "Unknown" says nothing.
+    ("patients", [{"gender": "f"}, {"gender": " unKNOWN "}]),
+    ("patients", [{"gender": "Other", "city": "Aachen"}, {"gender": "Unknown", "city": "Zug"}]),
+    ("patients", [{"city": "Aachen"}, {"gender": "M", "city": " "}]),
+    ("patients", [{"gender": "Unknown", "city": "Brest"}, {"gender": "Unknown", "city": ""}]),
+    ("visits", [{"status": "Cancelled"}, {"doctor_id": ""}]),
+    ("visits", [{"visit_end_ts": "2026-01-05T10:05"}, {"visit_end_ts": "", "department": "Surgery"}]),
+    ("admissions", [{"room_type": "CCU"}, {"discharge_ts": "", "admit_ts": "2026-01-31T00:00"}]),
+    ("treatments", [{"treatment_cost": "1"}, {"treatment_name": "", "treatment_cost": "999"}]),
+    ("billing", [{}, UNPAID]),
+    ("billing", [{"total_amount": "480.00"}, UNPAID]),
+    ("billing", [UNPAID, {"insurance_amount": "", "patient_amount": ""}]),
+    ("billing", [{"payment_status": "pending"}, {"payment_status": "Partial", "payment_ts": ""}]),
+    # Then what is further along.
+    ("patients", [{"gender": "F", "city": ""}, {"gender": "Unknown", "city": "Brest"}]),
+    ("patients", [{"city": ""}, {"gender": "UNKNOWN", "registration_date": "2024-04-01"}]),
+    ("visits", [{"status": " completed"}, {"status": "NO-SHOW\u00a0"}, {"status": "cancelled"}]),
+    ("visits", [{"visit_end_ts": ""}, {"status": "No-show", "doctor_id": ""}]),
+    (
+        "visits",
+        [
+            {"status": "No-show"},
+            {"status": "Cancelled", "visit_start_ts": "2026-01-05T11:00", "visit_type": "Outpatient"},
+        ],
+    ),
+    (
+        "billing",
+        [
+            {"payment_status": "PAID", "total_amount": "400"},
+            {"payment_status": "partial", "total_amount": "450"},
+            {"payment_status": "Pending", "payment_ts": "2026-01-21T00:00"},
+        ],
+    ),
+    ("billing", [{"payment_status": "Partial", "payment_ts": ""}, UNPAID | {"total_amount": "900.00"}]),
+    ("billing", [{"patient_amount": ""}, UNPAID]),
+    # Then what is later; an earlier column goes before a later one.
+    ("patients", [{"registration_date": "2024-03-02"}, {"gender": "M", "city": "Zug"}]),
+    ("patients", [{"birth_date": "1980-03-01"}, {"registration_date": "2024-03-02"}]),
+    ("visits", [{"visit_start_ts": "2026-01-05T10:30"}, {"visit_end_ts": "2026-01-05T12:00"}]),
+    ("visits", [{"visit_end_ts": "2026-01-05T11:40+00:00"}, {"visit_end_ts": "2026-01-05T12:35+01:00"}]),
+    ("visits", [{"visit_start_ts": "2026-01-05 10:00:00.5", "visit_end_ts": ""}, {"doctor_id": ""}]),
+    ("admissions", [{"discharge_ts": "2026-01-10T09:00"}, {"room_type": "Private"}]),
+    ("treatments", [{"performed_ts": "2026-01-05T10:46"}, {"treatment_code": "ZZ", "treatment_cost": "900"}]),
+    (
+        "billing",
+        [
+            {"payment_ts": "2026-01-20T13:00:01", "total_amount": "410"},
+            {"payment_ts": "2026-01-20T14:00+01:00", "total_amount": "420"},
+            {"total_amount": "430"},
+        ],
+    ),
+    # Then what is greater, and that is no longer a matter of ranks.
+    ("patients", [{"gender": "Other"}, {"gender": "m"}, {"gender": "F", "city": "Zug"}]),
+    ("patients", [{"city": "Zug"}, {"city": "Aachen"}]),
+    ("visits", [{"visit_type": "Outpatient"}, {"department": "Surgery"}, {"doctor_id": "D9"}, {}]),
+    ("admissions", [{"room_type": "Semi-Private"}, {"room_type": "private"}, {"room_type": "ICU"}]),
+    ("treatments", [{"treatment_cost": "1000"}, {"treatment_cost": "999.99"}]),
+    ("treatments", [{"treatment_name": "X", "treatment_cost": "1"}, {"treatment_cost": "999"}]),
+    ("billing", [{"insurance_amount": "410"}, {"patient_amount": "900"}, {}]),
+    ("billing", [{"patient_amount": ""}, {"insurance_amount": "", "patient_amount": "900"}]),
+]
+# Versions that say the same.
+WRITTEN_OTHERWISE: list[tuple[str, list[Change]]] = [
+    ("patients", [{"gender": "F"}, {"gender": " f"}, {}]),
+    ("visits", [{"status": "COMPLETED", "visit_start_ts": "2026-01-05T11:00+01:00"}, {"status": " completed "}]),
+    ("admissions", [{"admit_ts": "2026-01-05 10:30Z"}, {"admit_ts": "2026-01-05T10:30:00.000"}]),
+    ("treatments", [{"treatment_cost": "120"}, {"treatment_cost": "+0120.004"}]),
+    ("billing", [UNPAID, UNPAID | {"payment_status": "pending"}, UNPAID]),
+]
+
+
+def versions(dataset: str, cases: list[tuple[str, list[Change]]] = VERSIONS) -> Iterator[tuple[Change, list[Change]]]:
+    """(the row that must stand, all rows of its key), sent in either order; of more than two also without the first."""
+    numbers, key = count(), CATALOG[dataset].key
+    for changes in (changes for name, changes in cases if name == dataset):
+        for rest in (changes[start:] for start in range(len(changes) - 1)):
+            for step in (1, -1):
+                own = {key: f"X{next(numbers)}"}
+                yield VALID[dataset] | rest[0] | own, [VALID[dataset] | change | own for change in rest[::step]]
 
 
 def record(dataset: str, row: Change) -> str:

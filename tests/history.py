@@ -486,6 +486,7 @@ class History:
         )
         expect("the silver ledger", found(SILVER_LEDGER), silver_ledger(files, verdicts))
         expect("reasons", found(REASONS), reasons(verdicts))
+        expect("keys in versions that differ", found(DIFFERING), differing(verdicts))
         expect("the gold ledger", found(GOLD_LEDGER), gold_ledger(gold))
         expect("partitions to be judged again", warehouse.stale(), [])
         expect("markers", found(MARKERS), [(layer, *place) for layer in LAYERS for place in files])
@@ -559,6 +560,10 @@ REASONS = """
         (select run_id, dataset, partition_date from ops.receipts where layer = 'silver') as standing
     where hits > 0
 """
+DIFFERING = """
+    select dataset, partition_date, substring(warnings from '([0-9,]+) keys? comes? in versions that differ')
+    from ops.standing where warnings like '%in versions that differ%'
+"""
 GOLD_LEDGER = """
     select dataset, sum(inserted - removed), sum(amount_change), count(*) filter (where outcome = 'unaccounted')
     from ops.ledger where layer = 'gold' and outcome in ('done', 'unaccounted') group by dataset
@@ -596,6 +601,11 @@ def reasons(verdicts: dict[model.Place, model.Verdict]) -> Iterator[tuple[Any, .
     for place, verdict in verdicts.items():
         hits = Counter(code for _, codes in verdict.rejected.elements() for code in codes.split(";"))
         yield from ((*place, code, count) for code, count in hits.items())
+
+
+def differing(verdicts: dict[model.Place, model.Verdict]) -> Iterator[tuple[str, date, str]]:
+    """What the runs warn of."""
+    return ((*place, f"{verdict.differing:,}") for place, verdict in verdicts.items() if verdict.differing)
 
 
 def gold_ledger(gold: model.Gold) -> Iterator[tuple[Any, ...]]:

@@ -262,8 +262,9 @@ Row = tuple[str | None, ...]
 
 def verdicts(
     readings: Iterable[model.Reading], dataset: str
-) -> tuple[Counter[Row], Counter[tuple[str, str, Row | None]], list[Any]]:
-    """(accepted values as texts, (text, codes, fields) of the rejected, amounts) of one partition with these rows.
+) -> tuple[Counter[Row], Counter[tuple[str, str, Row | None]], list[Any], int]:
+    """(accepted values as texts, (text, codes, fields) of the rejected, amounts, keys whose versions differ) of one
+    partition with these rows.
 
     The fields of a malformed record are nobody's.
     """
@@ -287,14 +288,15 @@ def verdicts(
                 sound[found[0]].append((found, record.raw, source))
     accepted: Counter[Row] = Counter()
     for versions in sound.values():
-        content = [([(value is not None, value) for value in found], raw.encode()) for found, raw, _ in versions]
+        content = [(model.weight(dataset, found), raw.encode()) for found, raw, _ in versions]
         best = content.index(max(content))
         for place, (found, raw, source) in enumerate(versions):
             if place == best:
                 accepted[tuple(map(as_text, found))] += 1
             else:
                 rejected[text_of(raw), f"duplicate_{key}", source] += 1
-    return accepted, rejected, amounts
+    differing = sum(len({found for found, *_ in versions}) > 1 for versions in sound.values())
+    return accepted, rejected, amounts, differing
 
 
 def text_of(raw: str) -> str:

@@ -124,6 +124,13 @@ FIELDS = {
 COLUMNS = {dataset: tuple(field.name for field in fields) for dataset, fields in FIELDS.items()}
 AMOUNTS = {"treatments": "treatment_cost", "billing": "total_amount"}
 
+# How much a listed value weighs beside another of the same key; a column that is not named here has no such weights.
+WEIGHTS = {
+    "gender": {"M": 1, "F": 1, "Other": 1, "Unknown": 0},
+    "status": {"Completed": 3, "No-show": 2, "Cancelled": 1},
+    "payment_status": {"Paid": 3, "Partial": 2, "Pending": 1},
+}
+
 # (code, columns it is about, what must hold for their values)
 RULES: dict[str, list[tuple[str, tuple[str, ...], Callable[..., bool]]]] = {
     "patients": [
@@ -288,10 +295,13 @@ def check_lengths(text: str, fields: Sequence[str], header: Sequence[str], is_op
 
 
 class Verdict(NamedTuple):
-    """One partition: the accepted rows by key, and how often a key as it came was rejected for these reasons."""
+    """One partition: the accepted rows by key, how often a key as it came was rejected for these reasons, and how many
+    keys came with versions of other values.
+    """
 
     accepted: dict[str, Row]
     rejected: Counter[tuple[str | None, str]]
+    differing: int
 
 
 def silver(files: Files) -> dict[Place, Verdict]:
@@ -316,7 +326,7 @@ def silver(files: Files) -> dict[Place, Verdict]:
 
 
 def judge(rows: Iterable[Sequence[str]], dataset: str, known: Mapping[str, set[str]]) -> Verdict:
-    """One file. Of several sound rows of a key the greatest stands, column by column, a value above a null."""
+    """One file. Of several sound rows of a key the weightiest stands."""
     sound: dict[str, list[tuple[Row, str]]] = defaultdict(list)
     rejected: Counter[tuple[str | None, str]] = Counter()
     for row in rows:
@@ -327,11 +337,25 @@ def judge(rows: Iterable[Sequence[str]], dataset: str, known: Mapping[str, set[s
             sound[values[0]].append((values, row[0]))
     accepted = {}
     for key, versions in sound.items():
-        versions.sort(key=lambda version: [(value is not None, value) for value in version[0]], reverse=True)
+        versions.sort(key=lambda version: weight(dataset, version[0]), reverse=True)
         accepted[key] = versions[0][0]
         for _, as_it_came in versions[1:]:
             rejected[as_it_came, f"duplicate_{COLUMNS[dataset][0]}"] += 1
-    return Verdict(accepted, rejected)
+    differing = sum(len({values for values, _ in versions}) > 1 for versions in sound.values())
+    return Verdict(accepted, rejected, differing)
+
+
+def weight(dataset: str, values: Row) -> tuple[Any, ...]:
+    """Of two versions of a key the one that weighs more stands: it says more, is further along, is later, is greater.
+
+    "Unknown" says nothing.
+    """
+    fields = list(zip(FIELDS[dataset], values, strict=True))
+    said = [value for field, value in fields if value is not None and (field.name, value) != ("gender", "Unknown")]
+    stages = [WEIGHTS[field.name].get(value, 0) for field, value in fields if field.name in WEIGHTS]
+    times = [(value is not None, value) for field, value in fields if field.read in (day, moment)]
+    others = [(value is not None, value) for field, value in fields if field.read not in (day, moment)]
+    return len(said), stages, times, others
 
 
 def read(row: Sequence[str], dataset: str, known: Mapping[str, set[str]]) -> tuple[Row, list[str]]:

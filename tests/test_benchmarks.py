@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import pandas_peer
 from jobs.catalog import CATALOG
-from tests.examples import EXAMPLES, PARENTS, VALID, record
+from tests.examples import EXAMPLES, PARENTS, VALID, record, versions
 from tests.test_validation import MALFORMED
 
 
@@ -75,3 +75,13 @@ def test_with_a_peer_the_same_row_of_a_key_stands(judge):
         "duplicate_admission_id",
         "unknown_room_type",
     ]
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_with_a_peer_the_version_stands_that_the_contract_names(judge, name):
+    cases = list(versions(name))
+    stand, _ = judge(name, [record(name, row) for row, _ in cases])
+    accepted, rejected = judge(name, [record(name, row) for _, rows in cases for row in rows])
+    assert sorted(map(repr, accepted)) == sorted(map(repr, stand)) and len(stand) == len(cases)
+    assert len(rejected) == sum(len(rows) - 1 for _, rows in cases)
+    assert {row["_reject_reason"] for row in rejected} == {f"duplicate_{CATALOG[name].key}"}

@@ -260,7 +260,7 @@ def misjudged(spark, files):
     for (dataset, header), readings in most_first if IN_FULL else most_first[:2]:
         if len(readings) == 1 and len(readings[0].records) < 3:
             continue  # an odd header by chance
-        accepted, rejected, amounts = hostile.verdicts(readings, dataset)
+        accepted, rejected, amounts, differing = hostile.verdicts(readings, dataset)
         texts = [(record.raw,) for reading in readings for record in reading.records]
         if not texts:
             continue
@@ -273,8 +273,9 @@ def misjudged(spark, files):
         counts, both = validation.count(judged, CATALOG[dataset]), validation.split(judged, CATALOG[dataset], header)
         found += differ(f"{dataset} {header} accepted", accepted, accepted_rows(both.accepted, dataset))
         found += differ(f"{dataset} {header} rejected", rejected, rejected_rows(both.rejected, dataset))
-        sums = counts.rows, counts.accepted, counts.amounts, counts.amount_accepted + counts.amount_rejected
-        wanted = len(texts), accepted.total(), len(amounts), sum(amounts)
+        money = counts.amount_accepted + counts.amount_rejected
+        sums = counts.rows, counts.accepted, counts.differing, counts.amounts, money
+        wanted = len(texts), accepted.total(), differing, len(amounts), sum(amounts)
         found += [] if sums == wanted else [f"{dataset} {header}: sums {sums} instead of {wanted}"]
     return found
 
@@ -482,7 +483,7 @@ def test_a_bad_file_in_the_place_of_a_good_one_leaves_the_good_one_standing(grou
 def check_silver(spark, postgres, dataset, day, content):
     """Silver and the ledger have of a file what the model says."""
     reading = model.read_file(content, dataset)
-    accepted, rejected, amounts = hostile.verdicts([reading], dataset)
+    accepted, rejected, amounts, _ = hostile.verdicts([reading], dataset)
     here = F.col("_partition_date") == day
     both = [lake.silver(spark, CATALOG[dataset], kind).filter(here) for kind in ("accepted", "rejected")]
     assert differ(f"{day}", accepted, accepted_rows(both[0], dataset)) == []

@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, Phase, assume, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from jobs import warehouse
+from jobs import validation, warehouse
 from jobs.bronze_to_silver import bronze_to_silver, stale_dates
 from jobs.catalog import CATALOG
 from jobs.silver_to_gold import load
 from tests import model
-from tests.examples import EXAMPLES, PARENTS, VALID
+from tests.examples import EXAMPLES, PARENTS, VALID, VERSIONS, WRITTEN_OTHERWISE, versions
 from tests.history import (
     DAYS,
     DEATHS,
@@ -41,7 +41,7 @@ from tests.history import (
 VALUES = {
     "patients": {
         "patient_id": ["P1", "P2", "P3"],
-        "gender": ["F", "m", " oTHER"],
+        "gender": ["F", "m", " oTHER", "Unknown", " unKNOWN"],
         "birth_date": ["1980-02-29", "2001-01-02"],
         "city": ["Lyon", "Kyoto", ""],
         "registration_date": ["2029-12-30", "2030-01-02"],
@@ -69,7 +69,7 @@ VALUES = {
         "treatment_code": ["CA01"],
         "treatment_name": ["Electrocardiogram", ""],
         "treatment_cost": ["120.00", "0.005"],
-        "performed_ts": ["2030-01-01T09:30:00"],
+        "performed_ts": ["2030-01-01T09:30:00", "2030-01-01 10:15"],
     },
     "billing": {
         "bill_id": ["B1", "B2", "B3"],
@@ -78,7 +78,7 @@ VALUES = {
         "insurance_amount": ["70.00", ""],
         "patient_amount": ["30.00", ""],
         "payment_status": ["Paid", "Pending", "partial"],
-        "payment_ts": ["2030-01-20T08:00:00"],
+        "payment_ts": ["2030-01-20T08:00:00", "2030-01-20T10:30:00+01:00", ""],
     },
 }
 BROKEN = {
@@ -301,6 +301,18 @@ def test_the_model_reads_rows_as_the_examples_say():
         assert found == list(reasons), (dataset, change)
 
 
+@pytest.mark.parametrize("dataset", CATALOG)
+def test_the_model_lets_the_versions_stand_that_the_examples_name(dataset):
+    known = {parent: {key} for parent, key in PARENTS.items()}
+    for cases, differ in ((VERSIONS, True), (WRITTEN_OTHERWISE, False)):
+        for stands, rows in versions(dataset, cases):
+            texts = [[row[name] for name in CATALOG[dataset].names] for row in (stands, *rows)]
+            values, _ = model.read(texts[0], dataset, known)
+            verdict = model.judge(texts[1:], dataset, known)
+            assert verdict.accepted == {values[0]: values}
+            assert (verdict.rejected.total(), verdict.differing) == (len(rows) - 1, int(differ))
+
+
 def test_any_history_ends_in_what_the_files_say(hospital, say):
     tally = Tally(hospital, say)
     run_histories(tally, int(os.environ.get("STEPS") or 50), 30, 1)
@@ -402,6 +414,13 @@ PLANTS = {
         "F.lit(True)",
     ),
     "a dead judge's cached rows": (bronze_to_silver, '.filter(F.lit(row["run_id"]) != "")', ""),
+    "of versions the last by alphabet stands": (
+        validation.precedence,
+        "F.asc_nulls_last(rank(column)) for column in columns if column.ranks",
+        "F.desc_nulls_last(column.name) for column in columns if column.ranks",
+    ),
+    "Unknown is known": (validation.is_known, "if column.not_known else", "if False else"),
+    "alike versions are said to differ": (validation.compare, "(~F.min(content)", "(F.lit(True) | F.min(content)"),
     "a dead judge's keys": (stale_dates, "or warehouse.died_before(connection, row)", ""),
 }
 

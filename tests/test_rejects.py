@@ -52,6 +52,80 @@ def test_a_key_tells_its_whole_story(hospital):
     assert "    1 visits" in told.splitlines() and "missing_gender" not in told
 
 
+def test_of_versions_that_differ_it_is_told_which_stands_and_in_what_they_differ(hospital):
+    from jobs.bronze_to_silver import bronze_to_silver
+    from jobs.gold_to_marts import gold_to_marts
+
+    day, unpaid = hospital.day(1), {"payment_status": "Pending", "payment_ts": ""}
+
+    def bill(key, total, **changes):
+        return hospital.row("billing", key, total_amount=total, insurance_amount="", **changes)
+
+    visit = hospital.row("visits", "V1", visit_start_ts=f"{day}T10:00", visit_end_ts=f"{day}T11:00")
+    assert "warn: " not in hospital.judge(
+        "patients", 1, *[hospital.row("patients", "P1", gender=g) for g in ("F", "f")]
+    )
+    said = hospital.judge("visits", 1, visit | {"status": "No-show"}, visit)
+    assert f"warn: visits {day}: 1 key comes in versions that differ" in said
+    bills = [
+        bill("B1", "250", **unpaid),
+        bill("B1", "250"),
+        bill("B1", "+250.004", payment_status=" pAID", payment_ts="2026-01-20T13:00+01:00"),
+        bill("B1", "250", payment_status="Waived"),
+        bill("B2", "300", **unpaid),
+        bill("B2", "280"),
+        *(bill(key, "250") for key in ("B3", "B3")),
+        bill("B4", "350"),
+        bill("B5", "70", **unpaid),
+    ]
+    warning = (
+        f"warn: billing {day}: 2 keys come in versions that differ, of which the fullest stands: "
+        f"`make rejects DATE={day} DATASET=billing KEYS=1` names them under duplicate_bill_id, `make why KEY=...` "
+        "tells in what they differ"
+    )
+    assert hospital.judge("billing", 1, *bills).splitlines()[1:] == [warning]
+    assert bronze_to_silver(CATALOG["billing"], day).splitlines()[1:] == [warning], "also where nothing has changed"
+    kept = hospital.postgres.execute(
+        "select warnings from ops.ledger where layer = 'silver' and dataset = 'billing' and partition_date = %s", [day]
+    )
+    assert [row[0] for row in kept] == [warning] * 2
+
+    lines = command("why", hospital.key("B1"))[1].splitlines()
+    found = [line.strip().partition("  (run")[0] for line in lines if line.startswith("    ")]
+    duplicate = ["rejected: duplicate_bill_id", "duplicate_bill_id: another row with this bill_id stands in this file"]
+    assert sorted(found[1:]) == sorted(
+        [
+            "accepted",
+            *duplicate,
+            "has the values of the version that stands; at most it is written differently",
+            *duplicate,
+            "differs from the version that stands in payment_status, payment_ts",
+            "rejected: unknown_payment_status",
+            "unknown_payment_status: payment_status must be one of Paid, Pending, Partial",
+        ]
+    )
+    assert found[1] == "accepted"
+    [difference] = [line for line in command("why", hospital.key("B2"))[1].splitlines() if "differs" in line]
+    assert difference == "      differs from the version that stands in total_amount, payment_status, payment_ts"
+    assert "differs" not in command("why", hospital.key("B3"))[1]
+
+    for name in ("patients", "visits", "billing"):
+        hospital.load(name, 1)
+    gold_to_marts(day)
+    figures = hospital.postgres.execute(
+        "select completed_visits, paid_bills, pending_bills, payment_rate_pct, total_revenue "
+        "from mart_daily_kpis where kpi_date = %s",
+        [day],
+    )
+    assert [tuple(map(float, row)) for row in figures] == [(1, 4, 1, 80, 1200)]
+
+
+def test_versions_of_other_dates_are_not_compared(hospital):
+    hospital.judge("patients", 1, hospital.row("patients", "P1"))
+    hospital.judge("patients", 2, hospital.row("patients", "P1", city=""), hospital.row("patients", "P1", gender="?"))
+    assert "version that stands" not in command("why", hospital.key("P1"))[1]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [

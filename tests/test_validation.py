@@ -1,5 +1,7 @@
 """Every rule by example, judged in one Spark job per dataset."""
 
+from collections import Counter
+from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
 
@@ -7,7 +9,8 @@ import pytest
 from chispa import assert_df_equality
 
 from jobs.catalog import CATALOG
-from tests.examples import EXAMPLES, PARENTS, VALID, record
+from jobs.dataset import Column
+from tests.examples import EXAMPLES, PARENTS, VALID, record, versions
 
 MALFORMED = {
     "too few fields": "P1,F",
@@ -115,6 +118,77 @@ def test_of_rows_with_one_key_the_same_stands_in_any_order(judge, spark):
     assert reasons == sorted(
         [(broken, "unknown_room_type"), (discharged, "duplicate_admission_id"), (still_in, "duplicate_admission_id")]
     )
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_the_version_stands_that_says_most_then_is_furthest_along_latest_greatest(judge, name):
+    cases = list(versions(name))
+    verdict = judge(name, [record(name, row) for _, rows in cases for row in rows])
+    stand = judge(name, [record(name, row) for row, _ in cases]).accepted
+    assert_df_equality(verdict.accepted, stand, ignore_row_order=True)
+    rejected = Counter((row["_raw"], row["_reject_reason"]) for row in verdict.rejected.collect())
+    all_rows = Counter(record(name, row) for _, rows in cases for row in rows)
+    others = all_rows - Counter(record(name, row) for row, _ in cases)
+    assert rejected == Counter({(text, f"duplicate_{CATALOG[name].key}"): times for text, times in others.items()})
+
+
+def test_keys_are_counted_whose_versions_differ_in_more_than_their_text(spark):
+    from jobs.validation import count, judge
+
+    bill, unpaid = VALID["billing"], {"payment_status": "Pending", "payment_ts": ""}
+    changes = {
+        "two versions": [{}, unpaid],
+        "three": [{}, unpaid, unpaid | {"total_amount": "501"}],
+        "three of which two are alike": [{}, unpaid, {}],
+        "a value more": [unpaid, unpaid | {"patient_amount": ""}],
+        "the same again": [{}, {}],
+        "written otherwise": [{}, {"payment_status": " pAID", "total_amount": "+500.004"}, {}],
+        "the other is unsound": [{}, {"total_amount": "-1", "insurance_amount": ""}],
+        "the other is an orphan": [{}, {"visit_id": "V404"}],
+        "all others are unsound": [{"payment_ts": ""}, {"payment_status": "?"}],
+        "once": [unpaid],
+    }
+    rows = [record("billing", bill | {"bill_id": key} | change) for key, some in changes.items() for change in some]
+    rows += [record("billing", bill | {"bill_id": " "}), record("billing", bill | {"bill_id": "", "total_amount": "1"})]
+    dataset, parents = CATALOG["billing"], {"visit_id": spark.createDataFrame([("V1",)], "visit_id string")}
+    for records in (rows, rows[::-1]):
+        frame = spark.createDataFrame([(text,) for text in records], "_raw string")
+        counts = count(judge(frame, dataset, dataset.names, parents), dataset)
+        assert (counts.rows, counts.accepted, counts.differing) == (len(rows), 9, 4)
+        assert counts.hits["duplicate_bill_id"] == 9
+
+
+def test_versions_of_one_day_as_an_extract_may_bring_them(judge):
+    """A day whose extract was taken while bills were booked: the later state of each row stands."""
+    bill = VALID["billing"] | {"insurance_amount": "200.00", "patient_amount": "50.00", "total_amount": "250.00"}
+    rows = [
+        bill | {"bill_id": "B1", "payment_status": "Pending", "payment_ts": ""},
+        bill | {"bill_id": "B1"},
+        bill | {"bill_id": "B2", "total_amount": "300", "payment_status": "Pending", "payment_ts": ""},
+        bill | {"bill_id": "B2", "total_amount": "280"},
+        bill | {"bill_id": "B3"},
+        bill | {"bill_id": "B4", "total_amount": "350"},
+        bill | {"bill_id": "B5", "total_amount": "70", "insurance_amount": "", "payment_status": "Pending"},
+    ]
+    bills = judge("billing", [record("billing", row) for row in rows]).accepted.collect()
+    paid = [row for row in bills if row.payment_status == "Paid"]
+    assert (len(paid), len(bills), sum(row.total_amount for row in bills)) == (4, 5, Decimal("1200.00"))
+
+
+def test_a_rank_names_only_listed_values():
+    for declared in ({"rank": ("Paid", "Waived")}, {"not_known": "Waived"}, {"one_of": (), "rank": ("Paid",)}):
+        with pytest.raises(ValueError, match=r"payment_status ranks (Waived|Paid); add"):
+            Column("payment_status", **{"one_of": ("Paid", "Pending")} | declared)
+    status = Column("status", one_of=("A", "B", "C", "D"), rank=("C", "A"), not_known="D")
+    assert status.ranks == {"C": 0, "A": 1, "B": 2, "D": 3}
+    assert Column("status", one_of=("A", "B")).ranks == {}
+
+
+@pytest.mark.parametrize("change", [{"rank": ("Pending", "Paid", "Partial")}, {"not_known": "Pending"}])
+def test_another_rank_makes_what_was_judged_due(change):
+    billing = CATALOG["billing"]
+    columns = tuple(replace(c, **change) if c.name == "payment_status" else c for c in billing.columns)
+    assert replace(billing, columns=columns).rule_set != billing.rule_set
 
 
 def test_a_rejected_row_keeps_its_text_untrimmed_and_every_reason(judge):

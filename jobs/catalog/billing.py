@@ -9,7 +9,9 @@ billing = Dataset(
         Column("total_amount", "decimal", required=True),
         Column("insurance_amount", "decimal"),
         Column("patient_amount", "decimal"),
-        Column("payment_status", required=True, one_of=("Paid", "Pending", "Partial")),
+        Column(
+            "payment_status", required=True, one_of=("Paid", "Pending", "Partial"), rank=("Paid", "Partial", "Pending")
+        ),
         Column("payment_ts", "timestamp"),
     ),
     amount="total_amount",

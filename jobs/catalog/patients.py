@@ -5,7 +5,7 @@ patients = Dataset(
     doc="One row per registered patient.",
     columns=(
         Column("patient_id", required=True),
-        Column("gender", required=True, one_of=("M", "F", "Other", "Unknown")),
+        Column("gender", required=True, one_of=("M", "F", "Other", "Unknown"), not_known="Unknown"),
         Column("birth_date", "date", required=True),
         Column("city"),
         Column("registration_date", "date", required=True),

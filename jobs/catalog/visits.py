@@ -11,7 +11,12 @@ visits = Dataset(
         Column("doctor_id"),
         Column("visit_start_ts", "timestamp", required=True),
         Column("visit_end_ts", "timestamp"),
-        Column("status", required=True, one_of=("Completed", "Cancelled", "No-show")),
+        Column(
+            "status",
+            required=True,
+            one_of=("Completed", "Cancelled", "No-show"),
+            rank=("Completed", "No-show", "Cancelled"),
+        ),
     ),
     day="visit_start_ts",
     rules=(Rule("visit_end_not_after_start", "visit_end_ts > visit_start_ts", ("visit_start_ts", "visit_end_ts")),),
