@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 # The first of these that the platform runs on; PYTHON=... names another.
 PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11 python3.10,\
-	$(shell $(python) -c '$(SUPPORTED)' >/dev/null 2>&1 && echo $(python))))
+	$(shell $(python) -I -c '$(SUPPORTED)' >/dev/null 2>&1 && echo $(python))))
 SUPPORTED = import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 
 SCALE ?= 1
@@ -17,9 +17,14 @@ GIVEN := DATE SCALE SEED START FORCE OVERRIDE FUTURE KEY DATASET TO FROM FIRST L
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 export $(GIVEN)
 
-VENV := $(CURDIR)/.venv
+# Another Python's, by which not even ours would start: what else a shell has for other programs, jobs/settings.py drops.
+unexport PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONWARNINGS
+export PYTHONUTF8 := 1
+
+# The clone may lie under a directory whose name has blanks.
+VENV := "$$PWD/.venv"
 INSTALLED := .venv/installed
-RUN := PATH="$(VENV)/bin:$$PATH" $(VENV)/bin/python
+RUN := PATH=$(VENV)/bin:"$$PATH" $(VENV)/bin/python
 
 .PHONY: help
 help: ## list the targets
@@ -184,7 +189,7 @@ lint: $(INSTALLED) ## check style, types and SQL
 # By the Go on PATH, into a directory of its own.
 lint-workflows: ## check .github/workflows with actionlint, which needs Go
 	@command -v go >/dev/null || { echo "actionlint is built by Go, and there is none on PATH: install Go 1.24 or newer." >&2; exit 1; }
-	@GOBIN="$(CURDIR)/.venv/go" go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+	@GOBIN="$$PWD/.venv/go" go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 	@.venv/go/actionlint -color
 format: $(INSTALLED) ## put the code into its usual form
 	@$(RUN) -m ruff check --fix .
@@ -204,8 +209,15 @@ licences: up ## draw docs/licences.md: every package and jar by its licence
 .PHONY: install
 install: $(INSTALLED) ## make .venv with every locked dependency, and .env
 
+# What each Python of the venv does first: it finds this clone and, wherever it is called from, its Luigi's configuration.
+# PYTHONPATH's modules count after these.
+START_UP = import os, sys; root = os.path.dirname(sys.prefix); root in sys.path or sys.path.append(root); \
+	os.environ["LUIGI_CONFIG_PATH"] = os.path.join(root, "conf", "luigi.cfg"); os.environ.pop("LUIGI_CONFIG_PARSER", 0); \
+	theirs = {os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep)} - {root}; \
+	sys.path.sort(key=theirs.__contains__)
 # Once, and again when the lock changes.
-$(INSTALLED): requirements.lock | .env
+$(INSTALLED): requirements.lock conf/spark-submit | .env
+	@case "$$PWD" in *[%\"\\,:?]*) printf '%s\n' "The clone lies at $$PWD: without any of % \" \\ , : ? in its path it works." >&2; exit 1 ;; esac
 	@$(if $(PYTHON),,echo "No Python 3.10 to 3.13 found: install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1)
 	@$(PYTHON) -c '$(SUPPORTED)' || { echo "$(PYTHON) is not a Python 3.10 to 3.13." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
@@ -216,10 +228,9 @@ $(INSTALLED): requirements.lock | .env
 		else echo "Python's venv is missing: install python$$version-venv." >&2; exit 1; fi; }
 	@$(PYTHON) -m venv .venv
 	@$(VENV)/bin/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
-	@# Any Python of the venv finds this clone, and any `luigi` its configuration, wherever it is called from.
 	@site=$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
-		printf '%s\n' "$(CURDIR)" 'import os; os.environ.setdefault("LUIGI_CONFIG_PATH", "$(CURDIR)/conf/luigi.cfg")' \
-			> "$$site/healthcare_platform.pth" && \
+		echo '$(START_UP)' > "$$site/healthcare_platform.pth" && \
 		mkdir -p "$$site/pyspark/conf" && \
-		ln -sf "$(CURDIR)/spark-defaults.conf" "$(CURDIR)"/conf/{spark-env.sh,log4j2.properties} "$$site/pyspark/conf"
+		ln -sf "$$PWD/spark-defaults.conf" "$$PWD"/conf/{spark-env.sh,log4j2.properties} "$$site/pyspark/conf"
+	@for name in spark-submit spark-class spark-shell spark-sql pyspark; do ln -sf ../../conf/spark-submit .venv/bin/$$name; done
 	@touch $@

@@ -24,7 +24,7 @@ from psycopg import Connection
 
 from dashboards import cards
 from dashboards.cards import Card, Dashboard
-from jobs import program, settings
+from jobs import program, settings, warehouse
 
 PARTS = settings.ROOT / "dashboards" / "page"
 COLUMN = {"period": "day"}  # the column that a filter reads, where it has another name
@@ -55,15 +55,8 @@ def home() -> Path:
 
 def connect() -> Connection:
     """A connection of the role that only reads, which sees one state of the warehouse from its first query on."""
-    connection = psycopg.connect(
-        host=settings.get("POSTGRES_HOST"),
-        port=settings.get("POSTGRES_PORT"),
-        user=settings.get("POSTGRES_READ_USER"),
-        password=settings.get("POSTGRES_READ_PASSWORD"),
-        dbname=settings.get("POSTGRES_DB"),
-        connect_timeout=5,
-        options="-c timezone=UTC",
-    )
+    connection = warehouse.connect("POSTGRES_READ")
+    connection.autocommit = False
     connection.read_only = True
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     return connection

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import boto3
+import botocore.session
 from botocore.config import Config
+from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 from botocore.exceptions import ClientError
 
 from jobs import settings
@@ -33,10 +35,16 @@ def s3() -> Any:
 
 @lru_cache(maxsize=2)
 def client(process: int, key: str = "MINIO_ACCESS_KEY", secret: str = "MINIO_SECRET_KEY") -> Any:
-    """A client for one process, with the key of these settings; it fails within seconds when nobody answers."""
-    return boto3.client(
+    """A client for one process, with the key of these settings; it fails within seconds when nobody answers.
+
+    Of a person's own AWS (variables, profiles, files) it takes nothing but AWS_CA_BUNDLE.
+    """
+    own = {name: (None, None, *rest) for name, (_, _, *rest) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()}
+    own |= {name: (None, None, os.devnull, None) for name in ("config_file", "credentials_file")}
+    return boto3.Session(botocore_session=botocore.session.Session(own)).client(
         "s3",
         endpoint_url=settings.s3_endpoint(),
+        verify=settings.given("AWS_CA_BUNDLE") or None,
         aws_access_key_id=settings.get(key),
         aws_secret_access_key=settings.get(secret),
         region_name="us-east-1",

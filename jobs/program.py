@@ -12,6 +12,7 @@ from datetime import date, datetime, timezone
 from typing import Any, NoReturn
 
 import psycopg
+from botocore import exceptions as s3
 from botocore.exceptions import BotoCoreError, ClientError, SSLError
 
 from jobs import settings
@@ -122,8 +123,12 @@ def sentence(error: BaseException) -> str:
         return f"{store} answered {code}; is its bucket there? `make up` creates the buckets."
     if isinstance(error, SSLError):
         return f"{store} shows a certificate that nobody here vouches for; check AWS_CA_BUNDLE in .env."
-    if isinstance(error, BotoCoreError):
+    if isinstance(error, s3.ProxyConnectionError):
+        return f"{store} is asked of a proxy that does not answer; name its host in no_proxy."
+    if isinstance(error, (s3.ConnectionError, s3.HTTPClientError)):
         return f"{store} does not answer; start the stack with `make up`."
+    if isinstance(error, BotoCoreError):
+        return f"{store} could not be asked ({type(error).__name__}); check the settings MINIO_* in .env."
     condition = getattr(error, "getCondition", lambda: None)() or type(error).__name__
     logs = settings.path("STACK_DIR") / "logs"
     return f"failed with {condition}; nothing was published; the Spark UI and {logs} say more."
@@ -150,7 +155,7 @@ def resident(name: str) -> Any:
 
 def connect(name: str) -> Any:
     """A session, closed when the program ends; Refused where the resident application does not answer."""
-    remote = os.environ.get("SPARK_REMOTE", "")
+    remote = settings.given("SPARK_REMOTE")
     if remote:
         host, _, port = remote.removeprefix("sc://").partition("/")[0].partition(":")
         with socket.socket() as probe:

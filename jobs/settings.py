@@ -1,25 +1,99 @@
-"""The platform's settings: the environment, then `.env`, then `.env.example`. No other module reads them."""
+"""The platform's settings: the environment, then `.env`, then `.env.example`. No other module reads them.
+
+Decides, too, what other programs' variables may tell the clients of our own servers (docs/operations.md has the table).
+"""
 
 import os
+import re
+import time
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from dotenv import load_dotenv
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# A shell may have variables of these names, or that begin so, for other work: all are dropped but those in USED.
+OTHERS = (
+    "AWS_ BOTO PG SPARK_ PYSPARK_ HADOOP_ YARN_ HIVE_ LUIGI_ _JAVA_OPTIONS JDK_JAVA_OPTIONS grpc_proxy no_grpc_proxy"
+)
+OTHERS += " PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONWARNINGS"
+USED = "AWS_CA_BUNDLE PGSSLMODE PGSSLROOTCERT PGPASSFILE LUIGI_HOST LUIGI_PORT SPARK_CONNECT_HOST SPARK_CONNECT_PORT"
+USED += " SPARK_HISTORY_PORT SPARK_MASTER_PORT SPARK_MASTER_WEBUI_PORT SPARK_WORKER_WEBUI_PORT"
+SERVERS = ("POSTGRES_HOST", "MINIO_ENDPOINT", "SPARK_CONNECT_HOST", "LUIGI_HOST", "METABASE_URL")
+
 
 @cache  # the files are read once per process: a connection asks for five settings
-def load() -> None:
-    """Fills the environment with what it lacks, so that a variable set there beats both files."""
+def load() -> list[str]:
+    """Fills the environment with the settings it lacks, drops other programs' variables, and pins what `pins` says.
+
+    A variable set there beats both files. Returns the names that were dropped.
+    """
     for name in (".env", ".env.example"):
         load_dotenv(ROOT / name, override=False)
+    kept, others = USED.split(), OTHERS.split()
+    if text("SPARK_REMOTE") == f"sc://{text('SPARK_CONNECT_HOST')}:{text('SPARK_CONNECT_PORT')}":
+        kept.append("SPARK_REMOTE")  # a task of ours has set it
+    if text("PYSPARK_GATEWAY_PORT"):
+        # Spark has started this program, and tells it so: conf/spark-submit has dropped these before.
+        others = [prefix for prefix in others if "SPARK_" not in prefix]
+    dropped = [name for name in os.environ if name.startswith(tuple(others)) and name not in kept]
+    for name in dropped:
+        del os.environ[name]
+    os.environ |= pins()
+    time.tzset()
+    return dropped
+
+
+def pins() -> dict[str, str]:
+    """What holds for every program of ours: UTC, UTF-8, the modules of this clone, and no proxy to its own servers."""
+    hosts = dict.fromkeys(["localhost", "127.0.0.1", "::1", *filter(None, map(host_of, SERVERS))])
+    named = [name for each in ("no_proxy", "NO_PROXY") for name in re.split(r"[\s,]+", text(each)) if name]
+    direct = "*" if "*" in named else ",".join(dict.fromkeys([*named, *hosts]))
+    pinned = {
+        "TZ": "UTC",
+        "LC_ALL": "C.UTF-8",
+        "PYTHONUTF8": "1",
+        "PYTHONPATH": str(ROOT),
+        "LUIGI_CONFIG_PATH": str(ROOT / "conf" / "luigi.cfg"),
+        "no_proxy": direct,
+        "NO_PROXY": direct,
+    }
+    if options := text("JAVA_TOOL_OPTIONS"):
+        pinned["JAVA_TOOL_OPTIONS"] = java_options(options, ["127.*", "[::1]", *hosts])
+    return pinned
+
+
+def host_of(setting: str) -> str:
+    """The host that a setting names, by itself or in a URL."""
+    address = text(setting)
+    return urlsplit(address if "://" in address else f"//{address}").hostname or ""
+
+
+def java_options(options: str, hosts: list[str]) -> str:
+    """Java's options with a last word that none of these hosts is asked of a proxy, where they name a proxy."""
+    for proxy, direct in (
+        (r"-Dhttps?\.proxyHost", "-Dhttp.nonProxyHosts"),
+        ("-DsocksProxyHost", "-DsocksNonProxyHosts"),
+    ):
+        if re.search(rf"{proxy}=", options):
+            named = re.findall(rf"{re.escape(direct)}=([^\s'\"]+)", options)
+            before = named[-1].split("|") if named else []
+            if not before or set(hosts) - set(before):
+                options += f" {direct}={'|'.join(dict.fromkeys([*before, *hosts]))}"
+    return options
+
+
+def text(name: str) -> str:
+    """A variable of the environment as it is."""
+    return os.environ.get(name, "")
 
 
 def given(name: str) -> str:
     """The text of a setting that may be empty."""
     load()
-    return os.environ.get(name, "")
+    return text(name)
 
 
 def get(name: str) -> str:

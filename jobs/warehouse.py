@@ -134,24 +134,28 @@ def literal(value: str | float | None) -> str:
 # ---- connections and locks -----------------------------------------------------------------------------------------
 
 
-def connect() -> Connection:
+def connect(role: str = "POSTGRES", host: str = "") -> Connection:
     """A connection that commits each statement, for use in `with`; transactions are opened where they are meant.
 
-    Either side notices within a minute that the other is gone without a word, so that no lock outlives its holder.
+    It is the loader's or, as POSTGRES_READ, of those who only read; its zone is UTC, whatever PGTZ says. Either side
+    notices within a minute that the other is gone without a word, so that no lock outlives its holder.
     """
     alive: dict[str, Any] = {"keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count": 3}
     theirs = " ".join(f"-c tcp_{name}={seconds}" for name, seconds in alive.items())
-    return psycopg.connect(
-        host=settings.get("POSTGRES_HOST"),
+    connection = psycopg.connect(
+        host=host or settings.get("POSTGRES_HOST"),
         port=settings.get("POSTGRES_PORT"),
-        user=settings.get("POSTGRES_USER"),
-        password=settings.get("POSTGRES_PASSWORD"),
+        user=settings.get(f"{role}_USER"),
+        password=settings.get(f"{role}_PASSWORD"),
         dbname=settings.get("POSTGRES_DB"),
         connect_timeout=5,
         autocommit=True,
-        options=f"-c timezone=UTC -c client_connection_check_interval=10s {theirs}",
+        client_encoding="utf8",
+        options=f"-c client_connection_check_interval=10s {theirs}",
         **alive,
     )
+    connection.execute("set timezone to 'UTC'")
+    return connection
 
 
 def value(connection: Connection, query: str, arguments: Sequence[Any] | Mapping[str, Any] = ()) -> Any:

@@ -1,10 +1,12 @@
-"""python -m stack up | down | status | clean; for the programs themselves, exec <service> and env; and for stores that
-somebody else runs, as in containers, stores: their buckets, the store's users, and tables.
+"""python -m stack up | down | status | clean; for the programs themselves, exec <service>, env, spark; and for stores
+that somebody else runs, as in containers, stores: their buckets, the store's users, and tables.
 """
 
 import os
 import shlex
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 from jobs import settings
 from stack import services
@@ -17,12 +19,19 @@ def become(name: str) -> None:
     os.execvpe(program.command[0], program.command, program.environment)
 
 
-def spark_environment() -> str:
-    """For spark-env.sh: the store's address and keys, and where this stack's own configuration lies."""
-    values = services.store_environment()
-    if (services.spark_conf() / "spark-defaults.conf").exists():
-        values |= {"SPARK_CONF_DIR": str(services.spark_conf()), "SPARK_LOCAL_DIRS": str(services.spark_local())}
+def exported(values: Mapping[str, str]) -> str:
     return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in values.items())
+
+
+def spark_environment() -> str:
+    """For a program of Spark's that somebody starts by hand: this clone's Spark, settings and stack, nobody else's."""
+    own = services.spark().environment | services.store_environment()
+    if not (services.spark_conf() / "spark-defaults.conf").exists():
+        own["SPARK_CONF_DIR"] = str(Path(own["SPARK_HOME"], "conf"))
+        del own["SPARK_LOCAL_DIRS"]
+    own |= {name: os.environ[name] for name in ("no_proxy", "NO_PROXY")}
+    unset = "".join(f"unset {name}\n" for name in [*settings.load(), "SPARK_REMOTE"])
+    return unset + exported({name: value for name, value in own.items() if name not in ("PATH", "STACK_OF")})
 
 
 def main(words: list[str]) -> int:
@@ -31,6 +40,8 @@ def main(words: list[str]) -> int:
         case ["exec", name] if name in services.SERVICES:
             become(name)
         case ["env"]:
+            print(exported(services.store_environment()))
+        case ["spark"]:
             print(spark_environment())
         case ["stores"]:
             from stack import supervision

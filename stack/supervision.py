@@ -202,7 +202,7 @@ def sweep() -> None:
 def status() -> bool:
     """Prints each service's state, address and age; true when everything is up."""
     known, all_up = processes(), True
-    print(f"{'service':14} {'state':9} {'since':19} address")
+    print(f"{'service':14} {'state':9} {'since (UTC)':19} address")
     for name, service in SERVICES.items():
         process = known.get(name, {"statename": "STOPPED", "start": 0})
         running = process["statename"] in ALIVE

@@ -3,7 +3,6 @@
 The embedded PostgreSQL is built without TLS: Debian's is taken, which is installed where it is missing (root, Debian).
 """
 
-import os
 import shutil
 import subprocess
 import sys
@@ -145,17 +144,16 @@ for job in (landing_to_bronze, bronze_to_silver, silver_to_gold):
 """.replace("DAY", DAY)
 
 
-def test_a_date_goes_from_its_files_to_gold(servers):
+def test_a_date_goes_from_its_files_to_gold(servers, tmp_path):
     stores = run_stack("stores")
     assert (stores.returncode, stores.stdout, stores.stderr) == (0, "", "")
     run(sys.executable, "-m", "jobs.generate", DAY, "--scale", "0.01", cwd=settings.ROOT)
     conf = {"spark.jars.ivy": prepare.packages(), "spark.eventLog.enabled": "false", "spark.cores.max": "2"}
-    words = " ".join(f"--conf {name}={value}" for name, value in conf.items())
-    own = os.environ | {"PYSPARK_SUBMIT_ARGS": f"--master local[2] {words} pyspark-shell"}
+    words = [word for name, value in conf.items() for word in ("--conf", f"{name}={value}")]
+    (tmp_path / "date.py").write_text(DATE)
     done = subprocess.run(
-        [sys.executable, "-c", DATE],
+        ["spark-submit", "--master", "local[2]", *words, tmp_path / "date.py"],
         cwd=settings.ROOT,
-        env=own,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
