@@ -145,8 +145,16 @@ def columns_named(made: Mapping[str, Any]) -> set[str]:
     several += [slices if isinstance(slices, list) else [slices]]
     names = [*single, *(name for names in several for name in names or ())]
     names += [column["name"] for column in made.get("table.columns") or []]
-    names += [key[1] for key in map(json.loads, made.get("column_settings") or {}) if key[0] == "name"]
+    names += map(column_of, made.get("column_settings") or {})
     return {name for name in names if name}
+
+
+def column_of(key: str) -> str | None:
+    """The column of a result that a key of `column_settings` names, in either of Metabase's forms; None for a field."""
+    match json.loads(key):
+        case ["name", str(name)] | ["ref", ["field", str(name), *_]]:
+            return name
+    return None
 
 
 def parameters(board: Dashboard) -> list[dict[str, Any]]:
@@ -256,7 +264,7 @@ def meaning(card: Mapping[str, Any]) -> dict[str, Any]:
     """What a card's body says, whether it is ours or came from Metabase, in MBQL 5 or as before."""
     made = card.get("visualization_settings") or {}
     looks = {
-        tuple(json.loads(key)): {name: value for name, value in look.items() if value is not None}
+        column_of(key) or key: {name: value for name, value in look.items() if value is not None}
         for key, look in (made.get("column_settings") or {}).items()
     }
     columns = [(one["name"], one.get("enabled", True)) for one in made.get("table.columns") or []]
@@ -270,16 +278,19 @@ def meaning(card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def meaning_of_query(query: Mapping[str, Any]) -> tuple[int, str, dict[str, Any]]:
-    """Its database, SQL and tags: `lib/uuid` and the like are left out, and the order within a field's reference."""
+    """Its database, SQL and tags: `lib/uuid` and the like are left out, and the order within a field's reference.
+
+    Tags are a map by name, or a list from v0.63 on.
+    """
     if query.get("type") == "native":
         sql, tags = query["native"]["query"], query["native"].get("template-tags")
     else:
         [stage] = query["stages"]
         sql, tags = stage.get("native", ""), stage.get("template-tags")
     said = {}
-    for name, tag in (tags or {}).items():
+    for tag in tags.values() if isinstance(tags, Mapping) else tags or ():
         keys = ("id", "name", "display-name", "type", "widget-type", "default")
-        said[name] = {key: tag.get(key) for key in keys} | {
+        said[tag["name"]] = {key: tag.get(key) for key in keys} | {
             "field": next((part for part in tag.get("dimension") or () if isinstance(part, int)), None),
             "required": bool(tag.get("required")),
         }

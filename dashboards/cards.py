@@ -86,7 +86,7 @@ class Card:
         """The columns of its result, in order."""
         if self.columns:
             return self.columns
-        leading = ("since",) if self.is_compared else self.by
+        leading = ("until", "since") if self.is_compared else self.by
         return (*leading, *(self.fold or [figure.name for figure in self.figures]))
 
     @property
@@ -101,7 +101,12 @@ class Card:
 
     @cached_property
     def sql(self) -> str:
-        """Its query, with tags. A row for each value of `by` or figure folded; of a comparison two, the older first."""
+        """Its query, with tags. A row for each value of `by` or figure folded; of a comparison two, the older first.
+
+        A comparison has no rows where the current figure is null: Metabase would show the previous one as the current
+        one. Its rows have both days of their period: of rows with one date each, Metabase infers a unit, and
+        shows "2025" for 365 days, or "January 2026" for any 30.
+        """
         table = f"reports.{self.report}"
         conditions = [f"[[and {{{{{tag}}}}}]]" for name in self.filters if name != "period" for tag in FILTERS[name]]
         if self.is_compared:
@@ -109,15 +114,20 @@ class Card:
                 [
                     f"{PERIOD},",
                     "periods as (",
-                    "    select first_day as since, last_day as until from period",
+                    "    select last_day as until, first_day as since from period",
                     "    union all",
-                    "    select first_day - (last_day - first_day + 1), first_day - 1 from period",
+                    "    select first_day - 1, first_day - (last_day - first_day + 1) from period",
+                    "),",
+                    "figures as (",
+                    f"    select until, since, {self.figures[0].sql}",
+                    f"    from periods left join {table} on {table}.day between since and until",
+                    *(f"        {condition}" for condition in conditions),
+                    "    group by until, since",
                     ")",
-                    f"select since, {', '.join(figure.sql for figure in self.figures)}",
-                    f"from periods left join {table} on {table}.day between since and until",
-                    *(f"    {condition}" for condition in conditions),
-                    "group by since",
-                    "order by since",
+                    f"select {', '.join(self.result)}",
+                    "from figures",
+                    f"where (select {self.figures[0].name} from figures order by until desc limit 1) is not null",
+                    "order by until",
                 ]
             )
         head, source, where = [], [f"from {table}"], ["where true"]

@@ -26,8 +26,10 @@ VALIDATORS = {
     if route != "$defs"
 }
 COMMON = ("password1", "qwerty123")
-READS = ("POST /session", "POST /dataset", "POST /card/N/query", "POST /dashboard/N/dashcard/N/card/N/query")
+QUERIES = ("POST /dataset", "POST /card/N/query", "POST /dashboard/N/dashcard/N/card/N/query")
+READS = ("POST /session", *QUERIES)
 PROTECTED = "**MetabasePass**"
+TYPES = {psycopg.adapters.types["date"].oid: "type/Date"}
 
 
 class Refusal(Exception):
@@ -42,9 +44,12 @@ class Metabase:
 
     def __init__(self, version="v0.58.3", starting=2, syncing=2):
         self.version, self.starting, self.syncing, self.tells_legacy = version, starting, syncing, False
-        self.token, self.user, self.sessions, self.failed_logins = str(uuid.uuid4()), None, set(), 0
+        self.token, self.is_token_pinned, self.user = str(uuid.uuid4()), False, None
+        self.sessions, self.failed_logins = set(), 0
         self.databases = {1: {"id": 1, "name": "Sample Database", "engine": "h2", "details": {}}}
-        self.columns, self.tables = {}, {}
+        self.columns, self.tables, self.hidden, self.sensitive = {}, {}, set(), set()
+        self.finds_tls = True  # with the PostgreSQL that it is given; no test needs one that really speaks it
+        self.saves_filters, self.used, self.last_used, self.looks = True, [], {}, 0
         self.collections, self.cards, self.dashboards = {}, {}, {}
         self.ids = iter(range(10, 100_000))
         self.log, self.fail_at, self.is_answer_lost = [], None, False
@@ -62,9 +67,13 @@ class Metabase:
         for connection in self.pool.values():
             connection.close()
 
+    @property
+    def release(self):
+        return int(self.version.split(".")[1])
+
     def answer(self, method, path, query, body, session):
         """Status and body for a request to /api."""
-        route = re.sub(r"/\d+", "/N", f"{method} {path}")
+        route = route_of(method, path)
         numbers = [int(number) for number in re.findall(r"/(\d+)", path)]
         handler = ROUTES.get(route)
         if not handler:
@@ -105,22 +114,28 @@ class Metabase:
     def properties(self, query, body):
         if self.starting > -1:  # health is green already
             return 503, "Metabase is still initializing. Please sit tight..."
-        told = {"setup-token": self.token, "has-user-setup": bool(self.user), "version": {"tag": self.version}}
+        told = {"setup-token": self.told_token, "has-user-setup": bool(self.user), "version": {"tag": self.version}}
         return 200, told
 
+    @property
+    def told_token(self):
+        """It is taken back with the first user, unless the environment pins it."""
+        return self.token if self.is_token_pinned or not self.user else None
+
     def setup(self, query, body):
-        if self.user:
-            return 403, "The /api/setup route can only be used to create the first user."
-        if body["token"] != self.token:
-            return 403, {"errors": {"token": "Token does not match the setup token."}}
+        """The body is checked first, and the token is part of it."""
+        if body["token"] != self.told_token:
+            return 400, {"errors": {"token": "That is not the token of this set-up."}}
         if body["user"]["password"] in COMMON:
             return 400, {"errors": {"password": "password is too common."}}
+        if self.user:
+            return 403, "There is a first user already."
         self.user = (body["user"]["email"], body["user"]["password"])
         return 200, {"id": self.new_session()}
 
     def login(self, query, body):
         if self.failed_logins >= 5:
-            return 400, {"errors": {"username": "Too many attempts! You must wait 15 seconds before trying again."}}
+            return 401, {"errors": {"username": "Too many attempts! You must wait 15 seconds before trying again."}}
         if (body["username"], body["password"]) != self.user:
             self.failed_logins += 1
             return 401, {"errors": {"password": "did not match stored password"}}
@@ -145,21 +160,25 @@ class Metabase:
         return database | {"details": details}
 
     def create_database(self, query, body):
-        return 200, self.told(self.keep_database(next(self.ids), body))
+        """TLS is tried first, and kept where it works, whatever was asked for."""
+        details = {"tunnel-enabled": False} | body["details"] | ({"ssl": True} if self.finds_tls else {})
+        return 200, self.told(self.keep_database(next(self.ids), body | {"details": details}))
 
     def change_database(self, database, query, body):
-        return 200, self.told(self.keep_database(database, self.found(self.databases, database) | body))
+        """The details are replaced as a whole, and TLS is not tried; only a hidden secret stays what it was."""
+        held = self.found(self.databases, database)
+        secrets = {key: held["details"][key] for key, value in body["details"].items() if value == PROTECTED}
+        return 200, self.told(self.keep_database(database, held | body | {"details": body["details"] | secrets}))
 
     def keep_database(self, database, body):
-        """Connects first, and keeps the details that did it, which are not quite those that were sent."""
+        """Connects first, and keeps the details that did it."""
         try:
+            if body["details"].get("ssl") and not self.finds_tls:
+                raise psycopg.OperationalError("the server does not speak TLS")
             self.connect(body["details"]).close()
         except psycopg.Error as error:
             raise Refusal(400, {"message": str(error), "errors": {"host": "check your host settings"}}) from None
-        self.databases[database] = body | {
-            "id": database,
-            "details": body["details"] | {"ssl": True, "tunnel-enabled": False},
-        }
+        self.databases[database] = body | {"id": database}
         if database not in self.tables:
             self.tables[database], self.pending = [], self.syncing
         return self.databases[database]
@@ -173,7 +192,7 @@ class Metabase:
 
     def connect(self, details):
         names = {key: details[key] for key in ("host", "port", "dbname", "user", "password")}
-        return psycopg.connect(**names, autocommit=True)
+        return psycopg.connect(**names, sslmode="prefer", autocommit=True)  # PGSSLMODE is not Metabase's
 
     def sync(self, database, query, body):
         self.found(self.databases, database)
@@ -181,13 +200,25 @@ class Metabase:
         return 200, {"status": "ok"}
 
     def metadata(self, database, query, body):
-        """Tables and columns as of the last sync, which ends some requests after it began."""
+        """Tables and columns as of the last sync, which ends some requests after it began.
+
+        What people hid is told where that is asked for; sensitive columns from v0.66 on only by a word of their own.
+        """
         held = self.found(self.databases, database)
         if self.pending is not None:
             self.pending -= 1
             if self.pending < 0:
                 self.tables[database], self.pending = self.read(held["details"]), None
-        return 200, held | {"tables": self.tables[database]}
+        is_all = query.get("include_hidden") == ["true"]
+        is_sensitive = query.get("include_sensitive_fields") == ["true"] if self.release >= 66 else is_all
+        tables = [
+            table
+            | {"fields": [one for one in table["fields"] if is_sensitive or (table["name"], one["name"]) not in hidden]}
+            for hidden in [self.sensitive]
+            for table in self.tables[database]
+            if is_all or table["name"] not in self.hidden
+        ]
+        return 200, held | {"tables": tables}
 
     def read(self, details):
         with self.connect(details) as connection:
@@ -221,7 +252,7 @@ class Metabase:
             if model in query["models"] and one["collection_id"] == collection and not one["archived"]
         ]
         begin, size = int(query.get("offset", ["0"])[0]), min(int(query.get("limit", ["50"])[0]), 50)
-        return 200, {"data": found[begin : begin + size], "total": len(found)}
+        return 200, {"data": found[begin : begin + size], "total": len(found) or None}
 
     # -- cards
 
@@ -250,6 +281,8 @@ class Metabase:
         if is_legacy:
             native = {"query": stage["native"], "template-tags": stage.get("template-tags", {})}
             told["dataset_query"] = {"type": "native", "database": told["dataset_query"]["database"], "native": native}
+        elif self.release >= 63 and "template-tags" in stage:
+            stage["template-tags"] = list(stage["template-tags"].values())
         return told | {"entity_id": f"{card['id']:021}", "result_metadata": None, "parameters": [], "creator_id": 1}
 
     # -- dashboards
@@ -261,7 +294,16 @@ class Metabase:
         return 200, made
 
     def get_dashboard(self, dashboard, query, body):
+        """A dashboard, with the filters that its user had set last: stored now and then, here every third time."""
         told = deepcopy(self.found(self.dashboards, dashboard))
+        self.looks += 1
+        if self.looks % 3 == 0:
+            for place, value in self.used:
+                self.last_used[place] = value
+            self.used = []
+        if self.saves_filters:
+            last = {tag: value for (of, tag), value in self.last_used.items() if of == dashboard}
+            told["last_used_param_values"] = {tag: value for tag, value in last.items() if value is not None}
         for one in told["dashcards"]:
             one |= {"card": self.cards.get(one.get("card_id")), "dashboard_id": dashboard, "created_at": "2026-01-01"}
         return 200, told
@@ -306,6 +348,8 @@ class Metabase:
         for one in body.get("parameters", []):
             if one["id"] not in [parameter["id"] for parameter in held["parameters"]]:
                 raise Refusal(400, f"Dashboard does not have a parameter with ID {one['id']!r}.")
+            if self.saves_filters:
+                self.used.append(((dashboard, one["id"]), one["value"]))
             for mapping in shown.get("parameter_mappings") or []:
                 if mapping["parameter_id"] == one["id"] and mapping.get("card_id") == card:
                     given[mapping["target"][1][1]] = one["value"]
@@ -317,7 +361,10 @@ class Metabase:
         try:
             sql, values = self.substituted(stage["native"], stage.get("template-tags", {}), given)
             cursor = self.pooled(self.databases[query["database"]]["details"]).execute(sql, values)
-            columns = [{"name": column.name, "display_name": column.name} for column in cursor.description]
+            columns = [
+                {"name": column.name, "display_name": column.name, "base_type": TYPES.get(column.type_code, "type/*")}
+                for column in cursor.description
+            ]
             rows = [[plain(value) for value in row] for row in cursor]
         except (psycopg.Error, Refusal) as error:
             return {
@@ -355,9 +402,14 @@ class Metabase:
         return re.sub(r"{{\s*(\S+?)\s*}}", tag, plain_sql), values
 
     def found(self, kind, number):
+        """A thing that is there."""
         if number not in kind:
             raise Refusal(404, "Not found.")
         return kind[number]
+
+
+def route_of(method, path):
+    return re.sub(r"/\d+", "/N", f"{method} {path}")
 
 
 def plain(value):
@@ -394,19 +446,49 @@ ROUTES = {
 OPEN = ("GET /health", "GET /session/properties", "POST /setup", "POST /session")
 
 
+UNITS = {"day": 1, "week": 7, "month": 30.5, "quarter": 91.2}  # days, give or take a tenth
+SHOWN = {"day": "%-d %B %Y", "week": "week of %-d %B %Y", "month": "%B %Y", "quarter": "%m %Y", "year": "%Y"}
+
+
+def trend(card, data):
+    """What a reader sees of a smart scalar: date and figure, then date and figure of what it is held against, or None.
+
+    The figure is the last one that is not null, its date that of the first column of dates. Where that is the only one,
+    a unit is inferred from its two last dates, and they are written by it.
+    """
+    dates = [place for place, column in enumerate(data["cols"]) if column["base_type"] == "type/Date"]
+    names = [column["name"] for column in data["cols"]]
+    figure = names.index(card["visualization_settings"]["scalar.field"])
+    rows = [(date.fromisoformat(row[dates[0]]), row[figure]) for row in data["rows"] if row[figure] is not None]
+    unit = None
+    if len(dates) == 1 and len(rows) > 1:
+        days = abs((rows[-1][0] - rows[-2][0]).days)
+        units = [name for name, length in UNITS.items() if 0.9 < days / length < 1.1]
+        unit = next(iter(units), "year" if 365 <= days <= 366 else None)
+    told = [(day.strftime(SHOWN.get(unit, "%-d %B %Y")), value) for day, value in reversed(rows)]
+    return [*told, None, None][:2]
+
+
 class Handler(BaseHTTPRequestHandler):
     metabase: Metabase
+    is_bitten = False
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
     def serve(self):
+        """Answers a request. In v0.59 a query's answer bites off the beginning of what next comes that way."""
         parts = urlsplit(self.path)
+        path = parts.path.removeprefix("/api")
+        if self.is_bitten:
+            self.close_connection = True
+            return self.send_error(400)
+        self.is_bitten = self.metabase.release == 59 and route_of(self.command, path) in QUERIES
         size = int(self.headers.get("Content-Length") or 0)
         sent = self.rfile.read(size)
         with self.metabase.lock:
             status, said = self.metabase.answer(
                 self.command,
-                parts.path.removeprefix("/api"),
+                path,
                 parse_qs(parts.query),
                 json.loads(sent) if sent else None,
                 self.headers.get("X-Metabase-Session"),

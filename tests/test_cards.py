@@ -95,7 +95,7 @@ def filled(hospital):  # noqa: F811
 
 def test_headlines_are_what_counting_by_hand_gives(filled):
     def headline(board, title, **given):
-        return [str(value) for _, value in rows_of(filled, card_of(board, title), **given)]
+        return [str(row[-1]) for row in rows_of(filled, card_of(board, title), **given)]
 
     # The year up to 31 January 2026 holds V2 to V5; the one before V1 and V6.
     assert headline("Executive Overview", "Visits") == ["2", "4"]
@@ -111,6 +111,10 @@ def test_headlines_are_what_counting_by_hand_gives(filled):
     assert headline("Financial Summary", "Insured share", department=["Surgery"]) == ["None", "2000.0000"]
     assert headline("Patient Analytics", "First visits") == ["1", "2"], "both of a first day"
     assert rows_of(filled, card_of("Patient Analytics", "Patients")) == [(2,)]
+    visits = rows_of(filled, card_of("Executive Overview", "Visits"))
+    assert [row[:2] for row in visits] == [(date(2025, 1, 31), date(2024, 2, 2)), (date(2026, 1, 31), date(2025, 2, 1))]
+    assert headline("Executive Overview", "Admission rate", **{"from": date(2026, 2, 1), "to": date(2026, 2, 28)}) == []
+    assert headline("Executive Overview", "Visits", **{"from": date(2026, 2, 1), "to": date(2026, 2, 28)}) == ["4", "0"]
 
 
 def test_charts_are_what_counting_by_hand_gives(filled):

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import date, timedelta
 from itertools import product
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from dashboards import bodies, cards, metabase
 from jobs import settings
 from stack.own import free_ports
-from tests.metabase import Metabase, Refusal
+from tests.metabase import Metabase, Refusal, trend
 from tests.test_cards import filled  # noqa: F401
 from tests.test_marts import hospital, rebuilt, withhold  # noqa: F401
 
@@ -219,13 +220,65 @@ def test_a_new_metabase_is_set_up_and_gets_everything(server, capsys):
     assert settings.get("METABASE_PASSWORD") not in said and details["password"] not in said
 
 
-@pytest.mark.parametrize("tells_legacy", [False, True])
-def test_a_second_run_writes_nothing_whatever_form_metabase_answers_in(server, tells_legacy):
+@pytest.mark.parametrize(
+    ("version", "tells_legacy"),
+    [
+        ("v0.58.3", False),
+        ("v0.58.3", True),
+        ("v0.59.0", False),
+        ("v0.63.2", False),
+        ("v0.63.2", True),
+        ("v1.66.0", False),
+    ],
+)
+def test_a_second_run_writes_nothing_whatever_form_metabase_answers_in(server, version, tells_legacy):
+    """A map of tags, or a list from v0.63 on."""
+    server.version = version
     provision()
     server.log.clear()
     server.tells_legacy = tells_legacy
     assert provision() == {"unchanged": ALL}
     assert server.log == []
+    tag = next(iter(next(iter(server.cards.values()))["dataset_query"]["stages"][0]["template-tags"].values()))
+    tag["default"] = "2026-01-01"
+    assert provision() == {"changed": 1, "unchanged": ALL - 1}
+
+
+def headlines(server):
+    """The cards that Metabase shows as a trend, and their declaration."""
+    declared = {bodies.card_name(board, card): card for board in BOARDS for card in board.cards}
+    return [(card, declared[card["name"]]) for card in server.cards.values() if declared[card["name"]].is_compared]
+
+
+@pytest.mark.parametrize("days", [None, 1, 7, 28, 30, 31, 90, 91, 364, 365, 366, 400])
+def test_a_headline_shows_the_last_day_of_its_period_however_long_that_is(server, full, days):
+    """Not "2025", nor "January 2026" for any thirty days."""
+    provision()
+    newest = date(2026, 1, 31)
+    given = {} if days is None else {"from": str(newest - timedelta(days=days - 1)), "to": str(newest)}
+    before = newest - timedelta(days=days or cards.DAYS)
+    shown = [trend(card, server.run(card["dataset_query"], given)["data"]) for card, _ in headlines(server)]
+    for now, then in shown:
+        assert now is None or now[0] == "31 January 2026"
+        assert then is None or then[0] == before.strftime("%-d %B %Y")
+    assert [now for now, _ in shown if now] and [then for _, then in shown if then]
+
+
+def test_a_headline_shows_nothing_where_its_period_has_no_figure_rather_than_the_period_before(server, full):
+    """Rates: a month without a visit after one with some, whose rates would stand there as the month's own."""
+    provision()
+    rates = [(card, declared) for card, declared in headlines(server) if declared.figures[0].per]
+    told = []
+    for card, _ in rates:
+        january = server.run(card["dataset_query"], {"from": "2026-01-01", "to": "2026-01-31"})["data"]
+        february = server.run(card["dataset_query"], {"from": "2026-02-01", "to": "2026-02-28"})["data"]
+        told.append(trend(card, january)[0])
+        assert (trend(card, february), february["rows"]) == ([None, None], []), card["name"]
+    assert len([now for now in told if now]) >= 7
+    for card, declared in headlines(server):
+        if not declared.figures[0].per:  # a sum of nothing is 0
+            february = server.run(card["dataset_query"], {"from": "2026-02-01", "to": "2026-02-28"})["data"]
+            assert trend(card, february)[0] == ("28 February 2026", 0), card["name"]
 
 
 @pytest.mark.parametrize(
@@ -346,6 +399,28 @@ def test_what_people_changed_in_ours_is_changed_back(server):
     assert shown(server) == shown_of_new()
 
 
+@pytest.mark.parametrize(
+    ("key", "changed"),
+    [
+        ('["ref",["field","visits",{"base-type":"type/Integer"}]]', 0),  # what v0.50 and older called the same column
+        ('["ref",["field",7,null]]', 1),
+        ('["ref",["expression","double"]]', 1),
+        ('["ref",["field",7,{"source-field":3}]]', 1),
+    ],
+)
+def test_a_column_s_settings_under_any_key_are_compared(server, full, key, changed):
+    provision()
+    names = {card["name"]: card for card in server.cards.values()}
+    columns = names["Executive Overview: Visits"]["visualization_settings"]["column_settings"]
+    columns[key] = columns.pop('["name","visits"]')
+    assert provision() == ({"changed": changed} if changed else {}) | {"unchanged": ALL - changed}
+    columns = names["Executive Overview: Visits"]["visualization_settings"]["column_settings"]
+    columns[key] = {"column_title": "Ours"}
+    assert verify() == []
+    assert provision() == {"changed": 1, "unchanged": ALL - 1}
+    assert shown(server) == shown_of_new()
+
+
 @pytest.mark.parametrize("is_answer_lost", [False, True])
 @pytest.mark.parametrize("failing", [1, 2, 4, 5, 30, ALL - 7, ALL - 5, ALL, ALL + 4])
 def test_a_run_that_failed_midway_is_finished_by_the_next(server, capsys, failing, is_answer_lost):
@@ -383,11 +458,57 @@ def test_two_of_a_card_that_two_runs_at_once_left_become_one(server):
     assert shown(server) == shown_of_new()
 
 
-def test_verify_runs_every_card_plain_and_under_each_filter(server, full, capsys):
+@pytest.mark.parametrize("version", ["v0.58.3", "v0.59.0", "v0.63.2", "v0.66.0"])
+def test_verify_runs_every_card_plain_and_under_each_filter(server, full, capsys, version):
+    server.version = version
     provision()
     metabase.main(["verify"])
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == f"all {COUNT} cards of {len(BOARDS)} dashboards complete, plain and under each of their filters"
+
+
+def opened(server):
+    """The filters that the user finds set, by dashboard, once Metabase has stored what was asked."""
+    session = next(iter(server.sessions))
+    told = [[server.answer("GET", f"/dashboard/{one}", {}, None, session)[1] for one in server.dashboards]] * 3
+    return {one["name"]: one.get("last_used_param_values", {}) for one in told[-1]}
+
+
+@pytest.mark.parametrize("saves_filters", [True, False])
+def test_verify_leaves_no_filter_set(server, full, capsys, saves_filters):
+    """Metabase opens a dashboard with the filters that its user set last; our containers tell it not to."""
+    server.saves_filters = saves_filters
+    provision()
+    assert verify() == []
+    assert opened(server) == {board.name: {} for board in BOARDS}
+
+
+def test_verify_that_is_broken_off_leaves_no_filter_set(server, full, monkeypatch):
+    provision()
+    runs = iter(range(20))
+    ran = metabase.ran
+
+    def broken(instance, path, parameters):
+        if any(one["value"] is not None for one in parameters) and next(runs, None) is None:
+            raise KeyboardInterrupt
+        return ran(instance, path, parameters)
+
+    monkeypatch.setattr(metabase, "ran", broken)
+    with pytest.raises(KeyboardInterrupt):
+        verify()
+    assert opened(server) == {board.name: {} for board in BOARDS}
+
+
+def test_verify_tells_a_filter_that_stays_set_and_leaves_those_of_people(server, full, monkeypatch):
+    provision()
+    monkeypatch.setattr(metabase, "SAVING", 0.1)
+    monkeypatch.setattr(metabase, "unfilter", lambda *_: None)
+    number, board = next(iter(server.dashboards.items()))
+    server.last_used[number, "mine"] = "something"
+    told = {line.split(":")[0]: line for line in verify()}
+    assert set(told) == {one.name for one in BOARDS}
+    first = told[board["name"]]
+    assert "METABASE_USER still finds it with department, from, to, visit_type set; clear these filters at" in first
 
 
 def test_verify_says_nothing_against_an_empty_warehouse(server, hospital):  # noqa: F811
@@ -488,6 +609,42 @@ def test_a_new_password_of_the_reader_is_given_to_metabase(server):
     assert server.databases[held["id"]]["details"]["password"] == settings.get("POSTGRES_READ_PASSWORD")
 
 
+@pytest.mark.parametrize("finds_tls", [True, False])
+def test_what_metabase_found_out_of_a_connection_is_kept_with_a_new_password(server, monkeypatch, finds_tls):
+    """TLS, which it tries by itself only when a database is added, and what people set there."""
+    server.finds_tls = finds_tls
+    provision()
+    [held] = [one for one in server.databases.values() if one["name"] == "Hospital"]
+    assert held["details"]["ssl"] is finds_tls
+    held["details"] |= {"password": "an old one", "ssl-mode": "verify-ca", "tunnel-enabled": True}
+    provision()
+    now = server.databases[held["id"]]["details"]
+    assert (now["ssl"], now["ssl-mode"], now["tunnel-enabled"]) == (finds_tls, "verify-ca", True)
+    assert now["password"] == settings.get("POSTGRES_READ_PASSWORD")
+    assert provision() == {"unchanged": ALL}
+
+
+def test_tls_that_pgsslmode_asks_for_is_given_to_metabase(server, capsys, monkeypatch):
+    server.finds_tls = False
+    provision()
+    monkeypatch.setenv("PGSSLMODE", "verify-full")
+    assert "cannot connect to PostgreSQL at 127.0.0.1:" in (said := refused(capsys, "provision")) and "with TLS" in said
+    server.finds_tls = True
+    assert provision() == {"changed": 1, "unchanged": ALL - 1}
+    assert provision() == {"unchanged": ALL}
+    [held] = [one for one in server.databases.values() if one["name"] == "Hospital"]
+    assert held["details"]["ssl"] is True
+
+
+@pytest.mark.parametrize("version", ["v0.58.3", "v0.66.0"])
+def test_hidden_tables_and_sensitive_columns_are_found(server, monkeypatch, version):
+    monkeypatch.setattr(metabase, "SYNCING", 0.3)
+    server.version = version
+    server.hidden, server.sensitive = {"activity"}, {("treatments", "department")}
+    assert provision()["created"] == ALL + 1
+    assert provision() == {"unchanged": ALL}
+
+
 def test_a_user_who_is_no_administrator_is_told(server, capsys, monkeypatch):
     keep = server.keep_database
 
@@ -512,10 +669,31 @@ def test_metabase_that_somebody_else_set_up_is_left_alone(server, capsys):
 
 def test_a_pinned_setup_token_does_not_make_it_new(server, capsys, monkeypatch):
     """MB_SETUP_TOKEN pins one, and has-user-setup may be late."""
+    server.is_token_pinned = True
     server.user = ("somebody@else.org", "their own 7 secrets")
     wait = metabase.wait
     monkeypatch.setattr(metabase, "wait", lambda instance: wait(instance) | {"has-user-setup": False})
     assert "already set up and does not let METABASE_USER in" in refused(capsys, "provision")
+
+
+@pytest.mark.parametrize("is_token_pinned", [False, True])
+@pytest.mark.parametrize("is_us", [False, True])
+def test_a_metabase_that_is_set_up_meanwhile_is_used_or_left_alone(server, capsys, monkeypatch, is_token_pinned, is_us):
+    """Between its properties and our set-up comes another run, or somebody: the token is spent."""
+    server.is_token_pinned = is_token_pinned
+    ask = metabase.Metabase.ask
+
+    def late(instance, method, path, *rest, **query):
+        if path == "/setup":
+            ours = (settings.get("METABASE_USER"), settings.get("METABASE_PASSWORD"))
+            server.user = ours if is_us else ("somebody@else.org", "their own 7 secrets")
+        return ask(instance, method, path, *rest, **query)
+
+    monkeypatch.setattr(metabase.Metabase, "ask", late)
+    if is_us:
+        assert provision() == {"created": ALL}  # and no first user
+    else:
+        assert "already set up and does not let METABASE_USER in" in refused(capsys, "provision")
 
 
 @pytest.mark.parametrize(

@@ -224,11 +224,27 @@ def plain(value):
     return str(value)
 
 
-def expected(connection, card, given):
-    """What SQL gives for a card, as rows of its page's table."""
+def rows_of(connection, card, given):
     query, values = bind(card.sql, card.report, {name: given[name] for name in given if name in card.tags})
-    rows = [[plain(value) for value in row] for row in connection.execute(query, values)]
-    return [[value for _, value in rows]] if card.is_compared else rows
+    return [[plain(value) for value in row] for row in connection.execute(query, values)]
+
+
+def before(given):
+    """The same choice for the period of as many days before."""
+    last = given.get("to", NEWEST)
+    first = given.get("from", last - timedelta(days=cards.DAYS - 1))
+    return given | {"from": first - (last - first) - timedelta(days=1), "to": first - timedelta(days=1)}
+
+
+def expected(connection, card, given):
+    """What SQL gives for a card, as rows of its page's table; a comparison without a current figure has no rows."""
+    rows = rows_of(connection, card, given)
+    if not card.is_compared:
+        return rows
+    if not rows:
+        earlier = rows_of(connection, card, before(given))
+        return [[earlier[-1][-1] if earlier else None, None]]
+    return [[row[-1] for row in rows]]
 
 
 def same(rows, shown):
