@@ -22,7 +22,7 @@ from jobs.warehouse import literal
 DATE = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 TIME = r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?"
 ZONE = "(Z|[+-]((0[0-9]|1[0-7]):[0-5][0-9]|18:00))"
-DECIMAL = r"[+-]?[0-9]+(\.[0-9]+)?"
+DECIMAL = r"[+-]?([0-9]+(\.[0-9]+)?|\.[0-9]+)"
 TYPES = {"text": "text", "date": "date", "timestamp": "timestamp", "decimal": "decimal(12, 2)"}
 
 

@@ -327,9 +327,10 @@ def stop_lines(
         limits = {"rejected": trial.dataset.limit} | trial.dataset.limits
         for day, counts in trial.counts.items():
             hits = {"rejected": counts.faulty} | counts.hits
-            for code, level in ((code, limit.stop) for code, limit in limits.items() if limit.stop):
-                reached = hits[code] >= level.rows and hits[code] >= level.share * counts.rows
+            for code, limit in limits.items():
+                reached = [level for level in limit.stop if level.is_reached(hits[code], counts.rows)]
                 if reached and runs[name][day]["bronze_sha256"] not in passed:
+                    level = min(reached, key=lambda level: (level.share, level.rows))
                     tripped = {"dataset": name, "partition_date": day, "reason": code, "hits": hits[code]}
                     of_level = {"action": "stop", "level_share": level.share, "level_rows": level.rows}
                     lines.append(warehouse.in_words(tripped | of_level | {"bronze_rows": counts.rows}))

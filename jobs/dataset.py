@@ -7,9 +7,10 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
+from decimal import Decimal
 from functools import cached_property
 
-PARSER = 2  # raise it when validation.py reads the same text differently: every partition is then judged again
+PARSER = 3  # raise it when validation.py reads the same text differently: every partition is then judged again
 
 # Every character with Unicode's property White_Space; str.strip() would also take U+001C to U+001F.
 WHITE_SPACE = (
@@ -24,17 +25,22 @@ class Level:
     share: float
     rows: int
 
+    def is_reached(self, hits: int, rows: int) -> bool:
+        """Whether so many of a file's rows reach it; counted in decimals, as PostgreSQL does for ops.tripped."""
+        return hits >= self.rows and hits >= Decimal(str(self.share)) * rows
+
 
 @dataclass(frozen=True)
 class Limit:
-    """Where rejects are worth a warning, and where they stop their date before gold. None is no such level."""
+    """The levels at which rejects are worth a warning, and those that stop their date before gold; any is enough."""
 
-    warn: Level | None = Level(share=0.05, rows=20)
-    stop: Level | None = Level(share=1 / 3, rows=50)
+    warn: tuple[Level, ...] = (Level(share=0.05, rows=20),)
+    # A file that is nearly all faulty stops whatever its size.
+    stop: tuple[Level, ...] = (Level(share=1 / 3, rows=50), Level(share=0.9, rows=5))
 
 
 # An orphan says something of its parent's file, which has limits of its own, and most of them mend themselves.
-WAITING = Limit(stop=None)
+WAITING = Limit(stop=())
 
 
 @dataclass(frozen=True)

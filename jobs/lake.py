@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 
 from jobs import settings
 from jobs.dataset import WHITE_SPACE, Dataset
-from jobs.landing import Facts, describe, folder, read_header, read_records
+from jobs.landing import MOST_COLUMNS, Facts, Upload, describe, folder, read_header, read_records
 from jobs.program import Refused
 
 MANY_FIELDS = 100  # a record of more is broken, if the header has no more itself
@@ -69,9 +69,9 @@ def bronze_path(dataset: Dataset, day: date) -> str:
 
 def upload(path: Path, dataset: Dataset, day: date, facts: Facts) -> None:
     """The landing file as it is, with its facts as metadata: the object is its own receipt."""
-    with path.open("rb") as file:
+    with path.open("rb", buffering=0) as file:
         s3().upload_fileobj(
-            file,
+            Upload(file, facts.sha256, f"{folder(day)}/{dataset.name}.csv"),
             settings.get("MINIO_BUCKET_BRONZE"),
             bronze_key(dataset, day),
             ExtraArgs={"Metadata": facts.metadata(), "ContentType": "text/csv"},
@@ -125,7 +125,9 @@ def records(spark: Any, dataset: Dataset, day: date, facts: Facts) -> Any:
     path = bronze_path(dataset, day)
     place = F.monotonically_increasing_id().bitwiseAND(F.lit((1 << 33) - 1))  # of a row in its partition
     if facts.spans:
-        fields = [f"_{number}" for number in range(min(facts.widest, max(MANY_FIELDS, len(facts.header))) + 1)]
+        # Never exactly as many as a sound record has: one more, or fewer where a spreadsheet has padded its lines.
+        most = len(facts.header) if len(facts.header) <= MOST_COLUMNS else MOST_COLUMNS - 1
+        fields = [f"_{number}" for number in range(min(facts.widest, max(MANY_FIELDS, most)) + 1)]
         rows = spark.read.option("columnPruning", False).csv(
             path,
             schema=", ".join(f"{name} string" for name in (*fields, "_raw")),

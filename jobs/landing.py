@@ -1,16 +1,19 @@
 """The files the hospital sends, and what one reading of a file tells before Spark reads it."""
 
+import codecs
 import hashlib
 import io
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from jobs import settings
+from jobs import dialect, settings
 from jobs.dataset import WHITE_SPACE, Dataset
 from jobs.program import Refused
 
@@ -19,6 +22,7 @@ LONGEST_KEY = 512  # characters; PostgreSQL's index pages hold no key of more th
 LONGEST_RECORD = 1 << 20  # characters; validation.py relies on it
 LONGEST_OPEN = 1 << 24  # characters of a record that a quote left open makes of the rest of its file
 MOST_COLUMNS = 1_000
+WIDEST = 16_384  # columns, with those without a name: as wide as a spreadsheet goes, which pads what it writes
 CHUNK = 1 << 20
 BEHIND_QUOTE = "".join(map(chr, range(0x21)))  # white space, to Spark's CSV parser, which finds the ends of records
 
@@ -49,6 +53,22 @@ def landing_path(dataset: Dataset, day: date) -> Path:
     return settings.path("LANDING_DIR") / folder(day) / f"{dataset.name}.csv"
 
 
+def has_landed(dataset: Dataset, day: date) -> bool:
+    """Whether the landing file is there; raises Refused where something else stands in its place."""
+    path = landing_path(dataset, day)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if not path.is_symlink():
+            return False
+        wrong = "is a symbolic link to a file that is not there"
+    else:
+        if stat.S_ISREG(mode):
+            return True
+        wrong = "is a directory" if stat.S_ISDIR(mode) else "is no regular file"
+    raise Refused(f"{folder(day)}/{dataset.name}.csv {wrong}; put the file in its place and run the date again.")
+
+
 def folder(day: date) -> str:
     """YYYY/MM/DD; strftime writes the years before 1000 with fewer digits."""
     return day.isoformat().replace("-", "/")
@@ -69,50 +89,92 @@ def checksum_of(path: Path, size: int, changed: int) -> str:
     return digest.hexdigest()
 
 
+class Reader(io.RawIOBase):
+    """A file that keeps account of what is read of it, so that all its facts are of the same bytes."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self.file, self.digest, self.bytes, self.start = file, hashlib.sha256(), 0, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        length = self.file.readinto(buffer) or 0
+        read = memoryview(buffer)[:length]
+        self.digest.update(read)
+        self.start, self.bytes = self.start or bytes(read), self.bytes + length
+        return length
+
+
+class Upload:
+    """A file's bytes for a store; Refused before their end is handed out, where they are not those of `sha256`."""
+
+    def __init__(self, file: io.FileIO, sha256: str, name: str) -> None:
+        self.file, self.sha256, self.name, self.digest = file, sha256, name, hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        chunk = self.file.read(size) or b""
+        while 0 < len(chunk) < size and (more := self.file.read(size - len(chunk))):
+            chunk += more
+        self.digest.update(chunk)
+        if not 0 <= size <= len(chunk) and self.digest.hexdigest() != self.sha256:
+            raise Refused(f"{self.name} changed while it was read; run the date again once the file is whole.")
+        return chunk
+
+
 def describe(path: Path, dataset: Dataset, name: str) -> Facts:
     """Reads a CSV file once, holding a record at a time.
 
-    Raises Refused, naming file (`name`) and column, for a header that lacks a declared column or says one twice, for
+    Raises Refused, naming file (`name`) and columns, for a header that lacks declared columns or says one twice, for
     bytes that are not UTF-8, and for what is longer than LONGEST_FIELD, LONGEST_KEY, LONGEST_RECORD or LONGEST_OPEN.
     """
     header: tuple[str, ...] = ()
-    lines = heads = head_lines = count = widest = amounts = total = 0
-    spans = False
-    with path.open("rb") as file:
-        text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
+    lines = heads = head_lines = head_bytes = count = widest = amounts = total = 0
+    spans = is_windows = False
+    foreign: dict[str, None] = {}  # columns with bytes that are not UTF-8
+    with path.open("rb", buffering=0) as opened:
+        file = Reader(opened)
+        buffer = io.BufferedReader(file, CHUNK)
+        text = io.TextIOWrapper(buffer, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
         for record, span, is_open in read_records(text):
             lines += span
             blank = not record.strip(WHITE_SPACE)
             if not header:
                 heads += record != "\n"
                 head_lines = lines
+                head_bytes += len(record.encode(errors=text.errors or ""))
             if blank:
                 continue
+            if not header:
+                header = read_header(record, dataset, name, file.start)
+            elif not record.isascii() and not is_utf8(record):
+                is_windows = dialect.is_windows_1252(record) if not foreign else is_windows
+                foreign |= dict.fromkeys(c for c, value in named_fields(record, header) if not is_utf8(value))
+            elif not foreign:
+                count += 1
+                if dataset.amount and not is_open:
+                    cents = read_amount(record, header, dataset.amount)
+                    if cents is not None:
+                        amounts, total = amounts + 1, total + cents
+                if len(record) > LONGEST_KEY:
+                    check_record(len(record), lines - span + 1, is_open, name)
+                    if not is_open:
+                        check_fields(record, header, dataset, name)
             spans = spans or span > 1 or is_open
             widest = max(widest, record.count(",") + 1)
-            if not record.isascii() and not is_utf8(record):
-                column = next(c for c, value in named_fields(record, header) if not is_utf8(value))
-                raise Refused(
-                    f"{name}: column {column!r} holds bytes that are not UTF-8; have the file sent again in UTF-8."
-                )
-            if not header:
-                header = read_header(record, dataset, name)
-                continue
-            count += 1
-            if dataset.amount and not is_open:
-                cents = read_amount(record, header, dataset.amount)
-                if cents is not None:
-                    amounts, total = amounts + 1, total + cents
-            if len(record) > LONGEST_KEY:
-                check_record(len(record), lines - span + 1, is_open, name)
-                if not is_open:
-                    check_fields(record, header, dataset, name)
+            if foreign and is_open:
+                break  # what follows is no record
+    if foreign:
+        columns = listed(map(repr, foreign))
+        columns = f"column {columns} holds" if len(foreign) == 1 else f"columns {columns} hold"
+        seems = ", it seems to be Windows-1252" if is_windows else ""
+        raise Refused(f"{name}: {columns} bytes that are not UTF-8{seems}; have the file sent again in UTF-8.")
     if not header:
         raise Refused(f"{name} is empty, without even a header; have the file sent again.")
-    with path.open("rb") as file:
-        end = sum(len(line) for line in itertools.islice(file, head_lines))
-    size, amount = path.stat().st_size, dataset.amount or ""
-    return Facts(checksum(path), size, header, end, head_lines, heads, count, spans, widest, amount, amounts, total)
+    mark = len(codecs.BOM_UTF8) if file.start.startswith(codecs.BOM_UTF8) else 0
+    ends, amount = head_bytes + mark, dataset.amount or ""
+    sha256, sums = file.digest.hexdigest(), (amount, amounts, total)
+    return Facts(sha256, file.bytes, header, ends, head_lines, heads, count, spans, widest, *sums)
 
 
 def read_records(lines: Iterator[str]) -> Iterator[tuple[str, int, bool]]:
@@ -191,7 +253,7 @@ def cents(text: str) -> int | None:
     digits = text[:-3] + text[-2:]
     if 3 < len(text) <= 13 and text[-3] == "." and digits.isdigit() and digits.isascii():
         return int(digits)  # nearly all are written so, and there are millions of them
-    found = re.fullmatch(r"([+-]?)([0-9]+)(?:\.([0-9]+))?", text)
+    found = re.fullmatch(r"([+-]?)(?=\.?[0-9])([0-9]*)(?:\.([0-9]+))?", text)
     if not found:
         return None
     sign, whole, places = found[1], found[2].lstrip("0"), (found[3] or "").ljust(3, "0")
@@ -210,7 +272,7 @@ def named_fields(record: str, header: Sequence[str]) -> Iterator[tuple[str, str]
 
 def is_legible(name: str) -> bool:
     """Whether the name of a column nobody declared may stand in a sentence: it came with the file."""
-    return len(name) <= 64 and name.isprintable()
+    return 0 < len(name) <= 64 and name.isprintable()
 
 
 def is_utf8(text: str) -> bool:
@@ -222,28 +284,83 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-def read_header(record: str, dataset: Dataset, name: str) -> tuple[str, ...]:
-    """The names of a header; says only declared ones, for a patient's row may stand where the header should."""
+def read_header(record: str, dataset: Dataset, name: str, start: bytes = b"") -> tuple[str, ...]:
+    """The names of a header; raises Refused with all that is wrong with it, and with what its file seems to be.
+
+    `start` are the file's first bytes. Names only declared columns: a patient's row may stand where the header should.
+    """
     text = record.rstrip("\r\n")
-    header = tuple(field.strip(WHITE_SPACE) for field in plain_fields(text))
-    first: dict[str, int] = {}
-    alike = [(first[column], at) for at, column in enumerate(header, start=1) if first.setdefault(column, at) < at]
-    faults = [f"lacks the column {column!r}" for column in dataset.names if column not in first][:1]
-    faults += [f"names column {column!r} twice" for column in dataset.names if header.count(column) > 1][:1]
-    if alike and not faults:
-        faults = ["names columns {} and {} alike".format(*alike[0])]
-    # Rows must not pass for names of columns, which the job says.
-    if ends_open(text):
-        faults.insert(0, "leaves a quote open")
-    if "\0" in text:
-        faults.insert(0, "holds NUL characters (is it UTF-16?)")
+    if not faults_of(text, ",", dataset):
+        return tuple(names_in(text, ","))
+    found = dialect.look(start or record.encode(errors="surrogateescape"))
+    if found.kind:
+        columns = listed(map(repr, dataset.names))
+        raise Refused(f"{name}: it is {found.kind}, not CSV with the columns {columns}; have the file sent again.")
+    records = (line for line, _, _ in read_records(io.StringIO(found.text, newline="\n")) if line.strip(WHITE_SPACE))
+    lines = [line.rstrip("\r\n") for line in itertools.islice(records, 2)]
+    signs = [f"seems to be {found.encoding}"] if found.encoding else []
+    if lines and found.encoding in dialect.UNICODE:
+        text = lines[0]
+    if dialect.SEPARATOR_LINE.fullmatch(text.strip(WHITE_SPACE)):
+        signs.append("begins with a spreadsheet's line `sep=`")
+        text = "".join(lines[1:])
+    separator = dialect.separator_of(text, dataset.names)
+    if separator in dialect.SEPARATORS:
+        signs.append(f"seems to be separated by {dialect.SEPARATORS[separator]}")
+    faults = faults_of(text, separator, dataset)
+    causes = [f"it {' and '.join(signs)}"] * bool(signs) + [f"the header {' and '.join(faults)}"] * bool(faults)
+    remedy = "save it as CSV in UTF-8 with commas" if signs else "correct the file"
+    raise Refused(f"{name}: {', and '.join(causes)}; {remedy} and run the date again.")
+
+
+def faults_of(text: str, separator: str, dataset: Dataset) -> list[str]:
+    """What is wrong with a header. Rows must not pass for names of columns, which the job says."""
+    columns, faults = names_in(text, separator), []
+    times = Counter(columns)
+    named = len(columns) - times[""]
     if "\r" in text.replace("\r\n", ""):
-        faults.insert(0, "holds a carriage return that ends no line (lines end in LF or CRLF)")
-    if len(header) > MOST_COLUMNS:
-        faults.insert(0, f"names {len(header):,} columns, more than the {MOST_COLUMNS:,} allowed,")
-    if faults:
-        raise Refused(f"{name}: the header {' and '.join(faults)}; correct the file and run the date again.")
-    return header
+        faults.append("holds a carriage return that ends no line (lines end in LF or CRLF)")
+        # Rows stand in it as well, then; which names are there is all that can be told.
+        times = Counter(set(names_in(text.replace("\r", separator), separator)))
+    elif named > MOST_COLUMNS:
+        faults.append(f"names {named:,} columns, more than the {MOST_COLUMNS:,} allowed,")
+    elif len(columns) > WIDEST:
+        faults.append(f"has {len(columns):,} columns, more than the {WIDEST:,} allowed,")
+    if "\0" in text:
+        faults.append("holds NUL characters")
+    if not text.isascii() and not is_utf8(text):
+        fields = [str(place) for place, column in enumerate(columns, start=1) if not is_utf8(column)]
+        faults.append(
+            f"holds bytes that are not UTF-8 in {'field' if len(fields) == 1 else 'fields'} {listed(fields, 10)}"
+        )
+    if ends_open(text):
+        faults.append("leaves a quote open")
+    lacking = [repr(column) for column in dataset.names if not times[column]]
+    twice = [repr(column) for column in dataset.names if times[column] > 1]
+    if lacking:
+        faults.append(f"lacks the {'column' if len(lacking) == 1 else 'columns'} {listed(lacking)}")
+    if twice:
+        faults.append(f"names {'column' if len(twice) == 1 else 'columns'} {listed(twice)} twice")
+    alike = [name for name, count in times.items() if name and name not in dataset.names and count > 1]
+    if alike and len(lacking) < len(dataset.names) and named <= MOST_COLUMNS:
+        places = ([str(at) for at, column in enumerate(columns, start=1) if column == name] for name in alike)
+        faults.append(f"names {listed((f'columns {listed(same, 5)} alike' for same in places), 5)}")
+    return faults
+
+
+def names_in(header: str, separator: str) -> list[str]:
+    """The names of a header's columns; "" is the name of one that has none."""
+    if separator == ",":
+        return [field.strip(WHITE_SPACE) for field in plain_fields(header)]
+    return [field.strip(WHITE_SPACE + '"') for field in header.split(separator)]  # near enough for a refusal
+
+
+def listed(words: Iterable[str], most: int = 20) -> str:
+    """Words as a sentence says them, and not all of very many."""
+    *others, last = words
+    if len(others) >= most:
+        others, last = others[: most - 1], f"{len(others) - most + 2:,} more"
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def check_record(length: int, line: int, is_open: bool, name: str) -> None:

@@ -14,30 +14,35 @@ def landing_to_bronze(dataset: Dataset, day: date) -> str:
     """Reads the file once, refuses it whole where its header or its bytes are wrong, and only then uploads it."""
     path = landing.landing_path(dataset, day)
     name = f"{landing.folder(day)}/{dataset.name}.csv"
-    if not path.is_file():
-        raise program.Refused(f"the file {name} has not landed; put it there or run `make generate DATE={day}`.")
     with (
         warehouse.connect() as connection,
         warehouse.run(connection, "bronze", dataset.name, day, dataset.rule_set) as row,
     ):
+        if not landing.has_landed(dataset, day):
+            raise program.Refused(f"the file {name} has not landed; put it there or run `make generate DATE={day}`.")
         facts = landing.describe(path, dataset, name)
         row |= {"bronze_rows": facts.records, "bronze_bytes": facts.bytes, "bronze_sha256": facts.sha256}
         if facts.amount:
             row["amount_in"] = Decimal(facts.cents) / 100
-        warning = unusual(facts.records, dataset, *warehouse.usual_rows(connection, dataset, day))
+        usual = unusual(facts.records, dataset, *warehouse.usual_rows(connection, dataset, day))
+        sent_before = repeated(warehouse.dates_of_file(connection, dataset, day, facts.sha256) if facts.records else [])
+        warnings = [warning for warning in (usual, sent_before) if warning]
         lake.upload(path, dataset, day, facts)
-        warehouse.settle(connection, row | {"warnings": warning}, facts.sha256)
+        warehouse.settle(connection, row | {"warnings": "; ".join(warnings) or None}, facts.sha256)
     undeclared = [column for column in facts.header if column not in dataset.names]
     ignored = f"; columns nobody declared stay behind: {listed(undeclared)}" if undeclared else ""
     done = f"bronze {dataset.name} {day}: {facts.records:,} rows, {facts.bytes:,} bytes{ignored}"
-    return f"{done}\nwarn: {dataset.name} {day}: {warning}" if warning else done
+    return "\n".join([done, *(f"warn: {dataset.name} {day}: {warning}" for warning in warnings)])
 
 
 def listed(columns: Sequence[str]) -> str:
     """Names of columns as a sentence may say them, which came with the file: no odd ones, and not all of very many."""
-    shown = [repr(column) for column in columns if landing.is_legible(column)][:20]
-    left_out = [f"{len(columns) - len(shown):,} more"] if len(shown) < len(columns) else []
-    return ", ".join([*shown, *left_out])
+    named = [column for column in columns if column]
+    shown = [repr(column) for column in named if landing.is_legible(column)][:20]
+    left_out = [f"{len(named) - len(shown):,} more"] if len(shown) < len(named) else []
+    nameless = len(columns) - len(named)
+    without = [f"{nameless:,} column{'s' * (nameless > 1)} without a name"] if nameless else []
+    return ", ".join([*shown, *left_out, *without])
 
 
 def unusual(rows: int, dataset: Dataset, dates: int, median: float | None) -> str | None:
@@ -46,6 +51,16 @@ def unusual(rows: int, dataset: Dataset, dates: int, median: float | None) -> st
     if median is None or dates < 3 or abs(rows - median) < FEW or low * median <= rows <= high * median:
         return None
     return f"{rows:,} rows, where {dates} earlier dates of its weekday have a median of {median:,.0f}"
+
+
+def repeated(dates: Sequence[date]) -> str | None:
+    """A warning where other dates have the very same file."""
+    if not dates:
+        return None
+    return (
+        f"the very file of {landing.listed(map(str, dates), 5)}; if it was sent by mistake, put the right file in its "
+        "place and run the date again"
+    )
 
 
 if __name__ == "__main__":

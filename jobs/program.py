@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, timezone
+from pathlib import Path
 from typing import Any, NoReturn
 
 import psycopg
@@ -129,9 +130,26 @@ def sentence(error: BaseException) -> str:
         return f"{store} does not answer; start the stack with `make up`."
     if isinstance(error, BotoCoreError):
         return f"{store} could not be asked ({type(error).__name__}); check the settings MINIO_* in .env."
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return of_file(error)
     condition = getattr(error, "getCondition", lambda: None)() or type(error).__name__
     logs = settings.path("STACK_DIR") / "logs"
     return f"failed with {condition}; nothing was published; the Spark UI and {logs} say more."
+
+
+def of_file(error: OSError) -> str:
+    """What the operating system says against a file or directory; those that land are named as they lie there."""
+    path, landing = Path(os.fsdecode(error.filename)), settings.path("LANDING_DIR")
+    name, may = str(path), "read or written"
+    if path.is_relative_to(landing):
+        name, may = str(path.relative_to(landing)), "read"
+    if isinstance(error, PermissionError):
+        wrong = f"may not be {may} by this user (permission denied)"
+        remedy = "give this user the rights to it and to the folders above it"
+    else:
+        wrong, remedy = f"cannot be {may} ({(error.strerror or '').lower()})", "see to it"
+    shown = name if name.isprintable() else quoted(name)
+    return f"{shown} {wrong}; {remedy} and run the same again; nothing was published."
 
 
 def spark(name: str) -> Any:

@@ -27,7 +27,7 @@ from jobs.program import Refused
 
 # Where a spreadsheet would find a formula, wide forms too: in a field's start, and behind what would end a field for
 # one that does not split at commas. White space and quotes before it hide nothing; a plain number is none.
-NUMBER = r'[\s"]*[+-]?[0-9]+(?:\.[0-9]+)?[\s"]*'
+NUMBER = r'[\s"]*[+-]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)[\s"]*'
 FORMULA = re.compile(
     rf"(^(?!{NUMBER}\Z)|[;\t\r\n](?!{NUMBER}(?:[;\t\r\n]|\Z)))"
     r'(?=[\s"]*[=+\-@＝＋－＠])'  # noqa: RUF001

@@ -23,7 +23,7 @@ DATE = f"^{TWO}{TWO}-{TWO}-{TWO}$"
 TIMESTAMP = rf"^{TWO}{TWO}-{TWO}-{TWO}[T ]{TWO}:{TWO}(?::{TWO}(?:\.[0-9]{{1,6}})?)?(?:Z|[+-]{TWO}:{TWO})?$"
 FIRST_YEAR = "0001"
 YEARS = "0001-01-01 00:00:00", "9999-12-31 23:59:59.999999"  # an offset may carry a timestamp out of them
-DECIMAL = r"^[+-]?[0-9]+(\.[0-9]+)?$"
+DECIMAL = r"^[+-]?([0-9]+(\.[0-9]+)?|\.[0-9]+)$"
 # A field of a record that ends in a comma; one that begins with a quote goes on behind it. No loop here ever goes back.
 FIELD = r'\G((?:"(?:[^"]++|"")*+"|(?!"))[^,]*+),'
 PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))  # of ASCII, and no white space
@@ -242,7 +242,7 @@ def read(column: Column) -> Expression:
         return F.when(value.between(*YEARS), value)
     if column.type == "decimal":
         # Half up looks at the third decimal and no further, so that the length of the text costs nothing.
-        needed = F.regexp_extract(text, r"^[^.]+(\.[0-9]{1,3})?", 0)
+        needed = F.regexp_extract(text, r"^[^.]*(\.[0-9]{1,3})?", 0)
         has_two = F.substring(text, -3, 1) == "."
         return F.when(text.rlike(DECIMAL), F.when(has_two, text).otherwise(needed).try_cast("decimal(12,2)"))
     return text

@@ -3,6 +3,7 @@
 The only module that knows PostgreSQL. `python -m jobs.warehouse` prints the schema.
 """
 
+import re
 import secrets
 import sys
 import time
@@ -18,7 +19,7 @@ from psycopg.rows import dict_row
 
 from jobs import program, settings
 from jobs.catalog import CATALOG, children
-from jobs.dataset import Dataset, is_retryable
+from jobs.dataset import Dataset, Level, is_retryable
 from jobs.program import Refused
 
 Connection = psycopg.Connection[Any]
@@ -80,16 +81,18 @@ def schema() -> str:
     )
     # Gold is locked before the marts, as a build of the marts does it, lest each wait for the other.
     gold = [part for dataset in CATALOG.values() for part in (create_table(dataset), create_notes(dataset))]
-    return "\n".join([head, drop_reports(), touched, *gold, marts, ops, declarations(), views, *reports(), grants])
+    parts = [drop_views(views), touched, *gold, marts, ops, declarations(), views, *reports(), grants]
+    return "\n".join([head, *parts])
 
 
 REPORTS = settings.ROOT / "sql" / "reports"
 
 
-def drop_reports() -> str:
-    """Reports stand on everything else: they go first, and are drawn anew."""
-    names = ", ".join(f"reports.{file.stem}" for file in sorted(REPORTS.glob("*.sql")))
-    return f"drop view if exists {names};\n"
+def drop_views(views: str) -> str:
+    """Reports and `views` stand on everything else: they go first, and are drawn anew, so that columns may change."""
+    names = [f"reports.{file.stem}" for file in sorted(REPORTS.glob("*.sql"))]
+    names += re.findall(r"^create view (\S+) as$", views, re.MULTILINE)
+    return f"drop view if exists {', '.join(names)};\n"
 
 
 def reports() -> Iterator[str]:
@@ -105,15 +108,13 @@ def reports() -> Iterator[str]:
 def declarations() -> str:
     """The rows of ops.datasets and ops.rules: what the views need to know of the catalog."""
     datasets = [(d.name, d.key, d.amount, d.orphan_days, d.due_hours) for d in CATALOG.values()]
-    rules = []
+    rules: list[tuple[str | bool | None, ...]] = []
     for dataset in CATALOG.values():
         limits = {"rejected": dataset.limit} | dataset.limits
         for code, message in {"rejected": "all that no late parent can mend", **dataset.reasons}.items():
-            warn, stop = (
-                (level.share, level.rows) if level else (None, None) for level in (limits[code].warn, limits[code].stop)
-            )
-            rules.append((dataset.name, code, message, is_retryable(code), *warn, *stop))
-    tables = {"ops.datasets": datasets, "ops.rules": rules}
+            levels = (*arrays(limits[code].warn), *arrays(limits[code].stop))
+            rules.append((dataset.name, code, message, is_retryable(code), *levels))
+    tables: dict[str, Sequence[tuple[Any, ...]]] = {"ops.datasets": datasets, "ops.rules": rules}
     return "\n".join(
         f"delete from {table};\ninsert into {table} values\n"
         + ",\n".join(f"    ({', '.join(map(literal, row))})" for row in rows)
@@ -122,12 +123,18 @@ def declarations() -> str:
     )
 
 
+def arrays(levels: Sequence[Level]) -> tuple[str | None, str | None]:
+    """The shares of levels and their rows, each as PostgreSQL writes an array; None where there is no level."""
+    if not levels:
+        return None, None
+    shares, rows = (",".join(str(getattr(level, name)) for level in levels) for name in ("share", "rows"))
+    return f"{{{shares}}}", f"{{{rows}}}"
+
+
 def literal(value: str | float | None) -> str:
     """A value as SQL spells it."""
     if isinstance(value, str):
         return "'" + value.replace("'", "''") + "'"
-    if isinstance(value, float):
-        return f"{value:.4f}"
     return "null" if value is None else str(value).lower()
 
 
@@ -404,6 +411,17 @@ def usual_rows(connection: Connection, dataset: Dataset, day: date) -> tuple[int
         [dataset.name, day, day],
     ).fetchmany(1)
     return found
+
+
+def dates_of_file(connection: Connection, dataset: Dataset, day: date, sha256: str) -> list[date]:
+    """The other dates that have these very bytes in bronze, latest first; none where this date has them already."""
+    found = connection.execute(
+        "select partition_date from ops.receipts where layer = 'bronze' and dataset = %(dataset)s "
+        "and made_from = %(sha256)s order by partition_date desc",
+        {"dataset": dataset.name, "sha256": sha256},
+    ).fetchall()
+    dates = [other for (other,) in found]
+    return [] if day in dates else dates
 
 
 def dates_with(connection: Connection, dataset: Dataset, reason: str) -> list[date]:

@@ -89,10 +89,10 @@ logging.getLogger("luigi-interface").addFilter(OnlySentences())
 
 @contextmanager
 def sentences() -> Iterator[None]:
-    """Turns what a store that is down or a wrong key raises into Failed."""
+    """Turns what a store that is down, a wrong key or a file that may not be read raises into Failed."""
     try:
         yield
-    except (psycopg.Error, BotoCoreError, ClientError, Refused) as error:
+    except (psycopg.Error, BotoCoreError, ClientError, OSError, Refused) as error:
         raise Failed(program.sentence(error)) from None
 
 
@@ -219,7 +219,7 @@ class Bronze(DatasetTask):
         if head is None:
             return None
         receipt = warehouse.receipt("bronze", self.dataset, self.date)
-        if path.is_file():
+        if landing.has_landed(dataset, self.date):
             there = {head["Metadata"].get("sha256"), receipt and receipt["made_from"]}
             return receipt["turn"] if receipt and there == {landing.checksum(path)} else None
         return receipt["turn"] if receipt else 0  # another program has put it there

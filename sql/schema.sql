@@ -1,6 +1,6 @@
 -- Drawn from jobs/catalog and sql/tables by `make schema`; do not edit.
 
-drop view if exists reports.activity, reports.completeness, reports.files, reports.freshness, reports.patients, reports.reasons, reports.runs, reports.treatments, reports.withheld;
+drop view if exists reports.activity, reports.completeness, reports.files, reports.freshness, reports.patients, reports.reasons, reports.runs, reports.treatments, reports.withheld, ops.newest, ops.standing, ops.tripped, ops.orphans, ops.freshness, ops.unaccounted, ops.never_ran, ops.dates;
 
 -- What gold's changes touch of the marts, from which these are made in part (jobs/marts.py).
 
@@ -293,20 +293,22 @@ create table if not exists ops.datasets (
 comment on table ops.datasets is
 'One row per dataset, as the catalog declares it; amount_column is its money.';
 
-create table if not exists ops.rules (
+-- Declared in the catalog and nowhere else: drawn anew each time, so that its columns may change.
+drop table if exists ops.rules;
+create table ops.rules (
     dataset text not null,
     reason text not null,
     message text not null,
     retryable boolean not null,
-    warn_share numeric,
-    warn_rows bigint,
-    stop_share numeric,
-    stop_rows bigint,
+    warn_share numeric[],
+    warn_rows bigint[],
+    stop_share numeric[],
+    stop_rows bigint[],
     primary key (dataset, reason)
 );
 comment on table ops.rules is
-'One row per dataset and reason code, and one for all rejected rows together, with the levels that warn and that stop a
-date before gold: at least so many rows, and at least such a share of the file.';
+'One row per dataset and reason code, and one for all rejected rows together, with the levels that warn and those that
+stop a date before gold: at least so many rows, and at least such a share of the file; any one of them is enough.';
 
 create table if not exists ops.reasons (
     run_id text not null,
@@ -399,78 +401,75 @@ insert into ops.datasets values
 
 delete from ops.rules;
 insert into ops.rules values
-    ('patients', 'rejected', 'all that no late parent can mend', false, 0.0500, 20, 0.3333, 50),
-    ('patients', 'missing_patient_id', 'patient_id must not be blank', false, 0.0500, 20, 0.3333, 50),
-    ('patients', 'missing_gender', 'gender must not be blank', false, 0.0500, 20, 0.3333, 50),
-    ('patients', 'unknown_gender', 'gender must be one of M, F, Other, Unknown', false, 0.0500, 20, 0.3333, 50),
-    ('patients', 'missing_birth_date', 'birth_date must not be blank', false, 0.0500, 20, 0.3333, 50),
-    ('patients', 'unreadable_birth_date', 'birth_date must be a date', false, 0.0500, 20, 0.3333, 50),
-    ('patients', 'missing_registration_date', 'registration_date must not be blank', false, 0.0500, 20, 0.3333, 50),
-    ('patients', 'unreadable_registration_date', 'registration_date must be a date', false, 0.0500, 20, 0.3333, 50),
-    ('patients', 'birth_after_registration', 'broken rule: birth_date <= registration_date', false, 0.0500, 20, 0.3333, 50),
-    ('patients', 'duplicate_patient_id', 'another row with this patient_id stands in this file', false, 0.0500, 20, 0.3333, 50),
-    ('patients', 'malformed_row', 'the record has too few or too many fields, an open quote or a NUL character', false, 0.0500, 20, 0.3333, 50),
-    ('visits', 'rejected', 'all that no late parent can mend', false, 0.0500, 20, 0.3333, 50),
-    ('visits', 'missing_visit_id', 'visit_id must not be blank', false, 0.0500, 20, 0.3333, 50),
-    ('visits', 'missing_patient_id', 'patient_id must not be blank', false, 0.0500, 20, 0.3333, 50),
-    ('visits', 'orphan_patient_id', 'patient_id must be the key of an accepted row of patients', true, 0.0500, 20, null, null),
-    ('visits', 'missing_visit_type', 'visit_type must not be blank', false, 0.0500, 20, 0.3333, 50),
-    ('visits', 'unknown_visit_type', 'visit_type must be one of Outpatient, Emergency, Inpatient', false, 0.0500, 20, 0.3333, 50),
-    ('visits', 'missing_department', 'department must not be blank', false, 0.0500, 20, 0.3333, 50),
-    ('visits', 'missing_visit_start_ts', 'visit_start_ts must not be blank', false, 0.0500, 20, 0.3333, 50),
-    ('visits', 'unreadable_visit_start_ts', 'visit_start_ts must be a timestamp', false, 0.0500, 20, 0.3333, 50),
-    ('visits', 'unreadable_visit_end_ts', 'visit_end_ts must be a timestamp', false, 0.0500, 20, 0.3333, 50),
-    ('visits', 'missing_status', 'status must not be blank', false, 0.0500, 20, 0.3333, 50),
-    ('visits', 'unknown_status', 'status must be one of Completed, Cancelled, No-show', false, 0.0500, 20, 0.3333, 50),
-    ('visits', 'visit_end_not_after_start', 'broken rule: visit_end_ts > visit_start_ts', false, 0.0500, 20, 0.3333, 50),
-    ('visits', 'duplicate_visit_id', 'another row with this visit_id stands in this file', false, 0.0500, 20, 0.3333, 50),
-    ('visits', 'malformed_row', 'the record has too few or too many fields, an open quote or a NUL character', false, 0.0500, 20, 0.3333, 50),
-    ('admissions', 'rejected', 'all that no late parent can mend', false, 0.0500, 20, 0.3333, 50),
-    ('admissions', 'missing_admission_id', 'admission_id must not be blank', false, 0.0500, 20, 0.3333, 50),
-    ('admissions', 'missing_visit_id', 'visit_id must not be blank', false, 0.0500, 20, 0.3333, 50),
-    ('admissions', 'orphan_visit_id', 'visit_id must be the key of an accepted row of visits', true, 0.0500, 20, null, null),
-    ('admissions', 'missing_admit_ts', 'admit_ts must not be blank', false, 0.0500, 20, 0.3333, 50),
-    ('admissions', 'unreadable_admit_ts', 'admit_ts must be a timestamp', false, 0.0500, 20, 0.3333, 50),
-    ('admissions', 'unreadable_discharge_ts', 'discharge_ts must be a timestamp', false, 0.0500, 20, 0.3333, 50),
-    ('admissions', 'missing_room_type', 'room_type must not be blank', false, 0.0500, 20, 0.3333, 50),
-    ('admissions', 'unknown_room_type', 'room_type must be one of General Ward, Semi-Private, Private, ICU, CCU', false, 0.0500, 20, 0.3333, 50),
-    ('admissions', 'discharge_not_after_admit', 'broken rule: discharge_ts > admit_ts', false, 0.0500, 20, 0.3333, 50),
-    ('admissions', 'duplicate_admission_id', 'another row with this admission_id stands in this file', false, 0.0500, 20, 0.3333, 50),
-    ('admissions', 'malformed_row', 'the record has too few or too many fields, an open quote or a NUL character', false, 0.0500, 20, 0.3333, 50),
-    ('treatments', 'rejected', 'all that no late parent can mend', false, 0.0500, 20, 0.3333, 50),
-    ('treatments', 'missing_treatment_id', 'treatment_id must not be blank', false, 0.0500, 20, 0.3333, 50),
-    ('treatments', 'missing_visit_id', 'visit_id must not be blank', false, 0.0500, 20, 0.3333, 50),
-    ('treatments', 'orphan_visit_id', 'visit_id must be the key of an accepted row of visits', true, 0.0500, 20, null, null),
-    ('treatments', 'missing_treatment_code', 'treatment_code must not be blank', false, 0.0500, 20, 0.3333, 50),
-    ('treatments', 'missing_treatment_cost', 'treatment_cost must not be blank', false, 0.0500, 20, 0.3333, 50),
-    ('treatments', 'unreadable_treatment_cost', 'treatment_cost must be a decimal', false, 0.0500, 20, 0.3333, 50),
-    ('treatments', 'missing_performed_ts', 'performed_ts must not be blank', false, 0.0500, 20, 0.3333, 50),
-    ('treatments', 'unreadable_performed_ts', 'performed_ts must be a timestamp', false, 0.0500, 20, 0.3333, 50),
-    ('treatments', 'negative_treatment_cost', 'broken rule: treatment_cost >= 0', false, 0.0500, 20, 0.3333, 50),
-    ('treatments', 'duplicate_treatment_id', 'another row with this treatment_id stands in this file', false, 0.0500, 20, 0.3333, 50),
-    ('treatments', 'malformed_row', 'the record has too few or too many fields, an open quote or a NUL character', false, 0.0500, 20, 0.3333, 50),
-    ('billing', 'rejected', 'all that no late parent can mend', false, 0.0500, 20, 0.3333, 50),
-    ('billing', 'missing_bill_id', 'bill_id must not be blank', false, 0.0500, 20, 0.3333, 50),
-    ('billing', 'missing_visit_id', 'visit_id must not be blank', false, 0.0500, 20, 0.3333, 50),
-    ('billing', 'orphan_visit_id', 'visit_id must be the key of an accepted row of visits', true, 0.0500, 20, null, null),
-    ('billing', 'missing_total_amount', 'total_amount must not be blank', false, 0.0500, 20, 0.3333, 50),
-    ('billing', 'unreadable_total_amount', 'total_amount must be a decimal', false, 0.0500, 20, 0.3333, 50),
-    ('billing', 'unreadable_insurance_amount', 'insurance_amount must be a decimal', false, 0.0500, 20, 0.3333, 50),
-    ('billing', 'unreadable_patient_amount', 'patient_amount must be a decimal', false, 0.0500, 20, 0.3333, 50),
-    ('billing', 'missing_payment_status', 'payment_status must not be blank', false, 0.0500, 20, 0.3333, 50),
-    ('billing', 'unknown_payment_status', 'payment_status must be one of Paid, Pending, Partial', false, 0.0500, 20, 0.3333, 50),
-    ('billing', 'unreadable_payment_ts', 'payment_ts must be a timestamp', false, 0.0500, 20, 0.3333, 50),
-    ('billing', 'negative_total_amount', 'broken rule: total_amount >= 0', false, 0.0500, 20, 0.3333, 50),
-    ('billing', 'negative_patient_amount', 'broken rule: patient_amount >= 0', false, 0.0500, 20, 0.3333, 50),
-    ('billing', 'insurance_exceeds_total', 'broken rule: insurance_amount <= total_amount', false, 0.0500, 20, 0.3333, 50),
-    ('billing', 'paid_without_payment_ts', 'broken rule: payment_status <> ''Paid'' or payment_ts is not null', false, 0.0500, 20, 0.3333, 50),
-    ('billing', 'duplicate_bill_id', 'another row with this bill_id stands in this file', false, 0.0500, 20, 0.3333, 50),
-    ('billing', 'malformed_row', 'the record has too few or too many fields, an open quote or a NUL character', false, 0.0500, 20, 0.3333, 50);
+    ('patients', 'rejected', 'all that no late parent can mend', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('patients', 'missing_patient_id', 'patient_id must not be blank', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('patients', 'missing_gender', 'gender must not be blank', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('patients', 'unknown_gender', 'gender must be one of M, F, Other, Unknown', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('patients', 'missing_birth_date', 'birth_date must not be blank', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('patients', 'unreadable_birth_date', 'birth_date must be a date', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('patients', 'missing_registration_date', 'registration_date must not be blank', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('patients', 'unreadable_registration_date', 'registration_date must be a date', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('patients', 'birth_after_registration', 'broken rule: birth_date <= registration_date', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('patients', 'duplicate_patient_id', 'another row with this patient_id stands in this file', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('patients', 'malformed_row', 'the record has too few or too many fields, an open quote or a NUL character', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('visits', 'rejected', 'all that no late parent can mend', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('visits', 'missing_visit_id', 'visit_id must not be blank', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('visits', 'missing_patient_id', 'patient_id must not be blank', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('visits', 'orphan_patient_id', 'patient_id must be the key of an accepted row of patients', true, '{0.05}', '{20}', null, null),
+    ('visits', 'missing_visit_type', 'visit_type must not be blank', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('visits', 'unknown_visit_type', 'visit_type must be one of Outpatient, Emergency, Inpatient', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('visits', 'missing_department', 'department must not be blank', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('visits', 'missing_visit_start_ts', 'visit_start_ts must not be blank', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('visits', 'unreadable_visit_start_ts', 'visit_start_ts must be a timestamp', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('visits', 'unreadable_visit_end_ts', 'visit_end_ts must be a timestamp', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('visits', 'missing_status', 'status must not be blank', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('visits', 'unknown_status', 'status must be one of Completed, Cancelled, No-show', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('visits', 'visit_end_not_after_start', 'broken rule: visit_end_ts > visit_start_ts', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('visits', 'duplicate_visit_id', 'another row with this visit_id stands in this file', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('visits', 'malformed_row', 'the record has too few or too many fields, an open quote or a NUL character', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('admissions', 'rejected', 'all that no late parent can mend', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('admissions', 'missing_admission_id', 'admission_id must not be blank', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('admissions', 'missing_visit_id', 'visit_id must not be blank', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('admissions', 'orphan_visit_id', 'visit_id must be the key of an accepted row of visits', true, '{0.05}', '{20}', null, null),
+    ('admissions', 'missing_admit_ts', 'admit_ts must not be blank', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('admissions', 'unreadable_admit_ts', 'admit_ts must be a timestamp', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('admissions', 'unreadable_discharge_ts', 'discharge_ts must be a timestamp', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('admissions', 'missing_room_type', 'room_type must not be blank', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('admissions', 'unknown_room_type', 'room_type must be one of General Ward, Semi-Private, Private, ICU, CCU', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('admissions', 'discharge_not_after_admit', 'broken rule: discharge_ts > admit_ts', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('admissions', 'duplicate_admission_id', 'another row with this admission_id stands in this file', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('admissions', 'malformed_row', 'the record has too few or too many fields, an open quote or a NUL character', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('treatments', 'rejected', 'all that no late parent can mend', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('treatments', 'missing_treatment_id', 'treatment_id must not be blank', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('treatments', 'missing_visit_id', 'visit_id must not be blank', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('treatments', 'orphan_visit_id', 'visit_id must be the key of an accepted row of visits', true, '{0.05}', '{20}', null, null),
+    ('treatments', 'missing_treatment_code', 'treatment_code must not be blank', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('treatments', 'missing_treatment_cost', 'treatment_cost must not be blank', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('treatments', 'unreadable_treatment_cost', 'treatment_cost must be a decimal', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('treatments', 'missing_performed_ts', 'performed_ts must not be blank', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('treatments', 'unreadable_performed_ts', 'performed_ts must be a timestamp', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('treatments', 'negative_treatment_cost', 'broken rule: treatment_cost >= 0', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('treatments', 'duplicate_treatment_id', 'another row with this treatment_id stands in this file', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('treatments', 'malformed_row', 'the record has too few or too many fields, an open quote or a NUL character', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('billing', 'rejected', 'all that no late parent can mend', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('billing', 'missing_bill_id', 'bill_id must not be blank', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('billing', 'missing_visit_id', 'visit_id must not be blank', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('billing', 'orphan_visit_id', 'visit_id must be the key of an accepted row of visits', true, '{0.05}', '{20}', null, null),
+    ('billing', 'missing_total_amount', 'total_amount must not be blank', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('billing', 'unreadable_total_amount', 'total_amount must be a decimal', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('billing', 'unreadable_insurance_amount', 'insurance_amount must be a decimal', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('billing', 'unreadable_patient_amount', 'patient_amount must be a decimal', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('billing', 'missing_payment_status', 'payment_status must not be blank', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('billing', 'unknown_payment_status', 'payment_status must be one of Paid, Pending, Partial', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('billing', 'unreadable_payment_ts', 'payment_ts must be a timestamp', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('billing', 'negative_total_amount', 'broken rule: total_amount >= 0', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('billing', 'negative_patient_amount', 'broken rule: patient_amount >= 0', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('billing', 'insurance_exceeds_total', 'broken rule: insurance_amount <= total_amount', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('billing', 'paid_without_payment_ts', 'broken rule: payment_status <> ''Paid'' or payment_ts is not null', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('billing', 'duplicate_bill_id', 'another row with this bill_id stands in this file', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}'),
+    ('billing', 'malformed_row', 'the record has too few or too many fields, an open quote or a NUL character', false, '{0.05}', '{20}', '{0.3333333333333333,0.9}', '{50,5}');
 
 -- What the ledger tells: drawn anew each time, so that their columns may change.
-drop view if exists
-ops.never_ran, ops.unaccounted, ops.dates, ops.tripped, ops.orphans, ops.freshness, ops.newest, ops.standing;
-
 create view ops.newest as
 select max(partition_date) as day
 from ops.receipts
@@ -552,8 +551,8 @@ select
     levels.action,
     counted.hits,
     counted.bronze_rows,
-    levels.share as level_share,
-    levels.least as level_rows,
+    levels.level_share,
+    levels.level_rows,
     exists(
         select 1
         from ops.receipts as passed
@@ -567,12 +566,20 @@ from counted
 inner join ops.rules on counted.dataset = rules.dataset and counted.reason = rules.reason
 cross join
     lateral (
-        values ('warn', rules.warn_share, rules.warn_rows), ('stop', rules.stop_share, rules.stop_rows)
-    ) as levels (action, share, least)
-where counted.hits >= levels.least and counted.hits >= levels.share * counted.bronze_rows;
+        select distinct on (kinds.action)
+            kinds.action,
+            declared.level_share,
+            declared.level_rows
+        from (
+            values ('warn', rules.warn_share, rules.warn_rows), ('stop', rules.stop_share, rules.stop_rows)
+        ) as kinds (action, shares, least)
+        cross join unnest(kinds.shares, kinds.least) as declared (level_share, level_rows)
+        where counted.hits >= declared.level_rows and counted.hits >= declared.level_share * counted.bronze_rows
+        order by kinds.action asc, declared.level_share asc, declared.level_rows asc
+    ) as levels;
 comment on view ops.tripped is
-'One row per silver run, reason and level that its rejects reached; the reason rejected is all of them that no late
-parent can mend.';
+'One row per silver run, reason and action (warn, stop) of which its rejects reached a level: the one of the smallest
+share. The reason rejected is all of them that no late parent can mend.';
 
 create view ops.orphans as
 select

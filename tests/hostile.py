@@ -46,6 +46,7 @@ MOMENTS = [
 AMOUNTS = [
     "0", "-0", "+0", "-0.00", "0.004", "0.005", "-0.004", "-0.005", "0.0049999999999999999999", "1.005", "2.675",
     "1e308", "1E3", "1e-2", "NaN", "nan", "Infinity", "-Infinity", "inf", ".5", "5.", "+.5", "-", "+", "++1", "+-1",
+    "-.5", ".005", "-.005", ".0049", ".", "-.", "+.", ".5.5", ". 5", ".5e1", "." + "9" * 400,
     "1.2.3",
     "00012.50", "0" * 50 + "1", "0." + "9" * 60, "9999999999.99", "9999999999.994", "9999999999.995", "-9999999999.99",
     "-9999999999.995", "10000000000", "9" * 38, "9" * 39, "123456789012345678901234567890.12345678",
@@ -156,7 +157,10 @@ ODD = ["=cmd|' /C calc'!A0", "\x1b[31mred", "'; drop table visits; --", "a\nb", 
 def heads(dataset: str) -> list[list[str]]:
     """Headers to be accepted."""
     names = list(model.COLUMNS[dataset])
-    return [names, ["note", *reversed(names)], [*names[:2], *ODD, *names[2:]]]
+    return [
+        names, ["note", *reversed(names)], [*names[:2], *ODD, *names[2:]],
+        ["", " ", *names[:1], "", *names[1:], "\u2003", ""],
+    ]  # fmt: skip
 
 
 def bad_heads(dataset: str) -> list[list[str]]:
@@ -168,6 +172,8 @@ def bad_heads(dataset: str) -> list[list[str]]:
         [*names, f"note\r{NUMBERED}"],
         [first, *rest[:-1], f"{rest[-1]}\r{NUMBERED}"], [NUMBERED] * 5, [*names, *(f"c{n}" for n in range(1200))],
         ["=1+1", "\x1b[31m", "$(id)"], [";".join(names)], ["\t".join(names)], [f"'{name}'" for name in names],
+        ["|".join(names)], [";".join(rest)], ["|".join([*names, first])], ["sep=;\n" + ";".join(names)], ["sep=,"],
+        ["", ""], ["", *rest, ""], ["<!DOCTYPE html>"], [NUMBERED, *names, NUMBERED],
     ]  # fmt: skip
 
 
@@ -398,6 +404,51 @@ def corpus() -> dict[str, tuple[str, bytes]]:
         "a header of 1,000 columns": (
             "patients",
             (HEADER["patients"] + "".join(f",c{n}" for n in range(995)) + f"\n{person}{',' * 995}\n").encode(),
+        ),
+        "columns without a name": (
+            "patients",
+            f',,{HEADER["patients"]},, \t,\u2003,""\n{MARK},,{person},,,,\n,,{person}\n,,{person},,,,=1+1,\n'.encode(),
+        ),
+        "columns without a name, records over lines": (
+            "patients",
+            f'{HEADER["patients"]},,\n{person},"a\n{MARK}",\n{person},,,,"a\nb"\n{person},,\n'.encode(),
+        ),
+        "a header of 16,384 columns": (
+            "patients",
+            f"{HEADER['patients']}{',' * 16_379}\n{person}{',' * 16_379}\n{person}\n".encode(),
+        ),
+        "a header of 16,384 columns, records over lines": (
+            "patients",
+            f'{HEADER["patients"]}{"," * 16_379}\n{person}{"," * 16_379}\n{person}{"," * 995},x\nP,"a\nb"\n'.encode(),
+        ),
+        "a header of 1,001 columns, records over lines": (
+            "patients",
+            f'{HEADER["patients"]}{"," * 996}\n{person},"a\nb"{"," * 995}\nP,"a\nb"\n"P"{"," * 1000}\n'.encode(),
+        ),
+        "a header of 16,385 columns": ("patients", f"{HEADER['patients']}{',' * 16_380}\n".encode()),
+        "semicolons": ("patients", file("patients", person).replace(b",", b";")),
+        "semicolons and a column too few": (
+            "patients",
+            file("patients", person).replace(b",", b";")[len("patient_id;") :],
+        ),
+        "tabs, quoted, CRLF": (
+            "visits",
+            ("\t".join(f'"{name}"' for name in model.COLUMNS["visits"]) + f"\r\n{visit}\r\n").encode(),
+        ),
+        "a spreadsheet's first line": ("patients", b"sep=;\r\n" + file("patients", person).replace(b",", b";")),
+        "UTF-16, the great end first, without a BOM": (
+            "patients",
+            file("patients", person).decode().encode("utf-16-be"),
+        ),
+        "an HTML page": ("patients", b"<!DOCTYPE html>\n<html><head><title>504</title></head></html>\n"),
+        "a ZIP archive": ("patients", b"PK\x03\x04\x14\0\0\0\x08\0" + bytes(range(256))),
+        "gzip": ("patients", b"\x1f\x8b\x08\0" + bytes(range(256))),
+        "a file of NULs": ("patients", b"\0" * 5000),
+        "Windows-1252 in several columns": (
+            "visits",
+            file("visits", visit, visit.replace("Cardiology", "P\u00e9diatrie").replace("D0001", "Andr\u00e9"))
+            .decode()
+            .encode("cp1252"),
         ),
         "a key of 512 characters": ("patients", file("patients", row("patients", 1, patient_id="k" * 512), end="\r\n")),
         "a key of 513 characters": ("patients", file("patients", row("patients", 1, patient_id="k" * 513))),

@@ -56,7 +56,7 @@ def moment(value: str) -> datetime | None:
 
 
 def money(value: str) -> Decimal | None:
-    if not re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", value):
+    if not re.fullmatch(r"[+-]?([0-9]+(\.[0-9]+)?|\.[0-9]+)", value):
         return None
     amount = Decimal(value).quantize(Decimal("0.01"), ROUND_HALF_UP, Context(prec=len(value) + 3))
     return amount if abs(amount) < 10**10 else None
@@ -174,7 +174,7 @@ RULES: dict[str, list[tuple[str, tuple[str, ...], Callable[..., bool]]]] = {
 
 # ---- how a file is cut into records and fields -----------------------------------------------------------------------
 
-LONGEST = {"field": 65_536, "key": 512, "record": 1 << 20, "open": 1 << 24, "columns": 1_000}
+LONGEST = {"field": 65_536, "key": 512, "record": 1 << 20, "open": 1 << 24, "names": 1_000, "columns": 16_384}
 INDEXED = {"patient_id", "visit_id", "admission_id", "treatment_id", "bill_id", "department"}
 
 PLAIN = re.compile(rb"[^,\n]*")
@@ -236,45 +236,92 @@ def is_utf8(value: bytes) -> bool:
 
 
 def read_file(content: bytes, dataset: str) -> Reading:
-    """What a landing file says, whatever bytes it is made of; raises Refusal with the first thing that must stop it."""
+    """What a landing file says, whatever bytes it is made of; raises Refusal with what must stop it."""
     header: tuple[str, ...] | None = None
     records, spans = [], False
+    foreign: list[str] = []  # columns with bytes that are not UTF-8: nothing else is said of the rows from there on
     for text, values, is_open in cut(content.removeprefix(b"\xef\xbb\xbf")):
         raw = text.removesuffix(b"\n").rstrip(b"\r").decode(errors="replace")
         if not raw.strip(BLANKS):
             continue
         spans = spans or is_open or b"\n" in text[:-1]
+        if header is None:
+            header = tuple(value.decode(errors="replace").strip(BLANKS) for value in values)
+            check_header(content, header, raw, all(map(is_utf8, values)), is_open, dataset)
+            continue
         for place, value in enumerate(values):
             if not is_utf8(value):
-                named = header and place < len(header) and len(header[place]) <= 64 and header[place].isprintable()
-                raise Refusal(
-                    f"column {header[place] if named else f'field {place + 1}'!r} holds bytes that are not UTF-8"
-                )
-        fields = tuple(value.decode() for value in values)
-        if header is None:
-            header = tuple(field.strip(BLANKS) for field in fields)
-            check_header(header, raw, is_open, dataset)
+                named = place < len(header) and 0 < len(header[place]) <= 64 and header[place].isprintable()
+                foreign.append(repr(header[place] if named else f"field {place + 1}"))
+        if foreign:
             continue
+        fields = tuple(value.decode() for value in values)
         check_lengths(text.decode(), fields, header, is_open)
         is_broken = is_open or "\0" in raw or len(fields) != len(header)
         records.append(Record(raw, None if is_broken else fields))
+    if foreign:
+        raise Refusal("column", "bytes that are not UTF-8", *list(dict.fromkeys(foreign))[:19])
     if header is None:
         raise Refusal("is empty, without even a header")
     return Reading(header, records, spans)
 
 
-def check_header(header: Sequence[str], raw: str, is_open: bool, dataset: str) -> None:
-    lacking = [f"lacks the column {name!r}" for name in COLUMNS[dataset] if name not in header][:1]
-    twice = [f"names column {name!r} twice" for name in COLUMNS[dataset] if header.count(name) > 1][:1]
-    faults = lacking + twice
-    if len(set(header)) < len(header) and not faults:
-        faults = [" alike"]
-    faults += ["leaves a quote open"] * is_open
-    faults += ["holds NUL characters"] * ("\0" in raw)
-    faults += ["holds a carriage return that ends no line"] * bool(re.search(r"\r(?!\n)", raw))
-    faults += [f"names {len(header):,} columns"] * (len(header) > LONGEST["columns"])
-    if faults:
-        raise Refusal("the header ", *faults)
+ENCODED = {b"\xff\xfe\0\0": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+OTHER_THINGS = {
+    rb"PK\x03\x04": "it is a ZIP archive (an Excel workbook?)",
+    rb"\x1f\x8b": "it is a gzip archive",
+    rb"\0+\Z": "it is filled with NUL characters",
+    rb"(\xef\xbb\xbf)?\s*(?i:<!doctype html|<html)": "it is an HTML page",
+}
+
+
+def check_header(content: bytes, header: Sequence[str], raw: str, is_text: bool, is_open: bool, dataset: str) -> None:
+    """Refusal with all that is wrong with a header, and what the file seems to be where it is no CSV of ours."""
+    wrong: list[str] = []
+    wrong += ["leaves a quote open"] * is_open
+    wrong += ["holds NUL characters"] * ("\0" in raw)
+    wrong += ["holds a carriage return that ends no line"] * bool(re.search(r"\r(?!\n)", raw))
+    named = [name for name in header if name]
+    if not re.search(r"\r(?!\n)", raw):
+        wrong += [f"names {len(named):,} columns"] * (len(named) > LONGEST["names"])
+        wrong += [f"has {len(header):,} columns"] * (
+            len(named) <= LONGEST["names"] and len(header) > LONGEST["columns"]
+        )
+    wrong += ["bytes that are not UTF-8"] * (not is_text)
+    if not wrong and len(set(named)) == len(named) and set(COLUMNS[dataset]) <= set(named):
+        return
+    for pattern, sentence in OTHER_THINGS.items():
+        if re.match(pattern, content):
+            raise Refusal(sentence, *map(repr, COLUMNS[dataset]))
+    for mark, encoding in ENCODED.items():
+        if content.startswith(mark):
+            raise Refusal(f"it seems to be {encoding}")
+    for width, encoding in (4, "UTF-32"), (2, "UTF-16"):
+        start = content[:64]
+        rest = [start[place::width] for place in range(width)]
+        if len(start) == 64 and any(
+            b"\0" not in rest[own] and not any(b"".join(rest[:own] + rest[own + 1 :])) for own in (0, width - 1)
+        ):
+            raise Refusal(f"it seems to be {encoding}")
+    if re.fullmatch(r'"?sep=.?"?', raw.strip(BLANKS), re.IGNORECASE):
+        raise Refusal("begins with a spreadsheet's line `sep=`")
+
+    has_return = "\r" in raw.replace("\r\n", "")
+    names = {
+        each: [name.strip(BLANKS + '"') for name in raw.replace("\r", each if has_return else "\r").split(each)]
+        for each in ",;\t|"
+    }
+    known = {each: (len(set(names[each]) & set(COLUMNS[dataset])), len(raw.split(each))) for each in names}
+    best = max(names, key=lambda each: known[each])
+    if best == ",":
+        names[","] = names[","] if has_return else list(header)
+    else:
+        wrong = [word for word in wrong if word != "bytes that are not UTF-8" and not word.endswith(" columns")]
+        wrong += ["seems to be separated by " + {";": "semicolons", "\t": "tabs", "|": "pipes"}[best]]
+    lacking = [repr(name) for name in COLUMNS[dataset] if name not in names[best]]
+    twice = [repr(name) for name in COLUMNS[dataset] if names[best].count(name) > 1 and not has_return]
+    wrong += ["lacks the column", *lacking] * bool(lacking) + ["twice", *twice] * bool(twice)
+    raise Refusal(*wrong) if wrong else Refusal(" alike")
 
 
 def check_lengths(text: str, fields: Sequence[str], header: Sequence[str], is_open: bool) -> None:

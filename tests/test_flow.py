@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -12,6 +13,7 @@ import pytest
 
 from jobs import settings
 from jobs.catalog import CATALOG
+from jobs.landing import landing_path
 from tests import score
 from tests.metabase import Metabase
 
@@ -297,6 +299,68 @@ def test_what_cannot_run_says_why_in_a_sentence(stack, case):
     done = call("-m", "pipelines", "run", *words, **environment)
     assert done.returncode != 0 and sentence in done.stdout
     assert "Traceback" not in done.stdout and "sesame" not in done.stdout
+
+
+# Root may read whatever there is, unless it gives that up.
+AS_OTHERS = ["setpriv", *(f"--{kind}=-dac_override,-dac_read_search" for kind in ("bounding-set", "inh-caps"))]
+
+
+def test_a_landing_file_that_may_not_be_read_is_told_by_job_and_by_luigi(stack, postgres):
+    day = date(2027, 3, 4)
+    paths = {name: landing_path(dataset, day) for name, dataset in CATALOG.items()}
+    for name, path in paths.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(",".join(CATALOG[name].names) + "\n")
+    closed = paths["patients"]
+
+    def run(*words):
+        command = [*(AS_OTHERS if os.geteuid() == 0 else []), sys.executable, *words]
+        done = subprocess.run(
+            command,
+            cwd=settings.ROOT,
+            env=os.environ | {"PYTHONPATH": str(settings.ROOT)},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert "Traceback" not in done.stdout, done.stdout[-4000:]
+        return done.returncode, done.stdout
+
+    bronze = "-m", "luigi", "--module", "pipelines", "Bronze", "--dataset", "patients", "--date", str(day)
+    sentence = "2027/03/04/patients.csv may not be read by this user (permission denied);"
+    where = "where dataset = 'patients' and partition_date = %s"
+    try:
+        for path in (closed, closed.parent):
+            path.chmod(0)
+            code, said = run("jobs/landing_to_bronze.py", "patients", str(day))
+            assert (code, said.count("\n")) == (1, 1) and said.startswith(f"patients {day}: {sentence}"), said
+            code, said = run("-m", "pipelines", "run", str(day))
+            assert code and sentence in said
+            path.chmod(0o700)
+        [(error,)] = postgres.execute(f"select distinct error from ops.ledger {where}", [day]).fetchall()
+        assert error.startswith(sentence)
+        assert not postgres.execute(f"select from ops.receipts {where}", [day]).fetchall()
+        assert run(*bronze)[0] == 0
+        closed.chmod(0)
+        code, said = run(*bronze)  # is it current? Luigi itself reads the file
+        assert code and sentence in said
+    finally:
+        closed.parent.chmod(0o700)
+        closed.chmod(0o600)
+        shutil.rmtree(closed.parent)
+        for table in ("ledger", "receipts"):
+            postgres.execute(f"delete from ops.{table} where partition_date = %s", [day])
+
+
+def test_what_is_no_file_in_the_place_of_one_is_told_by_luigi(stack):
+    path = landing_path(CATALOG["patients"], date(2027, 3, 5))
+    path.mkdir(parents=True)
+    try:
+        done = call("-m", "pipelines", "run", "2027-03-05")
+    finally:
+        path.rmdir()
+    assert done.returncode and "2027/03/05/patients.csv is a directory; put the file in its place" in done.stdout
+    assert "Traceback" not in done.stdout
 
 
 def test_a_date_that_failed_is_tried_again_at_once(stack):

@@ -173,10 +173,17 @@ PLAIN_PLANTS = {
     "what is not UTF-8 is replaced": (landing.describe, "surrogateescape", "replace"),
     "a BOM stays": (landing.describe, "utf-8-sig", "utf-8"),
     "a blank line is a record": (landing.describe, "not record.strip(WHITE_SPACE)", 'record == "\\n"'),
-    "a value is said in an error": (landing.describe, "that are not UTF-8;", "that are not UTF-8: {record!r};"),
+    "a value is said in an error": (landing.describe, "UTF-8{seems};", "UTF-8{seems}: {record!r};"),
     "a NUL passes": (landing.read_amount, 'or "\\0" in record', ""),
     "names of columns come as they are": (landing.named_fields, "and is_legible(header[number])", ""),
-    "a header swallows rows": (landing.read_header, "if ends_open(text):", "if False:"),
+    "columns without a name are one given twice": (landing.faults_of, "if name and name not in", "if name not in"),
+    "semicolons are not told": (landing.read_header, "if separator in dialect.SEPARATORS:", "if False:"),
+    "the first column that is lacking is told": (
+        landing.faults_of,
+        "if not times[column]]",
+        "if not times[column]][:1]",
+    ),
+    "a header swallows rows": (landing.faults_of, "if ends_open(text):", "if False:"),
 }
 
 
@@ -348,7 +355,7 @@ SPARK_PLANTS = {
     "a return ends a record": (lake.records, 'path, lineSep="\\n")', "path)", misread),
     "a record in quotes loses them": (
         lake.records,
-        "min(facts.widest, max(MANY_FIELDS, len(facts.header))) + 1",
+        "min(facts.widest, max(MANY_FIELDS, most)) + 1",
         "1",
         misread,
     ),
@@ -634,7 +641,7 @@ def live_cells(text):
             cell.split(",")[0] for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) for cell in row
         ]
         cells += [cell.split(",")[0] for cell in re.split(f"[\r\n{separator}]", text)]
-    number = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+    number = re.compile(r"[+-]?([0-9]+(\.[0-9]+)?|\.[0-9]+)")
     bare = (cell.strip('" \t\r\n\u00a0\u2003') for cell in cells)
     return [cell for cell in bare if cell[:1] in tuple("=+-@＝＋－＠") and not number.fullmatch(cell)]  # noqa: RUF001
 

@@ -1,10 +1,12 @@
 """Every row and every sum is accounted for: the ledger, its levels and what they stop, on the real stack."""
 
+from collections import Counter
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 
 import pytest
+from psycopg.rows import dict_row
 
 from jobs.catalog import CATALOG
 from jobs.program import Refused
@@ -154,6 +156,106 @@ def test_too_many_rejects_stop_a_date_before_gold_until_somebody_lets_it_pass(ho
     hospital.load("patients", 1)
 
 
+def test_a_small_file_that_is_nearly_all_faulty_stops_its_date_too(hospital):
+    from pipelines.tasks import Cleared, Failed
+
+    def judge(number, faulty, sound=0):
+        rows = [hospital.row("patients", f"P{n}", birth_date="01/02/1980") for n in range(faulty)]
+        rows += [hospital.row("patients", f"P{n}") for n in range(faulty, faulty + sound)]
+        return hospital.judge("patients", number, *rows)
+
+    said = judge(1, 45)
+    level = "the stop level is 90 % and 5 rows"
+    assert f"stop: patients {hospital.day(1)}: 45 of 45 rows rejected (100.0 %), {level}" in said
+    assert f"45 of 45 rows rejected with unreadable_birth_date (100.0 %), {level}" in said and said.count("stop:") == 2
+    with pytest.raises(Refused, match=f"45 of 45 rows rejected .100.0 %., {level}"):
+        hospital.load("patients", 1)
+    with pytest.raises(Failed, match=f"{level}.*OVERRIDE=1"):
+        Cleared(date=hospital.day(1)).run()
+    Cleared(date=hospital.day(1), override=True).run()
+    hospital.load("patients", 1)
+    assert judge(2, 9, sound=1).count(level) == 2 and level in judge(2, 5)
+    assert "stop:" not in judge(2, 4) + judge(2, 8, sound=1)
+    said = judge(3, 60)  # reaches both
+    assert said.count("the stop level is 33 % and 50 rows") == 2 and said.count("stop:") == 2
+
+
+def test_a_small_file_of_orphans_alone_stops_nothing(hospital):
+    said = hospital.judge("visits", 1, *(hospital.row("visits", f"V{n}") for n in range(10)))
+    assert "stop:" not in said
+    rows = [hospital.row("visits", f"V{n}", status="?" if n < 8 else "Completed") for n in range(10)]
+    assert "stop:" not in hospital.judge("visits", 1, *rows), "eight are faulty, two only wait"
+
+
+def levels_by_hand(hits, rows):
+    """By action the share of the smallest level that so many rejected rows of a file reach."""
+    warns = [0.05] * (hits >= 20 and hits * 20 >= rows)
+    stops = [1 / 3] * (hits >= 50 and hits * 3 >= rows) + [0.9] * (hits >= 5 and hits * 10 >= rows * 9)
+    return {action: shares[0] for action, shares in {"warn": warns, "stop": stops}.items() if shares}
+
+
+def test_levels_are_reached_alike_in_the_warehouse_and_in_a_backtest(empty_warehouse):
+    from jobs import backtest, validation, warehouse
+
+    patients, first = CATALOG["patients"], date(2026, 1, 1)
+    sizes = [*range(0, 13), *range(44, 62), 99, 100, 101, 149, 150, 151, 400, 30_000, 30_001]
+    files = [
+        (rows, hits)
+        for rows in sizes
+        for hits in sorted({min(max(hits, 0), rows) for part in (0, 0.05, 1 / 3, 0.9, 1) for hits in
+                            (int(part * rows) - 1, int(part * rows), int(part * rows) + 1, 5, 50)})
+    ]  # fmt: skip
+    days = {date.fromordinal(first.toordinal() + n): file for n, file in enumerate(files)}
+    with empty_warehouse.transaction(force_rollback=True):
+        empty_warehouse.cursor().executemany(
+            "insert into ops.ledger (run_id, layer, dataset, partition_date, bronze_rows, faulty) "
+            "values ('R', 'silver', 'patients', %s, %s, %s)",
+            [(day, *file) for day, file in days.items()],
+        )
+        with empty_warehouse.cursor(row_factory=dict_row) as cursor:
+            tripped = cursor.execute("select * from ops.tripped order by partition_date, action").fetchall()
+        found = {day: {} for day in days}
+        for level in tripped:
+            assert level["action"] not in found[level["partition_date"]], "one level is told"
+            found[level["partition_date"]][level["action"]] = float(level["level_share"])
+        assert found == {day: levels_by_hand(hits, rows) for day, (rows, hits) in days.items()}
+
+        none = dict.fromkeys(patients.reasons, 0)
+        counts = {
+            day: validation.Counts(rows, rows - hits, hits, 0, Decimal(), Decimal(), none)
+            for day, (rows, hits) in days.items()
+        }
+        trial = backtest.Retrial(patients, counts, None, None, None, set(), Counter())
+        runs = {"patients": {day: {"bronze_sha256": "file"} for day in days}}
+        _, *lines = backtest.stop_lines(empty_warehouse, {"patients": trial}, runs)
+        assert lines == [f"  {warehouse.in_words(level)}" for level in tripped if level["action"] == "stop"]
+    assert len(lines) > 50
+
+
+def test_a_warehouse_of_one_level_a_rule_becomes_one_of_several(empty_warehouse):
+    from jobs import warehouse
+
+    with empty_warehouse.transaction(force_rollback=True):
+        empty_warehouse.execute(
+            "drop view reports.reasons, reports.freshness, reports.files, reports.runs, ops.dates, ops.orphans, "
+            "ops.tripped cascade; drop table ops.rules; create table ops.rules (dataset text, reason text, "
+            "message text, retryable boolean, warn_share numeric, warn_rows bigint, stop_share numeric, "
+            "stop_rows bigint); "
+            "create view ops.tripped as select * from ops.rules"
+        )
+        for _ in range(2):
+            empty_warehouse.execute(warehouse.schema())
+        found = empty_warehouse.execute(
+            "select warn_share, warn_rows, stop_share, stop_rows from ops.rules where reason in ('rejected', %s)",
+            ["orphan_patient_id"],
+        ).fetchall()
+    third, most = Decimal("0.3333333333333333"), Decimal("0.9")
+    assert Counter(map(repr, map(tuple, found))) == {
+        repr(([Decimal("0.05")], [20], [third, most], [50, 5])): 5,
+        repr(([Decimal("0.05")], [20], None, None)): 1,
+    }
+
+
 def test_orphans_stop_nothing(hospital):
     said = hospital.judge("visits", 1, *(hospital.row("visits", f"V{n}") for n in range(60)))
     assert "warn: visits" in said and "stop:" not in said
@@ -188,7 +290,7 @@ def test_a_file_of_unusual_size_is_reported_when_it_comes(hospital):
     patients, hospital.year = CATALOG["patients"], 1950  # before the dates of all other tests
     rows = [hospital.row("patients", f"P{n}") for n in range(60)]
     for number in (1, 8, 15):
-        hospital.land("patients", number, *rows)
+        hospital.land("patients", number, *rows[:-1], hospital.row("patients", "P60", city=f"City {number}"))
         assert hospital.bronze("patients", number).count("\n") == 0
     hospital.land("patients", 22, *rows[:29])
     assert "warn: patients" in hospital.bronze("patients", 22)
@@ -197,6 +299,68 @@ def test_a_file_of_unusual_size_is_reported_when_it_comes(hospital):
     usual = usual_rows(hospital.postgres, patients, hospital.day(22))
     assert [unusual(n, patients, *usual) for n in (30, 60, 120)] == [None] * 3
     assert unusual(121, patients, *usual) and not unusual(121, patients, 2, 60.0)
+
+
+def test_a_file_that_is_another_dates_very_file_is_taken_with_a_warning(hospital):
+    def lands(number, *keys, dataset="patients"):
+        """What is said when a file with rows of these keys lands, and the warnings in the ledger."""
+        hospital.land(dataset, number, *(hospital.row(dataset, key) for key in keys))
+        _, *warnings = hospital.bronze(dataset, number).splitlines()
+        return warnings, ledger(hospital, "bronze", dataset, "warnings")[-1][0]
+
+    assert lands(1, "P1", "P2") == lands(2, "P1") == lands(1, "V1", dataset="visits") == ([], None)
+    said = (
+        f"the very file of {hospital.day(1)}; if it was sent by mistake, put the right file in its place and run the "
+        "date again"
+    )
+    [warning], noted = lands(3, "P1", "P2")
+    assert warning.partition(" (")[0] == f"warn: patients {hospital.day(3)}: {said}" and noted == said
+    assert lands(3, "P1", "P2") == lands(1, "P1", "P2") == ([], None), "the same date again is no other"
+    [warning], _ = lands(4, "P1", "P2")
+    assert f"the very file of {hospital.day(3)} and {hospital.day(1)};" in warning
+    assert lands(1, "P3") == lands(3, "P4") == ([], None)
+    [warning], _ = lands(5, "P1", "P2")
+    assert f"the very file of {hospital.day(4)};" in warning, "the files of days 1 and 3 were replaced since"
+    assert lands(6) == lands(7) == ([], None), "a header alone says nothing"
+
+
+def test_several_warnings_about_a_file_are_all_told(hospital):
+    hospital.year = 1951  # before the dates of all other tests
+    rows = [hospital.row("patients", f"P{n}") for n in range(60)]
+    for number, of in {1: rows, 8: rows[:59], 15: rows[:58], 16: rows[:20]}.items():
+        hospital.land("patients", number, *of)
+        assert hospital.bronze("patients", number).count("\n") == 0
+    hospital.land("patients", 22, *rows[:20])
+    said = hospital.bronze("patients", 22).splitlines()
+    assert [line.startswith(f"warn: patients {hospital.day(22)}: ") for line in said] == [False, True, True]
+    [*_, (warnings,)] = ledger(hospital, "bronze", "patients", "warnings")
+    assert warnings.startswith(
+        "20 rows, where 3 earlier dates of its weekday have a median of 59; the very file of 1951"
+    )
+
+
+def test_a_file_that_changes_while_it_is_read_leaves_nothing_behind(hospital, monkeypatch):
+    from jobs import lake, landing, warehouse
+
+    hospital.land("patients", 1, hospital.row("patients", "P1"))
+    real, path = lake.upload, landing.landing_path(CATALOG["patients"], hospital.day(1))
+
+    def late(*words):
+        with path.open("ab") as file:
+            file.write(b"P2")
+        return real(*words)
+
+    monkeypatch.setattr(lake, "upload", late)
+    with pytest.raises(Refused, match=f"{hospital.year}/01/01/patients.csv changed while it was read;"):
+        hospital.bronze("patients", 1)
+    monkeypatch.setattr(lake, "upload", lambda path, *words: (path.unlink(), real(path, *words)))
+    with pytest.raises(FileNotFoundError):
+        hospital.bronze("patients", 1)
+    assert lake.bronze_head(CATALOG["patients"], hospital.day(1)) is None
+    assert warehouse.receipt("bronze", "patients", hospital.day(1)) is None
+    (_, changed), (outcome, vanished) = ledger(hospital, "bronze", "patients", "outcome", "error")
+    assert outcome == "failed" and "changed while it was read" in changed
+    assert vanished.startswith(f"{hospital.year}/01/01/patients.csv cannot be read (no such file or directory);")
 
 
 def test_each_date_is_complete_balanced_and_current_or_says_why_not(hospital):

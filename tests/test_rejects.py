@@ -191,6 +191,7 @@ def test_what_a_spreadsheet_would_take_for_a_formula_is_text():
         False,
     ]
     assert [rejects.as_text(text).removeprefix("'") for text in texts] == texts
+    assert [rejects.as_text(text) for text in ("-.5", "+.25", "-.", "-.5.")] == ["-.5", "+.25", "'-.", "'-.5."]
 
 
 def test_an_export_is_written_whole_or_not_at_all(tmp_path):
@@ -212,7 +213,7 @@ def test_an_export_is_written_whole_or_not_at_all(tmp_path):
 def test_exported_rejects_that_come_back_corrected_are_restated_by_the_ordinary_run(hospital, tmp_path):
     from jobs.bronze_to_silver import bronze_to_silver
 
-    day, names = hospital.day(1), ["note", *CATALOG["patients"].names]
+    day, names = hospital.day(1), ["note", *CATALOG["patients"].names, "", ""]  # two columns without a name
     changes = {
         "P1": {"note": "=1+1", "gender": "X", "city": 'Spring, "field"'},
         "P2": {"note": "-5", "gender": " ", "birth_date": "@now", "city": ""},
@@ -239,7 +240,7 @@ def test_exported_rejects_that_come_back_corrected_are_restated_by_the_ordinary_
         header, *rows = csv.reader(file)
     assert header == [*names, "_reject_reason", "_reject_messages", "_record"]
     by_key = {row[1]: row for row in rows}
-    as_sent = {key: [sent[key][name] for name in names] for key in sent}
+    as_sent = {key: [sent[key].get(name, "") for name in names] for key in sent}
     one, other = hospital.key("P1"), hospital.key("P2")
     of_gender = "gender must be one of M, F, Other, Unknown"
     assert by_key[one] == ["'=1+1", *as_sent[one][1:], "unknown_gender", of_gender, ""]
@@ -252,7 +253,7 @@ def test_exported_rejects_that_come_back_corrected_are_restated_by_the_ordinary_
     with path.open("w", newline="") as file:  # what its owner makes of it; P3 was never a patient
         writer = csv.writer(file)
         writer.writerow(names)
-        writer.writerows([*by_key[key][:2], "F", "1980-02-29", *by_key[key][4:6]] for key in (one, other))
+        writer.writerows([*by_key[key][:2], "F", "1980-02-29", *by_key[key][4:8]] for key in (one, other))
     done = call("-m", "pipelines", "run", str(day))
     assert done.returncode == 0 and "current" not in done.stdout
     assert hospital.gold("patients", "patient_id", "city") == [(one, 'Spring, "field"'), (other, None)]

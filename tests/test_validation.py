@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 from chispa import assert_df_equality
 
+from jobs import landing
 from jobs.catalog import CATALOG
 from jobs.dataset import Column
 from tests.examples import EXAMPLES, PARENTS, VALID, record, versions
@@ -83,11 +84,15 @@ def test_values_are_read_as_their_types(judge):
         "registration_date": date(2024, 3, 1),
     }
     costs = {"T1": "1.005", "T2": "1.00499999999999999999999999", "T3": "+7", "T4": "0.335"}
+    costs |= {"T5": ".5", "T6": "+.25", "T7": ".005", "T8": ".00499", "T9": "-.004", "T10": ".999"}
     rows = [
         record("treatments", VALID["treatments"] | {"treatment_id": k, "treatment_cost": v}) for k, v in costs.items()
     ]
     read = {row.treatment_id: row.treatment_cost for row in judge("treatments", rows).accepted.collect()}
-    assert read == {"T1": Decimal("1.01"), "T2": Decimal("1.00"), "T3": Decimal("7.00"), "T4": Decimal("0.34")}
+    cents = {"T1": 101, "T2": 100, "T3": 700, "T4": 34, "T5": 50, "T6": 25, "T7": 1, "T8": 0, "T9": 0, "T10": 100}
+    assert {key: int(cost * 100) for key, cost in read.items()} == cents
+    assert {key: landing.cents(text) for key, text in costs.items()} == cents, "a plain reading has the same"
+    assert [landing.cents(text) for text in ("-.005", "-.5", "5.", ".", "-.", "")] == [-1, -50, None, None, None, None]
     starts = {"V1": "2026-01-05T09:00+05:30", "V2": "2026-01-05 09:00:30.5", "V3": "2026-01-05T09:00Z"}
     rows = [record("visits", VALID["visits"] | {"visit_id": k, "visit_start_ts": v}) for k, v in starts.items()]
     frame = judge("visits", rows).accepted.selectExpr("visit_id", "cast(visit_start_ts as string) as start")
@@ -208,6 +213,16 @@ def test_columns_are_found_by_name_and_others_stay_behind(judge):
     verdict = judge("patients", ["hello,2024-03-01,Springfield,1980-02-29,F,P1", "x,,,,,P2"], header)
     assert [row.patient_id for row in verdict.accepted.collect()] == ["P1"]
     assert [(row.patient_id, row["_raw"]) for row in verdict.rejected.collect()] == [("P2", "x,,,,,P2")]
+
+
+def test_columns_without_a_name_stay_behind_wherever_they_stand(judge):
+    header = ["", "", *CATALOG["patients"].names[:2], "", *CATALOG["patients"].names[2:], "", ""]
+    sound, broken = "x,y,P1,F,,1980-02-29,Springfield,2024-03-01,,", ",,P2,F,=1,?,Springfield,2024-03-01,,"
+    verdict = judge("patients", [sound, broken, "P3,F,1980-02-29,Springfield,2024-03-01"], header)
+    assert [tuple(row)[:2] for row in verdict.accepted.collect()] == [("P1", "F")]
+    rejected = {row["_raw"]: (row.patient_id, row["_reject_reason"]) for row in verdict.rejected.collect()}
+    assert rejected[broken] == ("P2", "unreadable_birth_date")
+    assert {reason for _, reason in rejected.values()} == {"unreadable_birth_date", "malformed_row"}
 
 
 def test_a_parent_given_twice_multiplies_no_row(spark):

@@ -70,20 +70,22 @@ create table if not exists ops.datasets (
 comment on table ops.datasets is
 'One row per dataset, as the catalog declares it; amount_column is its money.';
 
-create table if not exists ops.rules (
+-- Declared in the catalog and nowhere else: drawn anew each time, so that its columns may change.
+drop table if exists ops.rules;
+create table ops.rules (
     dataset text not null,
     reason text not null,
     message text not null,
     retryable boolean not null,
-    warn_share numeric,
-    warn_rows bigint,
-    stop_share numeric,
-    stop_rows bigint,
+    warn_share numeric[],
+    warn_rows bigint[],
+    stop_share numeric[],
+    stop_rows bigint[],
     primary key (dataset, reason)
 );
 comment on table ops.rules is
-'One row per dataset and reason code, and one for all rejected rows together, with the levels that warn and that stop a
-date before gold: at least so many rows, and at least such a share of the file.';
+'One row per dataset and reason code, and one for all rejected rows together, with the levels that warn and those that
+stop a date before gold: at least so many rows, and at least such a share of the file; any one of them is enough.';
 
 create table if not exists ops.reasons (
     run_id text not null,

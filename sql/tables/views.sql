@@ -1,7 +1,4 @@
 -- What the ledger tells: drawn anew each time, so that their columns may change.
-drop view if exists
-ops.never_ran, ops.unaccounted, ops.dates, ops.tripped, ops.orphans, ops.freshness, ops.newest, ops.standing;
-
 create view ops.newest as
 select max(partition_date) as day
 from ops.receipts
@@ -83,8 +80,8 @@ select
     levels.action,
     counted.hits,
     counted.bronze_rows,
-    levels.share as level_share,
-    levels.least as level_rows,
+    levels.level_share,
+    levels.level_rows,
     exists(
         select 1
         from ops.receipts as passed
@@ -98,12 +95,20 @@ from counted
 inner join ops.rules on counted.dataset = rules.dataset and counted.reason = rules.reason
 cross join
     lateral (
-        values ('warn', rules.warn_share, rules.warn_rows), ('stop', rules.stop_share, rules.stop_rows)
-    ) as levels (action, share, least)
-where counted.hits >= levels.least and counted.hits >= levels.share * counted.bronze_rows;
+        select distinct on (kinds.action)
+            kinds.action,
+            declared.level_share,
+            declared.level_rows
+        from (
+            values ('warn', rules.warn_share, rules.warn_rows), ('stop', rules.stop_share, rules.stop_rows)
+        ) as kinds (action, shares, least)
+        cross join unnest(kinds.shares, kinds.least) as declared (level_share, level_rows)
+        where counted.hits >= declared.level_rows and counted.hits >= declared.level_share * counted.bronze_rows
+        order by kinds.action asc, declared.level_share asc, declared.level_rows asc
+    ) as levels;
 comment on view ops.tripped is
-'One row per silver run, reason and level that its rejects reached; the reason rejected is all of them that no late
-parent can mend.';
+'One row per silver run, reason and action (warn, stop) of which its rejects reached a level: the one of the smallest
+share. The reason rejected is all of them that no late parent can mend.';
 
 create view ops.orphans as
 select

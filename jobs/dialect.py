@@ -1,0 +1,90 @@
+"""What a file seems to be that is no CSV in UTF-8 with commas, by its first bytes."""
+
+import codecs
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from jobs.dataset import WHITE_SPACE
+
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "pipes"}
+SEPARATOR_LINE = re.compile(r'"?sep=.?"?', re.IGNORECASE)  # a spreadsheet's own first line
+BINARY = (
+    (b"PK\x03\x04", "a ZIP archive (an Excel workbook?)"),
+    (b"PK\x05\x06", "an empty ZIP archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"BZh91AY&SY", "a bzip2 archive"),
+    (b"\xfd7zXZ\x00", "an xz archive"),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a document of an old Office (an Excel workbook?)"),
+    (b"%PDF-", "a PDF document"),
+    (b"PAR1", "a Parquet file"),
+)
+MARKUP = (
+    (re.compile(r"\s*(<!--.*?-->\s*|<\?xml[^>]*>\s*)*<(!doctype\s+html|html|head|body|title|table|div)\b", re.S | re.I),
+     "an HTML page"),
+    (re.compile(r"\s*<[?!a-z]", re.I), "an XML document"),
+    (re.compile(r'\s*(\{\s*"|\[\s*[\[{])'), "a JSON document"),
+)  # fmt: skip
+UNICODE = ("UTF-16", "UTF-32")
+MARKS = (
+    (b"\xff\xfe\x00\x00", "utf-32"),
+    (b"\x00\x00\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
+# A byte that is a letter in Windows-1252, beside a letter of ASCII; one that a byte follows as in UTF-8 is a broken
+# character of that. In text decoded with surrogateescape.
+LETTER = "[\udc8a\udc8c\udc8e\udc9a\udc9c\udc9e\udc9f\udcc0-\udcd6\udcd8-\udcf6\udcf8-\udcff]"
+WINDOWS = re.compile(rf"([A-Za-z]{LETTER}|{LETTER}[A-Za-z])(?![\udc80-\udcbf])")
+
+
+class Look(NamedTuple):
+    """What the first bytes of a file show."""
+
+    kind: str | None  # what the file is where it is no text in columns
+    encoding: str | None  # the one it seems to have, where that is not UTF-8
+    text: str  # bytes that are not of the encoding are escaped as surrogates
+
+
+def look(start: bytes) -> Look:
+    """What a file is, by its first bytes."""
+    for magic, archive in BINARY:
+        if start.startswith(magic):
+            return Look(archive, None, "")
+    if start and not start.strip(b"\0"):
+        return Look("filled with NUL characters", None, "")
+    codec = unicode_codec(start)
+    encoding = codec[:6].upper() if codec else None
+    # A character that the end of these bytes cuts off is left out.
+    text = codecs.getincrementaldecoder(codec or "utf-8-sig")("replace" if codec else "surrogateescape").decode(start)
+    if codec is None and is_windows_1252(text):
+        encoding = "Windows-1252"
+    kind = next((kind for pattern, kind in MARKUP if pattern.match(text)), None)
+    return Look(kind, encoding, text)
+
+
+def unicode_codec(start: bytes) -> str | None:
+    """The codec of text in UTF-16 or UTF-32: by its mark, or by the NULs among characters of ASCII."""
+    for mark, codec in MARKS:
+        if start.startswith(mark):
+            return codec
+    units = start[:64]
+    nuls = "".join("01"[units[place::4].count(0) * 2 > len(units[place::4])] for place in range(4))
+    return {"0111": "utf-32-le", "1110": "utf-32-be", "0101": "utf-16-le", "1010": "utf-16-be"}.get(nuls)
+
+
+def is_windows_1252(text: str) -> bool:
+    """Whether bytes that are not UTF-8, escaped as surrogates, stand where letters of Windows-1252 would."""
+    return WINDOWS.search(text) is not None
+
+
+def separator_of(header: str, names: Sequence[str]) -> str:
+    """What separates the names of a header: that by which most of `names` are found, then most columns; or a comma."""
+
+    def found(separator: str) -> tuple[int, int]:
+        columns = [column.strip(WHITE_SPACE + '"') for column in header.split(separator)]
+        return len(set(names).intersection(columns)), len(columns)
+
+    return max((",", *SEPARATORS), key=found)  # of equals the first
