@@ -41,6 +41,15 @@ def is_ours(held: Mapping[str, Any]) -> bool:
     return (held.get("description") or "").endswith(mark(held["name"]))
 
 
+def explained(card: Card) -> str:
+    """What it answers, and in which steps: Metabase draws the same axis of time whatever these are."""
+    if not card.coarser:
+        return card.answers
+    *names, last = card.coarser
+    grains = f"{', '.join(names)} or {last}" if names else last
+    return f"{card.answers} A period too long to draw by {card.grain} is drawn by {grains}."
+
+
 def described(name: str, text: str) -> str:
     return f"{text}\n\n{mark(name)}"
 
@@ -76,7 +85,7 @@ def card_body(
     tags = {tag: template_tag(name, tag, fields.get((card.report, tag))) for tag in card.tags}
     return {
         "name": name,
-        "description": described(name, card.answers),
+        "description": described(name, explained(card)),
         "collection_id": collection,
         "type": "question",
         "display": display(card),
@@ -115,10 +124,10 @@ def settings(card: Card) -> dict[str, Any]:
         made["table.column_formatting"] = [colours]
     else:
         made |= {"graph.dimensions": dimensions, "graph.metrics": metrics}
-        made["graph.x_axis.title_text"] = title(dimensions[0])
+        made["graph.x_axis.title_text"] = title(dimensions[0]) + (" or coarser" if card.coarser else "")
         made["graph.y_axis.title_text"] = title(card.fold[1]) if card.fold else card.figures[0].label
         if card.chart != "row":
-            is_time = dimensions[0] in ("day", *GRAINS)
+            is_time = dimensions[0] in GRAINS
             made["graph.x_axis.scale"] = "timeseries" if is_time else "ordinal"
         if card.stacked:
             made["stackable.stack_type"] = "stacked"

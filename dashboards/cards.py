@@ -18,7 +18,11 @@ FILE = settings.ROOT / "conf" / "dashboards.yml"
 DAYS = 365  # of a period without a beginning
 CHARTS = ("headline", "line", "area", "bar", "row", "pie", "heat", "table")
 FORMATS = ("integer", "number", "money", "percent", "hours", "days")
-GRAINS = ("week", "month")
+# The grains of an axis of time, the finest first, and about how many days each of them has.
+GRAINS = {"day": 1, "week": 7, "month": 30, "quarter": 91, "year": 365, "decade": 3652}
+# How many steps of time a chart draws so that each can still be seen; for longer periods it takes a coarser grain.
+STEPS = {"line": 1000, "area": 1000, "bar": 400, "heat": 400}
+ROWS = 1900  # of such a chart: Metabase shows 2,000 rows of a query and cuts off the rest without a word
 FILTERS = {  # the template tags that each of them sets
     "period": ("from", "to"),
     "department": ("department",),
@@ -95,6 +99,23 @@ class Card:
         return self.figures[0].format if self.figures else "integer"
 
     @property
+    def grain(self) -> str | None:
+        """The grain of its axis of time, where its chart takes a coarser one for long periods."""
+        finer = list(GRAINS)[:-1] if self.chart in STEPS else []
+        return next((name for name in self.by if name in finer), None)
+
+    @property
+    def coarser(self) -> tuple[str, ...]:
+        """The grains that it takes for long periods."""
+        return tuple(GRAINS)[list(GRAINS).index(self.grain) + 1 :] if self.grain else ()
+
+    @property
+    def summed(self) -> tuple[str, ...]:
+        """The columns of its report that it sums."""
+        names = [name for figure in self.figures for name in (figure.column, figure.per) if name]
+        return tuple(dict.fromkeys(names))
+
+    @property
     def is_compared(self) -> bool:
         """Whether it is one figure of this period and of the one before."""
         return self.chart == "headline" and "period" in self.filters
@@ -112,11 +133,12 @@ class Card:
         if self.is_compared:
             return "\n".join(
                 [
-                    f"{PERIOD},",
+                    f"with {PERIOD},",
                     "periods as (",
                     "    select last_day as until, first_day as since from period",
                     "    union all",
-                    "    select first_day - 1, first_day - (last_day - first_day + 1) from period",
+                    f"    select first_day - 1, greatest(first_day - (last_day - first_day + 1), {FIRST_DAY})",
+                    "    from period",
                     "),",
                     "figures as (",
                     f"    select until, since, {self.figures[0].sql}",
@@ -130,15 +152,20 @@ class Card:
                     "order by until",
                 ]
             )
-        head, source, where = [], [f"from {table}"], ["where true"]
+        ctes, source, where = [], [f"from {table}"], ["where true"]
         if "period" in self.filters:
-            head, source = [PERIOD], [f"from {table} cross join period"]
+            ctes, source = [PERIOD], [f"from {table} cross join period"]
             where = [f"where {table}.day between period.first_day and period.last_day"]
         where += [f"    {condition}" for condition in conditions]
         if self.columns:
             names = [f"select {', '.join(self.columns)}"]
-            return "\n".join([*head, *names, *source, *where, *self.ending])
-        breakdown = [f"date_trunc('{name}', day)::date as {name}" if name in GRAINS else name for name in self.by]
+            return "\n".join([*leading(ctes), *names, *source, *where, *self.ending])
+        breakdown = [starting(f"'{name}'", name) if name in GRAINS else name for name in self.by]
+        if self.grain:
+            needed = dict.fromkeys(["day", *(name for name in self.by if name not in GRAINS), *self.summed])
+            ctes += [cte("chosen", [f"select {', '.join(needed)}", *source, *where]), self.coarsening(self.grain)]
+            breakdown[self.by.index(self.grain)] = starting("grain.name", self.grain)
+            source, where = ["from chosen cross join grain"], []
         names = [f"select {', '.join([*breakdown, *(figure.sql for figure in self.figures)])}"]
         grouped = [f"group by {', '.join(map(str, range(1, len(self.by) + 1)))}"] if self.by else []
         query = [*names, *source, *where, *grouped]
@@ -151,13 +178,32 @@ class Card:
                 ") as sums",
                 f"cross join lateral (values {pairs}) as folded ({', '.join(self.fold)})",
             ]
-        return "\n".join([*head, *query, *self.ending])
+        return "\n".join([*leading(ctes), *query, *self.ending])
+
+    def coarsening(self, finest: str) -> str:
+        """The CTE `grain`: the finest one, from this on, of which what is `chosen` has not too many steps."""
+        factors = [f"count(distinct {name})" for name in self.by if name not in GRAINS]
+        series = " * ".join([*factors, *([str(len(self.figures))] if self.fold else [])]) or "1"
+        *finer, coarsest = (finest, *self.coarser)
+        tests = [
+            f"when span < {GRAINS[name] * STEPS[self.chart]} and span * series < {GRAINS[name] * ROWS} then '{name}'"
+            for name in finer
+        ]
+        return cte(
+            "grain",
+            [
+                f"select case {tests[0]}",
+                *(f"    {test}" for test in tests[1:]),
+                f"    else '{coarsest}' end as name",
+                f"from (select max(day) - min(day) as span, {series} as series from chosen) as extent",
+            ],
+        )
 
     @property
     def ending(self) -> list[str]:
         """Its order, in which no two rows are equal, and its limit."""
         keys = [self.order] if self.order else []
-        if not self.order and self.figures and not set(self.by) & {"day", *GRAINS} and not self.fold:
+        if not self.order and self.figures and not set(self.by) & set(GRAINS) and not self.fold:
             keys = [f"{self.figures[0].name} desc nulls last"]
         named = {key.split()[0] for key in keys}
         keys += [name for name in (*self.by, *(self.fold or ())[:1], *self.columns) if name not in named]
@@ -180,12 +226,27 @@ class Dashboard:
 
 
 PERIOD = f"""\
-with period as (
+period as (
     select
         coalesce([[{{{{from}}}}::date,]] coalesce([[{{{{to}}}}::date,]] day) - {DAYS - 1}) as first_day,
         coalesce([[{{{{to}}}}::date,]] day) as last_day
     from ops.newest
 )"""
+FIRST_DAY = "'0001-01-01'::date"  # a period or decade that begins earlier begins here: there is no year 0
+
+
+def cte(name: str, lines: Sequence[str]) -> str:
+    return "\n".join([f"{name} as (", *(f"    {line}" for line in lines), ")"])
+
+
+def leading(ctes: Sequence[str]) -> list[str]:
+    """The clause `with` of a query that has any."""
+    return ["with " + ",\n".join(ctes)] if ctes else []
+
+
+def starting(grain: str, column: str) -> str:
+    """The first day of the step of that grain that a day lies in."""
+    return f"greatest(date_trunc({grain}, day)::date, {FIRST_DAY}) as {column}"
 
 
 def load(text: str | None = None) -> list[Dashboard]:

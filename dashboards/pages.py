@@ -82,12 +82,6 @@ def breakdown_of(card: Card) -> list[str]:
     return list(dict.fromkeys([*names, *("day" if name in cards.GRAINS else name for name in card.by)]))
 
 
-def columns_of(card: Card) -> list[str]:
-    """The columns that a card sums up."""
-    names = [name for figure in card.figures for name in (figure.column, figure.per) if name]
-    return list(dict.fromkeys(names))
-
-
 def read(connection: Connection, boards: Sequence[Dashboard]) -> dict[str, Reading]:
     """Each report that figures are made of, read once with what the cards of all dashboards need of it."""
     readings = {}
@@ -95,7 +89,7 @@ def read(connection: Connection, boards: Sequence[Dashboard]) -> dict[str, Readi
     for report in dict.fromkeys(card.report for card in drawn):
         those = [card for card in drawn if card.report == report]
         breakdown = tuple(dict.fromkeys(name for card in those for name in breakdown_of(card)))
-        columns = tuple(dict.fromkeys(name for card in those for name in columns_of(card)))
+        columns = tuple(dict.fromkeys(name for card in those for name in card.summed))
         sums = [f"coalesce(sum({name}), 0)" for name in columns]
         grouped = f"group by {', '.join(breakdown)}" if breakdown else "having count(*) > 0"
         query = f"select {', '.join([*breakdown, *sums])} from reports.{report} {grouped}"
@@ -121,7 +115,8 @@ def table(
 ) -> dict[str, Any]:
     """A reading's sums by fewer columns, as pages have them: the values of a column once, and for each row its place.
 
-    `since` tells the day under which a day counts, or None. Only the `most` rows with the greatest first sums are kept.
+    `since` tells the day under which a day counts, or None. Only the `most` rows with the greatest first sums are kept;
+    of the others `left` has the number and the sums.
     """
     places = [reading.breakdown.index(name) for name in breakdown]
     summed = [reading.columns.index(name) for name in columns]
@@ -133,9 +128,12 @@ def table(
         group = groups.setdefault(own, [0] * len(summed))
         for place, at in enumerate(summed):
             group[place] += sums[at]
+    left: dict[str, Any] = {"groups": 0, "sums": [0] * len(summed)}
     if most:
         greatest = sorted(groups.items(), key=lambda one: (-one[1][0], [(value is None, value) for value in one[0]]))
         groups = dict(greatest[:most])
+        rest = [group for _, group in greatest[most:]]
+        left = {"groups": len(rest), "sums": [sum(group[place] for group in rest) for place in range(len(summed))]}
     by = {}
     for place, name in enumerate(breakdown):
         found = {key[place] for key in groups}
@@ -143,7 +141,9 @@ def table(
         codes = {value: code for code, value in enumerate(values)}
         by[name] = {"values": [text_of(value) for value in values], "codes": [codes[key[place]] for key in groups]}
     of = {name: [group[place] for group in groups.values()] for place, name in enumerate(columns)}
-    return {"rows": len(groups), "by": by, "sums": of, "places": {name: reading.places[name] for name in columns}}
+    left["sums"] = dict(zip(columns, left["sums"], strict=True))
+    digits = {name: reading.places[name] for name in columns}
+    return {"rows": len(groups), "by": by, "sums": of, "places": digits, "left": left}
 
 
 def listed(connection: Connection, card: Card) -> dict[str, Any]:
@@ -161,7 +161,8 @@ def listed(connection: Connection, card: Card) -> dict[str, Any]:
 def told(card: Card) -> dict[str, Any]:
     """What a page knows of a card."""
     figures = [asdict(figure) | {"name": figure.name} for figure in card.figures]
-    return asdict(card) | {"figures": figures, "compared": card.is_compared, "result": card.result}
+    grain = {"grain": card.grain, "coarser": card.coarser, "steps": cards.STEPS.get(card.chart)}
+    return asdict(card) | {"figures": figures, "compared": card.is_compared, "result": card.result} | grain
 
 
 def contents(connection: Connection, board: Dashboard, readings: Mapping[str, Reading]) -> dict[str, Any]:
@@ -181,7 +182,7 @@ def contents(connection: Connection, board: Dashboard, readings: Mapping[str, Re
             sharing.setdefault(name, []).append(card)
     for name, those in sharing.items():
         breakdown = dict.fromkeys(column for card in those for column in breakdown_of(card))
-        columns = dict.fromkeys(column for card in those for column in columns_of(card))
+        columns = dict.fromkeys(column for card in those for column in card.summed)
         [first, *more] = those
         is_ranked = not (more or first.filters or first.order or first.fold or first.figures[0].per)
         most = first.limit if is_ranked else None
@@ -198,7 +199,7 @@ def headlines(board: Dashboard, readings: Mapping[str, Reading], newest: date | 
 
     first = [card for card in board.cards if card.chart == "headline"][:3]
     tables = {
-        card.title: table(readings[card.report], ["day"] if card.is_compared else [], columns_of(card), since)
+        card.title: table(readings[card.report], ["day"] if card.is_compared else [], card.summed, since)
         for card in first
     }
     return {"about": board.about, "cards": [told(card) | {"table": card.title} for card in first], "tables": tables}
@@ -263,6 +264,8 @@ def build(to: Path) -> dict[str, int]:
             "state": {name: text_of(value) for name, value in state.items()} | {"built": state["built"].isoformat()},
             "days": cards.DAYS,
             "filters": cards.FILTERS,
+            "grains": cards.GRAINS,
+            "rows": cards.ROWS,
             "dashboards": [{"name": board.name, "slug": board.slug} for board in boards],
         }
         readings = read(connection, boards)

@@ -36,6 +36,11 @@ def test_every_question_is_one_and_every_card_answers_it():
     assert [board.name for board in DASHBOARDS if not board.about.strip()] == []
 
 
+def test_a_card_with_a_limit_says_how_many_rows_it_shows():
+    limited = [card for _, card in CARDS if card.limit]
+    assert limited and [card.title for card in limited if str(card.limit) not in f"{card.title} {card.answers}"] == []
+
+
 def test_a_report_has_a_file_and_the_filters_that_it_has_columns_for(empty_warehouse):
     assert set(DECLARED["reports"]) == {file.stem for file in (cards.settings.ROOT / "sql/reports").glob("*.sql")}
     for name, report in DECLARED["reports"].items():
@@ -137,6 +142,61 @@ def test_charts_are_what_counting_by_hand_gives(filled):
     assert chart("Patient Analytics", "Patients by age") == [("0 to 9", "1"), ("40 to 49", "1")]
     assert chart("Patient Analytics", "Visits per patient") == [("2", "1"), ("4", "1")]
     assert chart("Patient Analytics", "Patients by city") == [("(not known)", "1"), ("Lyon", "1")]
+
+
+@pytest.mark.parametrize(
+    ("first", "grain", "steps"),
+    [
+        ("2023-05-08", "day", ["2023-05-08", "2026-01-05", "2026-01-31"]),  # 1,000 days up to 31 January 2026
+        ("2023-05-07", "week", ["2023-05-01", "2026-01-05", "2026-01-26"]),
+        ("2006-11-30", "month", ["2006-11-01", "2026-01-01"]),
+        ("1943-12-01", "quarter", ["1943-10-01", "2026-01-01"]),
+        ("1776-07-04", "year", ["1776-01-01", "2026-01-01"]),
+        ("0900-01-01", "decade", ["0900-01-01", "2020-01-01"]),
+        ("0001-01-01", "decade", ["0001-01-01", "2020-01-01"]),
+    ],
+)
+def test_a_chart_of_a_long_period_takes_a_coarser_grain_and_leaves_out_no_day(hospital, first, grain, steps):  # noqa: F811
+    add(hospital, "patients")
+    for number, day in enumerate([first, "2026-01-05", "2026-01-05", "2026-01-31", "2026-01-31"]):
+        add(hospital, "visits", visit_id=f"V{number}", visit_start_ts=day, visit_end_ts=None, status="No-show")
+    for number in range(2):
+        add(hospital, "admissions", admission_id=f"A{number}", visit_id="V1")
+    hospital.execute(
+        "insert into ops.receipts (layer, dataset, partition_date, run_id, made_from, rule_set) "
+        "values ('gold', 'visits', '2026-01-31', 'R1', '', '')"
+    )
+
+    def chart(title):
+        return rows_of(hospital, card_of("Executive Overview", title), **{"from": date.fromisoformat(first)})
+
+    assert [str(day) for day, _ in chart("Daily visits")] == steps, grain
+    assert [visits for _, visits in chart("Daily visits")] == ([1, 4] if len(steps) == 2 else [1, 2, 2])
+    # A rate is one of the sums, not a mean of rates: of a day, a week and a month.
+    assert [str(rate) for _, rate in chart("Admission rate by week")][1:] == (
+        ["50.0000"] if len(steps) == 2 else ["100.0000", "0.0000"]
+    )
+    assert [visits for _, visits in chart("Visits")] == [0, 5]
+
+
+def test_a_chart_of_many_lines_takes_a_coarser_grain_before_metabase_cuts_its_rows(hospital):  # noqa: F811
+    datasets = [f"d{number}" for number in range(9)]
+    hospital.execute(
+        "insert into ops.ledger (run_id, layer, dataset, partition_date, bronze_rows, accepted, rejected) "
+        "select 'S', 'silver', dataset, day::date, 4, 3, 1 from unnest(%s::text[]) as dataset "
+        "cross join generate_series('2025-02-01'::date, '2026-01-31'::date, interval '1 day') as day",
+        [datasets],
+    )
+    hospital.execute(
+        "insert into ops.receipts (layer, dataset, partition_date, run_id, made_from, rule_set) "
+        "select case number when 0 then 'gold' else 'silver' end, dataset, partition_date, 'S', '', '' "
+        "from ops.ledger cross join generate_series(0, 1) as number"
+    )
+    card = card_of("Data Quality", "Rejected share by date")
+    rows = rows_of(hospital, card)
+    assert {str(day) for day, *_ in rows} >= {"2025-01-27", "2026-01-26"} and {row[2] for row in rows} == {25}
+    assert len(rows) == 53 * len(datasets) <= 2000
+    assert len(rows_of(hospital, card, dataset=datasets[:5])) == 365 * 5 <= 2000
 
 
 def test_reports_add_up_to_the_marts(filled):

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -378,6 +379,27 @@ def test_a_planted_fault_is_found(built, tab, plant):
     tab.open("planted.html")
     tab.open_tables()
     assert bool(differing(built[0], board, tab, {})) == bool(plant)
+
+
+def test_a_card_with_a_limit_says_what_it_leaves_out(built, tab):
+    found = set()
+    for board in BOARDS:
+        limited = [card for card in board.cards if card.limit and card.figures]
+        if not limited:
+            continue
+        page = tab.open(f"{board.slug}.html")
+        for given in choices(board):
+            tab.choose(given)
+            for card in limited:
+                rows = expected(built[0], replace(card, limit=None), given)
+                others = sum((row[-1] for row in rows[card.limit :]), Decimal(0))
+                number = f"{others:,.2f}" if card.format == "money" else f"{others:,}"
+                is_cut = len(rows) > card.limit
+                said = f"The first {card.limit} of {len(rows)}: the others come to {number}.".replace(",", "\u202f")
+                notes = page.locator(f'[data-card="{card.title}"] .body .note').all_inner_texts()
+                assert notes == ([said] if is_cut else []), (card.title, given)
+                found.add((card.title, is_cut))
+    assert {title for title, is_cut in found if is_cut} >= {"Patients by city", "Top 10 treatments by revenue"}
 
 
 def test_the_index_shows_headlines_and_leads_to_every_page(built, tab):

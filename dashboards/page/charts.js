@@ -29,21 +29,16 @@ function axis(format, greatest) {
 // Every step from the first to the last, so that a day without a visit is drawn as one.
 function steps(grain, keys) {
   const all = [];
-  const last = keys[keys.length - 1];
-  for (let key = keys[0]; key <= last && all.length < 4000;) {
-    all.push(key);
-    const time = new Date(utc(key));
-    key =
-      grain === "month"
-        ? iso(Date.UTC(time.getUTCFullYear(), time.getUTCMonth() + 1, 1))
-        : iso(+time + (grain === "week" ? 7 : 1) * DAY);
-  }
+  const days = keys.filter((key) => key !== null);
+  const last = utc(days[days.length - 1]);
+  // After the year 9999 comes no day that can be read, and nothing is at most that.
+  for (let key = days[0]; utc(key) <= last; key = after(grain, key)) all.push(key);
   return all;
 }
 
 // What is drawn: points of an axis value, a series and a number.
-function plotted(card, rows) {
-  const [axisColumn] = card.by.length ? card.by : card.fold;
+function plotted(card, { rows, by }) {
+  const [axisColumn] = by.length ? by : card.fold;
   const points = [];
   for (const row of rows) {
     if (card.result.length === 2) points.push({ x: row[0], s: null, v: row[1].number });
@@ -90,12 +85,20 @@ function tips(card, data, xs) {
   };
 }
 
+const timeFormat = (grain, span) =>
+  page.grains[grain] > 31 ? "%Y" : span > 120 * DAY || grain === "month" ? "%b %Y" : "%-d %b";
+
 function overTime(card, data, width) {
   const summed = card.figures.every((figure) => figure.per === null);
   const all = steps(data.axis, data.xs);
   const values = data.series.flatMap((name, place) => {
     const of = new Map(data.points.filter((point) => point.s === name).map((point) => [point.x, point.v]));
-    return all.map((x) => ({ x, t: utc(x), s: place, v: of.has(x) ? of.get(x) : summed ? 0 : null }));
+    const own = all.map((x) => (of.has(x) ? of.get(x) : summed ? 0 : null));
+    const isNone = (step) => own[step] === null || own[step] === undefined;
+    return all.map((x, step) => {
+      const isAlone = !isNone(step) && isNone(step - 1) && isNone(step + 1);
+      return { x, t: utc(x), s: place, v: own[step], isAlone };
+    });
   });
   const greatest = Math.max(...values.map((value) => value.v || 0), card.goal || 0);
   const smoothed = card.chart === "area" && data.axis === "day" && all.length >= 60 && data.series.length === 1;
@@ -106,7 +109,7 @@ function overTime(card, data, width) {
     axis: {
       grid: false,
       tickCount: Math.max(3, Math.floor(width / 110)),
-      format: utc(all[all.length - 1]) - utc(all[0]) > 120 * DAY || data.axis === "month" ? "%b %Y" : "%-d %b",
+      format: timeFormat(data.axis, utc(all[all.length - 1]) - utc(all[0])),
       labelOverlap: true,
       labelFlush: 12,
       labelPadding: 10,
@@ -144,6 +147,13 @@ function overTime(card, data, width) {
       encoding: { x, y, color: paint },
     });
   }
+  // A line begins at one value and ends at another: of a value between two gaps it shows nothing.
+  if (!(few && card.chart === "line") && values.some((value) => value.isAlone))
+    layer.push({
+      transform: [{ filter: "datum.isAlone" }],
+      mark: { type: "point", size: 22, filled: true, opacity: 1 },
+      encoding: { x, y, color: paint },
+    });
   if (card.goal !== null) layer.push(rule({ y: { datum: card.goal, type: "quantitative" } }));
   const tip = tips(card, data, data.xs);
   layer.push({
@@ -174,17 +184,22 @@ const rule = (encoding) => ({
   encoding,
 });
 
-// Labels of a time axis that say the year once.
+const LABEL_ROOM = { month: 34, quarter: 34 };
+const SHORT = { day: shortDay, week: shortDay, month: shortMonth, quarter: quarterOf };
+
+// Labels of a time axis that say the year once; of days only where they are more than those of a year.
 function shortLabels(axisColumn, xs, room) {
-  const every = Math.ceil((axisColumn === "month" ? 34 : 46) / room);
+  const isLong = TIMES.includes(axisColumn) && utc(xs[xs.length - 1]) - utc(xs[0]) > 366 * DAY;
+  const every = Math.ceil((LABEL_ROOM[axisColumn] || 46) / room);
   return Object.fromEntries(
     xs.map((x, place) => {
       if (x === null) return ["null", "(none)"];
       if (!TIMES.includes(axisColumn)) return [x, inLines(x, Math.max(4, Math.floor(room / 7.4)))];
       if (place % every) return [x, ""];
-      if (axisColumn !== "month") return [x, shortDay(x)];
+      if (axisColumn === "year" || axisColumn === "decade") return [x, valueText(axisColumn, x)];
+      const short = SHORT[axisColumn](x);
       const isNewYear = place === 0 || x.slice(0, 4) !== xs[place - every].slice(0, 4);
-      return [x, isNewYear ? [shortMonth(x), x.slice(0, 4)] : shortMonth(x)];
+      return [x, isNewYear && (axisColumn in MONTHS_OF || isLong) ? [short, x.slice(0, 4)] : short];
     }),
   );
 }

@@ -52,27 +52,65 @@ const iso = (time) => new Date(time).toISOString().slice(0, 10);
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const shortMonth = (text) => MONTHS[Number(text.slice(5, 7)) - 1];
 const shortDay = (text) => `${Number(text.slice(8, 10))} ${shortMonth(text)}`;
+const quarterOf = (text) => `Q${Math.ceil(Number(text.slice(5, 7)) / 3)}`;
 const dayText = (text) => `${shortDay(text)} ${text.slice(0, 4)}`;
 const monthText = (text) => `${shortMonth(text)} ${text.slice(0, 4)}`;
 const named = (column) => (column[0].toUpperCase() + column.slice(1)).replaceAll("_", " ");
 const plural = (count, word) => `${grouped(count, 0)} ${word}${count === 1 ? "" : "s"}`;
 const NAMES = { visit_type: "Type of visit", partition_date: "Date", since: "Since" };
 const heading = (column) => NAMES[column] || named(column);
+const TIME_TEXTS = {
+  week: (day) => `week of ${dayText(day)}`,
+  month: monthText,
+  quarter: (day) => `${quarterOf(day)} ${day.slice(0, 4)}`,
+  year: (day) => day.slice(0, 4),
+  decade: (day) => `${day.slice(0, 3)}0s`,
+};
 function valueText(column, value) {
   if (value === null) return "(none)";
-  if (column === "month") return monthText(value);
-  if (column === "week") return `week of ${dayText(value)}`;
+  if (column in TIME_TEXTS) return TIME_TEXTS[column](value);
   if (/^\d{4}-\d\d-\d\d$/.test(value)) return dayText(value);
   return String(value);
 }
 
 // ---- The engine: what a card's SQL gives ----
 
-const GRAINS = { week: weekOf, month: (day) => `${day.slice(0, 7)}-01` };
-const TIMES = ["day", "week", "month"];
-function weekOf(day) {
-  const time = utc(day);
-  return iso(time - ((new Date(time).getUTCDay() + 6) % 7) * DAY);
+const TIMES = Object.keys(page.grains); // the finest first
+const MONTHS_OF = { month: 1, quarter: 3, year: 12, decade: 120 };
+const monthsOf = (day) => Number(day.slice(0, 4)) * 12 + Number(day.slice(5, 7)) - 1; // since there was no year 0
+const ofMonths = (count) =>
+  `${String(Math.floor(count / 12)).padStart(4, "0")}-${String((count % 12) + 1).padStart(2, "0")}-01`;
+
+// The first day of the step of that grain that a day lies in; the first decade begins with the year 1.
+function startOf(grain, day) {
+  if (day === null || grain === "day") return day;
+  if (grain === "week") return iso(utc(day) - ((new Date(utc(day)).getUTCDay() + 6) % 7) * DAY);
+  const start = ofMonths(monthsOf(day) - (monthsOf(day) % MONTHS_OF[grain]));
+  return start < "0001" ? "0001-01-01" : start;
+}
+
+// The first day of the step after the one that begins on this day.
+function after(grain, start) {
+  if (!(grain in MONTHS_OF)) return iso(utc(start) + page.grains[grain] * DAY);
+  return ofMonths(monthsOf(start) - (monthsOf(start) % MONTHS_OF[grain]) + MONTHS_OF[grain]);
+}
+
+// The grain of a chart: its own, or the finest of which these rows have not too many steps, as the card's SQL has it.
+function grainOf(card, table, rows) {
+  const days = table.by.day.values;
+  const of = (name) =>
+    new Set(rows.map((row) => table.by[name].codes[row]).filter((code) => table.by[name].values[code] !== null));
+  const found = [...of("day")].map((code) => days[code]).sort(byText);
+  if (!found.length) return { grain: card.grain };
+  const [first, last] = [found[0], found[found.length - 1]];
+  const span = (utc(last) - utc(first)) / DAY;
+  const series = card.by
+    .filter((name) => !TIMES.includes(name))
+    .reduce((count, name) => count * of(name).size, card.fold ? card.figures.length : 1);
+  const fits = (grain) => span < page.grains[grain] * card.steps && span * series < page.grains[grain] * page.rows;
+  const finer = [card.grain, ...card.coarser.slice(0, -1)];
+  const grain = finer.find(fits) || card.coarser[card.coarser.length - 1];
+  return { grain, first, last, most: Math.min(card.steps, Math.floor(page.rows / series)) };
 }
 const COLUMN = { period: "day" };
 
@@ -184,12 +222,12 @@ function result(card, filters, tables = page.tables) {
     };
   }
   const groups = new Map();
-  const columns = card.by.map((name) => {
-    const column = table.by[name in GRAINS ? "day" : name];
-    return {
-      codes: column.codes,
-      values: column.values.map((value) => (name in GRAINS && value !== null ? GRAINS[name](value) : value)),
-    };
+  const time = card.grain ? grainOf(card, table, now) : null;
+  const by = card.by.map((name) => (time && name === card.grain ? time.grain : name));
+  const columns = by.map((name) => {
+    const isTime = TIMES.includes(name);
+    const { codes, values } = table.by[isTime ? "day" : name];
+    return { codes, values: isTime ? values.map((day) => startOf(name, day)) : values };
   });
   if (!card.by.length) groups.set("", { values: [], rows: now });
   for (const row of card.by.length ? now : []) {
@@ -205,5 +243,7 @@ function result(card, filters, tables = page.tables) {
     else rows.push([...group.values, ...figures]);
   }
   rows = inOrder(card, rows);
-  return { rows: card.limit ? rows.slice(0, card.limit) : rows, found: now.length };
+  const most = card.limit || rows.length;
+  const left = { rows: rows.slice(most), of: rows.length + table.left.groups };
+  return { rows: rows.slice(0, most), found: now.length, by, time, left };
 }

@@ -5,9 +5,10 @@
 const isNumber = (column, value) =>
   typeof value === "number" || (typeof value === "string" && /^-?\d+(\.\d+)?$/.test(value) && column !== "run_id");
 
-function tableOf(card, rows) {
+function tableOf(card, { rows, time }) {
   const figures = Object.fromEntries(card.figures.map((figure) => [figure.name, figure]));
-  const labels = card.result.map((column) => (figures[column] ? figures[column].label : heading(column)));
+  const columns = card.result.map((column) => (time && column === card.grain ? time.grain : column));
+  const labels = columns.map((column) => (figures[column] ? figures[column].label : heading(column)));
   const numeric = card.result.map((column, place) =>
     rows.some((row) => isCell(row[place]) || (card.columns.length && isNumber(column, row[place]))),
   );
@@ -26,7 +27,7 @@ function tableOf(card, rows) {
     ),
   );
   function cell(row, place) {
-    const [column, value] = [card.result[place], row[place]];
+    const [column, value] = [columns[place], row[place]];
     if (isCell(value)) {
       const format = card.fold
         ? card.figures.find((figure) => figure.label === row[place - 1]).format
@@ -70,7 +71,12 @@ function tableOf(card, rows) {
   }
   return make(
     "div",
-    { class: "scroll", tabindex: "0", role: "region", "aria-label": `Table: ${card.title}` },
+    {
+      class: "scroll",
+      tabindex: "0",
+      role: "region",
+      "aria-label": `Table: ${card.title}${isCoarser(card, time) ? `, by ${time.grain}` : ""}`,
+    },
     make("table", {}, make("thead", {}, make("tr", {}, ...heads)), body),
   );
 }
@@ -133,7 +139,7 @@ function headline(card, found) {
 const drawn = new Map(); // what a card's chart needs to be let go
 
 async function chart(card, found, box, body) {
-  const data = plotted(card, found.rows);
+  const data = plotted(card, found);
   const isEmpty = !data.points.some((point) => point.v !== null && (card.chart !== "pie" || point.v > 0));
   if (!found.found || isEmpty) {
     body.replaceChildren(make("p", { class: "empty" }, "No data for this selection"));
@@ -147,13 +153,16 @@ async function chart(card, found, box, body) {
   if (card.goal !== null)
     entries.push(["dash", "color:var(--ink)", `goal ${shown(card.goal, card.figures[0].format).replace(".0", "")}`]);
   if (entries.length) body.append(legendOf(entries, card.chart));
-  const part = partMonths(card, data);
-  if (part) body.append(make("p", { class: "note" }, part));
+  const notes = notesOf([coarser(card, found.time), partSteps(card, data), leftOut(card, found)]);
+  body.append(...notes);
   const spec = drawing(Math.max(130, card.size[1] * 52 - body.getBoundingClientRect().height));
   plot.setAttribute("role", "img");
   plot.setAttribute(
     "aria-label",
-    `${card.title}. ${card.answers} A chart of ${plural(data.points.length, "value")}; the table below it has the same numbers.`,
+    [
+      `${card.title}. ${card.answers} A chart of ${plural(data.points.length, "value")}; the table below it has the same numbers.`,
+      ...notes.map((note) => note.textContent),
+    ].join(" "),
   );
   const inner = make("div");
   plot.append(inner);
@@ -174,16 +183,44 @@ async function chart(card, found, box, body) {
   drawn.set(card, view);
 }
 
-// Sums of a month that the period cuts are less than the month's.
-function partMonths(card, data) {
-  if (data.axis !== "month" || !card.filters.includes("period") || card.figures.some((figure) => figure.per !== null))
-    return null;
+function notesOf(sentences) {
+  const said = sentences.filter(Boolean);
+  return said.length ? [make("p", { class: "note" }, said.join(" "))] : [];
+}
+
+const isCoarser = (card, time) => Boolean(time) && time.grain !== card.grain;
+
+// In which steps a chart is drawn, where they are not those of the card.
+function coarser(card, time) {
+  if (!isCoarser(card, time)) return null;
+  const period = `${dayText(time.first)} to ${dayText(time.last)}`;
+  return `By ${time.grain} instead of by ${card.grain}: ${period} are more than ${plural(time.most, card.grain)}.`;
+}
+
+// Sums of a month, or of another step, that the period cuts are less than the month's.
+function partSteps(card, data) {
+  const isCut = TIMES.includes(data.axis) && data.axis !== "day" && card.filters.includes("period");
+  if (!isCut || card.figures.some((figure) => figure.per !== null)) return null;
+  const [first, last] = [data.xs[0], data.xs[data.xs.length - 1]];
   const ends = [];
-  if (state.from.slice(8) !== "01" && data.xs[0] === GRAINS.month(state.from))
-    ends.push(`${monthText(state.from)} counts from ${shortDay(state.from)}`);
-  if (iso(utc(state.to) + DAY).slice(8) !== "01" && data.xs[data.xs.length - 1] === GRAINS.month(state.to))
-    ends.push(`${monthText(state.to)} up to ${shortDay(state.to)}`);
-  return ends.length ? `${ends.join(", ")}.` : null;
+  if (state.from > first && startOf(data.axis, state.from) === first)
+    ends.push(`${valueText(data.axis, first)} counts from ${shortDay(state.from)}`);
+  if (utc(state.to) + DAY < utc(after(data.axis, last)) && startOf(data.axis, state.to) === last)
+    ends.push(`${valueText(data.axis, last)} up to ${shortDay(state.to)}`);
+  const text = ends.join(", ");
+  return text ? `${text[0].toUpperCase()}${text.slice(1)}.` : null;
+}
+
+// What a card with a limit does not show: how many rows, and what these come to where that is a sum.
+function leftOut(card, { rows, left }) {
+  if (!left || left.of === rows.length) return null;
+  const [figure] = card.figures;
+  const place = card.result.length - (card.fold ? 1 : card.figures.length);
+  const whole = left.rows.reduce((sum, row) => sum + (row[place].number || 0), 0);
+  const beyond = page.tables[card.table].left.sums[figure.column] / 10 ** page.tables[card.table].places[figure.column];
+  const others =
+    figure.per === null && !card.fold ? `: the others come to ${shown(whole + beyond, figure.format)}` : "";
+  return `The first ${rows.length} of ${grouped(left.of, 0)}${others}.`;
 }
 
 const boxes = new Map();
@@ -219,7 +256,7 @@ function frame(card) {
 function fillTable(card) {
   const { behind, found } = boxes.get(card);
   behind.querySelector(".scroll")?.remove();
-  behind.append(tableOf(card, found.rows));
+  behind.append(tableOf(card, found));
 }
 
 async function draw(card) {
@@ -235,7 +272,8 @@ async function draw(card) {
   if (card.chart === "headline") one.body.replaceChildren(...headline(card, found));
   else if (card.chart === "table")
     one.body.replaceChildren(
-      found.rows.length ? tableOf(card, found.rows) : make("p", { class: "empty" }, "No data for this selection"),
+      found.rows.length ? tableOf(card, found) : make("p", { class: "empty" }, "No data for this selection"),
+      ...notesOf([leftOut(card, found)]),
     );
   else {
     if (one.behind.open) fillTable(card);
@@ -301,12 +339,10 @@ function values(name) {
   return [...found].sort(byText);
 }
 
-function bounds() {
-  const days = page.cards
-    .flatMap((card) => page.tables[card.table].by?.day?.values || [])
-    .filter((day) => day !== null)
-    .sort();
-  return days.length ? days[0] : page.state.newest;
+// All days that a page holds something of, the oldest first.
+function daysHeld() {
+  const days = page.cards.flatMap((card) => page.tables[card.table].by?.day?.values || []);
+  return [...new Set(days.filter((day) => day !== null))].sort();
 }
 
 function quickOnes() {
@@ -315,7 +351,7 @@ function quickOnes() {
     ["30 days", dayBefore(newest, 29)],
     ["90 days", dayBefore(newest, 89)],
     [`${page.days} days`, dayBefore(newest, page.days - 1)],
-    ["All", bounds()],
+    ["All", daysHeld()[0] || newest],
   ];
 }
 
@@ -450,6 +486,14 @@ function about() {
   const { newest, built, complete, rejected, due } = page.state;
   const item = (kind, ...parts) => make("li", { class: kind }, ...parts);
   const items = [item("", "Data up to ", make("b", {}, dayText(newest)))];
+  const later = page.index ? [] : daysHeld().filter((day) => day > newest);
+  if (later.length)
+    items.push(
+      item(
+        "warn",
+        `${plural(later.length, "day")} with data after that, the last ${dayText(later[later.length - 1])}: shown if you choose "To"`,
+      ),
+    );
   if (complete !== null)
     items.push(
       item(
