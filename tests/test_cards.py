@@ -176,7 +176,7 @@ def test_a_chart_of_a_long_period_takes_a_coarser_grain_and_leaves_out_no_day(ho
     assert [str(rate) for _, rate in chart("Admission rate by week")][1:] == (
         ["50.0000"] if len(steps) == 2 else ["100.0000", "0.0000"]
     )
-    assert [visits for _, visits in chart("Visits")] == [0, 5]
+    assert [visits for *_, visits in chart("Visits")] == [0, 5]
 
 
 def test_a_chart_of_many_lines_takes_a_coarser_grain_before_metabase_cuts_its_rows(hospital):  # noqa: F811
