@@ -76,6 +76,9 @@ def up() -> None:
         wait(began)
         prepare.packages_arrived()
         create_stores(spark_runs="spark-connect" not in missing)
+    if not missing:
+        print("The stack is up; `make status` shows its services and their addresses.")
+        return
     print(f"The stack is ready ({time.monotonic() - began:.0f} s).")
     for name in SERVICES:
         print(f"  {name:14} {services.url(name)}")
