@@ -1,10 +1,12 @@
 """What make calls: `python -m pipelines run 2026-01-31 [--force] [--override]`, `forget`, `ledger`, `maintain`, ..."""
 
 import argparse
+import json
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import date, datetime, timezone
 
 from luigi.retcodes import retcode, run_with_retcodes
@@ -13,7 +15,7 @@ from luigi.rpc import RPCError
 from dashboards import pages
 from jobs import marts, program, settings, warehouse
 from jobs.catalog import CATALOG
-from pipelines import health, schedule, tasks
+from pipelines import alert, health, schedule, tasks
 from pipelines.tasks import Day, Failed, Forget
 
 
@@ -52,13 +54,47 @@ def main() -> None:
         elif given.command == "schedule":
             schedule.by(settings.given("SCHEDULE") if given.crontab is None else given.crontab)
         else:
-            run_day(given.date, given.force, given.override)
+            with told(given.date):
+                run_day(given.date, given.force, given.override)
     except program.Refused as error:
         program.leave(2, str(error))
     except Failed as error:
         program.leave(1, str(error))
     except Exception as error:
         program.leave(1, program.sentence(error))
+
+
+@contextmanager
+def told(text: str) -> Iterator[None]:
+    """Has the operator's commands told whether the run of a date fails, or is done after it had failed.
+
+    A date that is none, or has not begun, is the caller's mistake and no failure of the date.
+    """
+    try:
+        yield
+    except program.Refused:
+        raise
+    except SystemExit as end:
+        if end.code:
+            day, said = program.parse_day(text), end.code if isinstance(end.code, str) else ""
+            alert.failed(day, *failure(day, said or f"{day} ended with code {end.code}; its output says why."))
+        raise
+    except Exception as error:
+        alert.failed(program.parse_day(text), "Day", program.sentence(error))
+        raise
+    alert.done(program.parse_day(text))
+
+
+def failure(day: date, otherwise: str) -> tuple[str, str]:
+    """(name of a task of a date that failed, the sentences of all that did), as luigid knows them."""
+    names, sentences = [], []
+    with suppress(RPCError):
+        for status in ("FAILED", "DISABLED"):
+            for task_id, task in tasks.luigid().task_list(status, "").items():
+                if task["params"].get("date") == str(day) and task_id not in tasks.disabled():
+                    names.append(" ".join(filter(None, [task["name"], task["params"].get("dataset")])))
+                    sentences.append(json.loads(tasks.luigid().fetch_error(task_id)["error"] or '""'))
+    return (min(names, default="Day"), "\n".join(dict.fromkeys(filter(None, sentences))) or otherwise)
 
 
 def run_day(text: str, force: bool, override: bool) -> None:
@@ -99,6 +135,7 @@ def forget_day(text: str) -> None:
     if code:
         print(f"{day} is not forgotten yet; give the same command again once the cause is gone.", file=sys.stderr)
         sys.exit(code)
+    alert.forget(day)
     rebuild_pages()
 
 

@@ -363,10 +363,24 @@ def test_what_is_no_file_in_the_place_of_one_is_told_by_luigi(stack):
     assert "Traceback" not in done.stdout
 
 
-def test_a_date_that_failed_is_tried_again_at_once(stack):
+def test_a_date_that_failed_is_told_and_tried_again_at_once(stack, tmp_path):
+    told, script = tmp_path / "told", tmp_path / "tell"
+    script.write_text(f'#!/bin/sh\n{{ env; cat; }} >> "{told}"\n')
+    script.chmod(0o755)
     for _ in range(2):
-        done = call("-m", "pipelines", "run", "2027-01-02")
+        done = call("-m", "pipelines", "run", "2027-01-02", ON_FAILURE=f'"{script}"')
         assert done.returncode == 30 and "patients.csv has not landed" in done.stdout
+    lines = told.read_text().splitlines()
+    assert lines.count("ALERT_DATE=2027-01-02") == lines.count("ALERT_OUTCOME=failed") == 2
+    assert lines.count("ALERT_TASK=Bronze admissions") == 2
+    missing = (
+        "2027-01-02: the file 2027/01/02/{}.csv has not landed; put it there or run `make generate DATE=2027-01-02`."
+    )
+    assert all(lines.count(f"{name} {missing.format(name)}") == 2 for name in CATALOG)
+    assert not [line for line in lines if settings.get("POSTGRES_PASSWORD") in line]
+
+    down = call("-m", "pipelines", "run", "2027-01-02", ON_FAILURE=f'"{script}"', POSTGRES_PORT="9")
+    assert down.returncode == 1 and "PostgreSQL at 127.0.0.1:9 does not answer" in told.read_text()
 
 
 def test_a_job_by_hand_refuses_wrong_words_in_a_sentence():
