@@ -391,9 +391,9 @@ def verify(metabase: Metabase, boards: list[Dashboard]) -> list[str]:
                 name = bodies.card_name(board, card)
                 saved_card = held.get(("card", name))
                 if not saved_card:
-                    failures.append(f"{name}: no such card, or its description was changed; `make metabase` mends it.")
+                    failures.append(f"{name}: no such card, or its description was changed; `make metabase` adds it.")
                 elif saved_card["id"] not in dashcards:
-                    failures.append(f"{name}: it is not on its dashboard; `make metabase` mends it.")
+                    failures.append(f"{name}: it is not on its dashboard; `make metabase` adds it.")
                 else:
                     place = f"/dashboard/{shown['id']}/dashcard/{dashcards[saved_card['id']]['id']}"
                     path = f"{place}/card/{saved_card['id']}/query"

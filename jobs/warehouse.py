@@ -89,7 +89,7 @@ REPORTS = settings.ROOT / "sql" / "reports"
 
 
 def drop_views(views: str) -> str:
-    """Reports and `views` stand on everything else: they go first, and are drawn anew, so that columns may change."""
+    """Drops reports and `views`, which depend on everything else; they are created again and may change columns."""
     names = [f"reports.{file.stem}" for file in sorted(REPORTS.glob("*.sql"))]
     names += re.findall(r"^create view (\S+) as$", views, re.MULTILINE)
     return f"drop view if exists {', '.join(names)};\n"

@@ -566,8 +566,8 @@ def test_verify_finds_what_is_not_there(server, full, capsys):
         one for one in board["dashcards"] if one["card_id"] != names["Executive Overview: Revenue"]["id"]
     ]
     assert verify() == [
-        "Executive Overview: Visits: no such card, or its description was changed; `make metabase` mends it.",
-        "Executive Overview: Revenue: it is not on its dashboard; `make metabase` mends it.",
+        "Executive Overview: Visits: no such card, or its description was changed; `make metabase` adds it.",
+        "Executive Overview: Revenue: it is not on its dashboard; `make metabase` adds it.",
     ]
     provision()
     assert verify() == []
