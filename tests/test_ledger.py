@@ -500,7 +500,7 @@ def test_what_an_earlier_version_has_marked_stale_stays_so(empty_warehouse):
 def test_the_last_date_there_is_has_a_next_one_that_clients_can_read(empty_warehouse):
     receipt = "insert into ops.receipts (layer, dataset, partition_date, run_id, rule_set, made_from) values "
     with empty_warehouse.transaction(force_rollback=True):
-        empty_warehouse.execute(f"{receipt} ('bronze', 'patients', '9999-12-31', 'R', '', '')")
+        empty_warehouse.execute(f"{receipt} ('gold', 'patients', '9999-12-31', 'R', '', '')")
         found = empty_warehouse.execute("select newest, next_due, overdue from ops.freshness where newest is not null")
         [(newest, due, overdue)] = found.fetchall()
     assert newest == date(9999, 12, 31) and due.year == 9999 and not overdue
