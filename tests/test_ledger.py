@@ -222,7 +222,7 @@ def test_levels_are_reached_alike_in_the_warehouse_and_in_a_backtest(empty_wareh
 
         none = dict.fromkeys(patients.reasons, 0)
         counts = {
-            day: validation.Counts(rows, rows - hits, hits, 0, Decimal(), Decimal(), none)
+            day: validation.Counts(rows, rows - hits, hits, 0, Decimal(), Decimal(), none, 0)
             for day, (rows, hits) in days.items()
         }
         trial = backtest.Retrial(patients, counts, None, None, None, set(), Counter())
