@@ -74,7 +74,7 @@ def empty(dataset: Dataset, day: date) -> str:
 
 
 def remove_source(day: date) -> None:
-    """Deletes a date's bronze files and its markers while nobody writes silver or gold; Refused if it ran meanwhile."""
+    """Deletes a date's bronze files and markers under the locks of silver and gold; Refused if it ran meanwhile."""
     reads = [f"silver {name}" for name in CATALOG]
     with warehouse.connect() as connection, warehouse.writer(connection, "gold", reads):
         if back := warehouse.not_emptied(connection, day):

@@ -69,7 +69,7 @@ def must_have_begun(day: date) -> None:
 
 
 def user() -> str:
-    """The operating system's name of whoever runs this process; their number where they have no name."""
+    """Returns the operating system's name of the user of this process, or their number if they have no name."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

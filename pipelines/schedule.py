@@ -93,7 +93,7 @@ def now() -> datetime:
 
 
 def dates(today: date) -> Iterator[date]:
-    """Yesterday, and before it the dates of which a file has landed and that nobody has taken back; oldest first."""
+    """Yields the dates to run, oldest first: yesterday, and earlier ones with landed files that were not forgotten."""
     with warehouse.connect() as connection:
         found = connection.execute("select partition_date from ops.never_ran where layer = 'forget'").fetchall()
     for ago in range(catch_up_days(), 0, -1):
@@ -103,11 +103,11 @@ def dates(today: date) -> Iterator[date]:
 
 
 def missing(day: date) -> list[str]:
-    """The datasets of which no file of a date has landed."""
+    """Lists the datasets whose file of a date has not landed."""
     return [name for name, dataset in CATALOG.items() if not landing.landing_path(dataset, day).is_file()]
 
 
 def due(day: date) -> datetime:
-    """When the last missing file of a date should be there."""
+    """Returns the time (UTC) at which the last missing file of a date is due."""
     hours = max((CATALOG[name].due_hours for name in missing(day)), default=0)
     return datetime(day.year, day.month, day.day, tzinfo=timezone.utc) + timedelta(days=1, hours=hours)

@@ -47,7 +47,7 @@ def luigid() -> Any:
 
 @cache
 def disabled() -> set[str]:
-    """The ids of the tasks that earlier runs failed for good, as luigid knew them when this process first asked."""
+    """Returns the ids of tasks that luigid had disabled after earlier runs, read once per process."""
     with suppress(RPCError):  # the run itself says that luigid is down
         return set(luigid().task_list("DISABLED", ""))
     return set()
@@ -382,7 +382,7 @@ class Dashboards(Made):
 
 
 class Forget(Made):
-    """A date taken back as if it had never run: complete when nothing is known of it any more."""
+    """Forgets a date as if it had never run; complete when it has no marker and no unfinished run."""
 
     date = AnyDayParameter()
     resources = {"rejudging": 1}  # noqa: RUF012  # it revalidates, too
