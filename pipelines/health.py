@@ -71,7 +71,7 @@ def full_disks() -> Iterator[str]:
 def dates(connection: warehouse.Connection) -> Iterator[str]:
     """A line for each date that failed, is stopped, incomplete, unbalanced or due; none for one that is running."""
     found = connection.execute(
-        "select partition_date, case when not is_balanced then 'does not balance' "
+        "select partition_date, case when why like '%does not balance%' then 'does not balance' "
         "when why like '%is stopped before gold by%' then 'is stopped before gold' "
         "when not is_complete then 'is incomplete' else 'is due again' end, why "
         "from ops.dates where not (is_complete and is_balanced and is_current) "

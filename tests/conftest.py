@@ -48,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """`make test-unit` leaves out what needs a server, by the fixtures that start one."""
     for item in items:
-        if {"stack", "empty_warehouse", "browser"} & set(getattr(item, "fixturenames", ())):
+        if {"stack", "warehouse_server", "browser"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("stack")
 
 
@@ -98,8 +98,8 @@ def postgres(stack: Path) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def empty_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A connection to a PostgreSQL server of its own with the platform's schema and no row, for tests of SQL alone."""
+def warehouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Connects to a PostgreSQL server with the platform's schema, started for tests of SQL alone."""
     from stack import prepare, services, supervision
 
     with pytest.MonkeyPatch.context() as patch:
@@ -121,6 +121,17 @@ def empty_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield connection
     server.terminate()
     server.wait()
+
+
+@pytest.fixture
+def empty_warehouse(warehouse_server: Any) -> Any:
+    """Empties the tables of `warehouse_server`, in which earlier tests have left rows."""
+    tables = warehouse_server.execute(
+        "select string_agg(format('%I.%I', schemaname, tablename), ', ') from pg_tables "
+        "where schemaname in ('public', 'ops') and tablename not in ('datasets', 'rules')"
+    ).fetchone()[0]
+    warehouse_server.execute(f"truncate {tables}")
+    return warehouse_server
 
 
 @pytest.fixture(scope="module")

@@ -41,16 +41,16 @@ def test_a_card_with_a_limit_says_how_many_rows_it_shows():
     assert limited and [card.title for card in limited if str(card.limit) not in f"{card.title} {card.answers}"] == []
 
 
-def test_a_report_has_a_file_and_the_filters_that_it_has_columns_for(empty_warehouse):
+def test_a_report_has_a_file_and_the_filters_that_it_has_columns_for(warehouse_server):
     assert set(DECLARED["reports"]) == {file.stem for file in (cards.settings.ROOT / "sql/reports").glob("*.sql")}
     for name, report in DECLARED["reports"].items():
-        columns = columns_of(empty_warehouse, name)
+        columns = columns_of(warehouse_server, name)
         fitting = [each for each in cards.FILTERS if (each if each != "period" else "day") in columns]
         assert report["filters"] == fitting, name
 
 
 @pytest.mark.parametrize(("board", "card"), CARDS, ids=[f"{board.slug}: {card.title}" for board, card in CARDS])
-def test_a_card_s_query_gives_the_columns_it_says_whatever_is_filtered(empty_warehouse, board, card):
+def test_a_card_s_query_gives_the_columns_it_says_whatever_is_filtered(warehouse_server, board, card):
     assert set(re.findall(r"{{(\w+)}}", card.sql)) == set(card.tags)
     examples = {"from": date(2026, 1, 1), "to": date(2026, 1, 31)}
     examples |= {tag: ["Cardiology"] for tag in card.tags if tag not in examples}
@@ -58,7 +58,7 @@ def test_a_card_s_query_gives_the_columns_it_says_whatever_is_filtered(empty_war
         given = {tag: examples[tag] for tag, is_set in zip(card.tags, chosen, strict=True) if is_set}
         query, values = bind(card.sql, card.report, given)
         assert set(values) == set(given)
-        assert tuple(column.name for column in empty_warehouse.execute(query, values).description) == card.result
+        assert tuple(column.name for column in warehouse_server.execute(query, values).description) == card.result
 
 
 @pytest.fixture

@@ -167,10 +167,10 @@ def test_the_lakes_client_is_nobody_elses(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("connect", [warehouse.connect, pages.connect, services.connect])
-def test_a_session_is_utc_whatever_libpq_finds(connect, empty_warehouse, monkeypatch):
+def test_a_session_is_utc_whatever_libpq_finds(connect, warehouse_server, monkeypatch):
     for name, value in {"PGTZ": "America/New_York", "PGCLIENTENCODING": "LATIN1"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("POSTGRES_PORT", str(empty_warehouse.info.port))
+    monkeypatch.setenv("POSTGRES_PORT", str(warehouse_server.info.port))
     with connect() as connection:
         zone, text = connection.execute("select current_setting('timezone'), 'Łódź'").fetchone()
     assert (zone, text) == ("UTC", "Łódź")

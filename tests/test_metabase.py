@@ -44,11 +44,11 @@ KNOWN = {
 
 
 @pytest.fixture
-def server(empty_warehouse, monkeypatch):
+def server(warehouse_server, monkeypatch):
     """A new Metabase that nobody has set up, beside a warehouse."""
     server = Metabase()
     monkeypatch.setenv("METABASE_URL", server.start())
-    monkeypatch.setenv("POSTGRES_PORT", str(empty_warehouse.info.port))
+    monkeypatch.setenv("POSTGRES_PORT", str(warehouse_server.info.port))
     monkeypatch.setattr(metabase, "PAUSE", 0.01)
     yield server
     server.stop()

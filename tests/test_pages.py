@@ -137,9 +137,9 @@ def fill(connection):
 
 
 @pytest.fixture(scope="module")
-def built(empty_warehouse, tmp_path_factory):
+def built(warehouse_server, tmp_path_factory):
     """The warehouse, and the pages of it as the stack serves them; beside them the pages of an empty one."""
-    home, connection = tmp_path_factory.mktemp("pages"), empty_warehouse
+    home, connection = tmp_path_factory.mktemp("pages"), warehouse_server
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STACK_DIR", str(home))
         patch.setenv("POSTGRES_PORT", str(connection.info.port))
