@@ -46,6 +46,7 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
         must_balance(facts, counts)
         verdict = validation.split(judged, dataset, facts.header)
         standing: Mapping[str, Any] = {}
+        changes: list[str] = []
         if before["runs"]:
             row["lost"], standing = compare(spark, connection, dataset, facts, counts, verdict, row)
             warehouse.note(connection, row)  # before the commit: a run that dies leaves word of what it took away
@@ -58,8 +59,9 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
                 versions = pool.map(lambda kind: publish(connection, dataset, kind, row, before, *tables[kind]), tables)
                 row |= {f"delta_{kind}": version for kind, version in zip(tables, versions, strict=True)}
             release.close()
-            for child, stale in stale_dates(spark, connection, dataset, row).items():
-                warehouse.mark_stale(connection, child, stale)
+            for child, days in stale_dates(spark, connection, dataset, row).items():
+                warehouse.mark_stale(connection, child, list(days))
+                changes += days.values()
         row |= account(dataset, facts, counts)
         warnings = warehouse.settle_silver(
             connection, row, counts.hits, standing.get("run_id"), differing_versions(dataset, day, counts.differing)
@@ -67,7 +69,8 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
     reasons = ", ".join(f"{code} {hits:,}" for code, hits in counts.hits.items() if hits)
     numbers = f"{counts.rows:,} rows = {counts.accepted:,} accepted + {rejected:,} rejected"
     numbers += (f" ({reasons})" if reasons else "") + ("; as it stood" if standing else "")
-    return "\n".join([f"silver {dataset.name} {day}: {numbers}", *warnings])
+    again = (f"{change}: to be validated again" for change in changes)
+    return "\n".join([f"silver {dataset.name} {day}: {numbers}", *again, *warnings])
 
 
 def differing_versions(dataset: Dataset, day: date, keys: int) -> Iterator[str]:
@@ -189,7 +192,7 @@ def must_balance(facts: landing.Facts, counts: validation.Counts) -> None:
 
 def stale_dates(
     spark: Any, connection: warehouse.Connection, dataset: Dataset, row: dict[str, Any]
-) -> dict[str, list[date]]:
+) -> dict[str, dict[date, str]]:
     """The partitions, by dataset, of children of `dataset` whose verdicts no longer hold after this run.
 
     Orphans there may have found a parent among the rows it accepted; and where it took keys away, or a run before
@@ -207,22 +210,28 @@ def stale_dates(
         if orphans := [day for day in waiting if row["partition_date"] <= child.waits_until(day)]:
             rejected = lake.silver(spark, child, "rejected").filter(F.col("_partition_date").isin(orphans))
             without = rejected.filter(F.array_contains(codes, orphan)).select(*wanted)
-            found.append(without.join(came, on=F.col("key") == F.col("known"), how="left_semi"))
+            having_now = without.join(came, on=F.col("key") == F.col("known"), how="left_semi")
+            found.append(having_now.withColumn("change", F.lit(f"found their {dataset.name}")))
         if took and lake.has_silver(child, "rejected"):
             without_one = F.array(*map(F.lit, (orphan, f"missing_{name}", "malformed_row")))
             rejected = lake.silver(spark, child, "rejected").filter(~F.arrays_overlap(codes, without_one))
             having = lake.silver(spark, child).select(*wanted).unionAll(rejected.select(*wanted))
             in_time = F.col("day") <= F.date_add("_partition_date", child.orphan_days)
-            found.append(having.join(keys, on=(F.col("key") == F.col("known")) & in_time, how="left_anti"))
-    dates: dict[str, list[date]] = {}
+            lacking_now = having.join(keys, on=(F.col("key") == F.col("known")) & in_time, how="left_anti")
+            found.append(lacking_now.withColumn("change", F.lit(f"lost their {dataset.name}")))
+    dates: dict[str, dict[date, str]] = {}
     if found:
         partitions = reduce(
-            lambda one, other: one.unionAll(other), (rows.select("dataset", "_partition_date") for rows in found)
+            lambda one, other: one.unionAll(other),
+            (rows.select("dataset", "_partition_date", "change") for rows in found),
         )
-        for name, day in partitions.distinct().collect():
-            dates.setdefault(name, []).append(day)
+        counted = partitions.groupBy("dataset", "_partition_date", "change").count().collect()
+        for name, day, change, rows in sorted(counted):
+            whys = dates.setdefault(name, {})
+            why = f"{rows:,} {name} of {day} {change}"
+            whys[day] = f"{whys[day]}, {why}" if day in whys else why
     return dates
 
 
 if __name__ == "__main__":
-    program.run(bronze_to_silver)
+    program.run(bronze_to_silver, remaining=warehouse.remaining)

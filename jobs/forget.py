@@ -63,7 +63,7 @@ def empty(dataset: Dataset, day: date) -> str:
             none = table.filter(F.lit(False))
             row[f"delta_{kind}"] = bronze_to_silver.publish(connection, dataset, kind, row, before, none, rows=0)
         for child, days in bronze_to_silver.stale_dates(spark, connection, dataset, row).items():
-            warehouse.mark_stale(connection, child, days)
+            warehouse.mark_stale(connection, child, list(days))
         row |= dict.fromkeys(("bronze_rows", "bronze_bytes", "accepted", "rejected", "faulty"), 0)
         row |= dict.fromkeys(("amount_in", "amount_accepted", "amount_rejected"), Decimal()) if dataset.amount else {}
         row["bronze_sha256"] = warehouse.FORGOTTEN

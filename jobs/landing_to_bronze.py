@@ -64,4 +64,4 @@ def repeated(dates: Sequence[date]) -> str | None:
 
 
 if __name__ == "__main__":
-    program.run(landing_to_bronze, future=False)
+    program.run(landing_to_bronze, future=False, remaining=warehouse.remaining)

@@ -22,6 +22,8 @@ from jobs.dataset import Dataset
 
 TRACKING = "LUIGI_TRACKING_URL="  # a job writes it to standard error; the Luigi task shows it
 
+WAITS: list[float] = []  # seconds that this process has waited for a lock
+
 FEW_ROWS = 100_000  # below that a job plans longer than it computes
 
 
@@ -76,10 +78,16 @@ def user() -> str:
         return str(os.getuid())
 
 
-def run(job: Callable[..., str], words: Sequence[str] = ("dataset", "date"), future: bool = True) -> None:
-    """Calls `job` with the command line's words and prints the sentence it returns.
+def run(
+    job: Callable[..., str],
+    words: Sequence[str] = ("dataset", "date"),
+    future: bool = True,
+    remaining: Callable[[date], str] = lambda day: "",
+) -> None:
+    """Calls `job` with the command line's words and prints the sentence it returns, with the seconds it worked.
 
-    More dates than one are done one after the other; where `future` is false, one that has not begun is refused.
+    More dates than one are done one after the other; where `future` is false, one that has not begun is refused. To a
+    person who runs it by hand, `remaining` then says what is still to do for the dates.
     Exits 2 where a word is wrong and 1 where the job fails, each with one sentence without patient values.
     """
     given = sys.argv[1:]
@@ -88,14 +96,17 @@ def run(job: Callable[..., str], words: Sequence[str] = ("dataset", "date"), fut
     dataset = [given_dataset(given.pop(0))] if "dataset" in words else []
     days = [given_day(day) for day in given]
     for day in days:
-        started = time.monotonic()
+        started, waits = time.monotonic(), len(WAITS)
         try:
             if not future:
                 must_have_begun(day)
             done = job(*dataset, day)
         except Exception as error:
             leave(1, f"{' '.join([*(d.name for d in dataset), str(day)])}: {sentence(error)}")
-        print(f"{done} ({time.monotonic() - started:.1f} s)", flush=True)
+        print(f"{done} ({time.monotonic() - started - sum(WAITS[waits:]):.1f} s)", flush=True)
+    if not settings.given("RUN_LOG"):
+        for said in filter(None, map(remaining, dict.fromkeys(days))):
+            print(said, flush=True)
 
 
 def leave(code: int, text: str) -> NoReturn:

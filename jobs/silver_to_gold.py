@@ -71,7 +71,10 @@ def load(spark: Any, connection: warehouse.Connection, dataset: Dataset, day: da
             for name in counts.keys() - {dataset.name}:
                 warehouse.note(connection, row | {"dataset": name, "outcome": "done"} | counts[name])
             row |= counts[dataset.name] | {"checksums": warehouse.checksums(connection, dataset, day)}
-            warehouse.settle(connection, row, silver["run_id"])
+            changed = any(c["inserted"] or c["updated"] or c["removed"] for c in counts.values())
+            # Marts made from the run that stands are not older than a load that changed nothing.
+            stands = None if changed else warehouse.loaded_alike(connection, row)
+            warehouse.settle(connection, row, silver["run_id"], stands)
         warehouse.drop_staging(connection)
     others = ", ".join(
         f"{name} {c['inserted'] + c['updated']:,} restated {c['removed']:,} removed"
@@ -101,4 +104,4 @@ def stage_versions(spark: Any, keys: str, dataset: Dataset, stopped: Sequence[da
 
 
 if __name__ == "__main__":
-    program.run(silver_to_gold)
+    program.run(silver_to_gold, remaining=warehouse.remaining)

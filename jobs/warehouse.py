@@ -180,12 +180,14 @@ def writer(connection: Connection, thing: str, reads: Sequence[str] = ()) -> Ite
     """
     locks = [("pg_try_advisory_lock_shared", name) for name in reads] + [("pg_try_advisory_lock", thing)]
     for function, name in locks:
+        began = time.monotonic()
         waited = False
         while not value(connection, f"select {function}(hashtext(%s))", [name]):
             if not waited:
                 print(f"waiting: another run is writing {name}", file=sys.stderr, flush=True)
             waited = True
             time.sleep(0.2)
+        program.WAITS.append(time.monotonic() - began)
     try:
         yield
     finally:
@@ -206,21 +208,62 @@ def must_hold(connection: Connection) -> None:
 
 @contextmanager
 def run(connection: Connection, layer: str, name: str, day: date, rule_set: str) -> Iterator[dict[str, Any]]:
-    """A ledger row for the time of a run: the caller adds its counts and settles it; a failure is noted here."""
+    """Writes a run's ledger row: the caller adds its counts and settles it; a failure is recorded here.
+
+    While the run lasts, its connection holds the lock `run <run_id>`, by which others know that the run is alive.
+    """
     row: dict[str, Any] = {
-        "run_id": f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}",
+        "run_id": new_run_id(),
         "layer": layer,
         "dataset": name,
         "partition_date": day,
         "rule_set": rule_set,
+        "log": settings.given("RUN_LOG") or None,
     }
+    lock = [f"run {row['run_id']}"]
+    connection.execute("select pg_advisory_lock(hashtext(%s))", lock)
     write(connection, "ops.ledger", row)
     try:
         yield row
     except BaseException as error:
         if not connection.closed:
-            write(connection, "ops.ledger", row | {"outcome": "failed", "error": program.sentence(error)})
+            outcome = "stopped" if isinstance(error, Stopped) else "failed"
+            write(connection, "ops.ledger", row | {"outcome": outcome, "error": program.sentence(error)})
         raise
+    finally:
+        with suppress(psycopg.Error):  # the lock has gone with the connection
+            connection.execute("select pg_advisory_unlock(hashtext(%s))", lock)
+
+
+def record_failure(
+    connection: Connection, layer: str, name: str, day: date, log: str, error: str, at: datetime
+) -> None:
+    """Sees that a task that failed at `at` has a row in the ledger.
+
+    A job that could, has written its row itself. One that died has left a row that says it is running, which becomes
+    a failed one. One that never came so far has no row: it gets one, unless the task has run since.
+    """
+    values = {"layer": layer, "dataset": name, "day": day, "log": log, "error": error, "at": at}
+    partition = "layer = %(layer)s and dataset = %(dataset)s and partition_date = %(day)s"
+    died = connection.execute(
+        "update ops.ledger set outcome = 'failed', error = %(error)s, ended_at = clock_timestamp() "
+        f"where {partition} and log = %(log)s and outcome = 'running' and not ops.is_locked('run ' || run_id)",
+        values,
+    )
+    if not died.rowcount:
+        connection.execute(
+            "insert into ops.ledger "
+            "(run_id, layer, dataset, partition_date, started_at, ended_at, outcome, error, log) "
+            f"select %(run_id)s, %(layer)s, %(dataset)s, %(day)s, %(at)s, %(at)s, 'failed', %(error)s, %(log)s "
+            f"where not exists (select from ops.ledger where {partition} and (started_at > %(at)s "
+            "or (log = %(log)s and outcome in ('failed', 'stopped') and position(error in %(error)s) > 0)))",
+            values | {"run_id": new_run_id()},
+        )
+
+
+def new_run_id() -> str:
+    """Returns a name for a run that begins now (UTC), which no other run has."""
+    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
 
 
 def settle(connection: Connection, row: dict[str, Any], made_from: str, stands: str | None = None) -> None:
@@ -344,10 +387,14 @@ def stops(connection: Connection, day: date | None = None) -> list[dict[str, Any
         ).fetchall()
 
 
+class Stopped(Refused):
+    """A threshold keeps a date out of gold."""
+
+
 def refuse(stopped: Sequence[dict[str, Any]]) -> NoReturn:
-    """Says in a sentence what keeps a date out of gold."""
+    """Raises Stopped with a sentence that names the thresholds that keep a date out of gold."""
     day = stopped[0]["partition_date"]
-    raise Refused(
+    raise Stopped(
         f"{'; '.join(map(in_words, stopped))}; nothing of {day} goes to gold. See `make rejects DATE={day}`; correct "
         f"the file and run the date again, or let it pass as it is: `make run DATE={day} OVERRIDE=1`."
     )
@@ -399,6 +446,17 @@ def loaded(connection: Connection, dataset: Dataset, day: date, silver_run: str)
         [dataset.name, day, silver_run],
     ).fetchone()
     return found[0] if found and found[1] == checksums(connection, dataset, day) else None
+
+
+def loaded_alike(connection: Connection, row: dict[str, Any]) -> str | None:
+    """The gold run that stands for the partition of `row` if it left there just what `row` did; or None."""
+    found = connection.execute(
+        "select run_id from ops.receipts join ops.ledger using (run_id, layer, dataset, partition_date) "
+        "where layer = 'gold' and dataset = %(dataset)s and partition_date = %(partition_date)s "
+        "and checksums = %(checksums)s",
+        row,
+    ).fetchone()
+    return found[0] if found else None
 
 
 def usual_rows(connection: Connection, dataset: Dataset, day: date) -> tuple[int, float | None]:
@@ -535,6 +593,16 @@ def stale(dataset: Dataset | None = None, day: date | None = None) -> list[tuple
             "order by partition_date",
             [dataset and dataset.name, day],
         ).fetchall()
+
+
+def remaining(day: date) -> str:
+    """Says what is still to do for a date, and by which command; nothing if all of it is done, or being done."""
+    found = None
+    with suppress(psycopg.Error), connect() as connection:  # the job that asks is done, whatever is down since
+        found = connection.execute(
+            "select why from ops.dates where partition_date = %s and state not in ('done', 'running')", [day]
+        ).fetchone()
+    return f"{day} is not done: {found[0]}; next: luigi --module pipelines GoldPipeline --date {day}" if found else ""
 
 
 def gold_state(connection: Connection) -> str:

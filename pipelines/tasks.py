@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import date, datetime, timedelta, timezone
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import luigi
@@ -23,6 +25,7 @@ from jobs import lake, landing, marts, program, settings, warehouse
 from jobs.catalog import CATALOG
 from jobs.dataset import Dataset
 from jobs.program import Refused
+from pipelines import runs
 
 settings.load()
 # Luigi reads its own [core] under other names than those it documents, and then warns that nobody reads these.
@@ -35,6 +38,8 @@ SEEN: set[str] = set()
 @cache
 def session() -> int:
     """The turn at which this process began: tasks made since stay made until it ends."""
+    with warehouse.connect() as connection:
+        runs.record_pending(connection)
     return warehouse.turn()
 
 
@@ -132,6 +137,7 @@ class Made(luigi.Task):
 
     date = DayParameter()
     since = luigi.IntParameter(default=0, description="receipts from before this turn do not count")
+    ledger = "", "all"  # the layer and the dataset under which the ledger has its runs
 
     @property
     def priority(self) -> int:  # type: ignore[override]
@@ -168,14 +174,25 @@ class Made(luigi.Task):
         return list(super().deps())
 
     def on_failure(self, exception: BaseException) -> str:
-        return str(exception) if isinstance(exception, Failed) else super().on_failure(exception)
+        """Records the failure in the ledger, whatever it was; returns what Luigi's page shows of it."""
+        sentence = str(exception) if isinstance(exception, Failed) else program.sentence(exception)
+        self.record_failure(sentence)
+        return sentence if isinstance(exception, Failed) else super().on_failure(exception)
+
+    def record_failure(self, sentence: str) -> None:
+        """Records in the ledger and in the run's file that this task failed."""
+        runs.add(self.date, self.task_family, sentence)
+        runs.record_failure(*self.ledger, self.date, sentence)
 
     def job(self, script: str, *words: str) -> None:
         """Runs a program in a process of its own, on the resident application; raises Failed with its last line.
 
-        Its lines go to the terminal as they come, the last one to Luigi's page with the link to Spark's history.
+        Its lines go to the terminal and to the run's file as they come, the last one to Luigi's page with the link to
+        Spark's history.
         """
+        name = " ".join([Path(script).stem, *words])
         environment = {
+            runs.LOG: runs.log(self.date),
             "SPARK_REMOTE": program.spark_connect(),
             "PYTHONPATH": str(settings.ROOT),
             "PYTHONWARNINGS": "ignore",
@@ -192,16 +209,32 @@ class Made(luigi.Task):
                 if line.startswith(program.TRACKING):
                     self.set_tracking_url(line.removeprefix(program.TRACKING))  # type: ignore[misc]
                 elif line:
+                    runs.add(self.date, name, line)
                     self.set_status_message(line)  # type: ignore[misc]
                     print(line, flush=True)
+        if process.returncode < 0:
+            line = f"{name} was killed ({signal.Signals(-process.returncode).name}); run the date again."
         if process.returncode:
-            raise Failed(line or f"{script} {' '.join(words)} ended with code {process.returncode}.")
+            raise Failed(line or f"{name} ended with code {process.returncode}; run the date again.")
+
+
+@Made.event_handler(luigi.Event.TIMEOUT)
+@Made.event_handler(luigi.Event.PROCESS_FAILURE)
+def record_death(task: Made, message: str) -> None:
+    """Records that the process of a task has died, or was ended because it took too long: Luigi tells nobody else."""
+    kind = "took longer than worker_timeout of conf/luigi.cfg and was ended" if "timed out" in message else "died"
+    task.record_failure(f"{task.task_family} of {task.date} {kind}; run the date again.")
 
 
 class DatasetTask(Made):
     """A task for one dataset and date."""
 
     dataset = DatasetParameter(choices=list(CATALOG))
+    layer = ""
+
+    @property
+    def ledger(self) -> tuple[str, str]:  # type: ignore[override]
+        return self.layer, self.dataset
 
     @property
     def parents(self) -> list[str]:
@@ -211,6 +244,7 @@ class DatasetTask(Made):
 class Bronze(DatasetTask):
     """The landing file in bronze, byte for byte. A file that left the landing directory since is still in bronze."""
 
+    layer = "bronze"
     retry_count = 1  # what it fails for is the file, and that does not mend itself
 
     def made_in(self) -> int | None:
@@ -241,6 +275,8 @@ class BronzeIngestion(luigi.WrapperTask):
 class Silver(DatasetTask):
     """A bronze partition judged. All files of the date come first, so that a bad one stops the date whole."""
 
+    layer = "silver"
+
     def requires(self) -> Any:
         yield BronzeIngestion(date=self.date, since=self.since)
         for parent in self.parents:
@@ -262,6 +298,7 @@ class Silver(DatasetTask):
 class Rejudged(Made):
     """Every partition judged again whose parents came or went, whatever its date, parents before children."""
 
+    ledger = "rejudged", "all"
     resources = {"rejudging": 1}  # noqa: RUF012  # dates of a backfill would judge the same partitions
 
     def requires(self) -> Any:
@@ -295,6 +332,7 @@ class Cleared(Made):
     """A date whose rejects stay below the levels that stop it before gold, or that somebody lets pass all the same."""
 
     override = luigi.BoolParameter(significant=False, description="let the date pass; the ledger keeps that you did")
+    ledger = "gold", "all"
     retry_count = 1  # the rejects will not be fewer
 
     def requires(self) -> Any:
@@ -308,12 +346,15 @@ class Cleared(Made):
         with sentences(), warehouse.connect() as connection:
             if stopped := warehouse.stops(connection, self.date):
                 if not self.override:
-                    warehouse.refuse(stopped)
+                    with warehouse.run(connection, "gold", "all", self.date, ""):  # so that the ledger has the refusal
+                        warehouse.refuse(stopped)
                 warehouse.override(connection, stopped)
 
 
 class Gold(DatasetTask):
     """A silver partition loaded into PostgreSQL by key, once the whole date has been judged and cleared."""
+
+    layer = "gold"
 
     def requires(self) -> Any:
         yield Cleared(date=self.date, since=self.since)
@@ -334,6 +375,8 @@ class Gold(DatasetTask):
 class Marts(Made):
     """The three marts, built from gold as it stands after this date's load, and the laws checked."""
 
+    ledger = "marts", "marts"
+
     def requires(self) -> Any:
         return [Gold(dataset=name, date=self.date, since=self.since) for name in CATALOG]
 
@@ -347,6 +390,8 @@ class Marts(Made):
 
 class Pages(Made):
     """The static pages of the dashboards, made from the marts after this date's load."""
+
+    ledger = "pages", "all"
 
     def requires(self) -> Any:
         return GoldPipeline(date=self.date, since=self.since)
@@ -362,6 +407,8 @@ class Pages(Made):
 
 class Dashboards(Made):
     """The dashboards in Metabase as conf/dashboards.yml declares them, once this date is in the marts."""
+
+    ledger = "metabase", "dashboards"
 
     def requires(self) -> Any:
         return GoldPipeline(date=self.date, since=self.since)
@@ -385,6 +432,7 @@ class Forget(Made):
     """Forgets a date as if it had never run; complete when it has no marker and no unfinished run."""
 
     date = AnyDayParameter()
+    ledger = "forget", "all"
     resources = {"rejudging": 1}  # noqa: RUF012  # it revalidates, too
 
     def made_in(self) -> int | None:
@@ -398,6 +446,8 @@ class Forget(Made):
 class Compact(DatasetTask):
     """Silver of a dataset in few files, without those that nobody reads any more; the date is that of the clock."""
 
+    layer = "maintenance"
+
     def made_in(self) -> int | None:
         receipt = warehouse.receipt("maintenance", self.dataset, self.date)
         return receipt["turn"] if receipt else None
@@ -410,7 +460,10 @@ class Maintenance(Made):
     """What grows with each run, cut back: silver's files, and Luigi's own history. It changes nobody's result."""
 
     date = DayParameter(default=datetime.now(timezone.utc).date())
-    history_days = luigi.IntParameter(significant=False, description="for so long Luigi's history is kept")
+    ledger = "maintenance", "history"
+    history_days = luigi.IntParameter(
+        significant=False, description="for so many days Luigi's history and the runs' files are kept"
+    )
 
     def requires(self) -> Any:
         return [Compact(dataset=name, date=self.date, since=self.since) for name in CATALOG]
@@ -429,9 +482,11 @@ class Maintenance(Made):
         ):
             from pipelines import history  # it brings SQLAlchemy, which nobody else needs
 
-            forgotten = history.forget(datetime.now() - timedelta(self.history_days))
+            before = datetime.now() - timedelta(self.history_days)
+            forgotten, removed = history.forget(before), runs.remove(before)
             warehouse.settle(connection, row, "")
         print(f"luigi: {forgotten:,} tasks of more than {self.history_days} days ago forgotten", flush=True)
+        print(f"logs: {removed:,} files of runs of more than {self.history_days} days ago removed", flush=True)
 
 
 @cache

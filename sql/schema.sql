@@ -1,6 +1,6 @@
 -- Drawn from jobs/catalog and sql/tables by `make schema`; do not edit.
 
-drop view if exists reports.activity, reports.completeness, reports.files, reports.freshness, reports.patients, reports.reasons, reports.runs, reports.treatments, reports.withheld, ops.newest, ops.standing, ops.tripped, ops.orphans, ops.freshness, ops.unaccounted, ops.never_ran, ops.dates;
+drop view if exists reports.activity, reports.completeness, reports.files, reports.freshness, reports.patients, reports.reasons, reports.runs, reports.treatments, reports.withheld, ops.newest, ops.standing, ops.tripped, ops.orphans, ops.freshness, ops.unaccounted, ops.never_ran, ops.dates, ops.run_times;
 
 -- What gold's changes touch of the marts, from which these are made in part (jobs/marts.py).
 
@@ -259,17 +259,34 @@ create table if not exists ops.ledger (
     error text,
     turn bigint not null default nextval('ops.turns'),
     asked_by text,
+    log text,
     primary key (run_id, layer, dataset, partition_date)
 );
 alter table ops.ledger add column if not exists turn bigint not null default nextval('ops.turns');
 alter table ops.ledger add column if not exists checksums text;
 alter table ops.ledger add column if not exists asked_by text;
+alter table ops.ledger add column if not exists log text;
 
 create index if not exists ledger_by_partition on ops.ledger (layer, dataset, partition_date);
+
+-- PostgreSQL releases an advisory lock with the connection of its holder, so that a lock tells who is alive.
+create or replace function ops.is_locked(lock_name text) returns boolean language sql stable as $$
+    select exists(
+        select from pg_locks join pg_database on pg_locks.database = pg_database.oid
+        where locktype = 'advisory' and objsubid = 1 and datname = current_database()
+        and (classid::bigint << 32) | objid::bigint = hashtext(lock_name)::bigint
+    )
+$$;
+
+comment on function ops.is_locked is 'Tells whether a live process holds the advisory lock of this name.';
 
 comment on table ops.ledger is
 'One row per run, layer, dataset and partition, failed runs included; running ones have no ended_at. Gold loads have one
 for each dataset they touched. Amounts are those of the dataset''s money column as far as they can be read.';
+comment on column ops.ledger.outcome is
+'running, done, failed, stopped (a threshold keeps the date out of gold) or unaccounted (gold was changed by hand).';
+comment on column ops.ledger.log is
+'The file, under logs/runs of STACK_DIR, that has the whole output of the run; null for a job started by hand.';
 comment on column ops.ledger.amount_in is 'The file''s money by a plain reading of it.';
 comment on column ops.ledger.faulty is 'Rejected rows with a reason that no late parent can mend.';
 comment on column ops.ledger.lost is 'Keys that the partition accepted before this run and no longer accepts.';
@@ -731,7 +748,7 @@ attempts as (
         or (
             ledger.outcome <> 'done'
             and (
-                ledger.layer in ('silver', 'gold')
+                ledger.layer in ('silver', 'gold', 'run')
                 or (ledger.layer = 'bronze' and receipts.run_id is null)
             )
         )
@@ -799,15 +816,45 @@ stops as (
     group by dataset, partition_date, run_id
 ),
 
-failures as (
+-- The last attempt of each partition, and the last of the marts.
+attempts as (
     select distinct on (dataset, partition_date)
         dataset,
         partition_date,
         layer,
+        outcome,
         error
     from ops.ledger
     where layer in ('bronze', 'silver', 'gold')
     order by dataset asc, partition_date asc, turn desc
+),
+
+marts_attempt as (
+    select
+        partition_date,
+        error
+    from ops.ledger
+    where layer = 'marts'
+    order by turn desc
+    limit 1
+),
+
+-- Whole runs that failed before or beside their tasks, as where a store was down.
+run_attempts as (
+    select distinct on (partition_date)
+        partition_date,
+        layer,
+        outcome,
+        error
+    from ops.ledger
+    where layer in ('bronze', 'silver', 'gold', 'marts', 'run')
+    order by partition_date asc, turn desc
+),
+
+running as (
+    select distinct partition_date
+    from ops.ledger
+    where outcome = 'running' and ops.is_locked('run ' || run_id)
 ),
 
 parts as (
@@ -836,7 +883,8 @@ parts as (
             when gold.run_id is null then 'is not in gold'
             when gold.made_from <> standing.run_id then 'was judged again since it was loaded'
         end as lag,
-        failures.layer || ' failed: ' || failures.error as failure
+        stops.reasons is not null as is_stopped,
+        case when attempts.outcome = 'failed' then attempts.layer || ' failed: ' || attempts.error end as failure
     from days
     cross join ops.datasets
     left join ops.receipts as bronze
@@ -854,38 +902,105 @@ parts as (
             and datasets.dataset = gold.dataset
             and days.partition_date = gold.partition_date
     left join stops on standing.run_id = stops.run_id
-    left join failures
+    left join attempts
         on
-            datasets.dataset = failures.dataset
-            and days.partition_date = failures.partition_date
+            datasets.dataset = attempts.dataset
+            and days.partition_date = attempts.partition_date
+),
+
+summed as (
+    select
+        parts.partition_date,
+        bool_and(parts.is_complete) and bool_or(marts.are_current) as is_complete,
+        bool_and(parts.is_balanced) as is_balanced,
+        bool_and(parts.lag is null) and bool_or(marts.are_current) as is_current,
+        sum(parts.bronze_rows) as bronze_rows,
+        sum(parts.accepted) as accepted,
+        sum(parts.rejected) as rejected,
+        sum(parts.amount_in) as amount_in,
+        sum(parts.amount_accepted) as amount_accepted,
+        sum(parts.amount_rejected) as amount_rejected,
+        bool_or(parts.failure is not null) as has_failed,
+        bool_or(parts.is_stopped and parts.lag is not null) as is_stopped,
+        bool_or(parts.accepted is not null and not parts.is_balanced) as is_unbalanced,
+        concat_ws(
+            '; ',
+            string_agg(
+                parts.dataset || ' ' || concat_ws(', last ', parts.lag, parts.failure), '; ' order by parts.dataset
+            ) filter (where parts.lag is not null or parts.failure is not null),
+            string_agg(parts.dataset || ' does not balance', '; ' order by parts.dataset)
+            filter (where parts.accepted is not null and not parts.is_balanced)
+        ) as why,
+        bool_or(marts.are_current) as marts_are_current
+    from parts
+    cross join marts
+    group by parts.partition_date
 )
 
 select
-    parts.partition_date,
-    bool_and(parts.is_complete) and bool_or(marts.are_current) as is_complete,
-    bool_and(parts.is_balanced) as is_balanced,
-    bool_and(parts.lag is null) and bool_or(marts.are_current) as is_current,
-    sum(parts.bronze_rows) as bronze_rows,
-    sum(parts.accepted) as accepted,
-    sum(parts.rejected) as rejected,
-    sum(parts.amount_in) as amount_in,
-    sum(parts.amount_accepted) as amount_accepted,
-    sum(parts.amount_rejected) as amount_rejected,
+    summed.partition_date,
+    summed.is_complete,
+    summed.is_balanced,
+    summed.is_current,
+    summed.bronze_rows,
+    summed.accepted,
+    summed.rejected,
+    summed.amount_in,
+    summed.amount_accepted,
+    summed.amount_rejected,
     concat_ws(
         '; ',
-        string_agg(
-            parts.dataset || ' ' || concat_ws(', last ', parts.lag, parts.failure), '; ' order by parts.dataset
-        ) filter (where parts.lag is not null or parts.failure is not null),
-        string_agg(parts.dataset || ' does not balance', '; ' order by parts.dataset)
-        filter (where parts.accepted is not null and not parts.is_balanced),
-        case when not bool_or(marts.are_current) then 'the marts are older than gold' end
-    ) as why
-from parts
-cross join marts
-group by parts.partition_date;
+        nullif(summed.why, ''),
+        'the last run failed: ' || run_attempts.error,
+        case
+            when not summed.marts_are_current
+                then
+                    'the marts are older than gold'
+                    || coalesce(', last marts failed: ' || marts_attempt.error, '')
+        end
+    ) as why,
+    case
+        when
+            running.partition_date is not null or ops.is_locked('the date ' || summed.partition_date) then 'running'
+        when summed.is_stopped then 'stopped'
+        when
+            summed.has_failed
+            or run_attempts.error is not null
+            or (not summed.marts_are_current and marts_attempt.error is not null and summed.why = '') then 'failed'
+        when summed.is_unbalanced then 'unbalanced'
+        when not summed.is_complete then 'incomplete'
+        when not summed.is_current then 'due'
+        else 'done'
+    end as state
+from summed
+left join run_attempts
+    on
+        summed.partition_date = run_attempts.partition_date
+        and run_attempts.layer = 'run'
+        and run_attempts.outcome = 'failed'
+        and not (summed.is_complete and summed.is_current)
+left join running on summed.partition_date = running.partition_date
+left join marts_attempt on summed.partition_date = marts_attempt.partition_date;
 comment on view ops.dates is
 'One row per date: whether all of it is in gold and the marts, whether rows and money balance, whether it is current,
-and if not, why. A file that changed in the landing directory since is only known once it comes.';
+and if not, why; state is running, failed, stopped, unbalanced, incomplete, due or done. A file that changed in the
+landing directory since is only known once it comes.';
+
+create view ops.run_times as
+select
+    partition_date,
+    log,
+    min(started_at) as started_at,
+    max(ended_at) as ended_at,
+    round(extract(epoch from max(ended_at) - min(started_at))::numeric, 1) as seconds,
+    sum(bronze_rows) filter (where layer = 'bronze') as bronze_rows,
+    min(turn) as turn,
+    row_number() over (partition by partition_date order by min(turn) desc) = 1 as is_last
+from ops.ledger
+where log is not null and layer in ('bronze', 'silver', 'gold', 'marts', 'rejudged')
+group by partition_date, log;
+comment on view ops.run_times is
+'One row per date and run of it, by the file of its output: when it began and ended, and the seconds it took.';
 
 create view reports.activity as
 with
@@ -1145,5 +1260,5 @@ revoke all on all tables in schema ops from healthcare_read;
 grant select on
 ops.ledger, ops.reasons, ops.receipts, ops.rules, ops.datasets, ops.mart_trust,
 ops.standing, ops.tripped, ops.dates, ops.never_ran, ops.orphans, ops.freshness, ops.newest,
-ops.unaccounted
+ops.run_times, ops.unaccounted
 to healthcare_read;

@@ -6,5 +6,5 @@ revoke all on all tables in schema ops from healthcare_read;
 grant select on
 ops.ledger, ops.reasons, ops.receipts, ops.rules, ops.datasets, ops.mart_trust,
 ops.standing, ops.tripped, ops.dates, ops.never_ran, ops.orphans, ops.freshness, ops.newest,
-ops.unaccounted
+ops.run_times, ops.unaccounted
 to healthcare_read;

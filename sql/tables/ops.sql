@@ -36,17 +36,34 @@ create table if not exists ops.ledger (
     error text,
     turn bigint not null default nextval('ops.turns'),
     asked_by text,
+    log text,
     primary key (run_id, layer, dataset, partition_date)
 );
 alter table ops.ledger add column if not exists turn bigint not null default nextval('ops.turns');
 alter table ops.ledger add column if not exists checksums text;
 alter table ops.ledger add column if not exists asked_by text;
+alter table ops.ledger add column if not exists log text;
 
 create index if not exists ledger_by_partition on ops.ledger (layer, dataset, partition_date);
+
+-- PostgreSQL releases an advisory lock with the connection of its holder, so that a lock tells who is alive.
+create or replace function ops.is_locked(lock_name text) returns boolean language sql stable as $$
+    select exists(
+        select from pg_locks join pg_database on pg_locks.database = pg_database.oid
+        where locktype = 'advisory' and objsubid = 1 and datname = current_database()
+        and (classid::bigint << 32) | objid::bigint = hashtext(lock_name)::bigint
+    )
+$$;
+
+comment on function ops.is_locked is 'Tells whether a live process holds the advisory lock of this name.';
 
 comment on table ops.ledger is
 'One row per run, layer, dataset and partition, failed runs included; running ones have no ended_at. Gold loads have one
 for each dataset they touched. Amounts are those of the dataset''s money column as far as they can be read.';
+comment on column ops.ledger.outcome is
+'running, done, failed, stopped (a threshold keeps the date out of gold) or unaccounted (gold was changed by hand).';
+comment on column ops.ledger.log is
+'The file, under logs/runs of STACK_DIR, that has the whole output of the run; null for a job started by hand.';
 comment on column ops.ledger.amount_in is 'The file''s money by a plain reading of it.';
 comment on column ops.ledger.faulty is 'Rejected rows with a reason that no late parent can mend.';
 comment on column ops.ledger.lost is 'Keys that the partition accepted before this run and no longer accepts.';

@@ -260,7 +260,7 @@ attempts as (
         or (
             ledger.outcome <> 'done'
             and (
-                ledger.layer in ('silver', 'gold')
+                ledger.layer in ('silver', 'gold', 'run')
                 or (ledger.layer = 'bronze' and receipts.run_id is null)
             )
         )
@@ -328,15 +328,45 @@ stops as (
     group by dataset, partition_date, run_id
 ),
 
-failures as (
+-- The last attempt of each partition, and the last of the marts.
+attempts as (
     select distinct on (dataset, partition_date)
         dataset,
         partition_date,
         layer,
+        outcome,
         error
     from ops.ledger
     where layer in ('bronze', 'silver', 'gold')
     order by dataset asc, partition_date asc, turn desc
+),
+
+marts_attempt as (
+    select
+        partition_date,
+        error
+    from ops.ledger
+    where layer = 'marts'
+    order by turn desc
+    limit 1
+),
+
+-- Whole runs that failed before or beside their tasks, as where a store was down.
+run_attempts as (
+    select distinct on (partition_date)
+        partition_date,
+        layer,
+        outcome,
+        error
+    from ops.ledger
+    where layer in ('bronze', 'silver', 'gold', 'marts', 'run')
+    order by partition_date asc, turn desc
+),
+
+running as (
+    select distinct partition_date
+    from ops.ledger
+    where outcome = 'running' and ops.is_locked('run ' || run_id)
 ),
 
 parts as (
@@ -365,7 +395,8 @@ parts as (
             when gold.run_id is null then 'is not in gold'
             when gold.made_from <> standing.run_id then 'was judged again since it was loaded'
         end as lag,
-        failures.layer || ' failed: ' || failures.error as failure
+        stops.reasons is not null as is_stopped,
+        case when attempts.outcome = 'failed' then attempts.layer || ' failed: ' || attempts.error end as failure
     from days
     cross join ops.datasets
     left join ops.receipts as bronze
@@ -383,35 +414,102 @@ parts as (
             and datasets.dataset = gold.dataset
             and days.partition_date = gold.partition_date
     left join stops on standing.run_id = stops.run_id
-    left join failures
+    left join attempts
         on
-            datasets.dataset = failures.dataset
-            and days.partition_date = failures.partition_date
+            datasets.dataset = attempts.dataset
+            and days.partition_date = attempts.partition_date
+),
+
+summed as (
+    select
+        parts.partition_date,
+        bool_and(parts.is_complete) and bool_or(marts.are_current) as is_complete,
+        bool_and(parts.is_balanced) as is_balanced,
+        bool_and(parts.lag is null) and bool_or(marts.are_current) as is_current,
+        sum(parts.bronze_rows) as bronze_rows,
+        sum(parts.accepted) as accepted,
+        sum(parts.rejected) as rejected,
+        sum(parts.amount_in) as amount_in,
+        sum(parts.amount_accepted) as amount_accepted,
+        sum(parts.amount_rejected) as amount_rejected,
+        bool_or(parts.failure is not null) as has_failed,
+        bool_or(parts.is_stopped and parts.lag is not null) as is_stopped,
+        bool_or(parts.accepted is not null and not parts.is_balanced) as is_unbalanced,
+        concat_ws(
+            '; ',
+            string_agg(
+                parts.dataset || ' ' || concat_ws(', last ', parts.lag, parts.failure), '; ' order by parts.dataset
+            ) filter (where parts.lag is not null or parts.failure is not null),
+            string_agg(parts.dataset || ' does not balance', '; ' order by parts.dataset)
+            filter (where parts.accepted is not null and not parts.is_balanced)
+        ) as why,
+        bool_or(marts.are_current) as marts_are_current
+    from parts
+    cross join marts
+    group by parts.partition_date
 )
 
 select
-    parts.partition_date,
-    bool_and(parts.is_complete) and bool_or(marts.are_current) as is_complete,
-    bool_and(parts.is_balanced) as is_balanced,
-    bool_and(parts.lag is null) and bool_or(marts.are_current) as is_current,
-    sum(parts.bronze_rows) as bronze_rows,
-    sum(parts.accepted) as accepted,
-    sum(parts.rejected) as rejected,
-    sum(parts.amount_in) as amount_in,
-    sum(parts.amount_accepted) as amount_accepted,
-    sum(parts.amount_rejected) as amount_rejected,
+    summed.partition_date,
+    summed.is_complete,
+    summed.is_balanced,
+    summed.is_current,
+    summed.bronze_rows,
+    summed.accepted,
+    summed.rejected,
+    summed.amount_in,
+    summed.amount_accepted,
+    summed.amount_rejected,
     concat_ws(
         '; ',
-        string_agg(
-            parts.dataset || ' ' || concat_ws(', last ', parts.lag, parts.failure), '; ' order by parts.dataset
-        ) filter (where parts.lag is not null or parts.failure is not null),
-        string_agg(parts.dataset || ' does not balance', '; ' order by parts.dataset)
-        filter (where parts.accepted is not null and not parts.is_balanced),
-        case when not bool_or(marts.are_current) then 'the marts are older than gold' end
-    ) as why
-from parts
-cross join marts
-group by parts.partition_date;
+        nullif(summed.why, ''),
+        'the last run failed: ' || run_attempts.error,
+        case
+            when not summed.marts_are_current
+                then
+                    'the marts are older than gold'
+                    || coalesce(', last marts failed: ' || marts_attempt.error, '')
+        end
+    ) as why,
+    case
+        when
+            running.partition_date is not null or ops.is_locked('the date ' || summed.partition_date) then 'running'
+        when summed.is_stopped then 'stopped'
+        when
+            summed.has_failed
+            or run_attempts.error is not null
+            or (not summed.marts_are_current and marts_attempt.error is not null and summed.why = '') then 'failed'
+        when summed.is_unbalanced then 'unbalanced'
+        when not summed.is_complete then 'incomplete'
+        when not summed.is_current then 'due'
+        else 'done'
+    end as state
+from summed
+left join run_attempts
+    on
+        summed.partition_date = run_attempts.partition_date
+        and run_attempts.layer = 'run'
+        and run_attempts.outcome = 'failed'
+        and not (summed.is_complete and summed.is_current)
+left join running on summed.partition_date = running.partition_date
+left join marts_attempt on summed.partition_date = marts_attempt.partition_date;
 comment on view ops.dates is
 'One row per date: whether all of it is in gold and the marts, whether rows and money balance, whether it is current,
-and if not, why. A file that changed in the landing directory since is only known once it comes.';
+and if not, why; state is running, failed, stopped, unbalanced, incomplete, due or done. A file that changed in the
+landing directory since is only known once it comes.';
+
+create view ops.run_times as
+select
+    partition_date,
+    log,
+    min(started_at) as started_at,
+    max(ended_at) as ended_at,
+    round(extract(epoch from max(ended_at) - min(started_at))::numeric, 1) as seconds,
+    sum(bronze_rows) filter (where layer = 'bronze') as bronze_rows,
+    min(turn) as turn,
+    row_number() over (partition by partition_date order by min(turn) desc) = 1 as is_last
+from ops.ledger
+where log is not null and layer in ('bronze', 'silver', 'gold', 'marts', 'rejudged')
+group by partition_date, log;
+comment on view ops.run_times is
+'One row per date and run of it, by the file of its output: when it began and ended, and the seconds it took.';
