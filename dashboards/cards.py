@@ -79,6 +79,7 @@ class Card:
     goal: float | None = None
     order: str | None = None  # a column, `desc` behind it or not; else by time, else the greatest figure first
     limit: int | None = None
+    none: str | None = None  # what a page says where there is no row to show
 
     @cached_property
     def tags(self) -> tuple[str, ...]:

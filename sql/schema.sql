@@ -1,6 +1,6 @@
 -- Drawn from jobs/catalog and sql/tables by `make schema`; do not edit.
 
-drop view if exists reports.activity, reports.completeness, reports.files, reports.freshness, reports.patients, reports.reasons, reports.runs, reports.treatments, reports.withheld, ops.newest, ops.standing, ops.tripped, ops.orphans, ops.freshness, ops.unaccounted, ops.never_ran, ops.dates, ops.run_times;
+drop view if exists reports.activity, reports.completeness, reports.dates, reports.files, reports.freshness, reports.patients, reports.reasons, reports.runs, reports.treatments, reports.unfinished, reports.withheld, ops.newest, ops.standing, ops.tripped, ops.orphans, ops.freshness, ops.unaccounted, ops.never_ran, ops.dates, ops.run_times;
 
 -- What gold's changes touch of the marts, from which these are made in part (jobs/marts.py).
 
@@ -1108,6 +1108,7 @@ select
     revenue,
     revenue + revenue_withheld as revenue_sent,
     revenue_withheld,
+    revenue_unknown as unreliable_bills,
     0 as patients,
     0 as patients_sent
 from ops.mart_trust
@@ -1125,12 +1126,94 @@ select
     0 as revenue,
     0 as revenue_sent,
     0 as revenue_withheld,
+    0 as unreliable_bills,
     patients,
     patients + patients_withheld as patients_sent
 from ops.mart_trust
 where department = '*';
 comment on view reports.completeness is
-'One row per day (UTC) and department: what the figures of the marts stand on, and what they would with the rows that are withheld. Patients belong to no department: they are counted in a row of each day without one.';
+'One row per day (UTC) and department: what the figures of the marts stand on, and what they would with the rows that are withheld. An unreliable bill is a withheld one whose amount cannot be read or is below zero: it is in no sum. Patients belong to no department: they are counted in a row of each day without one.';
+
+create view reports.dates as
+with
+
+running as (
+    select distinct partition_date
+    from ops.ledger
+    where outcome = 'running' and ops.is_locked('run ' || run_id)
+),
+
+states as (
+    select
+        partition_date,
+        state,
+        nullif(why, '') as sentence,
+        bronze_rows,
+        rejected
+    from ops.dates
+    union all
+    select
+        never_ran.partition_date,
+        case
+            when running.partition_date is not null or ops.is_locked('the date ' || never_ran.partition_date)
+                then 'running'
+            else 'never ran'
+        end as state,
+        case
+            when running.partition_date is null
+                then coalesce(never_ran.error, never_ran.layer || ' ' || never_ran.dataset || ' did not end')
+        end as sentence,
+        null as bronze_rows,
+        null as rejected
+    from ops.never_ran
+    left join running on never_ran.partition_date = running.partition_date
+    where never_ran.layer <> 'forget' or never_ran.outcome <> 'done'  -- one that was taken back is no date any more
+),
+
+timed as (
+    select
+        states.partition_date,
+        run_times.started_at,
+        run_times.log,
+        case when states.state <> 'running' then run_times.seconds end as seconds
+    from states
+    inner join ops.run_times on states.partition_date = run_times.partition_date and run_times.is_last
+),
+
+earlier as (
+    select
+        partition_date,
+        array_agg(seconds) over (order by partition_date rows between 8 preceding and 1 preceding) as earlier_seconds
+    from timed
+    where seconds is not null
+),
+
+usual as (
+    select
+        earlier.partition_date,
+        round(percentile_cont(0.5) within group (order by preceding_runs.seconds)::numeric, 1) as seconds
+    from earlier
+    cross join unnest(earlier.earlier_seconds) as preceding_runs (seconds)
+    group by earlier.partition_date
+)
+
+select
+    states.partition_date as day,
+    states.state,
+    states.sentence,
+    states.bronze_rows as received,
+    states.rejected,
+    timed.seconds,
+    usual.seconds as usual_seconds,
+    timed.log,
+    date_trunc('second', timed.started_at at time zone 'UTC') as started,
+    (timed.seconds is not null)::integer as timed_runs,
+    (usual.seconds is not null)::integer as usual_runs
+from states
+left join timed on states.partition_date = timed.partition_date
+left join usual on states.partition_date = usual.partition_date;
+comment on view reports.dates is
+'One row per date that ran or was to run: its state, and if that is not done, the sentence that says why; its rows; when its last run began (UTC), how many seconds it took, and the median of those of up to eight dates before it.';
 
 create view reports.files as
 select
@@ -1210,18 +1293,19 @@ select
     layer,
     dataset,
     partition_date,
-    outcome,
     accepted,
     rejected,
     inserted,
     updated,
     removed,
+    log,
+    case when outcome = 'running' and not ops.is_locked('run ' || run_id) then 'died' else outcome end as outcome,
     date_trunc('second', started_at at time zone 'UTC') as started,
     round(extract(epoch from (ended_at - started_at))::numeric, 1) as seconds,
     coalesce(bronze_rows, staged) as rows_read
 from ops.ledger;
 comment on view reports.runs is
-'One row per run, layer, dataset and date that the ledger holds; when it began, in UTC.';
+'One row per run, layer, dataset and date that the ledger holds; when it began, in UTC. A run that says it is running and has no process any more has died. Its log is a file under logs/runs of STACK_DIR; jobs started by hand have none.';
 
 create view reports.treatments as
 select
@@ -1236,6 +1320,18 @@ group by
     visits.visit_start_ts::date, visits.department, coalesce(treatments.treatment_name, treatments.treatment_code);
 comment on view reports.treatments is
 'One row per day (UTC) on which visits started, department and treatment: how often it was given then, and its cost.';
+
+create view reports.unfinished as
+select
+    day as partition_date,
+    state,
+    sentence,
+    log,
+    1 as dates
+from reports.dates
+where state <> 'done';
+comment on view reports.unfinished is
+'One row per date that is not done, whichever period is looked at: its state, the sentence that says why, and the file under logs/runs of STACK_DIR that has the output of its last run.';
 
 create view reports.withheld as
 select

@@ -1,7 +1,7 @@
 """The dashboards' declaration and the reports its cards sum up, on rows few enough to count by hand."""
 
 import re
-from datetime import date
+from datetime import date, datetime, timedelta
 from itertools import product
 
 import pytest
@@ -9,7 +9,7 @@ import yaml
 
 from dashboards import cards
 from dashboards.cards import Misdeclared, bind
-from tests.test_marts import add, hospital, rebuilt  # noqa: F401  # the fixture
+from tests.test_marts import add, connect, hospital, rebuilt, withhold  # noqa: F401  # the fixture
 
 DASHBOARDS = cards.load()
 CARDS = [(board, card) for board in DASHBOARDS for card in board.cards]
@@ -258,3 +258,105 @@ def test_two_cards_of_a_dashboard_have_two_titles():
     twice = {"name": "Board", "about": "About.", "filters": [], "cards": [VISITS | {"chart": "headline"}] * 2}
     with pytest.raises(Misdeclared, match="two cards 'T'"):
         cards.load(yaml.safe_dump({"reports": DECLARED["reports"], "dashboards": [twice]}))
+
+
+def ledger(connection, run, day, layer, dataset, outcome, began, ended, error=None, log=True):
+    """Writes a ledger row of a run that began and ended so many seconds after midnight of its date."""
+    midnight = datetime.fromisoformat(f"{day}T00:00Z")
+    at = [None if seconds is None else midnight + timedelta(seconds=seconds) for seconds in (began, ended)]
+    row = [run, layer, dataset, day, outcome, *at, error, f"{day}/{run}.log" if log else None]
+    connection.execute(
+        "insert into ops.ledger (run_id, layer, dataset, partition_date, outcome, started_at, ended_at, error, log) "
+        "values (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        row,
+    )
+
+
+@pytest.fixture
+def nights(hospital):  # noqa: F811
+    """Eleven dates that ran, and others that failed, died or were taken back, in the ledger alone."""
+    for number in range(1, 12):
+        day = f"2026-03-{number:02}"
+        ledger(hospital, "first", day, "bronze", "visits", "done", 0, 2.5)
+        ledger(hospital, "first", day, "gold", "visits", "done", 3, 10 * number)
+        hospital.execute("insert into ops.receipts values ('bronze', 'visits', %s, 'first', '', '')", [day])
+    ledger(hospital, "again", "2026-03-11", "silver", "visits", "failed", 500, 507.25, "visits 2026-03-11: disk full")
+    ledger(hospital, "hand", "2026-03-11", "gold", "visits", "done", 600, 601, log=False)
+    refusal = "the file 2026/03/12/visits.csv has not landed"
+    ledger(hospital, "night", "2026-03-12", "bronze", "visits", "failed", 0, 1.5, refusal)
+    ledger(hospital, "night", "2026-03-13", "bronze", "visits", "running", 0, None)
+    ledger(hospital, "clerk", "2026-03-14", "forget", "all", "done", 0, 1)
+    return hospital
+
+
+def test_dates_tell_their_state_and_how_long_their_last_run_took(nights):
+    found = nights.execute(
+        "select day::text, seconds::text, usual_seconds::text, started::text, log from reports.dates order by day"
+    ).fetchall()
+    told = {day: (seconds, usual) for day, seconds, usual, _, _ in found}
+    assert told["2026-03-01"] == ("10.0", None)
+    assert told["2026-03-02"] == ("20.0", "10.0")
+    assert told["2026-03-10"] == ("100.0", "55.0"), "the median of the eight dates from 2 to 9 March"
+    assert told["2026-03-11"] == ("7.3", "65.0"), "of its last run, leaving out what was started by hand"
+    assert told["2026-03-13"] == (None, None), "a run that died took nobody knows how long"
+    assert found[10][3:] == ("2026-03-11 00:08:20", "2026-03-11/again.log")
+    assert [day for day, *_ in found] == [f"2026-03-{number:02}" for number in range(1, 14)], "14 March is taken back"
+    march = {"from": date(2026, 3, 1), "to": date(2026, 3, 31)}
+    drawn = rows_of(nights, card_of("Data Quality", "Run time of each date"), **march)
+    of = {(day.day, series): seconds and str(seconds) for day, series, seconds in drawn}
+    assert (of[10, "Last run"], of[10, "Usual"], of[1, "Usual"]) == ("100.0000", "55.0000", None)
+
+
+def test_dates_that_are_not_done_come_with_their_sentence_the_newest_first(nights):
+    rows = rows_of(nights, card_of("Data Quality", "Dates that need attention"))
+    assert [str(day) for day, *_ in rows] == [f"2026-03-{number:02}" for number in range(13, 0, -1)]
+    died, refused, failed, *others = [tuple(map(str, row[1:])) for row in rows]
+    assert died == ("never ran", "bronze visits did not end", "2026-03-13/night.log")
+    assert refused == ("never ran", "the file 2026/03/12/visits.csv has not landed", "2026-03-12/night.log")
+    assert {state for state, *_ in others} == {"incomplete"}
+    assert rows_of(nights, card_of("Data Quality", "Dates not done")) == [(13,)]
+    nights.execute("delete from ops.ledger where run_id = 'hand'")  # after which the failure is the last attempt
+    [failed] = nights.execute("select state, sentence from reports.dates where day = '2026-03-11'").fetchall()
+    assert failed[0] == "failed" and "visits 2026-03-11: disk full" in failed[1]
+
+
+def test_a_run_without_a_process_has_died_and_a_live_one_has_not(nights):
+    def outcome():
+        [found] = nights.execute("select outcome, log from reports.runs where partition_date = '2026-03-13'").fetchall()
+        return found
+
+    assert outcome() == ("died", "2026-03-13/night.log")
+    state = "select state from reports.dates where day = '2026-03-13'"
+    for lock, told in (("run night", ("running", "running")), ("the date 2026-03-13", ("died", "running"))):
+        with connect(nights) as alive:  # a job, or a `make run` between two jobs
+            alive.execute("select pg_advisory_lock(hashtext(%s))", [lock])
+            assert (outcome()[0], *nights.execute(state).fetchone()) == told
+    assert outcome()[0] == "died" and nights.execute(state).fetchone() == ("never ran",)
+    ended = "select distinct outcome from reports.runs where log like '%first.log'"
+    assert nights.execute(ended).fetchall() == [("done",)]
+
+
+def reverse(connection):
+    """Puts in what case 32 has: a paid bill of 500.00, and its reversal of -500.00, which is rejected."""
+    day = "2026-03-01"
+    times = {"visit_start_ts": f"{day} 06:00", "visit_end_ts": f"{day} 06:30"}
+    add(connection, "patients", day, patient_id="P02", registration_date="2026-02-01")
+    add(connection, "visits", day, visit_id="V23", patient_id="P02", department="Radiology", **times)
+    shares = {"insurance_amount": "400.00", "patient_amount": "100.00"}
+    add(connection, "billing", day, bill_id="B23A", visit_id="V23", total_amount="500.00", **shares)
+    reasons = "negative_total_amount;negative_patient_amount;insurance_exceeds_total"
+    withhold(connection, "billing", reasons, day, row_key="B23A-REV", visit_id="V23", amount="-500.00")
+
+
+def test_a_rejected_reversal_is_told_beside_a_revenue_that_looks_complete(hospital):  # noqa: F811
+    reverse(hospital)
+    rebuilt(hospital)
+
+    def headline(title):
+        return [str(row[-1]) for row in rows_of(hospital, card_of("Data Quality", title))]
+
+    assert headline("Revenue complete") == ["None", "100.0000"] and headline("Revenue withheld") == ["0", "0.00"]
+    assert headline("Bills not relied on") == ["0", "1"]
+    assert "not relied on" in card_of("Data Quality", "Revenue complete").answers
+    surgery = rows_of(hospital, card_of("Data Quality", "Bills not relied on"), department=["Surgery"])
+    assert [row[-1] for row in surgery] == [0, 0]

@@ -1,5 +1,6 @@
 -- One row per day (UTC) and department: what the figures of the marts stand on, and what they would with the rows that
--- are withheld. Patients belong to no department: they are counted in a row of each day without one.
+-- are withheld. An unreliable bill is a withheld one whose amount cannot be read or is below zero: it is in no sum.
+-- Patients belong to no department: they are counted in a row of each day without one.
 select
     stat_date as day,
     department,
@@ -12,6 +13,7 @@ select
     revenue,
     revenue + revenue_withheld as revenue_sent,
     revenue_withheld,
+    revenue_unknown as unreliable_bills,
     0 as patients,
     0 as patients_sent
 from ops.mart_trust
@@ -29,6 +31,7 @@ select
     0 as revenue,
     0 as revenue_sent,
     0 as revenue_withheld,
+    0 as unreliable_bills,
     patients,
     patients + patients_withheld as patients_sent
 from ops.mart_trust
