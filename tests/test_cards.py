@@ -260,11 +260,14 @@ def test_two_cards_of_a_dashboard_have_two_titles():
         cards.load(yaml.safe_dump({"reports": DECLARED["reports"], "dashboards": [twice]}))
 
 
-def ledger(connection, run, day, layer, dataset, outcome, began, ended, error=None, log=True):
-    """Writes a ledger row of a run that began and ended so many seconds after midnight of its date."""
+BY_HAND = "by hand"
+
+
+def ledger(connection, run, day, layer, dataset, outcome, began, ended, error=None, of=None):
+    """Writes a ledger row of a run of its date, of another or by hand, so many seconds after its date's midnight."""
     midnight = datetime.fromisoformat(f"{day}T00:00Z")
     at = [None if seconds is None else midnight + timedelta(seconds=seconds) for seconds in (began, ended)]
-    row = [run, layer, dataset, day, outcome, *at, error, f"{day}/{run}.log" if log else None]
+    row = [run, layer, dataset, day, outcome, *at, error, f"{of or day}/{run}.log" if of != BY_HAND else None]
     connection.execute(
         "insert into ops.ledger (run_id, layer, dataset, partition_date, outcome, started_at, ended_at, error, log) "
         "values (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
@@ -281,7 +284,8 @@ def nights(hospital):  # noqa: F811
         ledger(hospital, "first", day, "gold", "visits", "done", 3, 10 * number)
         hospital.execute("insert into ops.receipts values ('bronze', 'visits', %s, 'first', '', '')", [day])
     ledger(hospital, "again", "2026-03-11", "silver", "visits", "failed", 500, 507.25, "visits 2026-03-11: disk full")
-    ledger(hospital, "hand", "2026-03-11", "gold", "visits", "done", 600, 601, log=False)
+    ledger(hospital, "late", "2026-03-11", "silver", "visits", "done", 510, 511, of="2026-03-10")
+    ledger(hospital, "hand", "2026-03-11", "gold", "visits", "done", 600, 601, of=BY_HAND)
     refusal = "the file 2026/03/12/visits.csv has not landed"
     ledger(hospital, "night", "2026-03-12", "bronze", "visits", "failed", 0, 1.5, refusal)
     ledger(hospital, "night", "2026-03-13", "bronze", "visits", "running", 0, None)
@@ -297,7 +301,7 @@ def test_dates_tell_their_state_and_how_long_their_last_run_took(nights):
     assert told["2026-03-01"] == ("10.0", None)
     assert told["2026-03-02"] == ("20.0", "10.0")
     assert told["2026-03-10"] == ("100.0", "55.0"), "the median of the eight dates from 2 to 9 March"
-    assert told["2026-03-11"] == ("7.3", "65.0"), "of its last run, leaving out what was started by hand"
+    assert told["2026-03-11"] == ("7.3", "65.0"), "of its last run, not of another date's nor of a job started by hand"
     assert told["2026-03-13"] == (None, None), "a run that died took nobody knows how long"
     assert found[10][3:] == ("2026-03-11 00:08:20", "2026-03-11/again.log")
     assert [day for day, *_ in found] == [f"2026-03-{number:02}" for number in range(1, 14)], "14 March is taken back"
@@ -315,7 +319,9 @@ def test_dates_that_are_not_done_come_with_their_sentence_the_newest_first(night
     assert refused == ("never ran", "the file 2026/03/12/visits.csv has not landed", "2026-03-12/night.log")
     assert {state for state, *_ in others} == {"incomplete"}
     assert rows_of(nights, card_of("Data Quality", "Dates not done")) == [(13,)]
-    nights.execute("delete from ops.ledger where run_id = 'hand'")  # after which the failure is the last attempt
+    nights.execute(
+        "delete from ops.ledger where run_id in ('hand', 'late')"
+    )  # after which the failure is the last attempt
     [failed] = nights.execute("select state, sentence from reports.dates where day = '2026-03-11'").fetchall()
     assert failed[0] == "failed" and "visits 2026-03-11: disk full" in failed[1]
 

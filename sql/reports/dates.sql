@@ -35,14 +35,17 @@ states as (
     where never_ran.layer <> 'forget' or never_ran.outcome <> 'done'  -- one that was taken back is no date any more
 ),
 
+-- The last run of each date, leaving out those of other dates that validated rows of this one again.
 timed as (
-    select
+    select distinct on (states.partition_date)
         states.partition_date,
         run_times.started_at,
         run_times.log,
         case when states.state <> 'running' then run_times.seconds end as seconds
     from states
-    inner join ops.run_times on states.partition_date = run_times.partition_date and run_times.is_last
+    inner join ops.run_times on states.partition_date = run_times.partition_date
+    where starts_with(run_times.log, states.partition_date || '/')
+    order by states.partition_date asc, run_times.turn desc
 ),
 
 earlier as (
