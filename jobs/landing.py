@@ -8,6 +8,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -51,6 +52,13 @@ class Facts(NamedTuple):
 
 def landing_path(dataset: Dataset, day: date) -> Path:
     return settings.path("LANDING_DIR") / folder(day) / f"{dataset.name}.csv"
+
+
+def landed_days(dataset: Dataset) -> Iterator[date]:
+    """Yields the dates that have a landing file of the dataset."""
+    for file in settings.path("LANDING_DIR").glob(f"[0-9]*/[0-9]*/[0-9]*/{dataset.name}.csv"):
+        with suppress(ValueError):
+            yield date.fromisoformat("-".join(file.parts[-4:-1]))
 
 
 def has_landed(dataset: Dataset, day: date) -> bool:

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import date, datetime, timezone
 
+import psycopg
 from luigi.retcodes import retcode, run_with_retcodes
 from luigi.rpc import RPCError
 
 from dashboards import pages
-from jobs import marts, program, settings, warehouse
+from jobs import landing, marts, program, settings, warehouse
 from jobs.catalog import CATALOG
-from pipelines import alert, health, schedule, tasks
+from pipelines import alert, health, progress, runs, schedule, scheduler, tasks
 from pipelines.tasks import Day, Failed, Forget
 
 
@@ -77,12 +78,20 @@ def told(text: str) -> Iterator[None]:
     except SystemExit as end:
         if end.code:
             day, said = program.parse_day(text), end.code if isinstance(end.code, str) else ""
-            alert.failed(day, *failure(day, said or f"{day} ended with code {end.code}; its output says why."))
+            tell_failure(day, *failure(day, said or f"{day} ended with code {end.code}; its output says why."))
         raise
     except Exception as error:
-        alert.failed(program.parse_day(text), "Day", program.sentence(error))
+        tell_failure(program.parse_day(text), "Day", program.sentence(error))
         raise
     alert.done(program.parse_day(text))
+
+
+def tell_failure(day: date, task: str, sentence: str) -> None:
+    """Tells the operator's command that a date has failed; the ledger too, where no task has told it."""
+    if task == "Day":
+        runs.add(day, task, sentence)
+        runs.record_failure("run", "all", day, sentence)
+    alert.failed(day, task, sentence)
 
 
 def failure(day: date, otherwise: str) -> tuple[str, str]:
@@ -90,20 +99,21 @@ def failure(day: date, otherwise: str) -> tuple[str, str]:
     names, sentences = [], []
     with suppress(RPCError):
         for status in ("FAILED", "DISABLED"):
-            for task_id, task in tasks.luigid().task_list(status, "").items():
-                if task["params"].get("date") == str(day) and task_id not in tasks.disabled():
-                    names.append(" ".join(filter(None, [task["name"], task["params"].get("dataset")])))
-                    sentences.append(json.loads(tasks.luigid().fetch_error(task_id)["error"] or '""'))
+            for task_id, task in scheduler.tasks(status, day).items():
+                if task_id not in tasks.disabled():
+                    names.append(scheduler.name_of(task))
+                    sentences.append(json.loads(scheduler.luigid().fetch_error(task_id)["error"] or '""'))
     return (min(names, default="Day"), "\n".join(dict.fromkeys(filter(None, sentences))) or otherwise)
 
 
 def run_day(text: str, force: bool, override: bool) -> None:
     """Runs Day for a date once nobody else does, or says that it is current, and rebuilds the static pages.
 
-    Exits with Luigi's code.
+    The last line tells what was done. Exits with Luigi's code.
     """
     day = program.parse_day(text)
     program.must_have_begun(day)
+    began = time.time()
     with warehouse.connect() as connection, warehouse.writer(connection, f"the date {day}"):
         if not force and Day(date=day).complete():
             print(
@@ -119,9 +129,29 @@ def run_day(text: str, force: bool, override: bool) -> None:
         options += ["--Cleared-override"] if override else []
         code = luigi_in_turn(day, "Day", *options)
     if code:
-        print(f"{day} is not done; the same command goes on from here once the cause is gone.", file=sys.stderr)
+        log = runs.home() / runs.log(day)
+        print(
+            f"{day} is not done; the same command goes on from here once the cause is gone"
+            + (f". Its output is in {log}." if log.is_file() else "."),
+            file=sys.stderr,
+        )
         sys.exit(code)
     rebuild_pages()
+    print(closing_line(day, began), flush=True)
+
+
+def closing_line(day: date, began: float) -> str:
+    """What was done for a date since a time (seconds since 1970): its rows, the tasks that ran, the seconds."""
+    with warehouse.connect() as connection:
+        rows, accepted, rejected = connection.execute(
+            "select coalesce(sum(bronze_rows), 0), coalesce(sum(accepted), 0), coalesce(sum(rejected), 0) "
+            "from ops.dates where partition_date = %s",
+            [day],
+        ).fetchmany(1)[0]
+    return (
+        f"{day} is done: {rows:,} rows = {accepted:,} accepted + {rejected:,} rejected, "
+        f"{scheduler.ran(day, began)} tasks, {time.time() - began - sum(program.WAITS):.0f} s"
+    )
 
 
 def forget_day(text: str) -> None:
@@ -165,7 +195,8 @@ def luigi_code(day: date, task: str, *words: str) -> int:
     """Has Luigi run a task of a date, what failed for good before included; the code it would exit with."""
     tasks.disabled.cache_clear()
     try:
-        run_with_retcodes(["--module", "pipelines", "--log-level", "WARNING", task, "--date", str(day), *words])
+        with progress.shown(day):
+            run_with_retcodes(["--module", "pipelines", "--log-level", "WARNING", task, "--date", str(day), *words])
     except SystemExit as end:
         return int(end.code or 0)
     return 0
@@ -185,11 +216,11 @@ def is_a_worker_missed() -> bool:
     """
 
     def last_heard() -> dict[str, float]:
-        return {each["name"]: each["last_active"] for each in tasks.luigid().worker_list() if each["num_running"]}
+        return {each["name"]: each["last_active"] for each in scheduler.luigid().worker_list() if each["num_running"]}
 
     with suppress(RPCError):
         before = last_heard()
-        if tasks.luigid().task_list("FAILED", "") or set(tasks.luigid().task_list("DISABLED", "")) - tasks.disabled():
+        if scheduler.tasks("FAILED") or set(scheduler.tasks("DISABLED")) - tasks.disabled():
             return True
         time.sleep(3)
         after = last_heard()
@@ -205,9 +236,16 @@ def run_maintenance() -> None:
 
 def tell_health() -> None:
     """Prints one line per problem, or that there is none; exits with 1 if there is any."""
+    record_pending()
     found = list(health.problems())
     print("\n".join(found) or "Healthy: every service answers, every date is complete, balanced and current.")
     sys.exit(1 if found else 0)
+
+
+def record_pending() -> None:
+    """Records the failures that the ledger lacks, if PostgreSQL is there."""
+    with suppress(psycopg.Error), warehouse.connect() as connection:
+        runs.record_pending(connection)
 
 
 def summary() -> str:
@@ -252,9 +290,12 @@ def summary() -> str:
 def ledger_of(last: int) -> str:
     """The newest dates of ops.dates, those of which nothing stands, what waits for parents, what is late."""
     with warehouse.connect() as connection:
+        runs.record_pending(connection)
         dates = connection.execute(
             "select partition_date, bronze_rows, accepted, rejected, amount_in, amount_accepted, amount_rejected, "
-            "is_complete, is_balanced, is_current, why from ops.dates order by partition_date desc limit %s",
+            "is_complete, is_balanced, is_current, why, dates.state, seconds, usual_seconds "
+            "from ops.dates left join reports.dates as times on times.day = partition_date "
+            "order by partition_date desc limit %s",
             [last],
         ).fetchall()
         waiting = connection.execute(
@@ -263,28 +304,37 @@ def ledger_of(last: int) -> str:
             [last],
         ).fetchall()
         never = connection.execute(
-            "select partition_date, layer, outcome, error, asked_by, ended_at at time zone 'UTC' from ops.never_ran "
+            "select partition_date, layer, error, asked_by, ended_at at time zone 'UTC', times.state = 'running' "
+            "from ops.never_ran left join reports.dates as times on times.day = partition_date "
             "order by partition_date desc limit %s",
             [last],
         ).fetchall()
         late = connection.execute(
-            "select dataset, newest, missing_dates, next_date::text, overdue from ops.freshness "
+            "select dataset, newest, missing_dates, next_date, overdue from ops.freshness "
             "where overdue or missing_dates > 0 or newest is null"
         ).fetchall()
+        not_run = landed_and_not_run(connection)
     lines = [
         f"{'date':<12}{'rows':>10} ={'accepted':>10} +{'rejected':>9}{'money':>18} ={'accepted':>17} +{'rejected':>14}"
     ]
-    for day, rows, accepted, rejected, *money, complete, balanced, current, why in dates:
+    for day, rows, accepted, rejected, *money, complete, balanced, current, why, state, seconds, usual in dates:
         numbers = f"{rows or 0:>10,} ={accepted or 0:>10,} +{rejected or 0:>9,}"
         sums = "{:>18,.2f} ={:>17,.2f} +{:>14,.2f}".format(*(amount or 0 for amount in money))
         states = {"complete": complete, "balanced": balanced, "current": current}
         verdict = ", ".join(word if holds else f"NOT {word}" for word, holds in states.items())
-        lines.append(f"{day!s:<12}{numbers}{sums}  {verdict}" + (f": {why}" if why else ""))
+        verdict += f", {state}" if state not in ("done", "incomplete") else ""
+        took = f"; {seconds:,.0f} s" + (f", usually {usual:,.0f} s" if usual else "") if seconds else ""
+        lines.append(f"{day!s:<12}{numbers}{sums}  {verdict}" + (f": {why}" if why else "") + took)
     if never:
         lines.append("Never ran")
-    for day, layer, outcome, error, asked_by, ended in never:
+    for day, layer, error, asked_by, ended, running in never:
         forgotten = f"forgotten on {ended:%Y-%m-%d %H:%M} UTC by {asked_by}" if ended else "is being forgotten"
-        lines.append(f"  {day!s:<12}{error or (forgotten if layer == 'forget' else outcome)}")
+        why = "is running" if running else error or (forgotten if layer == "forget" else "a job of it did not end")
+        lines.append(f"  {day!s:<12}{why}")
+    if not_run:
+        lines.append("Landed and not run")
+    for day, names in sorted(not_run.items(), reverse=True)[:last]:
+        lines.append(f"  {day!s:<12}{', '.join(names)}; make run DATE={day}")
     if waiting:
         lines.append("Rows that wait for a parent")
     for dataset, day, reason, rows, attempts, age, limit, final in waiting:
@@ -292,13 +342,29 @@ def ledger_of(last: int) -> str:
         lines.append(
             f"  {dataset:<12}{day!s:<12}{reason:<20}{rows:>8,}  judged {attempts} times in {age} days, {state}"
         )
-    if late:
-        lines.append("Files that are late or missing")
+    missing_files = []
     for dataset, newest, missing, following, overdue in late:
-        faults = [f"{following} should be here by now"] if overdue else []
-        faults += [f"{missing:,} earlier dates never came"] if missing else []
-        lines.append(f"  {dataset:<12}newest {newest}: {', '.join(faults) or 'nothing has come'}")
+        landed = {day for day, names in not_run.items() if dataset in names}
+        faults = [f"{following} should be here by now"] if overdue and following not in landed else []
+        never_came = (missing or 0) - len([day for day in landed if newest and day < newest])
+        faults += [f"{never_came:,} earlier dates never came"] if never_came > 0 else []
+        if newest and not faults:
+            continue
+        missing_files.append(f"  {dataset:<12}newest {newest}: {', '.join(faults) or 'nothing is in gold'}")
+    if missing_files:
+        lines += ["Files that are late or missing", *missing_files]
     return "\n".join(lines)
+
+
+def landed_and_not_run(connection: warehouse.Connection) -> dict[date, list[str]]:
+    """The datasets, by date, whose landing file no run has ever taken up, or tried to."""
+    found = connection.execute("select distinct dataset, partition_date from ops.ledger where layer = 'bronze'")
+    tried, not_run = set(found.fetchall()), dict[date, list[str]]()
+    for dataset in CATALOG.values():
+        for day in landing.landed_days(dataset):
+            if (dataset.name, day) not in tried:
+                not_run.setdefault(day, []).append(dataset.name)
+    return not_run
 
 
 if __name__ == "__main__":

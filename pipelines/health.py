@@ -9,11 +9,21 @@ import psycopg
 from botocore.exceptions import BotoCoreError, ClientError
 from luigi.rpc import RPCError
 
-from jobs import lake, program, settings, warehouse
-from pipelines import tasks
+from jobs import lake, landing, program, settings, warehouse
+from jobs.catalog import CATALOG
+from pipelines import scheduler
 from stack import prepare, services
 
 NEARLY_FULL = 0.95  # of a disk
+LONG = 1.0  # hours
+OLD_MARTS = "the marts are older than gold"
+STATES = {
+    "failed": "failed",
+    "stopped": "is stopped before gold",
+    "unbalanced": "does not balance",
+    "incomplete": "is incomplete",
+    "due": "is due again",
+}
 
 
 def problems() -> Iterator[str]:
@@ -48,7 +58,7 @@ def services_down() -> Iterator[str]:
     except (BotoCoreError, ClientError) as error:
         yield program.sentence(error)
     try:
-        tasks.luigid().worker_list()
+        scheduler.luigid().worker_list()
     except RPCError:
         yield "luigid does not answer"
 
@@ -69,34 +79,58 @@ def full_disks() -> Iterator[str]:
 
 
 def dates(connection: warehouse.Connection) -> Iterator[str]:
-    """A line for each date that failed, is stopped, incomplete, unbalanced or due; none for one that is running."""
+    """A line for each date that failed, is stopped, incomplete, unbalanced or due, and for one that runs too long.
+
+    Marts that are older than gold concern every date; they have a line of their own, unless a run is about to build
+    them.
+    """
     found = connection.execute(
-        "select partition_date, case when why like '%does not balance%' then 'does not balance' "
-        "when why like '%is stopped before gold by%' then 'is stopped before gold' "
-        "when not is_complete then 'is incomplete' else 'is due again' end, why "
-        "from ops.dates where not (is_complete and is_balanced and is_current) "
+        "select partition_date, state, why from ops.dates where state <> 'done' "
         "union all select partition_date, 'never ran', coalesce(error, outcome) from ops.never_ran "
         "where layer <> 'forget' or outcome <> 'done' order by 1"
     ).fetchall()
+    of_marts = [day for day, state, why in found if state == "incomplete" and why == OLD_MARTS]
+    if of_marts and "running" not in [state for _, state, _ in found]:
+        yield f"{OLD_MARTS}: luigi --module pipelines GoldPipeline --date {of_marts[-1]}"
     for day, state, why in found:
-        if not is_running(connection, day):
-            yield f"{day} {state}: {why or 'the marts are older than gold'}"
+        if state not in ("running", "never ran") and day not in of_marts:
+            yield f"{day} {STATES[state]}: {why}"
+        elif state == "never ran" and not is_running(connection, day):
+            yield f"{day} never ran: {why}"
+    yield from long_runs(connection)
 
 
 def is_running(connection: warehouse.Connection, day: date) -> bool:
-    """Whether a `make run` has this date in hand, whose lock goes with its process."""
-    name = f"the date {day}"
-    free = warehouse.value(connection, "select pg_try_advisory_lock_shared(hashtext(%s))", [name])
-    if free:
-        connection.execute("select pg_advisory_unlock_shared(hashtext(%s))", [name])
-    return not free
+    """Whether a `make run` has this date in hand, or a job of it is at work."""
+    return warehouse.value(
+        connection,
+        "select ops.is_locked('the date ' || %(day)s) or exists(select from ops.ledger "
+        "where partition_date = %(day)s and outcome = 'running' and ops.is_locked('run ' || run_id))",
+        {"day": day},
+    )
+
+
+def long_runs(connection: warehouse.Connection) -> Iterator[str]:
+    """A line for each job that has been at work for longer than any of the last 90 days, and than LONG."""
+    found = connection.execute(
+        "select layer, dataset, partition_date, extract(epoch from now() - started_at)::int / 60 from ops.ledger "
+        "where outcome = 'running' and ops.is_locked('run ' || run_id) and layer <> 'rejudged' "
+        "and now() - started_at > greatest(%s * interval '1 hour', %s * interval '1 second') order by started_at",
+        [LONG, warehouse.longest_run(connection)],
+    )
+    for layer, dataset, day, minutes in found:
+        yield f"{day} {layer} {dataset} has been running for {minutes:,} minutes; look at Spark's page, or end its job"
 
 
 def late_files(connection: warehouse.Connection) -> Iterator[str]:
-    """A line for each dataset whose next file should be here by now."""
-    found = connection.execute("select dataset, next_date::text from ops.freshness where overdue order by next_date")
+    """A line for each dataset whose next file should be in gold by now: it has not come, or nobody has run it."""
+    found = connection.execute("select dataset, next_date from ops.freshness where overdue order by next_date")
     for dataset, day in found.fetchall():
-        yield f"{dataset} is late: the file of {day} should have come and been run by now"
+        if landing.has_landed(CATALOG[dataset], day):
+            if not is_running(connection, day):
+                yield f"{dataset} of {day} has landed and is not run; make run DATE={day}"
+        else:
+            yield f"{dataset} is late: the file of {day} should have come and been run by now"
 
 
 def changes_by_hand(connection: warehouse.Connection) -> Iterator[str]:

@@ -26,16 +26,19 @@ def log(day: date) -> str:
 
 
 def add(day: date, task: str, line: str) -> None:
-    """Appends a line of a task's output to the file of its date; one write, so that lines of tasks never mix."""
+    """Appends a line of a task's output to the file of its date."""
     with suppress(OSError):  # a full disk must not fail a job that can do without its log
-        file = home() / log(day)
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        text = f"{datetime.now(timezone.utc):%H:%M:%S} {task}: {line}\n"
-        handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            os.write(handle, text.encode())
-        finally:
-            os.close(handle)
+        append(home() / log(day), f"{datetime.now(timezone.utc):%H:%M:%S} {task}: {line}")
+
+
+def append(file: Path, line: str) -> None:
+    """Appends a line to a file of this user alone, in one write, so that lines of several processes never mix."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(handle, f"{line}\n".encode())
+    finally:
+        os.close(handle)
 
 
 def remove(before: datetime) -> int:
@@ -60,9 +63,7 @@ def record_failure(layer: str, dataset: str, day: date, sentence: str) -> None:
             warehouse.record_failure(connection, layer, dataset, day, log(day), sentence, now)
     except psycopg.Error:
         row = {"layer": layer, "dataset": dataset, "day": str(day), "log": log(day), "error": sentence, "at": str(now)}
-        home().mkdir(parents=True, exist_ok=True, mode=0o700)
-        with pending().open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        append(pending(), json.dumps(row))
 
 
 def record_pending(connection: warehouse.Connection) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import luigi
 import psycopg
 from botocore.exceptions import BotoCoreError, ClientError
-from luigi.rpc import RemoteScheduler, RPCError
+from luigi.rpc import RPCError
 from luigi.task import flatten
 
 from dashboards import pages
@@ -25,7 +25,7 @@ from jobs import lake, landing, marts, program, settings, warehouse
 from jobs.catalog import CATALOG
 from jobs.dataset import Dataset
 from jobs.program import Refused
-from pipelines import runs
+from pipelines import progress, runs, scheduler
 
 settings.load()
 # Luigi reads its own [core] under other names than those it documents, and then warns that nobody reads these.
@@ -43,33 +43,40 @@ def session() -> int:
     return warehouse.turn()
 
 
-def luigid() -> Any:
-    """The central scheduler, as Luigi's workers ask it."""
-    core = luigi.configuration.get_config()
-    host, port = (core.get("core", f"default_scheduler_{name}") for name in ("host", "port"))
-    return RemoteScheduler(f"http://{host}:{port}")
-
-
 @cache
 def disabled() -> set[str]:
     """Returns the ids of tasks that luigid had disabled after earlier runs, read once per process."""
     with suppress(RPCError):  # the run itself says that luigid is down
-        return set(luigid().task_list("DISABLED", ""))
+        return set(scheduler.tasks("DISABLED"))
     return set()
 
 
 class Failed(Exception):
-    """A job's own sentence; Luigi shows it without a stack trace."""
+    """A job's own sentence, without a stack trace; `is_printed` if it was the last line that the job printed."""
+
+    def __init__(self, sentence: str, is_printed: bool = False) -> None:
+        super().__init__(sentence)
+        self.is_printed = is_printed
+
+
+SUMMARY = "Luigi Execution Summary"
 
 
 class OnlySentences(logging.Filter):
-    """Luigi logs a failure with its stack trace, which says no more than the sentence, and each try it makes."""
+    """Lets through warnings and the summary of a run, each failure as a sentence without its stack trace.
+
+    Luigi logs each task it looks at, starts and ends; the jobs' own lines say that already.
+    """
 
     tried = False
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING and SUMMARY not in record.getMessage():
+            return False
         error, said = record.exc_info[1] if record.exc_info else None, ""
         if isinstance(error, Failed):
+            if error.is_printed:
+                return False
             said = f"{record.getMessage()}: {error}"
         elif isinstance(error, RPCError):
             said = "luigid does not answer; see to it with `make status` and `make up`, then run the same again."
@@ -86,6 +93,7 @@ class OnlySentences(logging.Filter):
         text, _, sentence = record.getMessage().partition(f"{Failed.__module__}.{Failed.__name__}: ")
         if sentence:  # a trace that is part of the message
             record.msg, record.args = f"{text.partition('Traceback')[0].strip()} {sentence.strip()}", ()
+        record.msg = f"{progress.erase(sys.stderr)}{record.msg}"
         return True
 
 
@@ -170,7 +178,7 @@ class Made(luigi.Task):
         """
         if self.task_id in disabled():
             disabled().discard(self.task_id)
-            luigid().re_enable_task(self.task_id)
+            scheduler.luigid().re_enable_task(self.task_id)
         return list(super().deps())
 
     def on_failure(self, exception: BaseException) -> str:
@@ -211,18 +219,21 @@ class Made(luigi.Task):
                 elif line:
                     runs.add(self.date, name, line)
                     self.set_status_message(line)  # type: ignore[misc]
-                    print(line, flush=True)
+                    # In one write, or lines of tasks that end together would mix.
+                    print(f"{progress.erase(sys.stdout)}{line}\n", end="", flush=True)
         if process.returncode < 0:
-            line = f"{name} was killed ({signal.Signals(-process.returncode).name}); run the date again."
+            raise Failed(f"{name} was killed ({signal.Signals(-process.returncode).name}); run the date again.")
         if process.returncode:
-            raise Failed(line or f"{name} ended with code {process.returncode}; run the date again.")
+            silent = f"{name} ended with code {process.returncode}; run the date again."
+            raise Failed(line or silent, is_printed=bool(line))
 
 
 @Made.event_handler(luigi.Event.TIMEOUT)
 @Made.event_handler(luigi.Event.PROCESS_FAILURE)
 def record_death(task: Made, message: str) -> None:
     """Records that the process of a task has died, or was ended because it took too long: Luigi tells nobody else."""
-    kind = "took longer than worker_timeout of conf/luigi.cfg and was ended" if "timed out" in message else "died"
+    late = "took longer than [worker] timeout in conf/luigi.cfg allows and was ended"
+    kind = late if "timed out" in message else "died"
     task.record_failure(f"{task.task_family} of {task.date} {kind}; run the date again.")
 
 

@@ -134,26 +134,26 @@ def test_a_partition_that_another_date_has_judged_again_breaks_no_task_of_this_r
 
 
 def test_a_worker_that_died_with_a_task_in_hand_is_known_until_luigid_has_noticed(stack):
-    from pipelines import tasks
+    from pipelines import scheduler, tasks
     from pipelines.__main__ import is_a_worker_missed
 
     lost = tasks.Silver(dataset="patients", date=date(2001, 1, 1))
-    ghost, scheduler = {"worker": "ghost", "task_id": lost.task_id}, tasks.luigid()
-    scheduler.add_worker("ghost", [])
+    ghost, luigid = {"worker": "ghost", "task_id": lost.task_id}, scheduler.luigid()
+    luigid.add_worker("ghost", [])
     once = {"retry_policy_dict": {"retry_count": 1}}
     tasks.disabled.cache_clear()
     tasks.disabled()
-    scheduler.add_task(**ghost, **once, family="Silver", params={}, status="PENDING")
+    luigid.add_task(**ghost, **once, family="Silver", params={}, status="PENDING")
     assert not is_a_worker_missed(), "it has nothing in hand"
-    assert scheduler.get_work(worker="ghost", host="nowhere")["task_id"] == lost.task_id
+    assert luigid.get_work(worker="ghost", host="nowhere")["task_id"] == lost.task_id
     assert is_a_worker_missed()
-    scheduler.add_task(**ghost, status="FAILED")  # as luigid has it when it gives the worker up
-    assert lost.task_id in scheduler.task_list("DISABLED", "") and is_a_worker_missed()
+    luigid.add_task(**ghost, status="FAILED")  # as luigid has it when it gives the worker up
+    assert lost.task_id in luigid.task_list("DISABLED", "") and is_a_worker_missed()
     tasks.disabled.cache_clear()
     assert not is_a_worker_missed(), "an earlier run failed it"
     lost.deps()
-    assert lost.task_id not in scheduler.task_list("DISABLED", "")
-    scheduler.add_task(**ghost, status="DONE")
+    assert lost.task_id not in luigid.task_list("DISABLED", "")
+    luigid.add_task(**ghost, status="DONE")
     assert not is_a_worker_missed()
 
 
@@ -171,6 +171,10 @@ def test_a_forced_rerun_of_the_first_date_changes_nothing_but_what_a_hand_did_to
     done = call("-m", "pipelines", "run", str(FIRST), "--force")
     assert done.returncode == 0, done.stdout[-4000:]
     assert state(postgres) == before
+    last = done.stdout.splitlines()[-1]
+    assert re.fullmatch(
+        f"{FIRST} is done: [0-9,]+ rows = [0-9,]+ accepted \\+ [0-9,]+ rejected, [1-9][0-9]* tasks, [0-9]+ s", last
+    )
 
 
 def test_maintenance_beside_a_run_changes_no_figure_and_makes_no_date_due(dates, postgres):
@@ -271,7 +275,9 @@ def test_no_log_of_spark_or_luigi_holds_a_secret(dates, stack):
 
     secrets = [settings.get(name).encode() for name in ("POSTGRES_PASSWORD", "MINIO_ROOT_PASSWORD", "MINIO_SECRET_KEY")]
     read = 0
-    for path in (*stack.glob("logs/*"), *stack.glob("luigi/*"), *stack.glob("spark/events/**/events_*")):
+    logs = [path for path in stack.glob("logs/**/*") if path.is_file()]
+    assert [path for path in logs if path.parent.name == str(FIRST)], "the output of the run is kept"
+    for path in (*logs, *stack.glob("luigi/*"), *stack.glob("spark/events/**/events_*")):
         with path.open("rb") as file:
             if path.suffix == ".zstd":
                 reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)

@@ -139,6 +139,11 @@ def test_too_many_rejects_stop_a_date_before_gold_until_somebody_lets_it_pass(ho
     assert hospital.gold("patients") == hospital.gold("visits") == []
     with pytest.raises(Failed, match=f"{level}.*OVERRIDE=1"):
         Cleared(date=hospital.day(1)).run()
+    [(outcome, error)] = ledger(hospital, "gold", "all", "outcome", "error")
+    assert outcome == "stopped" and "60 of 150 rows rejected (40.0 %)" in error
+    states = "select state, why from ops.dates where partition_date = %s"
+    state, why = hospital.postgres.execute(states, [hospital.day(1)]).fetchone()
+    assert state == "stopped" and "patients is stopped before gold by rejected, unknown_gender" in why
 
     Cleared(date=hospital.day(1), override=True).run()
     [(said,)] = ledger(hospital, "override", "patients", "overridden")

@@ -1,0 +1,64 @@
+"""Shows on a terminal how far the run of a date is: tasks done of all, which ones run, and for how long."""
+
+import multiprocessing
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import date
+from typing import TextIO
+
+from luigi.rpc import RPCError
+from tqdm import tqdm
+
+from pipelines import scheduler
+
+SECONDS = 1.0  # between two looks at luigid
+FORMAT = "{n_fmt} of {total_fmt} tasks, {elapsed}{postfix}"
+
+
+def erase(stream: TextIO) -> str:
+    """Returns what erases the drawn line, to be written to a stream before any other; nothing where none is drawn."""
+    return "\r\x1b[K" if stream.isatty() and sys.stderr.isatty() else ""
+
+
+@contextmanager
+def shown(day: date) -> Iterator[None]:
+    """Draws the progress of a date on the last line of the terminal while the caller works.
+
+    A process of its own draws: Luigi forks its tasks, and from a thread that draws they could inherit a lock that
+    nobody releases. Where standard error is no terminal, the jobs' own lines are all there is.
+    """
+    if not sys.stderr.isatty():
+        yield
+        return
+    drawing = multiprocessing.get_context("fork").Process(target=draw, args=(day,), daemon=True)
+    drawing.start()
+    try:
+        yield
+    finally:
+        drawing.terminate()
+        drawing.join()
+        print(erase(sys.stderr), end="", file=sys.stderr, flush=True)
+
+
+def draw(day: date) -> None:
+    """Draws until the process is ended."""
+    with tqdm(leave=False, dynamic_ncols=True, bar_format=FORMAT) as bar:
+        while True:
+            with suppress(RPCError):  # the run itself tells that luigid is down
+                done, running, bar.total = state(day)
+                bar.n = done
+                bar.set_postfix_str(", ".join(f"{name} {seconds:.0f} s" for name, seconds in running), refresh=False)
+                bar.refresh()
+            time.sleep(SECONDS)
+
+
+def state(day: date) -> tuple[int, list[tuple[str, float]], int]:
+    """Returns (tasks done, (name, seconds) of each one that runs, all tasks) of a date, as luigid knows them."""
+    found = {
+        status: scheduler.tasks(status, day).values() for status in ("PENDING", "RUNNING", "DONE", "FAILED", "DISABLED")
+    }
+    now = time.time()
+    running = [(scheduler.name_of(task), now - (task["time_running"] or now)) for task in found["RUNNING"]]
+    return len(found["DONE"]), sorted(running), sum(map(len, found.values()))
