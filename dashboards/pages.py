@@ -34,18 +34,26 @@ select
     newest.day as newest,
     now() as built,
     (select max(turn) from ops.receipts where layer = 'marts') as marts,
+    (select md5(string_agg(unfinished::text, ' ' order by unfinished::text)) from reports.unfinished) as unfinished,
     (select json_agg(json_build_array(dataset, next_due) order by dataset) from ops.freshness) as due,
     (
         select json_build_array(sum(rejected), sum(received))
         from reports.files
         where files.day = newest.day
     ) as rejected,
-    (
-        select 100 * sum(revenue) / nullif(sum(revenue_sent), 0)
-        from reports.completeness
-        where completeness.day between newest.day - %(before)s and newest.day
-    ) as complete
-from ops.newest"""
+    completeness.*
+from ops.newest
+cross join lateral (
+    select
+        100 * sum(revenue) / nullif(sum(revenue_sent), 0) as complete,
+        coalesce(sum(unreliable_bills), 0) as unreliable,
+        json_build_array(
+            sum(patients_sent - patients), sum(visits_sent - visits), sum(admissions_sent - admissions),
+            sum(bills_sent - bills)
+        ) as withheld
+    from reports.completeness
+    where completeness.day between newest.day - %(before)s and newest.day
+) as completeness"""
 
 
 def home() -> Path:
@@ -211,13 +219,29 @@ def made_of() -> str:
     return sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
+def describe_origin(state: Mapping[str, Any]) -> str:
+    """Names what pages are made of: the turn of the marts, what is no part of the warehouse, the dates not done."""
+    return f"{state['marts'] or '-'} {made_of()} {state['unfinished'] or '-'}"
+
+
 def built_of() -> int | None:
     """The turn of the marts that the pages show; None where no page is, or another declaration made them."""
+    found = re.match(rf"([0-9]+) {made_of()} ", read_origin())
+    return int(found[1]) if found else None
+
+
+def are_current(connection: Connection) -> bool:
+    """Tells whether the pages show the marts as they stand, and the dates that are not done as they stand."""
+    cursor = connection.cursor(row_factory=psycopg.rows.dict_row)
+    return read_origin() == describe_origin(cursor.execute(STATE, {"before": cards.DAYS - 1}).fetchone() or {})
+
+
+def read_origin() -> str:
+    """Reads what the pages that stand say they were made of; nothing where there are none."""
     with suppress(OSError):
-        index = (home() / "index.html").read_text()
-        found = re.search(rf'<meta name="made-of" content="([0-9]+) {made_of()}">', index)
-        return int(found[1]) if found else None
-    return None
+        found = re.search(r'<meta name="made-of" content="(.*?)">', (home() / "index.html").read_text())
+        return found[1] if found else ""
+    return ""
 
 
 def script(text: str) -> str:
@@ -225,14 +249,14 @@ def script(text: str) -> str:
     return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
-def page(title: str, data: dict[str, Any], scripts: Sequence[str], made: str) -> str:
+def page(title: str, data: dict[str, Any], scripts: Sequence[str], origin: str) -> str:
     """A whole page; its policy lets these scripts run and nothing be loaded."""
     hashes = [f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in scripts]
     policy = f"default-src 'none'; script-src {' '.join(hashes)}; style-src 'unsafe-inline'; img-src data:"
     parts = {
         "title": title,
         "policy": f"{policy}; base-uri 'none'; form-action 'none'",
-        "made": made,
+        "made": origin,
         "style": (PARTS / "page.css").read_text(),
         "data": json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c"),
         "scripts": "\n".join(f"<script>{text}</script>" for text in scripts),
@@ -259,7 +283,6 @@ def build(to: Path) -> dict[str, int]:
     boards, engine, library = cards.load(), script(program_of_pages()), script(charts())
     with connect() as connection, connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
         state = cursor.execute(STATE, {"before": cards.DAYS - 1}).fetchone() or {}
-        made = f"{state['marts']} {made_of()}" if state["marts"] else ""
         common = {
             "state": {name: text_of(value) for name, value in state.items()} | {"built": state["built"].isoformat()},
             "days": cards.DAYS,
@@ -273,10 +296,10 @@ def build(to: Path) -> dict[str, int]:
         for board in boards:
             own = {"name": board.name, "slug": board.slug, "about": board.about, "choices": board.filters}
             data = common | own | contents(connection, board, readings)
-            pages[f"{board.slug}.html"] = page(board.name, data, [library, engine], made)
+            pages[f"{board.slug}.html"] = page(board.name, data, [library, engine], describe_origin(state))
         index = [headlines(board, readings, state["newest"]) for board in boards]
     # The index comes last: what it names is there.
-    pages["index.html"] = page("Dashboards", common | {"index": index}, [engine], made)
+    pages["index.html"] = page("Dashboards", common | {"index": index}, [engine], describe_origin(state))
     to.mkdir(parents=True, exist_ok=True)
     for name, text in pages.items():
         (to / f".{name}.new").write_text(text, encoding="utf-8")

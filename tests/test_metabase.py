@@ -59,10 +59,12 @@ def full(filled):  # noqa: F811
     """A warehouse in which every report has rows."""
     amount = {"row_day": "2026-01-31", "department": "Surgery", "amount": "7.00"}
     withhold(filled, "billing", "negative_patient_amount", **amount)
+    withhold(filled, "billing", "negative_patient_amount", **amount | {"amount": "-7.00"})
     filled.execute(
-        "update ops.ledger set bronze_rows = 5, accepted = 4, outcome = 'done', ended_at = started_at + interval '1 s'"
+        "update ops.ledger set bronze_rows = 6, accepted = 4, outcome = 'done', log = partition_date || '/night.log', "
+        "ended_at = started_at + interval '1 s'"
     )
-    filled.execute("insert into ops.reasons values ('S', 'billing', '2026-01-31', 'negative_patient_amount', 1)")
+    filled.execute("insert into ops.reasons values ('S', 'billing', '2026-01-31', 'negative_patient_amount', 2)")
     filled.execute(
         "insert into ops.receipts (layer, dataset, partition_date, run_id, made_from, rule_set) "
         "values ('silver', 'billing', '2026-01-31', 'S', '', '')"
@@ -778,7 +780,7 @@ def test_metabase_s_own_validator_takes_every_query(tmp_path):
         for card in board.cards:
             fields = {(card.report, tag): 7 for tag in card.tags}
             queries[tuple(sorted(card.tags))] = bodies.card_body(board, card, 1, 1, fields)["dataset_query"]
-    wrong = json.loads(json.dumps(queries[max(queries)]))
+    wrong = json.loads(json.dumps(queries[max(queries, key=len)]))
     [tag] = [tag for tag in wrong["stages"][0]["template-tags"].values() if tag["type"] == "dimension"][:1]
     tag["dimension"] = ["field", 7, None]  # the order of MBQL 4
     for number, query in enumerate([wrong, *queries.values()]):

@@ -17,6 +17,7 @@ from dashboards import cards, pages
 from dashboards.cards import bind
 from stack import prepare, services
 from stack.own import free_ports
+from tests.test_cards import ledger, reverse
 from tests.test_marts import MARTS, OPS, add, rebuilt, withhold
 
 BOARDS = cards.load()
@@ -28,6 +29,11 @@ CITIES = ["Lyon", "Brest", None, "Arles <b>&"] * 5 + [f"Town {letter}" for lette
 DATASETS = ["admissions", "billing", "patients", "treatments", "visits"]
 PERIOD = {"from": date(2025, 3, 10), "to": date(2025, 9, 2)}
 DEFAULT = {"from": NEWEST - timedelta(days=cards.DAYS - 1), "to": NEWEST}
+
+REFUSAL = (
+    "the header of 2026/02/01/visits.csv lacks the column 'doctor_id'; it seems to be separated by semicolons: "
+    "save it as CSV in UTF-8 with commas and run the date again"
+)
 
 # What a dashboard is looked at under; its own filters decide which of them it gets.
 CHOICES = [
@@ -123,8 +129,8 @@ def fill(connection):
             connection.execute(bronze, [dataset, day])
             connection.execute(
                 "update ops.ledger set bronze_rows = rejected + 40, accepted = 40, outcome = 'done', "
-                "started_at = %s, ended_at = %s where dataset = %s and partition_date = %s",
-                [f"{day} 03:00:{len(dataset):02}", f"{day} 03:01:02.5", dataset, day],
+                "started_at = %s, ended_at = %s, log = %s where dataset = %s and partition_date = %s",
+                [f"{day} 03:00:{len(dataset):02}", f"{day} 03:01:02.5", f"{day}/night.log", dataset, day],
             )
     for number in range(30):
         late = [f"G{number}", DATASETS[number % 2], NEWEST, datetime(2026, 2, 1) + timedelta(seconds=17 * number)]
@@ -133,27 +139,35 @@ def fill(connection):
             "values (%s, 'gold', %s, %s, %s)",
             late,
         )
+    failed, forgotten = str(NEWEST + timedelta(days=1)), str(NEWEST + timedelta(days=2))
+    ledger(connection, "night", failed, "bronze", "visits", "failed", 7200, 7203, REFUSAL)
+    ledger(connection, "clerk", forgotten, "forget", "all", "done", 0, 1)
     connection.execute("insert into ops.receipts values ('marts', 'marts', %s, 'M', '', '')", [NEWEST])
 
 
 @pytest.fixture(scope="module")
 def built(warehouse_server, tmp_path_factory):
-    """The warehouse, and the pages of it as the stack serves them; beside them the pages of an empty one."""
+    """The warehouse, and the pages of it as the stack serves them; beside them those of an empty one and of case 32."""
     home, connection = tmp_path_factory.mktemp("pages"), warehouse_server
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STACK_DIR", str(home))
         patch.setenv("POSTGRES_PORT", str(connection.info.port))
         patch.setenv("DASHBOARDS_PORT", str(free_ports(1)[0]))
-        connection.execute(f"truncate {', '.join(['patients', 'visits', 'admissions', 'treatments', 'billing'])}")
-        connection.execute(f"truncate {', '.join([*MARTS, *OPS])}")
+        whole = ", ".join(["patients", "visits", "admissions", "treatments", "billing", *MARTS, *OPS])
+        connection.execute(f"truncate {whole}")
         pages.build(pages.home())
         assert pages.built_of() is None, "no marts are in them"
         pages.home().rename(home / "dashboards.empty")
+        reverse(connection)
+        rebuilt(connection)
+        pages.build(home / "dashboards.reversal")
+        connection.execute(f"truncate {whole}")
         with connection.transaction():
             fill(connection)
         rebuilt(connection)
         pages.build(pages.home())
-        (home / "dashboards.empty").rename(pages.home() / "empty")
+        for name in ("empty", "reversal"):
+            (home / f"dashboards.{name}").rename(pages.home() / name)
         program = services.dashboards()
         server = subprocess.Popen(program.command, env=program.environment, cwd="/", stderr=subprocess.DEVNULL)
         try:
@@ -410,7 +424,8 @@ def test_the_index_shows_headlines_and_leads_to_every_page(built, tab):
         first = [card for card in board.cards if card.chart == "headline"][:3]
         shown = of.locator(".value").evaluate_all("(all) => all.map((one) => [one.dataset.value])")
         assert same([[expected(built[0], card, {})[0][-1]] for card in first], shown)
-        of.click()
+        with page.expect_navigation():  # up to its load: a page that waits longer for a text of a test may not run it
+            of.click()
         page.wait_for_function("document.documentElement.dataset.state === 'ready'")
         assert page.locator("h1").inner_text() == board.name
         page.go_back()
@@ -590,19 +605,67 @@ def test_numbers_are_written_for_people(tab):
     tab.open("data-quality.html")
     tab.open_tables()
     shown = tab.cards()
-    assert shown["Last runs"]["cells"][0][0] == "1 Feb 2026, 00:08"
+    assert shown["Last runs"]["cells"][0][0] == "2 Feb 2026, 00:00"
     assert {row[0] for row in shown["Rejected share by date"]["cells"]} >= {"31 Jan 2026", "28 Jan 2026"}
 
 
 def test_every_page_says_how_fresh_and_how_complete_it_is(built, tab):
-    query = "select sum(revenue), sum(revenue_sent) from reports.completeness where day between %s and %s"
-    is_in, sent = built[0].execute(query, [DEFAULT["from"], NEWEST]).fetchone()
+    query = (
+        "select sum(revenue), sum(revenue_sent), sum(unreliable_bills), sum(patients_sent - patients), "
+        "sum(visits_sent - visits), sum(admissions_sent - admissions), sum(bills_sent - bills) "
+        "from reports.completeness where day between %s and %s"
+    )
+    is_in, sent, unknown, *withheld = built[0].execute(query, [DEFAULT["from"], NEWEST]).fetchone()
     rejected = built[0].execute("select sum(rejected) from reports.files where day = %s", [NEWEST]).fetchone()[0]
+    assert unknown == 0 and all(count > 1 for count in withheld)
+    words = zip(withheld, ["patients", "visits", "admissions", "bills"], strict=True)
+    lacking = f"Withheld from these figures: {', '.join(f'{count} {word}' for count, word in words)}\n"
     for slug in ("index", *SLUGS):
         told = tab.open(f"{slug}.html").locator("#state").inner_text()
         assert "Data up to 31 Jan 2026" in told and "Built " in told and "Newer files are due" in told
-        assert f"{(100 * is_in / sent).quantize(Decimal('0.1'), ROUND_HALF_UP)}\u202f% of the revenue sent" in told
+        share = f"{(100 * is_in / sent).quantize(Decimal('0.1'), ROUND_HALF_UP)}\u202f%"
+        assert f"Revenue: {share} of what could be read\n" in told and lacking in told
         assert f"{rejected} of {rejected + 200} rows rejected that day" in told
+        assert "with data after that" not in told, "a date that failed brought none"
+
+
+def test_no_page_calls_the_revenue_complete_without_the_bill_that_was_reversed(tab):
+    """Case 32: a paid bill of 500.00, and its rejected reversal of -500.00."""
+    for slug in ("index", *SLUGS):
+        page = tab.open(f"reversal/{slug}.html")
+        told = page.locator("#state li").all_inner_texts()
+        of = "Revenue: 100.0\u202f% of what could be read; 1 bill whose amount cannot be relied on is not in it"
+        assert [line for line in told if "%" in line] == [of]
+        assert page.locator("#state li", has_text="Revenue").get_attribute("class") == "warn"
+        assert "Withheld from these figures: 1 bill" in told
+    for slug in ("executive-overview", "data-quality"):
+        tab.open(f"reversal/{slug}.html")
+        headlines = {title: card["rows"][0][-1] for title, card in tab.cards().items() if "told" in card}
+        assert (headlines["Revenue complete"], headlines["Bills not relied on"]) == ("100.0000", "1")
+
+
+def test_a_night_that_failed_is_seen_with_its_sentence_and_its_log(built, tab):
+    page = tab.open("index.html")
+    [dates] = built[0].execute("select count(*) from reports.unfinished").fetchone()
+    board = page.locator(".board", has_text="Data Quality")
+    assert board.locator("dt").first.inner_text() == "Dates not done"
+    assert board.locator(".value").first.inner_text() == str(dates) != "0"
+    page = tab.open("data-quality.html")
+    first = page.locator('[data-card="Dates that need attention"] tbody tr').first
+    assert first.locator("th, td").all_inner_texts() == ["1 Feb 2026", "never ran", REFUSAL, "2026-02-01/night.log"]
+    sentence = first.locator("td").nth(1)
+    assert sentence.get_attribute("class") == "long" and first.locator("td").first.get_attribute("class") == "late"
+    assert sentence.evaluate("(one) => one.clientHeight > 2 * parseFloat(getComputedStyle(one).fontSize) * 1.5")
+    tab.open_tables()
+    seconds = {tuple(row[:2]): row[2] for row in tab.cards()["Run time of each date"]["cells"]}
+    assert seconds["28 Jan 2026", "Last run"] == "56.5" and seconds["28 Jan 2026", "Usual"] == "56.5"
+    assert {day for day, _ in seconds} == {"2 Dec 2025", "28 Jan 2026", "29 Jan 2026", "31 Jan 2026"}
+    data, page_of = data_of("data-quality")
+    [card] = [card for card in data["cards"] if card["title"] == "Dates that need attention"]
+    data["tables"][card["table"]]["rows"] = []
+    (pages.home() / "planted.html").write_text(page_of(data))
+    page = tab.open("planted.html")
+    assert page.locator('[data-card="Dates that need attention"] .body').inner_text() == "Every date is done."
 
 
 def test_pages_tell_which_marts_they_show(built, monkeypatch):
@@ -610,6 +673,27 @@ def test_pages_tell_which_marts_they_show(built, monkeypatch):
     assert pages.built_of() == finished
     monkeypatch.setattr(pages, "made_of", lambda: "another declaration")
     assert pages.built_of() is None
+
+
+def test_pages_tell_whether_they_show_the_dates_that_failed_since(built):
+    connection, night = built[0], "2026-02-03"
+    assert pages.are_current(connection)
+    with connection.transaction(force_rollback=True):
+        ledger(connection, "night", night, "bronze", "visits", "failed", 0, 1, "it has not landed")
+        assert not pages.are_current(connection)
+        connection.execute("delete from ops.ledger where partition_date = %s", [night])
+        assert pages.are_current(connection)
+        connection.execute("insert into ops.receipts values ('marts', 'marts', %s, 'N', '', '')", [night])
+        assert not pages.are_current(connection), "the marts are others"
+
+
+def test_where_the_first_date_failed_data_quality_says_why(built, tab):
+    data, page_of = data_of("data-quality")
+    data["state"]["newest"] = None
+    (pages.home() / "planted.html").write_text(page_of(data))
+    page = tab.open("planted.html")
+    assert 'run one with "make run DATE=2026-01-31", then' in page.locator("#cards").inner_text()
+    assert page.locator(".card").count() == 1 and REFUSAL in page.locator(".card tbody").inner_text()
 
 
 def test_no_key_of_anything_is_in_a_page(built):

@@ -2,8 +2,12 @@
 
 // ---- Cards ----
 
+const NONE = "No data for this selection";
 const isNumber = (column, value) =>
   typeof value === "number" || (typeof value === "string" && /^-?\d+(\.\d+)?$/.test(value) && column !== "run_id");
+
+const WRONG = new Set(["late", "failed", "stopped", "died", "unbalanced", "incomplete", "never ran"]);
+const LONG = 60; // characters of a text that is broken into lines
 
 function tableOf(card, { rows, time }) {
   const figures = Object.fromEntries(card.figures.map((figure) => [figure.name, figure]));
@@ -42,7 +46,7 @@ function tableOf(card, { rows, time }) {
     let text = value === null && card.columns.length ? "–" : valueText(column, value);
     if (card.columns.length && numeric[place] && value !== null) text = grouped(Number(value), digits[place]);
     else if (/^\d{4}-\d\d-\d\d \d\d:\d\d/.test(raw)) text = `${dayText(raw.slice(0, 10))}, ${raw.slice(11, 16)}`;
-    const kind = raw === "late" || raw === "failed" ? "late" : numeric[place] ? "number" : undefined;
+    const kind = WRONG.has(raw) ? "late" : numeric[place] ? "number" : raw.length > LONG ? "long" : undefined;
     return make(
       place === 0 ? "th" : "td",
       { scope: place === 0 ? "row" : undefined, class: kind, "data-value": raw },
@@ -142,7 +146,7 @@ async function chart(card, found, box, body) {
   const data = plotted(card, found);
   const isEmpty = !data.points.some((point) => point.v !== null && (card.chart !== "pie" || point.v > 0));
   if (!found.found || isEmpty) {
-    body.replaceChildren(make("p", { class: "empty" }, "No data for this selection"));
+    body.replaceChildren(make("p", { class: "empty" }, NONE));
     return;
   }
   // Cards of one size are of one height: the plot takes what its legend and its note leave.
@@ -272,7 +276,7 @@ async function draw(card) {
   if (card.chart === "headline") one.body.replaceChildren(...headline(card, found));
   else if (card.chart === "table")
     one.body.replaceChildren(
-      found.rows.length ? tableOf(card, found) : make("p", { class: "empty" }, "No data for this selection"),
+      found.rows.length ? tableOf(card, found) : make("p", { class: "empty" }, card.none || NONE),
       ...notesOf([leftOut(card, found)]),
     );
   else {
@@ -339,10 +343,17 @@ function values(name) {
   return [...found].sort(byText);
 }
 
-// All days that a page holds something of, the oldest first.
+// All days that a page has figures of, the oldest first. A date that failed has a run time, and no data.
 function daysHeld() {
-  const days = page.cards.flatMap((card) => page.tables[card.table].by?.day?.values || []);
-  return [...new Set(days.filter((day) => day !== null))].sort();
+  const days = new Set();
+  for (const card of page.cards) {
+    const table = page.tables[card.table];
+    if (!table.by?.day || card.report === "dates") continue;
+    const { codes, values: all } = table.by.day;
+    const columns = card.figures.flatMap(({ column, per }) => [column, per]).filter(Boolean);
+    codes.forEach((code, row) => columns.some((name) => table.sums[name][row]) && days.add(all[code]));
+  }
+  return [...days].filter((day) => day !== null).sort();
 }
 
 function quickOnes() {
@@ -482,8 +493,31 @@ function reflect() {
 
 // ---- What stands on every page ----
 
+// How far the revenue can be relied on, and which rows the figures lack. A bill whose amount cannot be relied on is in no
+// share: a rejected reversal, say, without which the revenue is too high, though all that could be read is in it.
+function completeness(item) {
+  const { complete, unreliable, withheld } = page.state;
+  const bills = Number(unreliable);
+  const items = [];
+  if (complete !== null || bills) {
+    const share = complete === null ? "none" : shown(Number(complete), "percent");
+    const parts = ["Revenue: ", make("b", {}, share), complete === null ? "" : " of what could be read"];
+    if (bills)
+      parts.push(
+        "; ",
+        make("b", {}, plural(bills, "bill")),
+        ` whose amount cannot be relied on ${bills === 1 ? "is" : "are"} not in it`,
+      );
+    items.push(item(Number(complete) >= 98 && !bills ? "good" : "warn", ...parts));
+  }
+  const rows = ["patient", "visit", "admission", "bill"].map((word, place) => [withheld[place] || 0, word]);
+  const lacking = rows.filter(([count]) => count).map(([count, word]) => plural(count, word));
+  if (lacking.length) items.push(item("", `Withheld from these figures: ${lacking.join(", ")}`));
+  return items;
+}
+
 function about() {
-  const { newest, built, complete, rejected, due } = page.state;
+  const { newest, built, rejected, due } = page.state;
   const item = (kind, ...parts) => make("li", { class: kind }, ...parts);
   const items = [item("", "Data up to ", make("b", {}, dayText(newest)))];
   const later = page.index ? [] : daysHeld().filter((day) => day > newest);
@@ -494,14 +528,7 @@ function about() {
         `${plural(later.length, "day")} with data after that, the last ${dayText(later[later.length - 1])}: shown if you choose "To"`,
       ),
     );
-  if (complete !== null)
-    items.push(
-      item(
-        Number(complete) >= 98 ? "good" : "warn",
-        make("b", {}, shown(Number(complete), "percent")),
-        " of the revenue sent is in these figures",
-      ),
-    );
+  items.push(...completeness(item));
   const [bad, all] = rejected;
   if (all) items.push(item("", make("b", {}, grouped(bad, 0)), ` of ${grouped(all, 0)} rows rejected that day`));
   const late = due.filter(([, next]) => next !== null && Date.now() > Date.parse(`${next}Z`)).map(([name]) => name);
@@ -612,6 +639,12 @@ if (page.state.newest === null) {
     ),
   );
   at("about").textContent = page.about || "";
+  for (const card of page.cards || []) {
+    // Dates that were refused are all there is to see.
+    if (card.report !== "unfinished" || !card.columns.length || !page.tables[card.table].rows.length) continue;
+    at("cards").append(frame(card));
+    boxes.get(card).body.append(tableOf(card, result(card, state)));
+  }
   document.documentElement.dataset.state = "ready";
   return;
 }
