@@ -30,6 +30,7 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
         mend(connection, dataset, before)
         spark = program.spark(f"bronze_to_silver {dataset.name} {day}")
         program.hasten(spark, facts.records)
+        program.step(spark, dataset, day, "validate")
         parents = {
             name: lake.silver(spark, CATALOG[parent])
             .filter(F.col("_partition_date") <= dataset.waits_until(day))
@@ -54,6 +55,7 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
             row |= {name: standing[name] for name in ("delta_accepted", "delta_rejected")}
         else:
             warehouse.withdraw(connection, row)
+            program.step(spark, dataset, day, "publish")
             tables = {"rejected": (verdict.rejected, rejected), "accepted": (verdict.accepted, counts.accepted)}
             with ThreadPoolExecutor() as pool:
                 versions = pool.map(lambda kind: publish(connection, dataset, kind, row, before, *tables[kind]), tables)
@@ -98,6 +100,7 @@ def compare(
     That run must have judged this very file, by these rules, and none may have begun to write since.
     """
     day, salt = run["partition_date"], run["run_id"]
+    program.step(spark, dataset, day, "compare with the last run")
     stood = lake.silver(spark, dataset).filter(F.col("_partition_date") == day)
     [(keys, content)] = stood.agg(*validation.checksums(dataset, salt)).collect()
     lost = 0 if keys == counts.keys else stood.join(verdict.accepted, on=dataset.key, how="left_anti").count()
@@ -198,6 +201,7 @@ def stale_dates(
     Orphans there may have found a parent among the rows it accepted; and where it took keys away, or a run before
     it died and may have, rows that had a parent may have lost it, accepted ones and those rejected for something else.
     """
+    program.step(spark, dataset, row["partition_date"], "find dates to validate again")
     keys = lake.silver(spark, dataset).select(F.col("_partition_date").alias("day"), F.col(dataset.key).alias("known"))
     came = keys.filter(F.col("day") == row["partition_date"])
     took = row.get("lost") or warehouse.died_before(connection, row)

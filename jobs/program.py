@@ -164,11 +164,32 @@ def of_file(error: OSError) -> str:
 
 
 def spark(name: str) -> Any:
-    """A session on the cluster: the resident application's where SPARK_REMOTE says so, else one of its own."""
+    """Opens a session on the cluster: the resident application's where SPARK_REMOTE says so, else one of its own.
+
+    Prints the link to Spark's history if Luigi runs the job, whose page shows it.
+    """
     session = connect(name)
-    history = f"http://127.0.0.1:{settings.get('SPARK_HISTORY_PORT')}/history/{session.conf.get('spark.app.id')}/jobs/"
-    print(f"{TRACKING}{history}", file=sys.stderr, flush=True)
+    if settings.given("RUN_LOG"):
+        app, port = session.conf.get("spark.app.id"), settings.get("SPARK_HISTORY_PORT")
+        print(f"{TRACKING}http://127.0.0.1:{port}/history/{app}/jobs/", file=sys.stderr, flush=True)
     return session
+
+
+def step(session: Any, dataset: Dataset, day: date, name: str) -> None:
+    """Names the Spark jobs that a session starts from now on, as Spark's pages show them: `visits 2026-01-31: publish`.
+
+    Takes no value of a row, so that none reaches a page or an event log.
+    """
+    describe(session, f"{dataset.name} {day}: {name}")
+
+
+def describe(session: Any, text: str) -> None:
+    """Sets the description of the Spark jobs that a session starts from now on.
+
+    Spark copies a session's settings into the properties of each job. This setting is the property that holds a job's
+    description, and replaces the one that Spark Connect sets: "Spark Connect - session_id: ...".
+    """
+    session.conf.set("spark.job.description", text)
 
 
 def spark_connect() -> str:
@@ -197,6 +218,7 @@ def connect(name: str) -> Any:
     for logger in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):
         PySparkLogger.getLogger(logger).disabled = True  # they print what Spark says of an error, values and all
     session = SparkSession.builder.appName(name).getOrCreate()
+    describe(session, name)
     atexit.register(session.stop)  # or the resident application would keep the session, and what it cached, for an hour
     return session
 

@@ -44,6 +44,7 @@ def load(spark: Any, connection: warehouse.Connection, dataset: Dataset, day: da
             warehouse.settle(connection, row, silver["run_id"], stands)
             return f"{in_words(row)}; as it stood"
         warehouse.create_staging(connection, silver, run_id)
+        program.step(spark, dataset, day, "stage")
         with ThreadPoolExecutor() as pool:
             writes = [pool.submit(warehouse.stage, lake.silver(spark, dataset).filter(in_partition), dataset, run_id)]
             if silver["rejected"]:
