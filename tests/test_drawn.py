@@ -62,8 +62,10 @@ BILLS = """insert into billing (bill_id, visit_id, total_amount, insurance_amoun
 STAYS = """insert into admissions (admission_id, visit_id, admit_ts, discharge_ts, room_type, _partition_date, _run_id)
     select 'L' || day, 'L' || day, day + interval '12 hours', day + interval '60 hours', 'ICU', '2026-01-31', 'L'
     from unnest(%(days)s::date[]) as day where mod(extract(doy from day)::int, 5) = 0"""
-FILES = """insert into ops.ledger (run_id, layer, dataset, partition_date, outcome, bronze_rows, accepted, rejected)
-    select 'L', 'silver', dataset, day, 'done', 40 + extract(doy from day)::int, 40, extract(doy from day)::int
+FILES = """insert into ops.ledger (run_id, layer, dataset, partition_date, outcome, bronze_rows, accepted, rejected,
+        started_at, ended_at, log)
+    select 'L', 'silver', dataset, day, 'done', 40 + extract(doy from day)::int, 40, extract(doy from day)::int,
+        day, day + (20 + mod(extract(doy from day)::int, 7)) * interval '1.3 seconds', day || '/L.log'
     from unnest(%(days)s::date[]) as day cross join unnest(%(datasets)s::text[]) as dataset"""
 RECEIPTS = """insert into ops.receipts (layer, dataset, partition_date, run_id, made_from, rule_set)
     select 'silver', dataset, partition_date, 'L', '', '' from ops.ledger where run_id = 'L' on conflict do nothing"""
