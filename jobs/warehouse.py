@@ -207,7 +207,9 @@ def must_hold(connection: Connection) -> None:
 
 
 @contextmanager
-def run(connection: Connection, layer: str, name: str, day: date, rule_set: str) -> Iterator[dict[str, Any]]:
+def run(
+    connection: Connection, layer: str, name: str, day: date, rule_set: str, log: str = ""
+) -> Iterator[dict[str, Any]]:
     """Writes a run's ledger row: the caller adds its counts and settles it; a failure is recorded here.
 
     While the run lasts, its connection holds the lock `run <run_id>`, by which others know that the run is alive.
@@ -218,7 +220,7 @@ def run(connection: Connection, layer: str, name: str, day: date, rule_set: str)
         "dataset": name,
         "partition_date": day,
         "rule_set": rule_set,
-        "log": settings.given("RUN_LOG") or None,
+        "log": log or settings.given("RUN_LOG") or None,
     }
     lock = [f"run {row['run_id']}"]
     connection.execute("select pg_advisory_lock(hashtext(%s))", lock)
@@ -240,14 +242,14 @@ def record_failure(
 ) -> None:
     """Sees that a task that failed at `at` has a row in the ledger.
 
-    A job that could, has written its row itself. One that died has left a row that says it is running, which becomes
-    a failed one. One that never came so far has no row: it gets one, unless the task has run since.
+    A job that could, has written its row itself. One that died, or is being ended, has left a row that says it is
+    running, which becomes a failed one. One that never came so far has no row: it gets one, unless it has run since.
     """
     values = {"layer": layer, "dataset": name, "day": day, "log": log, "error": error, "at": at}
     partition = "layer = %(layer)s and dataset = %(dataset)s and partition_date = %(day)s"
     died = connection.execute(
         "update ops.ledger set outcome = 'failed', error = %(error)s, ended_at = clock_timestamp() "
-        f"where {partition} and log = %(log)s and outcome = 'running' and not ops.is_locked('run ' || run_id)",
+        f"where {partition} and log = %(log)s and outcome = 'running'",
         values,
     )
     if not died.rowcount:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -61,6 +62,10 @@ def main() -> None:
         program.leave(2, str(error))
     except Failed as error:
         program.leave(1, str(error))
+    except KeyboardInterrupt:
+        program.leave(130, "Ended by the keyboard; the same command goes on from what is done.")
+    except BrokenPipeError:  # who reads has seen enough, as `head` has
+        os._exit(1)
     except Exception as error:
         program.leave(1, program.sentence(error))
 
@@ -87,11 +92,25 @@ def told(text: str) -> Iterator[None]:
 
 
 def tell_failure(day: date, task: str, sentence: str) -> None:
-    """Tells the operator's command that a date has failed; the ledger too, where no task has told it."""
-    if task == "Day":
+    """Tells the operator's command that a date has failed; the ledger too, unless a task's own row there says why."""
+    if task == "Day" or not is_told(day):
         runs.add(day, task, sentence)
         runs.record_failure("run", "all", day, sentence)
-    alert.failed(day, task, sentence)
+    alert.failed(day, task, sentence, "stopped" if task == "Cleared" else "failed")
+    with suppress(Exception, SystemExit):  # the failure is what counts; a store may be down
+        rebuild_pages()
+
+
+def is_told(day: date) -> bool:
+    """Whether the ledger says by itself why a date is not done; not where PostgreSQL is down."""
+    with suppress(psycopg.Error), warehouse.connect() as connection:
+        return warehouse.value(
+            connection,
+            "select exists(select from ops.dates where partition_date = %(day)s and state in ('failed', 'stopped')) "
+            "or exists(select from ops.never_ran where partition_date = %(day)s)",
+            {"day": day},
+        )
+    return False
 
 
 def failure(day: date, otherwise: str) -> tuple[str, str]:
@@ -113,21 +132,16 @@ def run_day(text: str, force: bool, override: bool) -> None:
     """
     day = program.parse_day(text)
     program.must_have_begun(day)
-    began = time.time()
+    began, code = time.time(), 0
     with warehouse.connect() as connection, warehouse.writer(connection, f"the date {day}"):
-        if not force and Day(date=day).complete():
-            print(
-                f"{day} is current: its files, rules and parents are those of its last run. "
-                "FORCE=1 runs it all the same."
-            )
-            rebuild_pages()
-            return
-        options = []
-        if force:
-            marts.forget(connection)
-            options = ["--since", str(warehouse.turn())]
-        options += ["--Cleared-override"] if override else []
-        code = luigi_in_turn(day, "Day", *options)
+        is_current = not force and Day(date=day).complete()
+        if not is_current:
+            options = []
+            if force:
+                marts.forget(connection)
+                options = ["--since", str(warehouse.turn())]
+            options += ["--Cleared-override"] if override else []
+            code = luigi_in_turn(day, "Day", *options)
     if code:
         log = runs.home() / runs.log(day)
         print(
@@ -137,7 +151,10 @@ def run_day(text: str, force: bool, override: bool) -> None:
         )
         sys.exit(code)
     rebuild_pages()
-    print(closing_line(day, began), flush=True)
+    nothing_to_do = (
+        f"{day} is current: its files, rules and parents are those of its last run. FORCE=1 runs it all the same."
+    )
+    print(nothing_to_do if is_current else closing_line(day, began), flush=True)
 
 
 def closing_line(day: date, began: float) -> str:
@@ -170,11 +187,12 @@ def forget_day(text: str) -> None:
 
 
 def rebuild_pages() -> None:
-    """Rebuilds the static pages, unless they were built from the marts as they stand; exits with their code."""
+    """Rebuilds the static pages, unless they show the marts and the dates as they stand; exits with their code."""
     with warehouse.connect() as connection:
-        marts_built = warehouse.value(connection, "select max(turn) from ops.receipts where layer = 'marts'")
-    if pages.built_of() != marts_built:
-        built = subprocess.run([sys.executable, "-m", "dashboards.pages"], cwd=settings.ROOT)
+        is_due = not pages.are_current(connection)
+    if is_due:
+        command = [sys.executable, "-m", "dashboards.pages"]
+        built = subprocess.run(command, cwd=settings.ROOT, stdout=subprocess.DEVNULL)
         if built.returncode:
             sys.exit(built.returncode)
 
@@ -292,8 +310,8 @@ def ledger_of(last: int) -> str:
     with warehouse.connect() as connection:
         runs.record_pending(connection)
         dates = connection.execute(
-            "select partition_date, bronze_rows, accepted, rejected, amount_in, amount_accepted, amount_rejected, "
-            "is_complete, is_balanced, is_current, why, dates.state, seconds, usual_seconds "
+            "select partition_date, bronze_rows, accepted, dates.rejected, amount_in, amount_accepted, "
+            "amount_rejected, is_complete, is_balanced, is_current, why, dates.state, seconds, usual_seconds "
             "from ops.dates left join reports.dates as times on times.day = partition_date "
             "order by partition_date desc limit %s",
             [last],
@@ -310,7 +328,8 @@ def ledger_of(last: int) -> str:
             [last],
         ).fetchall()
         late = connection.execute(
-            "select dataset, newest, missing_dates, next_date, overdue from ops.freshness "
+            "select dataset, newest, newest - missing_dates - dates + 1, missing_dates, next_date, overdue "
+            "from ops.freshness "
             "where overdue or missing_dates > 0 or newest is null"
         ).fetchall()
         not_run = landed_and_not_run(connection)
@@ -343,10 +362,10 @@ def ledger_of(last: int) -> str:
             f"  {dataset:<12}{day!s:<12}{reason:<20}{rows:>8,}  judged {attempts} times in {age} days, {state}"
         )
     missing_files = []
-    for dataset, newest, missing, following, overdue in late:
+    for dataset, newest, oldest, missing, following, overdue in late:
         landed = {day for day, names in not_run.items() if dataset in names}
         faults = [f"{following} should be here by now"] if overdue and following not in landed else []
-        never_came = (missing or 0) - len([day for day in landed if newest and day < newest])
+        never_came = (missing or 0) - len([day for day in landed if newest and oldest < day < newest])
         faults += [f"{never_came:,} earlier dates never came"] if never_came > 0 else []
         if newest and not faults:
             continue

@@ -14,12 +14,12 @@ SECONDS = 60  # after which the operator's command is ended
 INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
 
-def failed(day: date, task: str, sentence: str) -> None:
-    """Calls ON_FAILURE, and remembers that the date has failed."""
+def failed(day: date, task: str, sentence: str, outcome: str = "failed") -> None:
+    """Calls ON_FAILURE, and remembers that the date has failed, or that a threshold has stopped it."""
     place = remembered(day)
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     place.write_text(f"{task}\n{sentence}\n")
-    call("ON_FAILURE", day, task, "failed", sentence)
+    call("ON_FAILURE", day, task, outcome, sentence)
 
 
 def done(day: date) -> None:

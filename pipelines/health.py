@@ -1,7 +1,7 @@
 """What needs an operator's attention: one sentence per problem."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import suppress
 from datetime import date
 
@@ -33,8 +33,9 @@ def problems() -> Iterator[str]:
     yield from full_disks()
     try:
         with warehouse.connect() as connection:
-            yield from dates(connection)
-            yield from late_files(connection)
+            of_dates = list(dates(connection))
+            yield from of_dates
+            yield from late_files(connection, told={line.partition(" ")[0] for line in of_dates})
             yield from changes_by_hand(connection)
     except psycopg.Error as error:
         if not down:
@@ -122,15 +123,23 @@ def long_runs(connection: warehouse.Connection) -> Iterator[str]:
         yield f"{day} {layer} {dataset} has been running for {minutes:,} minutes; look at Spark's page, or end its job"
 
 
-def late_files(connection: warehouse.Connection) -> Iterator[str]:
-    """A line for each dataset whose next file should be in gold by now: it has not come, or nobody has run it."""
+def late_files(connection: warehouse.Connection, told: Container[str] = ()) -> Iterator[str]:
+    """A line for each dataset whose next file should be in gold by now: it has not come, or nobody has run it.
+
+    None for a date that was `told` already.
+    """
     found = connection.execute("select dataset, next_date from ops.freshness where overdue order by next_date")
+    not_run: dict[date, list[str]] = {}
     for dataset, day in found.fetchall():
+        if str(day) in told:
+            continue
         if landing.has_landed(CATALOG[dataset], day):
-            if not is_running(connection, day):
-                yield f"{dataset} of {day} has landed and is not run; make run DATE={day}"
+            not_run.setdefault(day, []).append(dataset)
         else:
             yield f"{dataset} is late: the file of {day} should have come and been run by now"
+    for day, datasets in not_run.items():
+        if not is_running(connection, day):
+            yield f"{day} is not run: {', '.join(datasets)} landed; make run DATE={day}"
 
 
 def changes_by_hand(connection: warehouse.Connection) -> Iterator[str]:

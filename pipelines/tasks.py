@@ -77,7 +77,9 @@ class OnlySentences(logging.Filter):
         if isinstance(error, Failed):
             if error.is_printed:
                 return False
-            said = f"{record.getMessage()}: {error}"
+            said = (
+                f"{record.args[-1]} failed: {error}" if isinstance(record.args, tuple) and record.args else str(error)
+            )
         elif isinstance(error, RPCError):
             said = "luigid does not answer; see to it with `make status` and `make up`, then run the same again."
         elif isinstance(error, ValueError) and "Uncaught" in record.getMessage():
@@ -148,6 +150,11 @@ class Made(luigi.Task):
     ledger = "", "all"  # the layer and the dataset under which the ledger has its runs
 
     @property
+    def log(self) -> str:
+        """The file with the output of this run of the date, as the ledger names it."""
+        return runs.log(self.date)
+
+    @property
     def priority(self) -> int:  # type: ignore[override]
         """Older dates first; above the 0 of the wrappers, whose priority their tasks would else take over."""
         return date.max.toordinal() - self.date.toordinal()
@@ -184,12 +191,13 @@ class Made(luigi.Task):
     def on_failure(self, exception: BaseException) -> str:
         """Records the failure in the ledger, whatever it was; returns what Luigi's page shows of it."""
         sentence = str(exception) if isinstance(exception, Failed) else program.sentence(exception)
-        self.record_failure(sentence)
+        self.record_failure(sentence, is_printed=isinstance(exception, Failed) and exception.is_printed)
         return sentence if isinstance(exception, Failed) else super().on_failure(exception)
 
-    def record_failure(self, sentence: str) -> None:
-        """Records in the ledger and in the run's file that this task failed."""
-        runs.add(self.date, self.task_family, sentence)
+    def record_failure(self, sentence: str, is_printed: bool = False) -> None:
+        """Records in the ledger that this task failed, and in the run's file, unless its job has printed that there."""
+        if not is_printed:
+            runs.add(self.date, self.task_family, sentence)
         runs.record_failure(*self.ledger, self.date, sentence)
 
     def job(self, script: str, *words: str) -> None:
@@ -200,7 +208,7 @@ class Made(luigi.Task):
         """
         name = " ".join([Path(script).stem, *words])
         environment = {
-            runs.LOG: runs.log(self.date),
+            runs.LOG: self.log,
             "SPARK_REMOTE": program.spark_connect(),
             "PYTHONPATH": str(settings.ROOT),
             "PYTHONWARNINGS": "ignore",
@@ -325,7 +333,7 @@ class Rejudged(Made):
         done: set[str] = set()
         with (
             warehouse.connect() as connection,
-            warehouse.run(connection, "rejudged", "all", self.date, "") as row,
+            warehouse.run(connection, "rejudged", "all", self.date, "", self.log) as row,
             ThreadPoolExecutor() as pool,
         ):
             while waiting := [dataset for name, dataset in CATALOG.items() if name not in done]:
@@ -357,7 +365,8 @@ class Cleared(Made):
         with sentences(), warehouse.connect() as connection:
             if stopped := warehouse.stops(connection, self.date):
                 if not self.override:
-                    with warehouse.run(connection, "gold", "all", self.date, ""):  # so that the ledger has the refusal
+                    # So that the ledger has the refusal.
+                    with warehouse.run(connection, "gold", "all", self.date, "", self.log):
                         warehouse.refuse(stopped)
                 warehouse.override(connection, stopped)
 
@@ -434,7 +443,7 @@ class Dashboards(Made):
         with (
             sentences(),
             warehouse.connect() as connection,
-            warehouse.run(connection, "metabase", "dashboards", self.date, "") as row,
+            warehouse.run(connection, "metabase", "dashboards", self.date, "", self.log) as row,
         ):
             warehouse.settle(connection, row, "")
 
@@ -489,7 +498,7 @@ class Maintenance(Made):
         with (
             sentences(),
             warehouse.connect() as connection,
-            warehouse.run(connection, "maintenance", "history", self.date, "") as row,
+            warehouse.run(connection, "maintenance", "history", self.date, "", self.log) as row,
         ):
             from pipelines import history  # it brings SQLAlchemy, which nobody else needs
 

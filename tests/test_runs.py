@@ -88,6 +88,21 @@ def test_a_task_that_took_too_long_is_in_the_ledger(hospital, task):
     assert outcome == "failed" and "took longer than [worker] timeout in conf/luigi.cfg allows" in error
 
 
+def test_the_ledger_tells_landed_files_from_those_that_never_came(hospital):
+    from pipelines.__main__ import ledger_of
+
+    for number in (1, 4):
+        hospital.judge("patients", number, hospital.row("patients", f"P{number}"))
+        hospital.load("patients", number)
+    hospital.land("patients", 2, hospital.row("patients", "P2"))
+    lines = ledger_of(1000).splitlines()
+    assert f"  {hospital.day(2)!s:<12}patients; make run DATE={hospital.day(2)}" in lines
+    assert [line for line in lines if line.startswith(f"{hospital.day(1)}") and "NOT complete, NOT balanced" in line]
+    [late] = [line for line in lines if line.startswith(f"  patients    newest {hospital.day(4)}")]
+    missing = hospital.postgres.execute("select missing_dates from ops.freshness where dataset = 'patients'").fetchone()
+    assert f"{missing[0] - 1:,} earlier dates never came" in late
+
+
 def test_files_of_old_runs_are_removed(tmp_path, monkeypatch):
     monkeypatch.setenv("STACK_DIR", str(tmp_path))
     runs.add(date(2026, 1, 1), "Bronze", "old")
