@@ -144,8 +144,10 @@ def records(spark: Any, dataset: Dataset, day: date, facts: Facts) -> Any:
     else:
         rows = spark.read.text(path, lineSep="\n")
         raw, skipped, first = F.col("value"), facts.header_lines, F.col("_metadata.file_block_start") == 0
-    raw = F.when(F.endswith(raw, F.lit("\r")), F.rtrim(raw, F.lit("\r"))).otherwise(raw)  # rtrim alone takes long
     rows = rows.select(raw.alias("_raw"), (first & (place < skipped)).alias("header"))
+    # Spark warns of rtrim with two arguments, and TRIM without the test of the last character takes long.
+    without_return = F.expr(r"if(endswith(_raw, '\r'), trim(trailing '\r' from _raw), _raw)")
+    rows = rows.select(without_return.alias("_raw"), "header")
     is_record = F.contains("_raw", F.lit(",")) | (F.btrim("_raw", F.lit(WHITE_SPACE)) != "")
     return rows.filter(~F.col("header") & is_record).select("_raw")
 
