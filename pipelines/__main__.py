@@ -297,7 +297,7 @@ def summary() -> str:
     places = {
         "Luigi": f"http://127.0.0.1:{settings.get('LUIGI_PORT')}",
         "Spark master": f"http://127.0.0.1:{settings.get('SPARK_MASTER_WEBUI_PORT')}",
-        "Spark history": f"http://127.0.0.1:{settings.get('SPARK_HISTORY_PORT')}",
+        "Spark history": f"http://127.0.0.1:{settings.get('SPARK_HISTORY_PORT')}/?showIncomplete=true",
         "MinIO console": f"http://127.0.0.1:{settings.get('MINIO_CONSOLE_PORT')}",
         "PostgreSQL": f"{settings.get('POSTGRES_HOST')}:{settings.get('POSTGRES_PORT')}/{settings.get('POSTGRES_DB')}",
         "Dashboards": f"http://127.0.0.1:{settings.get('DASHBOARDS_PORT')}",
