@@ -328,7 +328,7 @@ def ledger_of(last: int) -> str:
             [last],
         ).fetchall()
         late = connection.execute(
-            "select dataset, newest, newest - missing_dates - dates + 1, missing_dates, next_date, overdue "
+            "select dataset, newest, newest - (missing_dates + dates - 1)::int, missing_dates, next_date, overdue "
             "from ops.freshness "
             "where overdue or missing_dates > 0 or newest is null"
         ).fetchall()
