@@ -21,12 +21,13 @@ BINARY = (
     (b"%PDF-", "a PDF document"),
     (b"PAR1", "a Parquet file"),
 )
-MARKUP = (
-    (re.compile(r"\s*(<!--.*?-->\s*|<\?xml[^>]*>\s*)*<(!doctype\s+html|html|head|body|title|table|div)\b", re.S | re.I),
-     "an HTML page"),
-    (re.compile(r"\s*<[?!a-z]", re.I), "an XML document"),
+HTML = re.compile(r"<(!doctype\s+html|html|head|body|title|table|div)\b", re.IGNORECASE)
+OTHER_TEXT = (
+    (re.compile(r"\s*<[?!a-z]", re.IGNORECASE), "an XML document"),
     (re.compile(r'\s*(\{\s*"|\[\s*[\[{])'), "a JSON document"),
-)  # fmt: skip
+)
+VISIBLE = re.compile(r"\S")
+PROLOG = {"<!--": "-->", "<?xm": ">"}  # how a comment and an XML declaration begin and end
 UNICODE = ("UTF-16", "UTF-32")
 MARKS = (
     (b"\xff\xfe\x00\x00", "utf-32"),
@@ -61,8 +62,29 @@ def look(start: bytes) -> Look:
     text = codecs.getincrementaldecoder(codec or "utf-8-sig")("replace" if codec else "surrogateescape").decode(start)
     if codec is None and is_windows_1252(text):
         encoding = "Windows-1252"
-    kind = next((kind for pattern, kind in MARKUP if pattern.match(text)), None)
+    is_html = HTML.match(text, prolog_end(text))
+    kind = "an HTML page" if is_html else next((kind for pattern, kind in OTHER_TEXT if pattern.match(text)), None)
     return Look(kind, encoding, text)
+
+
+def prolog_end(text: str) -> int:
+    """Returns the place behind the blanks, comments and XML declarations with which a page may begin.
+
+    Each character is read once: one pattern for all of it would take twice as long for every further comment.
+    """
+    end = first_visible(text, 0)
+    while closing := PROLOG.get(text[end : end + 4].lower()):
+        close = text.find(closing, end + 4)
+        if close < 0:
+            break
+        end = first_visible(text, close + len(closing))
+    return end
+
+
+def first_visible(text: str, start: int) -> int:
+    """Returns the place of the first character from `start` on that is not blank, or the end of the text."""
+    found = VISIBLE.search(text, start)
+    return found.start() if found else len(text)
 
 
 def unicode_codec(start: bytes) -> str | None:

@@ -25,13 +25,13 @@ from jobs.catalog import CATALOG, children
 from jobs.dataset import WHITE_SPACE, Dataset, is_retryable
 from jobs.program import Refused
 
-# Where a spreadsheet would find a formula, wide forms too: in a field's start, and behind what would end a field for
-# one that does not split at commas. White space and quotes before it hide nothing; a plain number is none.
-NUMBER = r'[\s"]*[+-]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)[\s"]*'
-FORMULA = re.compile(
-    rf"(^(?!{NUMBER}\Z)|[;\t\r\n](?!{NUMBER}(?:[;\t\r\n]|\Z)))"
-    r'(?=[\s"]*[=+\-@＝＋－＠])'  # noqa: RUF001
-)
+# Where a spreadsheet starts a cell: in a field's start, and behind what would end a field for one that does not split
+# at commas. White space and quotes hide nothing; the sign of a formula may follow, wide forms too. Each character is
+# read once, however long the blanks are: the lookahead always succeeds, so that nothing is given back.
+CELL_END = r"[;\t\r\n]"
+CELL = re.compile(rf'(\A|{CELL_END})[\s"]*(?=([=+\-@＝＋－＠]?))')  # noqa: RUF001
+NUMBER = r'[+-]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)[\s"]*'  # a plain number is no formula
+NUMBER_CELL, NUMBER_FIELD = re.compile(rf"{NUMBER}(?={CELL_END}|\Z)"), re.compile(rf"{NUMBER}\Z")
 FEW = 3  # rows more or less are no trend
 
 
@@ -423,9 +423,20 @@ def write_whole(path: Path, rows: Iterator[Sequence[str]]) -> int:
 
 
 def as_text(field: str) -> str:
-    """A field that no spreadsheet takes for a formula."""
-    text = FORMULA.sub(r"\1'", field)
+    """Returns a field that no spreadsheet takes for a formula."""
+    text = CELL.sub(defused, field)
     return f"'{text}" if text.startswith(("\t", "\r", "\n")) else text
+
+
+def defused(cell: re.Match[str]) -> str:
+    """Returns the start of a cell with an apostrophe where a formula would follow; `cell` is a match of CELL."""
+    start, field, sign = cell[0], cell.string, cell.end()
+    if not cell[2]:
+        return start
+    if not NUMBER_CELL.match(field, sign):
+        start = re.sub(CELL_END, r"\g<0>'", start)
+    is_first = cell[1] == "" and not NUMBER_FIELD.match(field, sign)
+    return f"'{start}" if is_first else start
 
 
 if __name__ == "__main__":

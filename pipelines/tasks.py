@@ -1,5 +1,6 @@
 """The flow of a day: landing -> bronze -> silver -> gold -> marts. Tasks are order; the jobs they run do the work."""
 
+import html
 import logging
 import os
 import signal
@@ -226,7 +227,8 @@ class Made(luigi.Task):
                     self.set_tracking_url(line.removeprefix(program.TRACKING))  # type: ignore[misc]
                 elif line:
                     runs.add(self.date, name, line)
-                    self.set_status_message(line)  # type: ignore[misc]
+                    # Luigi's page takes it for HTML, and names of columns come with the file.
+                    self.set_status_message(html.escape(line, quote=False))  # type: ignore[misc]
                     # In one write, or lines of tasks that end together would mix.
                     print(f"{progress.erase(sys.stdout)}{line}\n", end="", flush=True)
         if process.returncode < 0:

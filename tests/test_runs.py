@@ -14,6 +14,8 @@ from datetime import date, datetime, timedelta, timezone
 import pytest
 
 from jobs import settings, warehouse
+from jobs.catalog import CATALOG
+from jobs.landing import landing_path
 from pipelines import health, runs
 from pipelines.tasks import Bronze, Failed, record_death
 
@@ -58,6 +60,19 @@ def test_a_job_that_is_killed_ends_in_the_ledger_and_in_the_file_of_its_run(hosp
     assert file.stat().st_mode & 0o777 == 0o600
     said = [line.partition(" ")[2] for line in file.read_text().splitlines()]
     assert said == [f"landing_to_bronze patients {task.date}: half way", f"Bronze: {sentence}"]
+
+
+def test_a_name_of_a_file_s_column_is_no_script_on_luigis_page(hospital, task, monkeypatch):
+    header = ",".join(
+        ["patient_id", "gender", "birth_date", "city", "registration_date", "<img src=x onerror=alert(1)>"]
+    )
+    hospital.land("patients", 1)
+    landing_path(CATALOG["patients"], task.date).write_text(f"{header}\n")
+    shown = []
+    monkeypatch.setattr(task, "set_status_message", shown.append)
+    task.run()
+    assert "columns nobody declared stay behind: '&lt;img src=x onerror=alert(1)&gt;'" in "".join(shown)
+    assert "<" not in "".join(shown)
 
 
 def test_a_failure_while_postgresql_is_down_is_in_the_ledger_once_it_is_back(hospital, task, monkeypatch):
@@ -155,7 +170,6 @@ def test_a_load_that_changes_nothing_makes_no_mart_old(hospital):
     file.write_text(file.read_text() + "\n")  # other bytes, the same row
     hospital.bronze("patients", 1)
     from jobs.bronze_to_silver import bronze_to_silver
-    from jobs.catalog import CATALOG
 
     bronze_to_silver(CATALOG["patients"], hospital.day(1))
     assert hospital.load("patients", 1).endswith("0 inserted, 0 updated, 1 unchanged, 0 removed")
