@@ -124,7 +124,7 @@ def long_runs(connection: warehouse.Connection) -> Iterator[str]:
 
 
 def late_files(connection: warehouse.Connection, told: Container[str] = ()) -> Iterator[str]:
-    """A line for each dataset whose next file should be in gold by now: it has not come, or nobody has run it.
+    """Yields a line for each dataset whose next file is late, and for each date whose files landed and are not run.
 
     None for a date that was `told` already.
     """

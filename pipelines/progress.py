@@ -26,8 +26,8 @@ def erase(stream: TextIO) -> str:
 def shown(day: date) -> Iterator[None]:
     """Draws the progress of a date on the last line of the terminal while the caller works.
 
-    A process of its own draws: Luigi forks its tasks, and from a thread that draws they could inherit a lock that
-    nobody releases. Where standard error is no terminal, the jobs' own lines are all there is.
+    A process of its own draws: Luigi forks its tasks, and from a thread that draws they could inherit a lock that is
+    never released. Where standard error is no terminal, the jobs' own lines are all there is.
     """
     if not sys.stderr.isatty():
         yield

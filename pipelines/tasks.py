@@ -241,7 +241,7 @@ class Made(luigi.Task):
 @Made.event_handler(luigi.Event.TIMEOUT)
 @Made.event_handler(luigi.Event.PROCESS_FAILURE)
 def record_death(task: Made, message: str) -> None:
-    """Records that the process of a task has died, or was ended because it took too long: Luigi tells nobody else."""
+    """Records that the process of a task has died, or was ended because it took too long: no on_failure is called."""
     late = "took longer than [worker] timeout in conf/luigi.cfg allows and was ended"
     kind = late if "timed out" in message else "died"
     task.record_failure(f"{task.task_family} of {task.date} {kind}; run the date again.")

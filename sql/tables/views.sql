@@ -506,8 +506,7 @@ select
     max(ended_at) as ended_at,
     round(extract(epoch from max(ended_at) - min(started_at))::numeric, 1) as seconds,
     sum(bronze_rows) filter (where layer = 'bronze') as bronze_rows,
-    min(turn) as turn,
-    row_number() over (partition by partition_date order by min(turn) desc) = 1 as is_last
+    min(turn) as turn
 from ops.ledger
 where log is not null and layer in ('bronze', 'silver', 'gold', 'marts', 'rejudged')
 group by partition_date, log;
