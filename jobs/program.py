@@ -213,14 +213,44 @@ def connect(name: str) -> Any:
             if probe.connect_ex((host, int(port or 15002))):
                 raise Refused(f"Spark Connect at {host}:{port} does not answer; start the stack with `make up`.")
     from pyspark.logger import PySparkLogger
-    from pyspark.sql import SparkSession
 
     for logger in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):
         PySparkLogger.getLogger(logger).disabled = True  # they print what Spark says of an error, values and all
-    session = SparkSession.builder.appName(name).getOrCreate()
+    try:
+        session = builder(remote).appName(name).getOrCreate()
+    except Exception as error:
+        if "UNAUTHENTICATED" in str(error):
+            raise Refused(
+                f"{remote} refuses SPARK_CONNECT_TOKEN; set the one in .env that it was started with."
+            ) from None
+        raise
     describe(session, name)
     atexit.register(session.stop)  # or the resident application would keep the session, and what it cached, for an hour
     return session
+
+
+def builder(remote: str) -> Any:
+    """Returns the builder of a session of the resident application at `remote`, or without it of one of its own.
+
+    Shows SPARK_CONNECT_TOKEN in each call. PySpark itself sends a token by TLS only, or to a host named localhost.
+    """
+    if not remote:
+        from pyspark.sql import SparkSession
+
+        return SparkSession.builder
+    from pyspark.sql.connect.client import DefaultChannelBuilder
+    from pyspark.sql.connect.session import SparkSession as ConnectSession
+
+    os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"  # as PySpark itself notes it: its functions ask which session it is
+    token = settings.get("SPARK_CONNECT_TOKEN")
+
+    class Channel(DefaultChannelBuilder):
+        token = None
+
+        def metadata(self) -> Any:
+            return [*super().metadata(), ("authorization", f"Bearer {token}")]
+
+    return ConnectSession.builder.channelBuilder(Channel(remote))
 
 
 def hasten(session: Any, rows: int) -> None:

@@ -1,11 +1,43 @@
-"""Asks luigid, the central scheduler, what it knows of tasks."""
+"""Talks to luigid, the central scheduler: with the login of the settings, and about tasks of this process alone."""
 
 from contextlib import suppress
 from datetime import date
 from typing import Any
 
 import luigi
+from luigi import rpc, worker
 from luigi.rpc import RemoteScheduler, RPCError
+from luigi.task_register import TaskClassException
+
+from jobs import settings
+
+
+class Fetcher(rpc.RequestsFetcher):
+    """Sends LUIGI_USER and LUIGI_PASSWORD with each call. In Luigi's URL they would get into its logs and errors."""
+
+    def fetch(self, full_url: str, body: dict[str, str], timeout: float) -> str:
+        self.check_pid()
+        self.session.auth = (settings.get("LUIGI_USER"), settings.get("LUIGI_PASSWORD"))
+        return str(super().fetch(full_url, body, timeout))
+
+
+def refuse_to_load(module: str, task_name: str, params_str: dict[str, str]) -> None:
+    """Raises TaskClassException for a task that luigid hands out and this process has not scheduled.
+
+    Luigi would import the module that luigid names and run the task, with parameters of somebody else's. No task here
+    has dependencies that it names only while it runs, which Luigi loads the same way.
+    """
+    raise TaskClassException(f"luigid handed out {task_name!r}, which this command did not ask for; it is not run")
+
+
+rpc.RequestsFetcher = Fetcher  # type: ignore[misc]
+worker.load_task = refuse_to_load
+
+
+def is_refused(error: RPCError) -> bool:
+    """Tells whether luigid refused the login of the settings."""
+    answer = getattr(error.sub_exception, "response", None)
+    return getattr(answer, "status_code", None) in (401, 403)
 
 
 def luigid() -> Any:

@@ -83,6 +83,8 @@ class OnlySentences(logging.Filter):
             )
         elif isinstance(error, RPCError):
             said = "luigid does not answer; see to it with `make status` and `make up`, then run the same again."
+            if scheduler.is_refused(error):
+                said = "luigid refuses LUIGI_USER and LUIGI_PASSWORD; set those in .env that it was started with."
         elif isinstance(error, ValueError) and "Uncaught" in record.getMessage():
             # Luigi's own parameters, as those of RangeDaily, are read by Luigi.
             said = f"A word of the command line cannot be read: {error}."

@@ -25,7 +25,7 @@ def exported(values: Mapping[str, str]) -> str:
 
 def spark_environment() -> str:
     """For a program of Spark's that somebody starts by hand: this clone's Spark, settings and stack, nobody else's."""
-    own = services.spark().environment | services.store_environment()
+    own = services.spark().environment | services.store_environment() | services.spark_secret()
     if not (services.spark_conf() / "spark-defaults.conf").exists():
         own["SPARK_CONF_DIR"] = str(Path(own["SPARK_HOME"], "conf"))
         del own["SPARK_LOCAL_DIRS"]

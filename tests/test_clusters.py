@@ -162,6 +162,7 @@ def test_executors_get_what_the_shared_settings_take_from_the_environment():
     given = {name.rpartition(".")[2] for name in conf if ".executor.secretKeyRef." in name or ".executorEnv." in name}
     assert given == taken
     driver = {each["name"] for each in pods()["spark-connect"]["containers"][0]["env"]}
+    taken.add("SPARK_CONNECT_AUTHENTICATE_TOKEN")  # what it asks its clients for
     assert driver == taken | set(re.findall(r"\$\{env:(\w+)\}", "\n".join(conf.values())))
 
 

@@ -437,11 +437,12 @@ def test_no_secret_is_in_a_command_line_log_page_or_file_but_those_that_keep_the
 
 OPEN = "import socket, time; server = socket.create_server(('', 0)); time.sleep(60)"
 FAILING = """
+import os
 import luigi
 from luigi.contrib.spark import SparkSubmitTask
 class Failing(SparkSubmitTask):
     app, spark_submit, retry_count = "nothing.py", "false", 1
-luigi.build([Failing()])
+luigi.build([Failing()], scheduler_url=os.environ.pop("LUIGID"))  # which it would tell, too
 """
 
 
@@ -457,8 +458,10 @@ def test_the_search_finds_secrets_that_are_planted_and_an_open_port(said, stack)
         planted.kill()
     (stack / "logs" / "planted.log").write_text(f"connecting with {secret}\n")
     known = {name: os.environ[name] for name in ("PATH", "LUIGI_CONFIG_PATH", "LUIGI_HOST", "LUIGI_PORT", "STACK_DIR")}
+    login = f"{settings.get('LUIGI_USER')}:{settings.get('LUIGI_PASSWORD')}"
+    known |= {"KEY": secret, "LUIGID": f"http://{login}@127.0.0.1:{settings.get('LUIGI_PORT')}"}
     try:
-        failed = subprocess.run([sys.executable, "-c", FAILING], env=known | {"KEY": secret}, capture_output=True)
+        failed = subprocess.run([sys.executable, "-c", FAILING], env=known, capture_output=True)
         places = {"command lines": "\n".join(watch.commands).encode(), "terminal": failed.stderr}
         search = Search(places.items(), files(stack, "logs"), luigi_pages(), mark=words(secret))
     finally:

@@ -8,9 +8,8 @@ import time
 import urllib.request
 
 import psutil
-from pyspark.sql import SparkSession
 
-from jobs import lake, settings
+from jobs import lake, program, settings
 from stack import services, supervision
 from stack.own import PORTS, free_ports
 from tests.conftest import run_stack
@@ -59,7 +58,7 @@ def test_what_one_session_has_compiled_serves_the_next(stack):
     driver = services.resident_page()
 
     def stages_compiled():
-        session = SparkSession.builder.remote(f"sc://127.0.0.1:{services.port('SPARK_CONNECT_PORT')}").create()
+        session = program.builder(program.spark_connect()).create()
         assert session.range(7).selectExpr("sum(id * id + 41)").collect() == [(378,)]
         session.stop()
         with urllib.request.urlopen(f"{driver}/metrics/prometheus/", timeout=30) as answer:

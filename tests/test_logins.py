@@ -1,0 +1,179 @@
+"""Who is let in by Luigi's scheduler, by Spark's master and by Spark Connect, and who is not."""
+
+import http.client
+import json
+import os
+import re
+import subprocess
+from base64 import b64encode
+from pathlib import Path
+from urllib.parse import quote
+
+import luigi
+import psutil
+import pytest
+from luigi import worker
+from luigi.scheduler import RPC_METHODS
+from pyspark.errors.exceptions.connect import SparkConnectGrpcException
+from pyspark.sql.connect.session import SparkSession
+
+from jobs import program, settings
+from pipelines import scheduler
+from stack import luigid, services, supervision
+
+
+@pytest.fixture
+def login(stack):
+    """The header that a browser sends once a person has given it the login."""
+    text = f"{settings.get('LUIGI_USER')}:{settings.get('LUIGI_PASSWORD')}"
+    return {"Authorization": f"Basic {b64encode(text.encode()).decode()}"}
+
+
+def ask(path, headers=(), method="GET", **data):
+    """Asks luigid as any program on this machine can; returns the status and the text of its answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", services.port("LUIGI_PORT"), timeout=60)
+    query = f"?data={quote(json.dumps(data))}" if data else ""
+    connection.request(method, f"{path}{query}", headers=dict(headers))
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode()
+
+
+STRANGE = {"worker": "somebody", "task_id": "Strange__1", "family": "Strange", "module": "strange", "params": {}}
+
+
+def test_nobody_changes_anything_in_luigid_without_its_login(stack, login):
+    writing = sorted(RPC_METHODS.keys() - luigid.READING)
+    assert "add_task" in writing and RPC_METHODS.keys() > luigid.READING
+    for method in ("GET", "POST"):
+        assert {ask(f"/api/{name}", method=method)[0] for name in writing} == {401}
+    wrong = {"Authorization": f"Basic {b64encode(b'ecom:sesame').decode()}"}
+    assert ask("/api/add_task", wrong, **STRANGE)[0] == 401
+    assert "Strange__1" not in ask("/api/task_list", status="", upstream_status="")[1]
+    assert ask("/api/prune", login)[0] == 200
+
+
+def test_reading_calls_change_nothing(stack):
+    """Luigi's list of calls has no word on which of them only read."""
+    given = {"worker": "nobody", "task_id": "Nothing__1", "task_str": "Nothing", "status": "", "upstream_status": ""}
+    known = ask("/api/task_list", status="", upstream_status="")[1]
+    for name in luigid.READING:
+        method = getattr(luigi.scheduler.Scheduler, name)
+        accepted = {key: value for key, value in given.items() if key in method.__code__.co_varnames}
+        ask(f"/api/{name}", **accepted)
+    assert json.loads(ask("/api/task_list", status="", upstream_status="")[1]).keys() == json.loads(known).keys()
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Host": "evil.example:8082"},
+        {"Host": "[127.0.0.1"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_another_sites_page_gets_nowhere_with_a_browsers_login(login, page):
+    status, sentence = ask("/api/add_task", login | page, **STRANGE)
+    assert status == 403 and "LUIGI_NAMES" in sentence
+    if "Sec-Fetch-Site" not in page:
+        assert ask("/static/visualiser/index.html", page)[0] == 403
+    assert "Strange__1" not in ask("/api/task_list", status="", upstream_status="")[1]
+
+
+def test_a_browser_reads_luigis_pages_without_a_login_and_changes_tasks_with_one(stack, browser):
+    address = f"http://127.0.0.1:{services.port('LUIGI_PORT')}"
+    user = {"username": settings.get("LUIGI_USER"), "password": settings.get("LUIGI_PASSWORD")}
+    for credentials in (None, user):
+        context = browser.new_context(http_credentials=credentials)
+        page = context.new_page()
+        page.goto(f"{address}/static/visualiser/index.html")
+        page.get_by_text("Task Families").first.wait_for()
+        if credentials:
+            call = "() => fetch('/api/prune?data=%7B%7D').then(answer => answer.status)"
+            assert page.evaluate(call) == 200
+        context.close()
+
+
+def test_a_worker_runs_only_tasks_that_it_has_scheduled_itself(stack, tmp_path, monkeypatch):
+    """Even from somebody who has the login, or from a luigid that is not ours."""
+    ran = tmp_path / "ran"
+    strange = (
+        f"import luigi, pathlib\npathlib.Path({str(ran)!r}).touch()\n\n\nclass Strange(luigi.Task):\n    override = 1\n"
+    )
+    (tmp_path / "strange.py").write_text(strange)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    luigid_of_ours = scheduler.luigid()
+    luigid_of_ours.add_task(**STRANGE | {"worker": "careless"})
+    with worker.Worker(scheduler=luigid_of_ours, worker_id="careless") as careless:
+        careless.run()
+    assert not ran.exists()
+    assert scheduler.tasks("FAILED").keys() >= {"Strange__1"}
+
+
+def test_a_wrong_login_is_told_in_a_sentence(stack):
+    words = [str(services.BIN / "luigi"), "--module", "pipelines", "BronzeIngestion", "--date", "2026-01-01"]
+    environment = os.environ | {"LUIGI_PASSWORD": "sesame"}
+    told = subprocess.run(words, env=environment, cwd=settings.ROOT, capture_output=True, text=True)
+    assert told.returncode
+    assert "luigid refuses LUIGI_USER and LUIGI_PASSWORD" in told.stderr and "Traceback" not in told.stderr
+    assert "sesame" not in told.stdout + told.stderr
+
+
+def test_spark_connect_answers_only_who_shows_its_token(stack, monkeypatch):
+    remote = program.spark_connect()
+    session = program.builder(remote).create()
+    assert session.range(3).count() == 3
+    session.stop()
+    with pytest.raises(SparkConnectGrpcException, match="No authentication token"):
+        SparkSession.builder.remote(remote).create()
+    monkeypatch.setenv("SPARK_CONNECT_TOKEN", "sesame")
+    with pytest.raises(SparkConnectGrpcException, match="Invalid authentication token"):
+        program.builder(remote).create()
+    monkeypatch.setenv("SPARK_REMOTE", remote)
+    with pytest.raises(program.Refused, match="refuses SPARK_CONNECT_TOKEN"):
+        program.connect("somebody")
+
+
+AUTHENTICATED = "-Dspark.authenticate=true -Dspark.authenticate.secret=in-the-environment"
+
+
+@pytest.mark.parametrize(
+    ("secret", "options", "answer"),
+    [
+        ("", AUTHENTICATED, "driver-of-nobody"),
+        ("sesame", AUTHENTICATED, ""),
+        ("", "", "Expected SaslMessage"),
+    ],
+)
+def test_the_master_answers_only_who_knows_sparks_secret(stack, secret, options, answer):
+    """By a call that asks the master for the end of a driver there is not."""
+    script = str(settings.ROOT / ".venv" / "bin" / "spark-class")
+    words = [script, "org.apache.spark.deploy.Client", "kill", services.master_url(), "driver-of-nobody"]
+    environment = os.environ | {"JAVA_TOOL_OPTIONS": options}
+    if secret:
+        environment["SPARK_AUTH_SECRET"] = secret
+    told = subprocess.run(words, env=environment, cwd=settings.ROOT, capture_output=True, text=True)
+    said = told.stdout + told.stderr
+    assert ("SparkException" in said) == (answer != "driver-of-nobody"), said
+    assert answer in said
+
+
+def test_sparks_pages_end_no_job(stack):
+    for page in (services.resident_page(), f"http://127.0.0.1:{services.port('SPARK_MASTER_WEBUI_PORT')}"):
+        connection = http.client.HTTPConnection(page.removeprefix("http://").strip("/"), timeout=60)
+        [app] = services.resident()
+        for path in ("/jobs/job/kill/?id=0", "/stages/stage/kill/?id=0", "/app/kill/"):
+            connection.request("POST", path, f"id={app['id']}&terminate=true")
+            connection.getresponse().read()
+    assert [each["state"] for each in services.resident()] == ["RUNNING"]
+
+
+def test_postgresql_started_as_root_may_read_as_root_and_write_as_its_own_user(stack):
+    """It reads the clone and the venv wherever they lie; CAP_DAC_OVERRIDE would let it write there, too."""
+    process = psutil.Process(supervision.processes()["postgres"]["pid"])
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    [capabilities] = re.findall(r"^CapEff:\s*(\w+)", status, re.M)
+    assert process.uids().effective != 0
+    assert int(capabilities, 16) & ~(1 << 2) == 0, "nothing but CAP_DAC_READ_SEARCH"
