@@ -21,7 +21,7 @@ from urllib3.util import Retry
 
 from dashboards import bodies, cards
 from dashboards.cards import Card, Dashboard
-from jobs import program, settings
+from jobs import borders, program, settings
 from jobs.program import Refused
 
 NAME = "Hospital"  # of the collection and of the database, as Metabase shows them
@@ -75,7 +75,7 @@ class Metabase:
         """Counts a thing as created, changed, removed or unchanged, and prints what was done to it."""
         self.done[how] += 1
         if how != "unchanged":
-            print(f"{what} {name}: {how}", flush=True)
+            borders.say(f"{what} {name}: {how}")
 
 
 def content(answer: requests.Response) -> Any:

@@ -24,7 +24,7 @@ from psycopg import Connection
 
 from dashboards import cards
 from dashboards.cards import Card, Dashboard
-from jobs import program, settings, warehouse
+from jobs import borders, program, settings, warehouse
 
 PARTS = settings.ROOT / "dashboards" / "page"
 COLUMN = {"period": "day"}  # the column that a filter reads, where it has another name
@@ -254,7 +254,7 @@ def page(title: str, data: dict[str, Any], scripts: Sequence[str], origin: str) 
     hashes = [f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in scripts]
     policy = f"default-src 'none'; script-src {' '.join(hashes)}; style-src 'unsafe-inline'; img-src data:"
     parts = {
-        "title": title,
+        "title": borders.as_html(title),
         "policy": f"{policy}; base-uri 'none'; form-action 'none'",
         "made": origin,
         "style": (PARTS / "page.css").read_text(),

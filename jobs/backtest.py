@@ -17,7 +17,7 @@ from psycopg.rows import dict_row
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs import lake, marts, program, validation, warehouse
+from jobs import borders, lake, marts, program, validation, warehouse
 from jobs.catalog import CATALOG
 from jobs.dataset import WHITE_SPACE, Dataset
 from jobs.program import Refused
@@ -56,7 +56,7 @@ def main() -> None:
     first, last = program.given_day(given.first), program.given_day(given.last)
     try:
         for line in backtest(first, last):
-            print(line, flush=True)
+            borders.say(line)
     except Exception as error:
         program.leave(1, program.sentence(error))
 

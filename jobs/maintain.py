@@ -4,7 +4,7 @@ import re
 from datetime import date
 from typing import Any
 
-from jobs import lake, program, warehouse
+from jobs import borders, lake, program, warehouse
 from jobs.bronze_to_silver import mend
 from jobs.dataset import Dataset
 
@@ -51,7 +51,7 @@ def keep_hours(spark: Any, connection: warehouse.Connection) -> float:
     text = spark.conf.get(KEEP, "168")
     if not re.fullmatch(r"[0-9]{1,6}([.][0-9]{1,6})?", text):
         raise program.Refused(
-            f"{KEEP} is {program.quoted(text)}; write a number of hours in spark-defaults.conf, as in 168."
+            f"{KEEP} is {borders.quoted(text)}; write a number of hours in spark-defaults.conf, as in 168."
         )
     longest = warehouse.longest_run(connection) / 3600
     if float(text) < max(LEAST, longest):

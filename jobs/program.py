@@ -16,7 +16,8 @@ import psycopg
 from botocore import exceptions as s3
 from botocore.exceptions import BotoCoreError, ClientError, SSLError
 
-from jobs import settings
+from jobs import borders, settings
+from jobs.borders import quoted
 from jobs.catalog import CATALOG
 from jobs.dataset import Dataset
 
@@ -39,11 +40,6 @@ def parse_day(text: str) -> date:
     except ValueError:
         pass
     raise Refused(f"{quoted(text)} is not a date; write it as YYYY-MM-DD, for example 2026-01-31.")
-
-
-def quoted(text: str) -> str:
-    """What somebody gave, as a sentence may say it: in quotes, on one line, and not at any length."""
-    return repr(text if len(text) <= 40 else f"{text[:40]}...")
 
 
 def given_day(text: str) -> date:
@@ -103,19 +99,24 @@ def run(
             done = job(*dataset, day)
         except Exception as error:
             leave(1, f"{' '.join([*(d.name for d in dataset), str(day)])}: {sentence(error)}")
-        print(f"{done} ({time.monotonic() - started - sum(WAITS[waits:]):.1f} s)", flush=True)
+        borders.say(f"{done} ({time.monotonic() - started - sum(WAITS[waits:]):.1f} s)")
     if not settings.given("RUN_LOG"):
         for said in filter(None, map(remaining, dict.fromkeys(days))):
-            print(said, flush=True)
+            borders.say(said)
 
 
 def leave(code: int, text: str) -> NoReturn:
-    print(text, file=sys.stderr, flush=True)
+    borders.say(text, sys.stderr)
     sys.exit(code)
 
 
 def sentence(error: BaseException) -> str:
     """An error as one sentence with cause and next step, without values, secrets or a stack trace."""
+    return borders.printable(explain(error))
+
+
+def explain(error: BaseException) -> str:
+    """Says the cause of an error and the next step; what a store or the operating system gave is in it as is."""
     store = f"MinIO at {settings.s3_endpoint()}"
     postgres = f"PostgreSQL at {settings.get('POSTGRES_HOST')}:{settings.get('POSTGRES_PORT')}"
     if isinstance(error, Refused):
@@ -159,8 +160,7 @@ def of_file(error: OSError) -> str:
         remedy = "give this user the rights to it and to the folders above it"
     else:
         wrong, remedy = f"cannot be {may} ({(error.strerror or '').lower()})", "see to it"
-    shown = name if name.isprintable() else quoted(name)
-    return f"{shown} {wrong}; {remedy} and run the same again; nothing was published."
+    return f"{name} {wrong}; {remedy} and run the same again; nothing was published."
 
 
 def spark(name: str) -> Any:
@@ -170,9 +170,13 @@ def spark(name: str) -> Any:
     """
     session = connect(name)
     if settings.given("RUN_LOG"):
-        app, port = session.conf.get("spark.app.id"), settings.get("SPARK_HISTORY_PORT")
-        print(f"{TRACKING}http://127.0.0.1:{port}/history/{app}/jobs/", file=sys.stderr, flush=True)
+        borders.say(f"{TRACKING}{history()}{session.conf.get('spark.app.id')}/jobs/", sys.stderr)
     return session
+
+
+def history() -> str:
+    """Returns how the address of an application in Spark's history begins."""
+    return f"http://127.0.0.1:{settings.get('SPARK_HISTORY_PORT')}/history/"
 
 
 def step(session: Any, dataset: Dataset, day: date, name: str) -> None:
@@ -187,9 +191,10 @@ def describe(session: Any, text: str) -> None:
     """Sets the description of the Spark jobs that a session starts from now on.
 
     Spark copies a session's settings into the properties of each job. This setting is the property that holds a job's
-    description, and replaces the one that Spark Connect sets: "Spark Connect - session_id: ...".
+    description, and replaces the one that Spark Connect sets: "Spark Connect - session_id: ...". Spark's pages escape
+    what they read as HTML.
     """
-    session.conf.set("spark.job.description", text)
+    session.conf.set("spark.job.description", borders.printable(text))
 
 
 def spark_connect() -> str:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from psycopg.rows import dict_row
 
-from jobs import lake, landing, program, settings, warehouse
+from jobs import borders, lake, landing, program, settings, warehouse
 from jobs.catalog import CATALOG, children
 from jobs.dataset import WHITE_SPACE, Dataset, is_retryable
 from jobs.program import Refused
@@ -51,7 +51,7 @@ def main() -> None:
     given = parser.parse_args()
     try:
         for line in answer(given):
-            print(line, flush=True)
+            borders.say(line)
     except Exception as error:
         program.leave(1, program.sentence(error))
 
@@ -172,7 +172,7 @@ def rejected_keys(day: date, runs: Mapping[str, Mapping[str, Any]]) -> dict[tupl
 
 
 def list_keys(keys: Sequence[str]) -> Iterator[str]:
-    named = sorted(legible(key) for key in keys if key)
+    named = sorted(borders.printable(key) for key in keys if key)
     without = [f"{len(keys) - len(named):,} without a key that can be read"] if len(named) < len(keys) else []
     yield from textwrap.wrap(
         ", ".join([*named, *without]),
@@ -182,11 +182,6 @@ def list_keys(keys: Sequence[str]) -> Iterator[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
-
-
-def legible(key: str) -> str:
-    """A key as a terminal may show it."""
-    return key if key.isprintable() else repr(key)
 
 
 # ---- the story of a key --------------------------------------------------------------------------------------------
@@ -215,8 +210,8 @@ def why(text: str) -> Iterator[str]:
         seen = sightings(spark, {name: {key} for name in CATALOG})
         if not seen:
             raise Refused(
-                f"no file that was judged holds a row with the key {legible(key)}; keys are spelt exactly as in the "
-                "file, and `make ledger` shows which dates were judged."
+                f"no file that was judged holds a row with the key {borders.printable(key)}; keys are spelt exactly as "
+                "in the file, and `make ledger` shows which dates were judged."
             )
         wanted = defaultdict(set)
         for row in seen:
@@ -224,7 +219,7 @@ def why(text: str) -> Iterator[str]:
                 wanted[parent].add(parent_key)
         parents = sightings(spark, wanted) if wanted else []
         for name in dict.fromkeys(row.dataset for row in seen):
-            yield f"{name} {legible(key)}"
+            yield f"{name} {borders.printable(key)}"
             for day in sorted({row.day for row in seen if row.dataset == name}):
                 rows = [row for row in seen if (row.dataset, row.day) == (name, day)]
                 yield from partition_story(connection, CATALOG[name], day, rows, parents)
@@ -293,7 +288,7 @@ def partition_story(
             yield f"      {difference(row, stands)}"
         for name, parent, key in waiting_for(row):
             found = [each for each in parents if (each.dataset, each.key) == (parent, key)]
-            yield f"      {name} {legible(key)}: {parent_story(connection, dataset, day, found)}"
+            yield f"      {name} {borders.printable(key)}: {parent_story(connection, dataset, day, found)}"
 
 
 def difference(row: Sighting, stands: Sighting) -> str:
@@ -354,7 +349,7 @@ def gold_story(connection: warehouse.Connection, dataset: Dataset, key: str) -> 
         f"  gold: the version of {row['_partition_date']}, loaded {row['_loaded_at']:%Y-%m-%d %H:%M:%S} UTC  "
         f"(run {row['_run_id']})"
     )
-    facts = [f"its {name} is {legible(row[name])}" for name in dataset.parents]
+    facts = [f"its {name} is {borders.printable(row[name])}" for name in dataset.parents]
     for child in children(dataset):
         name = next(column for column, parent in child.parents.items() if parent == dataset.name)
         rows = warehouse.value(connection, f"select count(*) from {child.name} where {name} = %s", [key])

@@ -15,7 +15,7 @@ from luigi.retcodes import retcode, run_with_retcodes
 from luigi.rpc import RPCError
 
 from dashboards import pages
-from jobs import landing, marts, program, settings, warehouse
+from jobs import borders, landing, marts, program, settings, warehouse
 from jobs.catalog import CATALOG
 from pipelines import alert, health, progress, runs, schedule, scheduler, tasks
 from pipelines.tasks import Day, Failed, Forget
@@ -44,9 +44,9 @@ def main() -> None:
     given = parser.parse_args()
     try:
         if given.command == "summary":
-            print(summary())
+            borders.say(summary())
         elif given.command == "ledger":
-            print(ledger_of(given.last))
+            borders.say(ledger_of(given.last))
         elif given.command == "health":
             tell_health()
         elif given.command == "maintain":
@@ -256,7 +256,7 @@ def tell_health() -> None:
     """Prints one line per problem, or that there is none; exits with 1 if there is any."""
     record_pending()
     found = list(health.problems())
-    print("\n".join(found) or "Healthy: every service answers, every date is complete, balanced and current.")
+    borders.say("\n".join(found) or "Healthy: every service answers, every date is complete, balanced and current.")
     sys.exit(1 if found else 0)
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
-from jobs import settings
+from jobs import borders, settings
 
 SECONDS = 60  # after which the operator's command is ended
 INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR")
@@ -16,7 +16,7 @@ INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
 def failed(day: date, task: str, sentence: str, outcome: str = "failed") -> None:
     """Calls ON_FAILURE, and remembers that the date has failed, or that a threshold has stopped it."""
-    place = remembered(day)
+    place, task, sentence = remembered(day), borders.printable(task), borders.plain(sentence)
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     place.write_text(f"{task}\n{sentence}\n")
     call("ON_FAILURE", day, task, outcome, sentence)
@@ -44,19 +44,19 @@ def remembered(day: date) -> Path:
 def call(setting: str, day: date, task: str, outcome: str, sentence: str) -> None:
     """Runs the command of a setting, if there is one, with the sentence on its standard input.
 
-    ALERT_DATE, ALERT_TASK and ALERT_OUTCOME are in its environment, and none of the platform's secrets. No shell reads
-    any of it. That the command fails is told in a sentence and changes nothing.
+    ALERT_DATE, ALERT_TASK and ALERT_OUTCOME are in its environment, each on one line, and none of the platform's
+    secrets. No shell reads any of it. That the command fails is told in a sentence and changes nothing.
     """
     if not (text := settings.given(setting)).strip():
         return
-    told = {"ALERT_DATE": str(day), "ALERT_TASK": task, "ALERT_OUTCOME": outcome}
+    told = {"ALERT_DATE": str(day), "ALERT_TASK": borders.printable(task), "ALERT_OUTCOME": outcome}
     environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
     try:
         command = [str(Path(word).expanduser()) if word.startswith("~/") else word for word in shlex.split(text)]
         subprocess.run(
             command,
-            input=f"{sentence}\n",
-            text=True,
+            input=f"{borders.plain(sentence)}\n",
+            encoding="utf-8",
             env=environment | told,
             cwd=settings.ROOT,
             timeout=SECONDS,

@@ -11,6 +11,7 @@ from typing import TextIO
 from luigi.rpc import RPCError
 from tqdm import tqdm
 
+from jobs import borders
 from pipelines import scheduler
 
 SECONDS = 1.0  # between two looks at luigid
@@ -49,7 +50,8 @@ def draw(day: date) -> None:
             with suppress(RPCError):  # the run itself tells that luigid is down
                 done, running, bar.total = state(day)
                 bar.n = done
-                bar.set_postfix_str(", ".join(f"{name} {seconds:.0f} s" for name, seconds in running), refresh=False)
+                names = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in running)
+                bar.set_postfix_str(borders.printable(names), refresh=False)
                 bar.refresh()
             time.sleep(SECONDS)
 

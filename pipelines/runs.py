@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psycopg
 
-from jobs import settings, warehouse
+from jobs import borders, settings, warehouse
 
 STARTED = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{os.getpid()}"  # this process; Luigi forks those of its tasks
 LOG = "RUN_LOG"  # the variable by which a job knows that Luigi runs it, and which file has its output
@@ -26,9 +26,10 @@ def log(day: date) -> str:
 
 
 def add(day: date, task: str, line: str) -> None:
-    """Appends a line of a task's output to the file of its date."""
+    """Appends a line of a task's output to the file of its date; of a text of several lines each one as such."""
     with suppress(OSError):  # a full disk must not fail a job that can do without its log
-        append(home() / log(day), f"{datetime.now(timezone.utc):%H:%M:%S} {task}: {line}")
+        for each in borders.plain(line).split("\n"):
+            append(home() / log(day), f"{datetime.now(timezone.utc):%H:%M:%S} {borders.printable(task)}: {each}")
 
 
 def append(file: Path, line: str) -> None:
@@ -57,7 +58,7 @@ def remove(before: datetime) -> int:
 
 def record_failure(layer: str, dataset: str, day: date, sentence: str) -> None:
     """Records in the ledger that a task failed; later, by `record_pending`, if PostgreSQL is what is down."""
-    now = datetime.now(timezone.utc)
+    now, sentence = datetime.now(timezone.utc), borders.plain(sentence)  # no NUL, which PostgreSQL does not take
     try:
         with warehouse.connect() as connection:
             warehouse.record_failure(connection, layer, dataset, day, log(day), sentence, now)

@@ -10,7 +10,7 @@ import psycopg
 from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.cron import CronTrigger
 
-from jobs import landing, program, settings, warehouse
+from jobs import borders, landing, program, settings, warehouse
 from jobs.catalog import CATALOG
 from jobs.program import Refused
 
@@ -41,7 +41,7 @@ def catch_up_days() -> int:
     """The number of ended dates that a scheduled run looks at; Refused where CATCH_UP_DAYS is no such number."""
     text = settings.given("CATCH_UP_DAYS") or "7"
     if not text.isdecimal() or not 0 < int(text) <= 366:
-        raise Refused(f"CATCH_UP_DAYS is {program.quoted(text)}; write a number of days from 1 to 366, as in: 7")
+        raise Refused(f"CATCH_UP_DAYS is {borders.quoted(text)}; write a number of days from 1 to 366, as in: 7")
     return int(text)
 
 

@@ -1,11 +1,12 @@
 """The flow of a day: landing -> bronze -> silver -> gold -> marts. Tasks are order; the jobs they run do the work."""
 
-import html
+import io
 import logging
 import os
 import signal
 import subprocess
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from luigi.rpc import RPCError
 from luigi.task import flatten
 
 from dashboards import pages
-from jobs import lake, landing, marts, program, settings, warehouse
+from jobs import borders, lake, landing, marts, program, settings, warehouse
 from jobs.catalog import CATALOG
 from jobs.dataset import Dataset
 from jobs.program import Refused
@@ -98,7 +99,9 @@ class OnlySentences(logging.Filter):
         text, _, sentence = record.getMessage().partition(f"{Failed.__module__}.{Failed.__name__}: ")
         if sentence:  # a trace that is part of the message
             record.msg, record.args = f"{text.partition('Traceback')[0].strip()} {sentence.strip()}", ()
-        record.msg = f"{progress.erase(sys.stderr)}{record.msg}"
+        record.msg, record.args = f"{progress.erase(sys.stderr)}{borders.plain(record.getMessage())}", ()
+        if record.exc_info:
+            record.exc_text = borders.plain("".join(traceback.format_exception(*record.exc_info)).rstrip())
         return True
 
 
@@ -222,15 +225,17 @@ class Made(luigi.Task):
             env=dict(os.environ) | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
         ) as process:
-            for line in map(str.strip, process.stdout or ()):
-                if line.startswith(program.TRACKING):
+            assert process.stdout
+            # Whatever bytes come, and at nothing but a line feed does a line end.
+            for text in io.TextIOWrapper(process.stdout, "utf-8", errors="backslashreplace", newline="\n"):
+                line = borders.printable(text.strip())
+                if line.startswith(f"{program.TRACKING}{program.history()}"):
                     self.set_tracking_url(line.removeprefix(program.TRACKING))  # type: ignore[misc]
                 elif line:
                     runs.add(self.date, name, line)
                     # Luigi's page takes it for HTML, and names of columns come with the file.
-                    self.set_status_message(html.escape(line, quote=False))  # type: ignore[misc]
+                    self.set_status_message(borders.as_html(line))  # type: ignore[misc]
                     # In one write, or lines of tasks that end together would mix.
                     print(f"{progress.erase(sys.stdout)}{line}\n", end="", flush=True)
         if process.returncode < 0:

@@ -1,0 +1,41 @@
+"""Text from outside, at each border behind which a program would find more than text in it.
+
+Names of columns and values come with a file, words with a command line, errors from a store or the operating system.
+Where such a text becomes part of a sentence it is made `printable` (or `quoted`); each reader of sentences has a
+function of its own. docs/access.md lists the borders.
+"""
+
+import html
+import sys
+from typing import TextIO
+
+LONGEST = 4_000  # characters; no sentence of ours is as long
+
+
+def printable(text: str) -> str:
+    """Returns text on one line in which a terminal or a log finds nothing to obey: such characters become escapes.
+
+    They are control characters, line ends, marks that turn the direction of writing, NUL, and bytes that are no text.
+    """
+    short = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    return short if short.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in short)
+
+
+def quoted(text: str) -> str:
+    """Returns what somebody gave as a sentence may say it: in quotes, on one line, and not at any length."""
+    return repr(text if len(text) <= 40 else f"{text[:40]}...")
+
+
+def plain(text: str) -> str:
+    """Returns printable text of several lines, such as a report or the sentences of several tasks."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def say(text: str, to: TextIO | None = None) -> None:
+    """Prints text to a terminal or a log: to standard output, where nothing else is given."""
+    print(plain(text), file=to or sys.stdout, flush=True)
+
+
+def as_html(text: str) -> str:
+    """Returns text for between the tags of a page."""
+    return html.escape(text, quote=False)
