@@ -223,13 +223,13 @@ def connect(name: str) -> Any:
         PySparkLogger.getLogger(logger).disabled = True  # they print what Spark says of an error, values and all
     try:
         session = builder(remote).appName(name).getOrCreate()
+        describe(session, name)
     except Exception as error:
         if "UNAUTHENTICATED" in str(error):
             raise Refused(
                 f"{remote} refuses SPARK_CONNECT_TOKEN; set the one in .env that it was started with."
             ) from None
         raise
-    describe(session, name)
     atexit.register(session.stop)  # or the resident application would keep the session, and what it cached, for an hour
     return session
 

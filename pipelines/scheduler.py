@@ -30,8 +30,15 @@ def refuse_to_load(module: str, task_name: str, params_str: dict[str, str]) -> N
     raise TaskClassException(f"luigid handed out {task_name!r}, which this command did not ask for; it is not run")
 
 
+def tell_load_error(teller: worker.Worker, error: Exception, task_ids: list[str]) -> None:
+    """Tells luigid why tasks were not loaded. Luigi 3.8.1 hands on the error itself, of which JSON knows nothing."""
+    tell_luigid(teller, str(error), task_ids)
+
+
+tell_luigid = worker.Worker._handle_task_load_error
 rpc.RequestsFetcher = Fetcher  # type: ignore[misc]
 worker.load_task = refuse_to_load
+worker.Worker._handle_task_load_error = tell_load_error  # type: ignore[method-assign]
 
 
 def is_refused(error: RPCError) -> bool:

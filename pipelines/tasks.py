@@ -21,6 +21,7 @@ import psycopg
 from botocore.exceptions import BotoCoreError, ClientError
 from luigi.rpc import RPCError
 from luigi.task import flatten
+from luigi.task_register import TaskClassException
 
 from dashboards import pages
 from jobs import borders, lake, landing, marts, program, settings, warehouse
@@ -86,6 +87,8 @@ class OnlySentences(logging.Filter):
             said = "luigid does not answer; see to it with `make status` and `make up`, then run the same again."
             if scheduler.is_refused(error):
                 said = "luigid refuses LUIGI_USER and LUIGI_PASSWORD; set those in .env that it was started with."
+        elif isinstance(error, TaskClassException):
+            said = f"{error}; see who else has the login of luigid."
         elif isinstance(error, ValueError) and "Uncaught" in record.getMessage():
             # Luigi's own parameters, as those of RangeDaily, are read by Luigi.
             said = f"A word of the command line cannot be read: {error}."

@@ -11,7 +11,11 @@ import pytest
 from jobs import forget, program, settings, warehouse
 from jobs.catalog import CATALOG
 from tests.history import DAYS, DEATHS, History, found
-from tests.test_laws import AS_FIRST_SENT, hashes, hospital, plant, takes_minutes  # noqa: F401  # a fixture
+from tests.test_laws import AS_FIRST_SENT, file, hashes, hospital, plant, takes_minutes  # noqa: F401  # a fixture
+
+# The second date has a row that is rejected: its partition of rejected rows has to go, too.
+FAULTY = file("patients", {"patient_id": "P5", "gender": "?"})
+FILES = AS_FIRST_SENT | {1: AS_FIRST_SENT[1] | {"patients": AS_FIRST_SENT[1]["patients"] + FAULTY}}
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +27,7 @@ def history(hospital):  # noqa: F811
 def three_dates():
     history = History()
     try:
-        for number, files in AS_FIRST_SENT.items():
+        for number, files in FILES.items():
             history.land_all(DAYS[number], files)
         history.come_to_rest(range(3), backfill=False)
         yield history
@@ -39,7 +43,7 @@ def forgotten(history, number, spark):
 
 
 def landed_again(history, number):
-    history.land_all(DAYS[number], AS_FIRST_SENT[number])
+    history.land_all(DAYS[number], FILES[number])
     history.come_to_rest(range(3), backfill=False)
 
 
@@ -109,7 +113,8 @@ PLANTS = {
         "where partition_date = %s",
         "where partition_date = %s and dataset <> 'visits'",
     ),
-    "a silver partition left behind": (forget.empty, "for kind in KINDS if", "for kind in KINDS[:1] if"),
+    "a partition of accepted rows left behind": (forget.empty, "for kind in KINDS if", "for kind in KINDS[1:] if"),
+    "a partition of rejected rows left behind": (forget.empty, "for kind in KINDS if", "for kind in KINDS[:1] if"),
     "bronze left behind": (forget.remove_source, "lake.remove_bronze(dataset, day)", "pass"),
     "children that lose their parent not revalidated": (
         forget.empty,
