@@ -109,7 +109,7 @@ def test_a_worker_runs_only_tasks_that_it_has_scheduled_itself(stack, tmp_path, 
     with worker.Worker(scheduler=luigid_of_ours, worker_id="careless") as careless:
         careless.run()
     assert not ran.exists()
-    assert scheduler.tasks("FAILED").keys() >= {"Strange__1"}
+    assert "Strange__1" in scheduler.tasks("FAILED") | scheduler.tasks("DISABLED")  # after its third failure
 
 
 def test_a_wrong_login_is_told_in_a_sentence(stack):
