@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from base64 import b64encode
 from pathlib import Path
 from urllib.parse import quote
@@ -121,19 +122,28 @@ def test_a_wrong_login_is_told_in_a_sentence(stack):
     assert "sesame" not in told.stdout + told.stderr
 
 
+def count(builder):
+    """Counts three rows in a session of its own."""
+    session = builder.create()
+    try:
+        return session.range(3).count()
+    finally:
+        session.client.close()  # or it would ask the server once more when the tests end, and wait for it
+
+
 def test_spark_connect_answers_only_who_shows_its_token(stack, monkeypatch):
     remote = program.spark_connect()
-    session = program.builder(remote).create()
-    assert session.range(3).count() == 3
-    session.stop()
+    assert count(program.builder(remote)) == 3
     with pytest.raises(SparkConnectGrpcException, match="No authentication token"):
-        SparkSession.builder.remote(remote).create().range(3).count()
+        count(SparkSession.builder.remote(remote))
     monkeypatch.setenv("SPARK_CONNECT_TOKEN", "sesame")
     with pytest.raises(SparkConnectGrpcException, match="Invalid authentication token"):
-        program.builder(remote).create().range(3).count()
-    monkeypatch.setenv("SPARK_REMOTE", remote)
-    with pytest.raises(program.Refused, match="refuses SPARK_CONNECT_TOKEN"):
-        program.connect("somebody")
+        count(program.builder(remote))
+    job = "from jobs import program\nprogram.run(lambda day: program.connect('somebody'), words=['date'])"
+    environment = os.environ | {"SPARK_REMOTE": remote, "PYTHONPATH": str(settings.ROOT)}
+    told = subprocess.run([sys.executable, "-c", job, "2026-01-01"], env=environment, capture_output=True, text=True)
+    assert (told.returncode, told.stderr.count("\n")) == (1, 1), told.stderr
+    assert "refuses SPARK_CONNECT_TOKEN" in told.stderr and "sesame" not in told.stderr
 
 
 AUTHENTICATED = "-Dspark.authenticate=true -Dspark.authenticate.secret=in-the-environment"
