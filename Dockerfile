@@ -24,12 +24,15 @@ RUN python3 -m venv tools \
     && tools/bin/uv venv /opt/venv \
     && tools/bin/uv pip install --no-cache --python /opt/venv/bin/python --link-mode copy --compile-bytecode \
         -r pyproject.toml -c requirements.lock
-# Spark itself resolves its packages; the little program only makes it do so.
-COPY spark-defaults.conf ./
+# Spark itself resolves its packages; the little program only makes it do so. A jar that is not the one in jars.sha256 ends
+# the build, and one that is not in it stays behind.
+COPY spark-defaults.conf conf/jars.sha256 ./
 RUN echo 'print("resolved")' > nothing.py \
     && spark-submit --properties-file spark-defaults.conf --master 'local[1]' --conf spark.jars.ivy=/build/ivy \
         --conf spark.eventLog.enabled=false nothing.py \
-    && cp ivy/jars/*.jar "$SPARK_HOME/jars" \
+    && env --chdir=ivy/jars sha256sum --check --strict --quiet /build/jars.sha256 \
+    && awk '{ print "ivy/jars/" $2 }' jars.sha256 > names \
+    && xargs --arg-file=names cp -t "$SPARK_HOME/jars" \
     && mv "$SPARK_HOME" /build/pyspark
 
 FROM base

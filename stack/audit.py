@@ -1,42 +1,210 @@
-"""Known vulnerabilities of the packages in requirements.lock, by pip-audit, which asks PyPI: make audit
+"""Known vulnerabilities of all that the platform is made of: make audit
 
-Exits 1 where one is known, and 2 where it cannot be known: no advisory is no all-clear unless somebody was asked.
+pip-audit asks PyPI about the packages in requirements.lock; OSV is asked about the jars, MinIO, and the packages in the
+images, where docker or podman shows them. Exits 1 where a vulnerability is known, and 2 where it cannot be known: no
+advisory is no all-clear unless somebody was asked.
 """
 
 import json
+import re
+import shutil
 import subprocess
 import sys
+import tarfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from itertools import chain
 from pathlib import Path
+from threading import Event
+from typing import Any, NamedTuple
 
-from jobs import program, settings
+import requests
+
+from jobs import settings
+from stack import sbom
 
 PIP_AUDIT = "pip-audit@2.10.1"
+OSV = "https://api.osv.dev/v1/query"
+
+
+class Package(NamedTuple):
+    """What OSV can be asked about: a package by its name and version in one ecosystem."""
+
+    ecosystem: str
+    name: str
+    version: str
 
 
 def main() -> int:
-    asked = [str(Path(sys.executable).with_name("uv")), "tool", "run", PIP_AUDIT, "--requirement", "requirements.lock"]
-    asked += ["--require-hashes", "--disable-pip", "--progress-spinner=off", "--format=json"]
-    done = subprocess.run(asked, cwd=settings.ROOT, text=True, capture_output=True)
+    codes = [python_packages()]
+    codes.append(report(query_all(in_jars()), "jars and modules in them", "OSV"))
+    codes.append(report(query_all(question(each) for each in sbom.go_modules()), "Go modules", "OSV"))
+    codes += [image(reference) for reference in sbom.references()]
+    return 1 if 1 in codes else max(codes)
+
+
+def python_packages() -> int:
+    """Has pip-audit look up the packages of requirements.lock; the exit code."""
+    command = [str(Path(sys.executable).with_name("uv")), "tool", "run", PIP_AUDIT]
+    command += ["--requirement=requirements.lock", "--require-hashes", "--disable-pip", "--progress-spinner=off"]
+    done = subprocess.run([*command, "--format=json"], cwd=settings.ROOT, text=True, capture_output=True)
     try:
-        packages = json.loads(done.stdout)["dependencies"]
+        return report(json.loads(done.stdout)["dependencies"])
     except ValueError:
         said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        program.leave(2, f"Whether a package is vulnerable cannot be known, for pip-audit got no answer: {said}")
-    return report(packages)
+        print(f"Whether a Python package is vulnerable cannot be known, for pip-audit got no answer: {said}")
+        return 2
 
 
-def report(packages: list[dict]) -> int:
-    """Prints what pip-audit found of each package, and how many it could learn nothing of; the exit code."""
+def in_jars() -> list[Package]:
+    """The jars, and the modules that some of them have taken into themselves, each once."""
+    whole = [*sbom.shipped(), *sbom.downloaded()]
+    parts = chain(whole, *(jar.contents for jar in whole))
+    return sorted({question(part) for part in parts})
+
+
+def question(component: sbom.Component) -> Package:
+    """A jar or Go module as OSV knows it."""
+    name = (":" if component.ecosystem == "Maven" else "/").join(filter(None, (component.group, component.name)))
+    return Package(component.ecosystem, name, component.version.removeprefix("v"))
+
+
+def image(reference: str) -> int:
+    """Looks up the packages of the system that lie in an image; the exit code.
+
+    A distribution knows of vulnerabilities that it has not mended and may never mend: they are counted, no more.
+    """
+    try:
+        packages = installed(reference)
+    except (OSError, ValueError, tarfile.TarError) as error:
+        print(f"What is in the image {reference} cannot be known: {error}.")
+        return 2
+    answers = query_all(packages)
+    unfixed = sum(not each["fix_versions"] for answer in answers for each in answer.get("vulns", []))
+    for answer in answers:
+        if "vulns" in answer:
+            answer["vulns"] = [each for each in answer["vulns"] if each["fix_versions"]]
+    code = report(answers, f"packages of the image {reference}", "OSV")
+    if unfixed:
+        print(f"Of {unfixed} more vulnerabilities in it {packages[0].ecosystem} has no mended version.")
+    return code
+
+
+def installed(reference: str) -> list[Package]:
+    """Lists the packages of Debian, Ubuntu or Alpine in an image and runs nothing of it; a ValueError says why not."""
+    program = shutil.which("docker") or shutil.which("podman")
+    if not program:
+        raise ValueError("there is neither docker nor podman on the PATH")
+
+    def run(*words: str) -> bytes:
+        done = subprocess.run([str(program), *words], capture_output=True)
+        if done.returncode:
+            lines = done.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+            raise ValueError(f"{Path(str(program)).name} {words[0]}: {lines[-1].rstrip('.')}")
+        return done.stdout
+
+    container = run("create", reference, "none").decode().strip().splitlines()[-1]
+    try:
+        text = file(run("cp", f"{container}:/usr/lib/os-release", "-"))
+        system = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', text, re.M))
+        kind, number = system.get("ID", ""), system.get("VERSION_ID", "")
+        if kind == "alpine":
+            text = file(run("cp", f"{container}:/lib/apk/db/installed", "-"))
+            found = of_alpine(text, f"Alpine:v{'.'.join(number.split('.')[:2])}")
+        elif kind in ("debian", "ubuntu"):
+            text = file(run("cp", f"{container}:/var/lib/dpkg/status", "-"))
+            found = of_debian(text, f"Debian:{number}" if kind == "debian" else f"Ubuntu:{number}:LTS")
+        else:
+            raise ValueError(f"OSV is asked about Alpine, Debian and Ubuntu, and it is of {kind or 'none of them'}")
+    finally:
+        subprocess.run([program, "rm", container], capture_output=True)
+    if packages := sorted(set(found)):
+        return packages
+    raise ValueError("it names no package")
+
+
+def file(archive: bytes) -> str:
+    """The text of the one file in a tar archive, as `docker cp` hands it over."""
+    with tarfile.open(fileobj=BytesIO(archive)) as tar:
+        for member in tar:
+            if content := tar.extractfile(member):
+                return content.read().decode(errors="replace")
+    raise ValueError("docker cp gave no file")
+
+
+def of_alpine(text: str, ecosystem: str) -> Iterator[Package]:
+    """Reads apk's list: a vulnerability is one of the source (o) that a package was built from."""
+    for block in text.split("\n\n"):
+        fields: dict[str, str] = dict(re.findall(r"^([PVo]):(.+)$", block, re.M))
+        if "P" in fields and "V" in fields:
+            yield Package(ecosystem, fields.get("o", fields["P"]), fields["V"])
+
+
+def of_debian(text: str, ecosystem: str) -> Iterator[Package]:
+    """Reads dpkg's list: a package names its source, and that source's version, where they differ from its own."""
+    for block in text.split("\n\n"):
+        fields: dict[str, str] = dict(re.findall(r"^(Package|Version|Source|Status): (.+)$", block, re.M))
+        if fields.get("Status", "").endswith(" installed") and "Version" in fields:
+            source, _, version = fields.get("Source", fields["Package"]).partition(" ")
+            yield Package(ecosystem, source, version.strip("()") or fields["Version"])
+
+
+def query_all(packages: Iterable[Package]) -> list[dict[str, Any]]:
+    """Asks OSV about each package; the answers have the shape of pip-audit's, without `vulns` where there was none.
+
+    A server that is out of reach is not asked hundreds of times.
+    """
+    unreachable = Event()
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(lambda package: query(package, unreachable), packages))
+
+
+def query(package: Package, unreachable: Event) -> dict[str, Any]:
+    """Asks OSV about one package, as long as no other question found OSV out of reach."""
+    answer: dict[str, Any] = {"name": package.name, "version": package.version}
+    body = {"package": {"name": package.name, "ecosystem": package.ecosystem}, "version": package.version}
+    vulnerabilities: list[dict[str, Any]] = []
+    try:
+        while package.ecosystem and not unreachable.is_set():
+            reply = requests.post(OSV, json=body, timeout=30)
+            reply.raise_for_status()
+            page = reply.json()
+            for each in page.get("vulns", []):
+                vulnerabilities.append({"id": each["id"], "fix_versions": fixed_versions(each, package)})
+            if not page.get("next_page_token"):
+                return answer | {"vulns": vulnerabilities}
+            body["page_token"] = page["next_page_token"]
+    except (requests.ConnectionError, requests.Timeout):
+        unreachable.set()
+    except (requests.RequestException, ValueError):
+        pass
+    return answer
+
+
+def fixed_versions(vulnerability: dict[str, Any], package: Package) -> list[str]:
+    """Lists the versions of a package in which a vulnerability is mended."""
+    versions = []
+    for affected in vulnerability.get("affected", []):
+        name, ecosystem = (affected.get("package", {}).get(key) for key in ("name", "ecosystem"))
+        if (name, ecosystem) == (package.name, package.ecosystem):
+            ranges = [each for each in affected.get("ranges", []) if each.get("type") != "GIT"]
+            versions += [event["fixed"] for each in ranges for event in each.get("events", []) if "fixed" in event]
+    return versions
+
+
+def report(packages: list[dict[str, Any]], what: str = "Python packages", who: str = "PyPI") -> int:
+    """Prints what was found of each package, and how many nothing could be learnt of; the exit code."""
     unknown = [each["name"] for each in packages if "vulns" not in each]
     vulnerable = [each for each in packages if each.get("vulns")]
     for each in vulnerable:
         for one in each["vulns"]:
             fixed = ", ".join(one["fix_versions"]) or "no version yet"
             print(f"{each['name']} {each['version']}: {one['id']}, mended in {fixed}")
-    print(f"{len(packages) - len(unknown)} packages were looked up: {len(vulnerable)} with a known vulnerability.")
+    print(f"{len(packages) - len(unknown)} {what} were looked up: {len(vulnerable)} with a known vulnerability.")
     if unknown:
         few = ", ".join(unknown[:3])
-        print(f"Nothing can be known of {len(unknown)} others ({few}, ...): PyPI could not be asked, or lacks them.")
+        print(f"Nothing can be known of {len(unknown)} others ({few}, ...): {who} could not be asked, or lacks them.")
     return 1 if vulnerable else 2 if unknown else 0
 
 

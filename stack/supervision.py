@@ -16,7 +16,7 @@ from xmlrpc.client import ServerProxy
 import psutil
 
 from jobs import settings
-from stack import prepare, services
+from stack import jars, prepare, services
 from stack.services import SERVICES, stack_dir
 
 SILENCE = 180  # seconds without a word in its log after which a service that does not answer is given up
@@ -74,7 +74,6 @@ def up() -> None:
         if missing:
             start(missing, bool(known))
         wait(began)
-        prepare.packages_arrived()
         create_stores(spark_runs="spark-connect" not in missing)
     if not missing:
         print("The stack is up; `make status` shows its services and their addresses.")
@@ -88,7 +87,7 @@ def start(missing: list[str], supervised: bool) -> None:
     """Hands services to supervisord, which is started when it does not run."""
     prepare.java()
     prepare.database()
-    prepare.spark_configuration()
+    prepare.spark_configuration(jars.ensure())
     if supervised:
         # A supervisord that was started by an earlier version does not know a service that came since.
         [[added, _, _]] = supervisor().reloadConfig()
@@ -104,8 +103,6 @@ def start(missing: list[str], supervised: bool) -> None:
     shutil.rmtree(services.spark_local(), ignore_errors=True)
     services.spark_local().mkdir()
     print(f"Starting the stack in {stack_dir()}.", flush=True)
-    if not (prepare.packages() / "complete").exists():
-        print("Spark Connect's first start downloads Spark's packages (60 MB), once.", flush=True)
     subprocess.run(
         [sys.executable, "-m", "supervisor.supervisord", "-c", str(settings.ROOT / "conf" / "supervisord.conf")],
         env=os.environ | {"STACK_DIR": str(stack_dir()), "STACK_PYTHON": sys.executable},
