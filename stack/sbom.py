@@ -82,7 +82,7 @@ def maven(group: str, name: str, number: str, **more: Any) -> Component:
 
 def downloaded() -> Iterator[Component]:
     """Reads conf/jars.sha256, where Spark names a file by group, artifact and version."""
-    licence = {name: text for text, name in licences.downloaded()} if prepare.packages().exists() else {}
+    licence = {name: text for text, name in licences.downloaded()} if (prepare.packages() / "complete").exists() else {}
     for file, checksum in jars.listed().items():
         group, _, rest = file.removesuffix(".jar").partition("_")
         name, number = re.fullmatch(r"(.+?)-(\d.*)", rest).groups()  # type: ignore[union-attr]
@@ -137,13 +137,13 @@ def images() -> Iterator[Component]:
 
 
 def references() -> list[str]:
-    """The images that are somebody else's: one of ours has no registry in its name."""
+    """The images that are somebody else's: the name of one of ours, or of a stage, has neither path nor tag."""
     compose = (settings.ROOT / "docker-compose.yml").read_text()
     named = re.findall(r"^ +image: +(?:\$\{\w+:-)?([^\s}$]+)", compose, re.M)
     for file in [settings.ROOT / "Dockerfile", *sorted((settings.ROOT / "conf").rglob("*Dockerfile*"))]:
         text = file.read_text()
-        named += re.findall(r"^ARG \w*IMAGE\w*=(\S+)|^FROM (?:--platform=\S+ )?([^\s$]+)", text, re.M)
-    return sorted({name for each in named for name in ([each] if isinstance(each, str) else each) if "/" in name})
+        named += re.findall(r"^(?:ARG \w*IMAGE\w*=|FROM (?:--platform=\S+ )?)([^\s$]+)", text, re.M)
+    return sorted({name for name in named if re.search("[/:]", name)})
 
 
 def listed(component: Component) -> dict[str, Any]:
