@@ -19,8 +19,8 @@ OTHERS = (
     "AWS_ BOTO PG SPARK_ PYSPARK_ HADOOP_ YARN_ HIVE_ LUIGI_ _JAVA_OPTIONS JDK_JAVA_OPTIONS grpc_proxy no_grpc_proxy"
 )
 OTHERS += " PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONWARNINGS"
-USED = "AWS_CA_BUNDLE PGSSLMODE PGSSLROOTCERT PGPASSFILE LUIGI_HOST LUIGI_PORT SPARK_CONNECT_HOST SPARK_CONNECT_PORT"
-USED += " SPARK_HISTORY_PORT SPARK_MASTER_PORT SPARK_MASTER_WEBUI_PORT SPARK_WORKER_WEBUI_PORT"
+USED = "AWS_CA_BUNDLE PGREQUIREAUTH PGSSLMODE PGSSLROOTCERT PGPASSFILE LUIGI_HOST LUIGI_PORT SPARK_CONNECT_HOST"
+USED += " SPARK_CONNECT_PORT SPARK_HISTORY_PORT SPARK_MASTER_PORT SPARK_MASTER_WEBUI_PORT SPARK_WORKER_WEBUI_PORT"
 SERVERS = ("POSTGRES_HOST", "MINIO_ENDPOINT", "SPARK_CONNECT_HOST", "LUIGI_HOST", "METABASE_URL")
 
 
@@ -113,3 +113,10 @@ def s3_endpoint() -> str:
     """MINIO_ENDPOINT as a URL; plain http where it names no scheme."""
     endpoint = get("MINIO_ENDPOINT")
     return endpoint if "://" in endpoint else f"http://{endpoint}"
+
+
+def required_auth() -> str:
+    """Names how PostgreSQL has to ask for the password: by SCRAM, in which the server proves that it knows it too,
+    unless PGREQUIREAUTH names other methods. So a program that listens in its place learns no password.
+    """
+    return given("PGREQUIREAUTH") or "scram-sha-256"

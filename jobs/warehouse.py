@@ -155,6 +155,7 @@ def connect(role: str = "POSTGRES", host: str = "") -> Connection:
         user=settings.get(f"{role}_USER"),
         password=settings.get(f"{role}_PASSWORD"),
         dbname=settings.get("POSTGRES_DB"),
+        require_auth=settings.required_auth(),
         connect_timeout=5,
         autocommit=True,
         client_encoding="utf8",
@@ -651,13 +652,15 @@ def lost(dataset: Dataset, run_id: str) -> str:
 
 def jdbc(table: str) -> dict[str, str]:
     """Options of Spark's JDBC source. The driver finds the password in PGPASSFILE: Spark Connect writes options to its
-    event log as they are. Row values stay out of its errors. What libpq reads of TLS in the environment it is told.
+    event log as they are. Row values stay out of its errors. What libpq is told of TLS and of the ways to ask for a
+    password, it is told as well.
     """
     place = f"{settings.get('POSTGRES_HOST')}:{settings.get('POSTGRES_PORT')}/{settings.get('POSTGRES_DB')}"
-    tls = {"sslmode": settings.given("PGSSLMODE"), "sslrootcert": settings.given("PGSSLROOTCERT")}
+    checks = {"requireAuth": settings.required_auth()}
+    checks |= {"sslmode": settings.given("PGSSLMODE"), "sslrootcert": settings.given("PGSSLROOTCERT")}
     return {
         "url": f"jdbc:postgresql://{place}?user={quote(settings.get('POSTGRES_USER'))}"
-        + "".join(f"&{name}={quote(value)}" for name, value in tls.items() if value)
+        + "".join(f"&{name}={quote(value)}" for name, value in checks.items() if value)
         + "&reWriteBatchedInserts=true&logServerErrorDetail=false&stringtype=unspecified",
         "driver": "org.postgresql.Driver",
         "dbtable": table,
