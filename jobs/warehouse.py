@@ -144,8 +144,9 @@ def literal(value: str | float | None) -> str:
 def connect(role: str = "POSTGRES", host: str = "") -> Connection:
     """A connection that commits each statement, for use in `with`; transactions are opened where they are meant.
 
-    It is the loader's or, as POSTGRES_READ, of those who only read; its zone is UTC, whatever PGTZ says. Either side
-    notices within a minute that the other is gone without a word, so that no lock outlives its holder.
+    It is the loader's or, as POSTGRES_READ or POSTGRES_DASHBOARDS, of those who only read; its zone is UTC, whatever
+    PGTZ says. Either side notices within a minute that the other is gone without a word, so that no lock outlives its
+    holder.
     """
     alive: dict[str, Any] = {"keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count": 3}
     theirs = " ".join(f"-c tcp_{name}={seconds}" for name, seconds in alive.items())
