@@ -207,18 +207,18 @@ def provision(metabase: Metabase, boards: list[Dashboard]) -> None:
 
 
 def connected(metabase: Metabase) -> int:
-    """The id of the warehouse as a database of Metabase's, which reads it as POSTGRES_READ_USER."""
+    """The id of the warehouse as a database of Metabase's, which reads it as POSTGRES_DASHBOARDS_USER."""
     details: dict[str, Any] = {
         "host": settings.get("POSTGRES_HOST"),
         "port": int(settings.get("POSTGRES_PORT")),
         "dbname": settings.get("POSTGRES_DB"),
-        "user": settings.get("POSTGRES_READ_USER"),
+        "user": settings.get("POSTGRES_DASHBOARDS_USER"),
         "schema-filters-type": "inclusion",
         "schema-filters-patterns": "ops,reports",
     }
     if settings.given("PGSSLMODE") in TLS:
         details["ssl"] = True
-    secret = {"password": settings.get("POSTGRES_READ_PASSWORD")}
+    secret = {"password": settings.get("POSTGRES_DASHBOARDS_PASSWORD")}
     databases = metabase.call("GET", "/database")["data"]
     found = [one["id"] for one in databases if one["name"] == NAME and one["engine"] == "postgres"]
     if not found:
@@ -250,8 +250,8 @@ def reached(metabase: Metabase, details: Mapping[str, Any], method: str, path: s
         tls = " with TLS" if details.get("ssl") else ""
         raise Refused(
             f"Metabase at {metabase.shown} cannot connect to PostgreSQL at {details['host']}:{details['port']}{tls} as "
-            f"{details['user']}; check POSTGRES_READ_USER and POSTGRES_READ_PASSWORD, and that POSTGRES_HOST is an "
-            "address that Metabase reaches (in a container of its own 127.0.0.1 is not)."
+            f"{details['user']}; check POSTGRES_DASHBOARDS_USER and POSTGRES_DASHBOARDS_PASSWORD, and that "
+            "POSTGRES_HOST is an address that Metabase reaches (in a container of its own 127.0.0.1 is not)."
         )
     raise metabase.refusal(f"{method} {path}", answer)
 
@@ -288,7 +288,7 @@ def filtered_columns(metabase: Metabase, database: int, boards: list[Dashboard])
             report, column = min(needed - found.keys())
             raise Refused(
                 f"Metabase at {metabase.shown} does not find the column {column} of reports.{report}; "
-                "`make up` creates the reports, and lets POSTGRES_READ_USER read them."
+                "`make up` creates the reports, and lets POSTGRES_DASHBOARDS_USER read them."
             )
         time.sleep(PAUSE)
 

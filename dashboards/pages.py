@@ -62,8 +62,8 @@ def home() -> Path:
 
 
 def connect() -> Connection:
-    """A connection of the role that only reads, which sees one state of the warehouse from its first query on."""
-    connection = warehouse.connect("POSTGRES_READ")
+    """A connection of the dashboards' role, which sees one state of the warehouse from its first query on."""
+    connection = warehouse.connect("POSTGRES_DASHBOARDS")
     connection.autocommit = False
     connection.read_only = True
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
@@ -322,7 +322,7 @@ def main() -> None:
     except psycopg.errors.UndefinedTable:
         program.leave(1, "The warehouse has no reports yet: `make up` applies sql/schema.sql; then `make dashboards`.")
     except psycopg.Error as error:
-        program.leave(1, program.sentence(error).replace("POSTGRES_", "POSTGRES_READ_"))
+        program.leave(1, program.sentence(error).replace("POSTGRES_", "POSTGRES_DASHBOARDS_"))
     except OSError as error:
         program.leave(
             1, f"The pages could not be written to {error.filename}: {error.strerror}; see to that directory."

@@ -24,6 +24,7 @@ def forget(day: date) -> str:
     with warehouse.connect() as connection:
         if not (warehouse.knows(connection, day) or any(lake.bronze_head(each, day) for each in CATALOG.values())):
             return f"{day} never ran: there is nothing to forget"
+        lake.remover()  # refuses a key that cannot do it before anything is taken away
         with warehouse.run(connection, "forget", "all", day, "") as row:
             row["asked_by"] = program.user()
             warehouse.note(connection, row)

@@ -33,7 +33,7 @@ def s3() -> Any:
     return client(os.getpid())
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def client(process: int, key: str = "MINIO_ACCESS_KEY", secret: str = "MINIO_SECRET_KEY") -> Any:
     """A client for one process, with the key of these settings; it fails within seconds when nobody answers.
 
@@ -88,9 +88,39 @@ def bronze_head(dataset: Dataset, day: date) -> dict[str, Any] | None:
         raise
 
 
+def remover() -> Any:
+    """Returns a client that may delete in bronze: as the user of `make forget`, or as the jobs' where there is none.
+
+    Raises Refused where the store knows that user and refuses it.
+    """
+    if settings.given("MINIO_FORGET_ACCESS_KEY"):
+        own = client(os.getpid(), "MINIO_FORGET_ACCESS_KEY", "MINIO_FORGET_SECRET_KEY")
+        try:
+            own.list_objects_v2(Bucket=settings.get("MINIO_BUCKET_BRONZE"), MaxKeys=1)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "InvalidAccessKeyId":
+                raise may_not_delete(error) from None
+        else:
+            return own
+    return s3()
+
+
+def may_not_delete(error: ClientError) -> Refused:
+    """Tells that the store lets nobody whom we know delete in bronze."""
+    return Refused(
+        f"{settings.s3_endpoint()} does not let `make forget` delete in {settings.get('MINIO_BUCKET_BRONZE')} "
+        f"({error.response['Error']['Code']}); check MINIO_FORGET_ACCESS_KEY and MINIO_FORGET_SECRET_KEY in .env."
+    )
+
+
 def remove_bronze(dataset: Dataset, day: date) -> None:
-    """Deletes a date's file from bronze, if it is there."""
-    s3().delete_object(Bucket=settings.get("MINIO_BUCKET_BRONZE"), Key=bronze_key(dataset, day))
+    """Deletes a date's file from bronze, if it is there; raises Refused where the store does not let us."""
+    try:
+        remover().delete_object(Bucket=settings.get("MINIO_BUCKET_BRONZE"), Key=bronze_key(dataset, day))
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] != 403:
+            raise
+        raise may_not_delete(error) from None
 
 
 def facts_of(dataset: Dataset, day: date) -> Facts:

@@ -124,6 +124,11 @@ def explain(error: BaseException) -> str:
     if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
         if "authentication failed" in str(error):
             return f"{postgres} refuses the user; check POSTGRES_USER and POSTGRES_PASSWORD in .env."
+        if "method requirement" in str(error):
+            return (
+                f"{postgres} does not ask for the password by {settings.required_auth()}, so it got none; see who "
+                "listens there, or name its method in PGREQUIREAUTH in .env (docs/access.md)."
+            )
         if re.search("SSL|certificate|no encryption", str(error)):
             return f"{postgres} and we do not agree about TLS; check PGSSLMODE and PGSSLROOTCERT in .env."
         return f"{postgres} does not answer; start the stack with `make up`."

@@ -144,8 +144,9 @@ def literal(value: str | float | None) -> str:
 def connect(role: str = "POSTGRES", host: str = "") -> Connection:
     """A connection that commits each statement, for use in `with`; transactions are opened where they are meant.
 
-    It is the loader's or, as POSTGRES_READ, of those who only read; its zone is UTC, whatever PGTZ says. Either side
-    notices within a minute that the other is gone without a word, so that no lock outlives its holder.
+    It is the loader's or, as POSTGRES_READ or POSTGRES_DASHBOARDS, of those who only read; its zone is UTC, whatever
+    PGTZ says. Either side notices within a minute that the other is gone without a word, so that no lock outlives its
+    holder.
     """
     alive: dict[str, Any] = {"keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count": 3}
     theirs = " ".join(f"-c tcp_{name}={seconds}" for name, seconds in alive.items())
@@ -155,6 +156,7 @@ def connect(role: str = "POSTGRES", host: str = "") -> Connection:
         user=settings.get(f"{role}_USER"),
         password=settings.get(f"{role}_PASSWORD"),
         dbname=settings.get("POSTGRES_DB"),
+        require_auth=settings.required_auth(),
         connect_timeout=5,
         autocommit=True,
         client_encoding="utf8",
@@ -651,13 +653,15 @@ def lost(dataset: Dataset, run_id: str) -> str:
 
 def jdbc(table: str) -> dict[str, str]:
     """Options of Spark's JDBC source. The driver finds the password in PGPASSFILE: Spark Connect writes options to its
-    event log as they are. Row values stay out of its errors. What libpq reads of TLS in the environment it is told.
+    event log as they are. Row values stay out of its errors. What libpq is told of TLS and of the ways to ask for a
+    password, it is told as well.
     """
     place = f"{settings.get('POSTGRES_HOST')}:{settings.get('POSTGRES_PORT')}/{settings.get('POSTGRES_DB')}"
-    tls = {"sslmode": settings.given("PGSSLMODE"), "sslrootcert": settings.given("PGSSLROOTCERT")}
+    checks = {"requireAuth": settings.required_auth()}
+    checks |= {"sslmode": settings.given("PGSSLMODE"), "sslrootcert": settings.given("PGSSLROOTCERT")}
     return {
         "url": f"jdbc:postgresql://{place}?user={quote(settings.get('POSTGRES_USER'))}"
-        + "".join(f"&{name}={quote(value)}" for name, value in tls.items() if value)
+        + "".join(f"&{name}={quote(value)}" for name, value in checks.items() if value)
         + "&reWriteBatchedInserts=true&logServerErrorDetail=false&stringtype=unspecified",
         "driver": "org.postgresql.Driver",
         "dbtable": table,

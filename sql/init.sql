@@ -1,6 +1,6 @@
 -- The warehouse's roles, database and schemas under their default names, created once by a superuser:
--- psql -f sql/init.sql, then \password ecom and \password ecom_read. `make up` sends these lines to its own server, a
--- statement a line, with the names and passwords that .env has.
+-- psql -f sql/init.sql, then \password for ecom, ecom_read and ecom_dashboards. `make up` sends these lines to its own
+-- server, a statement a line, with the names and passwords that .env has.
 
 -- The loader owns its four schemas and nothing else. What readers may do is granted to healthcare_read, by
 -- sql/tables/grants.sql; their logins are members of it.
@@ -13,6 +13,7 @@ create database ecomdb;
 revoke all on database ecomdb from public;
 grant connect, temporary on database ecomdb to ecom;
 grant connect on database ecomdb to healthcare_read;
+\ir roles.sql
 
 \connect ecomdb
 revoke all on schema public from public;

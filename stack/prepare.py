@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -199,6 +199,16 @@ def go() -> str:
     return str(target / "go" / "bin" / "go")
 
 
+# The file, in PostgreSQL's data, that has the statements of sql/roles.sql as they were last applied.
+ROLES = "healthcare-roles.sql"
+NAMES = {  # each default name of sql/, and the setting that may give another
+    "ecom": "POSTGRES_USER",
+    "ecom_read": "POSTGRES_READ_USER",
+    "ecom_dashboards": "POSTGRES_DASHBOARDS_USER",
+    "ecomdb": "POSTGRES_DB",
+}
+
+
 def database() -> None:
     """Creates the PostgreSQL cluster with the platform's roles and database, whole or not at all."""
     data = services.stack_dir() / "postgres"
@@ -214,41 +224,85 @@ def database() -> None:
     rules = ["--auth-local=reject", "--auth-host=scram-sha-256", "--username=postgres"]
     locale = ["--encoding=UTF8", "--locale=C"]
     initdb = [str(services.postgres_bin() / "initdb"), "-D", str(new), *rules, *locale, "--no-instructions"]
-    single = [str(services.postgres_bin() / "postgres"), "--single", "-D", str(new)]
-    quiet = ["-c", "log_min_error_statement=panic"]
-    created = [([*single, *quiet, name], statements) for name, statements in first_statements().items()]
+    created = [(single_user(new, name), statements) for name, statements in first_statements().items()]
     for command, text in [(initdb, None), *created]:
-        run = subprocess.run(
-            [*as_other, *command], input=text, env=services.base_environment(), capture_output=True, text=True, cwd="/"
-        )
-        # In single-user mode a failed statement is only told of.
-        if run.returncode or "ERROR:" in run.stderr:
-            raise SystemExit(f"PostgreSQL's data could not be created: {last_line(run.stderr)}")
+        if failed := failure(command, text):
+            raise SystemExit(f"PostgreSQL's data could not be created: {failed}")
+    (new / ROLES).write_text(role_statements())
     new.rename(data)
+
+
+def roles() -> None:
+    """Brings roles of data made before up to sql/roles.sql, where the server does not run; else nobody is superuser."""
+    data = services.stack_dir() / "postgres"
+    if not data.exists() or has_roles():
+        return
+    failed = failure(single_user(data, "postgres"), role_statements() + password("POSTGRES_DASHBOARDS"))
+    if not failed:
+        (data / ROLES).write_text(role_statements())
+    elif "does not exist" not in failed:  # else another name was given to a role: the first login says so
+        raise SystemExit(f"PostgreSQL's roles could not be brought up to date: {failed}")
+
+
+def has_roles() -> bool:
+    """Tells whether the server's data has the roles that sql/roles.sql and the settings ask for."""
+    with suppress(FileNotFoundError):
+        return (services.stack_dir() / "postgres" / ROLES).read_text() == role_statements()
+    return False
+
+
+def single_user(data: Path, database: str) -> list[str]:
+    """The command by which a superuser speaks to a server that does not run."""
+    quiet = ["-c", "log_min_error_statement=panic"]
+    return [str(services.postgres_bin() / "postgres"), "--single", "-D", str(data), *quiet, database]
+
+
+def failure(command: list[str], text: str | None) -> str:
+    """Runs a program of PostgreSQL's, with a text for its standard input; what it said if it failed, else nothing."""
+    environment = services.base_environment()
+    run = subprocess.run(
+        [*services.unprivileged(), *command], input=text, env=environment, capture_output=True, text=True, cwd="/"
+    )
+    # In single-user mode a failed statement is only told of.
+    errors = [line for line in run.stderr.splitlines() if "ERROR:" in line]
+    return last_line("\n".join(errors) or run.stderr) if errors or run.returncode else ""
 
 
 def first_statements() -> dict[str, str]:
     """sql/init.sql for each database it speaks to, with the names and passwords of this stack, a statement a line as
     single-user mode wants it; PUBLIC loses the server's own databases besides.
     """
-
-    def quoted(setting: str, quote: str) -> str:
-        return quote + settings.get(setting).replace(quote, quote * 2) + quote
-
-    roles = {"ecom": "POSTGRES_USER", "ecom_read": "POSTGRES_READ_USER"}
-    names = {name: quoted(setting, '"') for name, setting in {**roles, "ecomdb": "POSTGRES_DB"}.items()}
-    lines = (settings.ROOT / "sql" / "init.sql").read_text().splitlines()
-    text = "\n".join(line for line in lines if line and not line.startswith("--"))
-    server, database = (
-        re.sub(rf"\b({'|'.join(names)})\b", lambda name: names[name[1]], part)
-        for part in text.split("\\connect ecomdb\n")
-    )
-    passwords = "".join(
-        f"alter role {names[name]} password {quoted(setting.replace('USER', 'PASSWORD'), chr(39))};\n"
-        for name, setting in roles.items()
-    )
+    init = (settings.ROOT / "sql" / "init.sql").read_text()
+    server, database = named(init).split("\\connect ecomdb\n")
     closed = "revoke all on database postgres, template1 from public;\n"
+    passwords = "".join(map(password, ("POSTGRES", "POSTGRES_READ", "POSTGRES_DASHBOARDS")))
     return {"postgres": f"{server}{passwords}{closed}", settings.get("POSTGRES_DB"): f"{database}\n"}
+
+
+def role_statements() -> str:
+    """sql/roles.sql in the same way, without passwords."""
+    return named("\\ir roles.sql\n")
+
+
+def named(text: str) -> str:
+    """SQL of sql/ and what it includes, a statement a line (a blank begins a line that goes on), without comments and
+    with the names of this stack for the default ones.
+    """
+    text = text.replace("\\ir roles.sql\n", (settings.ROOT / "sql" / "roles.sql").read_text())
+    lines = "".join(f"{line}\n" for line in text.splitlines() if line and not line.startswith("--"))
+    lines = re.sub(r"\n +", " ", lines)
+    names = {name: quoted(setting, '"') for name, setting in NAMES.items()}
+    pattern = rf"(?<!connect )\b({'|'.join(names)})\b"
+    return re.sub(pattern, lambda name: names[name[1]], lines)
+
+
+def password(role: str) -> str:
+    """The statement that gives a role of the settings its password."""
+    return f"alter role {quoted(f'{role}_USER', chr(34))} password {quoted(f'{role}_PASSWORD', chr(39))};\n"
+
+
+def quoted(setting: str, quote: str) -> str:
+    return quote + settings.get(setting).replace(quote, quote * 2) + quote
 
 
 def last_line(text: str) -> str:

@@ -43,7 +43,15 @@ POSTGRES_SETTINGS = {
     "log_error_verbosity": "terse",
     # Nor may its message, which can quote a value: who sent it is told, and the log keeps what ends a session.
     "log_min_messages": "log",
+    # Who comes, from where, and how long a session lasts; sql/tables/grants.sql adds who reads gold.
+    "log_connections": "on",
+    "log_disconnections": "on",
+    "log_line_prefix": "%m [%p] %q%u@%d ",
+    "log_parameter_max_length": "0",
 }
+
+# By which MinIO tells each request to a listener, under its own names (docs/access.md).
+AUDIT = ("MINIO_AUDIT_WEBHOOK_ENABLE", "MINIO_AUDIT_WEBHOOK_ENDPOINT", "MINIO_AUDIT_WEBHOOK_AUTH_TOKEN")
 
 
 class Program(NamedTuple):
@@ -151,10 +159,11 @@ def minio() -> Program:
     here = f"{LOOPBACK}:{port('MINIO_ENDPOINT')}"
     console = f"{LOOPBACK}:{port('MINIO_CONSOLE_PORT')}"
     root = {name: settings.get(name) for name in ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")}
+    audit = {name: settings.given(name) for name in AUDIT if settings.given(name)}
     command = [str(prepare.minio_binary()), "server", "--address", here, "--console-address", console]
     return Program(
         [*command, str(stack_dir() / "minio")],
-        base_environment() | root | {"MINIO_UPDATE": "off", "MINIO_PROMETHEUS_AUTH_TYPE": "public"},
+        base_environment() | root | audit | {"MINIO_UPDATE": "off", "MINIO_PROMETHEUS_AUTH_TYPE": "public"},
     )
 
 
@@ -280,10 +289,16 @@ def lacks_page(port_name: str, path: str = "/") -> str:
 def lacks_login() -> str:
     import psycopg
 
-    for role in ("POSTGRES", "POSTGRES_READ"):
+    from stack import prepare
+
+    for role in ("POSTGRES", "POSTGRES_READ", "POSTGRES_DASHBOARDS"):
         try:
             connect(role).close()
         except psycopg.OperationalError as error:
+            if role == "POSTGRES_DASHBOARDS" and not prepare.has_roles():
+                raise SystemExit(
+                    "PostgreSQL lacks the roles of sql/roles.sql: `make down`, then `make up` makes them."
+                ) from None
             if "authentication failed" in str(error) or "does not exist" in str(error):
                 raise SystemExit(
                     f"PostgreSQL refuses {settings.get(f'{role}_USER')}: its data in {stack_dir()} was made with "

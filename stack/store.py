@@ -16,10 +16,10 @@ from jobs.program import Refused
 
 BUCKETS = ("MINIO_BUCKET_BRONZE", "MINIO_BUCKET_SILVER")
 READING = ["s3:GetBucketLocation", "s3:ListBucket", "s3:GetObject"]
+DELETING = ["s3:GetBucketLocation", "s3:ListBucket", "s3:DeleteObject"]
 WRITING = [
     *READING,
     "s3:PutObject",
-    "s3:DeleteObject",
     "s3:AbortMultipartUpload",
     "s3:ListBucketMultipartUploads",
     "s3:ListMultipartUploadParts",
@@ -46,10 +46,27 @@ def admin() -> MinioAdmin:
 
 
 def policy(bucket: str, actions: Sequence[str]) -> dict[str, Any]:
-    """Lets do these things in one bucket, and nothing else."""
+    """Lets do these things in one bucket, and nothing else: to MinIO, who deletes may delete versions unless denied."""
     resources = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
     allowed = {"Effect": "Allow", "Action": actions, "Resource": resources}
-    return {"Version": "2012-10-17", "Statement": [allowed]}
+    denied = {"Effect": "Deny", "Action": ["s3:DeleteObjectVersion"], "Resource": resources}
+    return {"Version": "2012-10-17", "Statement": [allowed, denied]}
+
+
+def rights() -> dict[str, tuple[str, dict[str, list[str]]]]:
+    """Returns for each user, by how its settings begin, the name of what it may do, and the actions for each bucket.
+
+    No job deletes in bronze but `make forget`, which has a user of its own where the settings name one.
+    """
+    bronze, silver = map(settings.get, BUCKETS)
+    is_apart = bool(settings.given("MINIO_FORGET_ACCESS_KEY"))
+    everything = [*WRITING, "s3:DeleteObject"]
+    users = {"MINIO": ("write", {bronze: WRITING if is_apart else everything, silver: everything})}
+    if is_apart:
+        users["MINIO_FORGET"] = ("forget", {bronze: DELETING})
+    if settings.given("MINIO_READ_ACCESS_KEY"):
+        users["MINIO_READ"] = ("read", {bronze: READING, silver: READING})
+    return users
 
 
 def create(spark_runs: bool = False) -> None:
@@ -69,6 +86,7 @@ def create(spark_runs: bool = False) -> None:
         create_buckets(lake.s3())
     else:
         create_buckets(root())
+        keep_versions(root())
 
 
 def refused(client: Any) -> bool:
@@ -91,15 +109,18 @@ def create_buckets(client: Any) -> None:
 
 
 def create_users(minio: MinioAdmin) -> bool:
-    """The jobs' user and, where the settings name one, a reader, as the settings have them; false on no MinIO."""
-    users = [("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "write", WRITING)]
-    if settings.given("MINIO_READ_ACCESS_KEY"):
-        users.append(("MINIO_READ_ACCESS_KEY", "MINIO_READ_SECRET_KEY", "read", READING))
+    """Makes the users of `rights`, each with a policy per bucket, as the settings have them; false on no MinIO.
+
+    A user whose secret the settings lack stays as it is: an administrator may keep the one of `make forget`.
+    """
     try:
-        for key, secret, verb, actions in users:
-            policies = {f"{bucket}-{verb}": policy(bucket, actions) for bucket in map(settings.get, BUCKETS)}
-            for name, rights in policies.items():
-                minio.policy_add(name, policy=rights)
+        for user, (verb, buckets) in rights().items():
+            key, secret = f"{user}_ACCESS_KEY", f"{user}_SECRET_KEY"
+            policies = {f"{bucket}-{verb}": policy(bucket, actions) for bucket, actions in buckets.items()}
+            for name, allowed in policies.items():
+                minio.policy_add(name, policy=allowed)
+            if user == "MINIO_FORGET" and not settings.given(secret):
+                continue
             minio.user_add(settings.get(key), settings.get(secret))
             minio.policy_set(",".join(policies), user=settings.get(key))
     except MinioAdminException as error:
@@ -107,3 +128,22 @@ def create_users(minio: MinioAdmin) -> bool:
             raise Refused(f"MinIO makes no user of {key} and {secret} ({code[0]}): set others in .env.") from None
         return False
     return True
+
+
+def keep_versions(client: Any) -> None:
+    """Has bronze keep what is replaced or deleted there for BRONZE_VERSIONS_DAYS days; without it, changes nothing."""
+    days = settings.given("BRONZE_VERSIONS_DAYS")
+    if not days:
+        return
+    if not re.fullmatch("[1-9][0-9]{0,4}", days):
+        raise Refused("BRONZE_VERSIONS_DAYS is no number of days: give it one from 1 on, or leave it empty.")
+    bucket = settings.get("MINIO_BUCKET_BRONZE")
+    client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    expiry = {
+        "ID": "versions-that-were-replaced",
+        "Status": "Enabled",
+        "Filter": {"Prefix": ""},
+        "NoncurrentVersionExpiration": {"NoncurrentDays": int(days)},
+        "Expiration": {"ExpiredObjectDeleteMarker": True},
+    }
+    client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [expiry]})

@@ -87,6 +87,8 @@ def start(missing: list[str], supervised: bool) -> None:
     """Hands services to supervisord, which is started when it does not run."""
     prepare.java()
     prepare.database()
+    if "postgres" in missing:
+        prepare.roles()
     prepare.spark_configuration(jars.ensure())
     if supervised:
         # A supervisord that was started by an earlier version does not know a service that came since.
@@ -167,9 +169,14 @@ def create_stores(spark_runs: bool = False) -> None:
 
 def create_schema() -> None:
     """Applies sql/schema.sql, which changes nothing where its tables stand."""
-    from jobs import warehouse
+    from jobs import program, warehouse
 
     with warehouse.connect() as connection:
+        if not warehouse.value(connection, "select to_regrole('healthcare_dashboards') is not null"):
+            raise program.Refused(
+                "PostgreSQL lacks the roles of sql/roles.sql: `make down`, then `make up`; on a server that is not the "
+                "stack's own a superuser runs `psql -f sql/roles.sql` (docs/access.md)."
+            )
         connection.execute((settings.ROOT / "sql" / "schema.sql").read_text())
 
 

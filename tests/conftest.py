@@ -23,12 +23,15 @@ from tests.examples import VALID
 
 # Whom the stores know: whatever .env says, the jobs are not the root user.
 USERS = {"MINIO_ROOT_USER": "root-user", "MINIO_ACCESS_KEY": "jobs-user", "MINIO_READ_ACCESS_KEY": "lake-reader"}
+USERS |= {"MINIO_FORGET_ACCESS_KEY": "lake-forgetter"}
 # Whatever opens a store or a page. Tests have random ones, so that none is found anywhere by chance.
 SECRETS = (
     "POSTGRES_PASSWORD",
     "POSTGRES_READ_PASSWORD",
+    "POSTGRES_DASHBOARDS_PASSWORD",
     "MINIO_ROOT_PASSWORD",
     "MINIO_SECRET_KEY",
+    "MINIO_FORGET_SECRET_KEY",
     "MINIO_READ_SECRET_KEY",
     "METABASE_PASSWORD",
     "METABASE_DB_PASSWORD",

@@ -213,20 +213,24 @@ def ground(spark: Any) -> Iterator[None]:
 
 
 def create_bucket(name: str) -> None:
-    """One more bucket that the jobs' user may read and write."""
+    """Makes one more bucket, for bronze or silver as the settings have it by now, with the rights of all users."""
     store.root().create_bucket(Bucket=name)
-    store.admin().policy_add(name, policy=store.policy(name, store.WRITING))
-    store.admin().attach_policy([name], user=settings.get("MINIO_ACCESS_KEY"))
+    for user, (verb, buckets) in store.rights().items():
+        if name in buckets:
+            store.admin().policy_add(f"{name}-{verb}", policy=store.policy(name, buckets[name]))
+            store.admin().attach_policy([f"{name}-{verb}"], user=settings.get(f"{user}_ACCESS_KEY"))
 
 
 def remove_bucket(name: str) -> None:
-    """A bucket and all that is in it."""
-    for page in lake.s3().get_paginator("list_objects_v2").paginate(Bucket=name):
+    """Removes a bucket and all that is in it."""
+    for page in store.root().get_paginator("list_objects_v2").paginate(Bucket=name):
         if keys := [{"Key": thing["Key"]} for thing in page.get("Contents", [])]:
-            lake.s3().delete_objects(Bucket=name, Delete={"Objects": keys})
+            store.root().delete_objects(Bucket=name, Delete={"Objects": keys})
     store.root().delete_bucket(Bucket=name)
-    store.admin().detach_policy([name], user=settings.get("MINIO_ACCESS_KEY"))
-    store.admin().policy_remove(name)
+    for user, (verb, buckets) in store.rights().items():
+        if name in buckets:
+            store.admin().detach_policy([f"{name}-{verb}"], user=settings.get(f"{user}_ACCESS_KEY"))
+            store.admin().policy_remove(f"{name}-{verb}")
 
 
 def empty_warehouse() -> None:

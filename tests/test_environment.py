@@ -53,7 +53,6 @@ HOSTILE = PROXIES | {
     "PGCLIENTENCODING": "LATIN1",
     "PGDATESTYLE": "German",
     "PGTARGETSESSIONATTRS": "standby",
-    "PGREQUIREAUTH": "none",
     "PGCHANNELBINDING": "require",
     "SPARK_HOME": "/opt/other",
     "SPARK_CONF_DIR": "/nonexistent",
@@ -109,12 +108,13 @@ def loaded(environment: dict[str, str], cwd: Path = settings.ROOT) -> dict[str, 
 
 
 def test_other_programs_variables_reach_nobody(tmp_path):
-    given = hostile(tmp_path, PGSSLMODE="prefer", AWS_CA_BUNDLE="/ca.crt", POSTGRES_HOST="warehouse.example.org")
+    more = {"PGSSLMODE": "prefer", "PGREQUIREAUTH": "gss", "AWS_CA_BUNDLE": "/ca.crt"}
+    given = hostile(tmp_path, POSTGRES_HOST="warehouse.example.org", **more)
     found = loaded(given, cwd=tmp_path)
     assert HOSTILE.keys() & found.keys() == NOT_DROPPED | PINNED
     assert {name: found[name] for name in NOT_DROPPED} == {name: HOSTILE[name] for name in NOT_DROPPED}
     assert (found["TZ"], found["PYTHONPATH"]) == ("UTC", str(settings.ROOT))
-    assert (found["PGSSLMODE"], found["AWS_CA_BUNDLE"]) == ("prefer", "/ca.crt")
+    assert {name: found[name] for name in more} == more
     hosts = {"127.0.0.1", "localhost", "warehouse.example.org"}
     assert hosts <= {*found["no_proxy"].split(",")} == {*found["NO_PROXY"].split(",")}
     assert loaded(found) == found, "once more changes nothing"

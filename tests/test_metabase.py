@@ -90,7 +90,7 @@ def refused(capsys, *words):
         metabase.main(list(words))
     said = capsys.readouterr()
     assert left.value.code == 1
-    secrets = [settings.get("METABASE_PASSWORD"), settings.get("POSTGRES_READ_PASSWORD")]
+    secrets = [settings.get("METABASE_PASSWORD"), settings.get("POSTGRES_DASHBOARDS_PASSWORD")]
     assert not [secret for secret in secrets if secret in said.out + said.err]
     return said.err.strip()
 
@@ -215,7 +215,7 @@ def test_a_new_metabase_is_set_up_and_gets_everything(server, capsys):
     assert {card["name"] for card in server.cards.values()} == set(NAMES)
     assert {one["collection_id"] for one in [*server.cards.values(), *server.dashboards.values()]} == {collection["id"]}
     [details] = [one["details"] for one in server.databases.values() if one["name"] == "Hospital"]
-    assert details["user"] == settings.get("POSTGRES_READ_USER") != settings.get("POSTGRES_USER")
+    assert details["user"] == settings.get("POSTGRES_DASHBOARDS_USER") != settings.get("POSTGRES_USER")
     assert details["schema-filters-patterns"] == "ops,reports"
     said = capsys.readouterr().out
     assert "card Executive Overview: Visits: created\n" in said
@@ -608,7 +608,7 @@ def test_a_new_password_of_the_reader_is_given_to_metabase(server):
     [held] = [one for one in server.databases.values() if one["name"] == "Hospital"]
     held["details"]["password"] = "an old one"
     assert provision() == {"changed": 1, "unchanged": ALL - 1}
-    assert server.databases[held["id"]]["details"]["password"] == settings.get("POSTGRES_READ_PASSWORD")
+    assert server.databases[held["id"]]["details"]["password"] == settings.get("POSTGRES_DASHBOARDS_PASSWORD")
 
 
 @pytest.mark.parametrize("finds_tls", [True, False])
@@ -622,7 +622,7 @@ def test_what_metabase_found_out_of_a_connection_is_kept_with_a_new_password(ser
     provision()
     now = server.databases[held["id"]]["details"]
     assert (now["ssl"], now["ssl-mode"], now["tunnel-enabled"]) == (finds_tls, "verify-ca", True)
-    assert now["password"] == settings.get("POSTGRES_READ_PASSWORD")
+    assert now["password"] == settings.get("POSTGRES_DASHBOARDS_PASSWORD")
     assert provision() == {"unchanged": ALL}
 
 
@@ -703,7 +703,7 @@ def test_a_metabase_that_is_set_up_meanwhile_is_used_or_left_alone(server, capsy
     [
         ({"METABASE_PASSWORD": "password1"}, "finds METABASE_PASSWORD too simple or too common"),
         ({"METABASE_USER": "admin"}, "refuses METABASE_USER as its first user: it does not like user.email"),
-        ({"POSTGRES_READ_PASSWORD": "not this one"}, "cannot connect to PostgreSQL at 127.0.0.1:"),
+        ({"POSTGRES_DASHBOARDS_PASSWORD": "not this one"}, "cannot connect to PostgreSQL at 127.0.0.1:"),
         ({"POSTGRES_PORT": str(free_ports(1)[0])}, "cannot connect to PostgreSQL at 127.0.0.1:"),
     ],
     ids=str,

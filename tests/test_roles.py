@@ -1,15 +1,22 @@
 """Who may do what in the warehouse: the loader keeps its schemas, readers only read, nobody else has anything."""
 
+import os
+import re
+import secrets
+import signal
 import subprocess
 import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg.errors import InsufficientPrivilege, ReadOnlySqlTransaction
+from psycopg.errors import InsufficientPrivilege, QueryCanceled, ReadOnlySqlTransaction
 
 from jobs import settings
 from jobs.catalog import CATALOG
 from jobs.marts import SQL
+from jobs.program import Refused
 from stack import prepare, services, supervision
 from stack.own import free_ports
 
@@ -23,6 +30,12 @@ TOLD |= {"standing", "tripped", "dates", "never_ran", "orphans", "freshness", "n
 @pytest.fixture
 def reader(stack):
     with services.connect("POSTGRES_READ") as connection:
+        yield connection
+
+
+@pytest.fixture
+def dashboards(stack):
+    with services.connect("POSTGRES_DASHBOARDS") as connection:
         yield connection
 
 
@@ -52,26 +65,134 @@ def test_the_loader_owns_its_schemas_and_what_is_in_them_and_nothing_else(postgr
 
 def test_no_program_can_connect_as_a_superuser(postgres):
     assert values(postgres, "select rolname from pg_roles where rolsuper") == {"postgres"}
-    for password in ("postgres", settings.get("POSTGRES_PASSWORD"), settings.get("POSTGRES_READ_PASSWORD")):
+    kinds = ("", "READ_", "DASHBOARDS_")
+    for password in ("postgres", *(settings.get(f"POSTGRES_{kind}PASSWORD") for kind in kinds)):
         with pytest.raises(psycopg.OperationalError, match="authentication failed"):
             psycopg.connect(postgres.info.dsn, user="postgres", password=password)
 
 
-def test_a_reader_reads_gold_the_marts_the_reports_and_what_the_ledger_tells(postgres, reader):
-    readable = {
+def readable(connection):
+    """The tables and views of ours of which a role may read at least one column."""
+    return {
         (schema, table)
-        for schema, table in reader.execute(
+        for schema, table in connection.execute(
             "select relnamespace::regnamespace::text, relname from pg_class "
             "where relkind in ('r', 'v', 'm', 'p', 'f') and has_schema_privilege(relnamespace, 'usage') "
-            "and has_table_privilege(oid, 'select') and relnamespace::regnamespace::text = any(%s)",
+            "and has_any_column_privilege(oid, 'select') and relnamespace::regnamespace::text = any(%s)",
             [OURS],
         )
     }
+
+
+REPORTS = {("reports", file.stem) for file in (SQL / "reports").glob("*.sql")}
+
+
+def test_a_reader_reads_gold_the_marts_the_reports_and_what_the_ledger_tells(postgres, reader):
     shown = {("public", name) for name in (*CATALOG, *MARTS) if not name.startswith("ops.")}
-    reports = {("reports", file.stem) for file in (SQL / "reports").glob("*.sql")}
-    assert readable == shown | reports | {("ops", name) for name in TOLD}
-    for schema, table in readable:
+    assert readable(reader) == shown | REPORTS | {("ops", name) for name in TOLD}
+    for schema, table in readable(reader):
         reader.execute(f"select * from {schema}.{table} limit 1")
+
+
+def test_dashboards_read_the_reports_and_what_the_ledger_tells_and_nothing_else(postgres, dashboards):
+    assert readable(dashboards) == REPORTS | {("ops", name) for name in TOLD}
+    for schema, table in readable(dashboards):
+        dashboards.execute(f"select * from {schema}.{table} limit 1")
+    gold = [f"public.{name}" for name in (*CATALOG, *MARTS - {"ops.mart_trust"})]
+    for table in (*gold, "ops.withheld", "ops.touched", "pg_authid"):
+        with pytest.raises(InsufficientPrivilege):
+            dashboards.execute(f"select * from {table}")
+
+
+def test_no_key_of_a_row_is_readable_by_dashboards(postgres, dashboards):
+    keys = {dataset.key for dataset in CATALOG.values()} | {"row_key"}
+    columns = (
+        "select column_name::text from information_schema.columns where table_schema = any(%s) "
+        "and has_schema_privilege(table_schema, 'usage') "
+        "and has_column_privilege(format('%%I.%%I', table_schema, table_name)::regclass, column_name, 'select')"
+    )
+    assert {"day", "department", "visits"} <= values(dashboards, columns, OURS)
+    assert not keys & values(dashboards, columns, OURS)
+    assert keys - {"row_key"} <= values(postgres, columns, OURS), "the search would find them"
+
+
+@pytest.mark.parametrize("role", ["POSTGRES_READ", "POSTGRES_DASHBOARDS"])
+def test_readers_have_limits_and_may_not_lift_that_of_the_disk(stack, role):
+    with services.connect(role) as connection:
+        [timeout, disk, connections] = connection.execute(
+            "select current_setting('statement_timeout'), current_setting('temp_file_limit'), rolconnlimit "
+            "from pg_roles where rolname = current_user"
+        ).fetchone()
+        assert timeout != "0" and disk.endswith("GB") and 0 < connections < 50
+        with pytest.raises(InsufficientPrivilege):
+            connection.execute("set temp_file_limit = -1")
+        connection.execute("set statement_timeout = '100ms'")
+        with pytest.raises(QueryCanceled):
+            connection.execute("select count(*) from generate_series(1, 1000000000)")
+
+
+PLANTED = "Zq7Kplanted"
+READS = [
+    "select * from patients where city is distinct from '{}'",
+    "select * from patients where birth_date = '{}'",  # fails, and PostgreSQL's message quotes it
+    "select patient_id from patients where city like '%{}%' union select visit_id from visits",
+    "prepare mine as select * from patients where city <> $1; execute mine('{}')",
+    "declare mine cursor with hold for select * from patients where city <> '{}'",
+    "select * from patients where /* {} */ nothing = '{}'",
+    "select ops.log_read(E'patients\\n{}')",  # who calls it by hand writes no line of theirs
+    "copy (select * from patients where city <> '{}') to stdout",
+    "copy billing to stdout",
+]
+GOLD = """
+insert into patients (patient_id, gender, birth_date, city, registration_date, _partition_date, _run_id)
+values ('p', 'F', '1990-01-01', 'Newtown', '2026-01-01', '2026-01-01', 'r');
+insert into visits (visit_id, patient_id, visit_type, department, visit_start_ts, status, _partition_date, _run_id)
+values ('v', 'p', 'Outpatient', 'Cardiology', '2026-01-01', 'Completed', '2026-01-01', 'r');
+insert into billing (bill_id, visit_id, total_amount, payment_status, _partition_date, _run_id)
+values ('b', 'v', 1, 'Pending', '2026-01-01', 'r');
+"""
+
+
+def test_the_log_says_who_connects_and_who_reads_which_table_of_gold_and_no_value(tmp_path, monkeypatch):
+    monkeypatch.setenv("POSTGRES_PORT", str(free_ports(1)[0]))
+    monkeypatch.setenv("STACK_DIR", str(tmp_path / "stack"))
+    prepare.state_directory()
+    prepare.database()
+    with running(tmp_path / "log"), services.connect("POSTGRES_READ") as reader, services.connect() as loader:
+        supervision.create_schema()
+        loader.execute(GOLD)
+        assert loader.execute("select count(*) from patients").fetchone() == (1,)
+        with services.connect("POSTGRES_DASHBOARDS") as dashboards:
+            assert dashboards.execute("select sum(visits) from reports.activity").fetchone() == (1,)
+        with pytest.raises(psycopg.OperationalError):
+            psycopg.connect(reader.info.dsn, password=secrets.token_hex(8))
+        assert "audit:" not in (tmp_path / "log").read_text(), "neither the jobs nor dashboards are noted"
+        for query in READS:
+            with suppress(psycopg.Error):
+                if query.startswith("copy"):
+                    with reader.cursor().copy(query.format(PLANTED)) as copied:
+                        assert list(copied)
+                else:
+                    reader.execute(query.format(PLANTED, PLANTED))
+        assert reader.execute("select * from billing where payment_status <> %s", [PLANTED]).fetchall()
+        for attempt in ("set log_min_messages = panic", "set row_security = off; select * from patients"):
+            with pytest.raises(InsufficientPrivilege):
+                reader.execute(attempt)
+    told, who = (tmp_path / "log").read_text(), settings.get("POSTGRES_READ_USER")
+    audited = re.findall(rf"{re.escape(who)}@\S+ LOG:  audit: {re.escape(who)} reads (\S+)", told)
+    assert audited == ["patients"] * 2 + ["visits"] + ["patients"] * 3 + ["billing"] * 2
+    assert PLANTED not in told
+    for role in ("POSTGRES_USER", "POSTGRES_READ_USER", "POSTGRES_DASHBOARDS_USER"):
+        assert f"LOG:  connection authorized: user={settings.get(role)} database=" in told
+    assert f'FATAL:  password authentication failed for user "{who}"' in told
+    assert "LOG:  disconnection: session time: " in told
+
+
+def test_a_role_that_was_granted_a_table_by_somebody_else_sees_its_rows(postgres):
+    using = "select polroles = '{0}' and polpermissive and polcmd = '*' from pg_policy where polname = 'is_logged'"
+    assert values(postgres, using) == {True}
+    tables = "relnamespace = 'public'::regnamespace and relkind = 'r'"
+    assert values(postgres, f"select relrowsecurity and not relforcerowsecurity from pg_class where {tables}") == {True}
 
 
 def test_a_reader_sees_no_row_of_a_withheld_patient(postgres, reader):
@@ -129,20 +250,96 @@ def test_everybody_else_may_do_nothing(postgres):
 
 def test_roles_and_database_may_have_any_names_and_passwords(tmp_path, monkeypatch):
     names = {"USER": 'the "loader"', "PASSWORD": "it's \\ 100 %", "READ_USER": "ecom", "READ_PASSWORD": ":ecomdb'"}
+    names |= {"DASHBOARDS_USER": "ecom_read", "DASHBOARDS_PASSWORD": "$roles$"}
     port = str(free_ports(1)[0])
     for name, value in (names | {"DB": "a house", "PORT": port}).items():
         monkeypatch.setenv(f"POSTGRES_{name}", value)
     monkeypatch.setenv("STACK_DIR", str(tmp_path / "stack"))
     prepare.state_directory()
     prepare.database()
-    with subprocess.Popen(services.postgres().command, stderr=subprocess.DEVNULL) as server:
+    assert prepare.has_roles()
+    with running():
+        supervision.create_schema()
+        with services.connect("POSTGRES_READ") as connection:
+            assert values(connection, "select current_user") == {"ecom"}
+            assert connection.execute("select * from patients").fetchall() == []
+        with services.connect("POSTGRES_DASHBOARDS") as connection:
+            assert values(connection, "select current_user") == {"ecom_read"}
+            assert connection.execute("select * from reports.activity").fetchall() == []
+
+
+@contextmanager
+def running(log=Path(os.devnull)):
+    """Runs the server of STACK_DIR, once its logins work; its log goes to a file."""
+    with log.open("w") as file, subprocess.Popen(services.postgres().command, stderr=file) as server:
         try:
             while services.lacks_login():
                 assert server.poll() is None
                 time.sleep(0.1)
-            supervision.create_schema()
-            with services.connect("POSTGRES_READ") as connection:
-                assert values(connection, "select current_user") == {"ecom"}
-                assert connection.execute("select * from patients").fetchall() == []
+            yield server
         finally:
-            server.terminate()
+            server.send_signal(signal.SIGINT)
+            server.wait()
+
+
+# Data as the version before made it: without sql/roles.sql.
+ROLES_BEFORE = """\
+create role ecom login;
+create role healthcare_read;
+create role ecom_read login in role healthcare_read;
+create database ecomdb;
+revoke all on database ecomdb from public;
+grant connect, temporary on database ecomdb to ecom;
+grant connect on database ecomdb to healthcare_read;
+alter role ecom password '{POSTGRES_PASSWORD}';
+alter role ecom_read password '{POSTGRES_READ_PASSWORD}';
+"""
+SCHEMAS_BEFORE = """\
+alter schema public owner to ecom;
+create schema ops authorization ecom;
+create schema staging authorization ecom;
+create schema reports authorization ecom;
+"""
+
+
+def test_data_made_before_gets_the_roles_and_keeps_what_it_has(tmp_path, monkeypatch):
+    for name, value in {"USER": "ecom", "READ_USER": "ecom_read", "DB": "ecomdb", "PORT": free_ports(1)[0]}.items():
+        monkeypatch.setenv(f"POSTGRES_{name}", str(value))
+    monkeypatch.setenv("STACK_DIR", str(tmp_path / "stack"))
+    prepare.state_directory()
+    before = {"postgres": ROLES_BEFORE.format_map(os.environ), "ecomdb": SCHEMAS_BEFORE}
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "first_statements", lambda: before)
+        prepare.database()
+    (tmp_path / "stack" / "postgres" / prepare.ROLES).unlink()
+    assert not prepare.has_roles()
+    command = services.postgres().command
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
+        try:
+            with retried() as connection:
+                connection.execute("create table kept as select 1 as one")
+                with pytest.raises(Refused, match=r"lacks the roles of sql/roles\.sql: `make down`, then `make up`"):
+                    supervision.create_schema()
+            with pytest.raises(SystemExit, match=r"lacks the roles of sql/roles\.sql: `make down`, then `make up`"):
+                services.lacks_login()
+        finally:
+            server.send_signal(signal.SIGINT)
+    for _ in range(2):
+        prepare.roles()
+        assert prepare.has_roles()
+    with running():
+        supervision.create_schema()
+        with services.connect() as connection:
+            assert values(connection, "select one from kept") == {1}
+        with services.connect("POSTGRES_DASHBOARDS") as connection:
+            assert connection.execute("select * from reports.activity").fetchall() == []
+            assert values(connection, "select current_setting('temp_file_limit')") == {"5GB"}
+
+
+def retried():
+    for _ in range(100):
+        try:
+            return services.connect()
+        except psycopg.OperationalError:
+            time.sleep(0.1)
+    return services.connect()

@@ -11,15 +11,20 @@ as_superuser <<'SQL'
 \getenv loader_password LOADER_PASSWORD
 \getenv reader READER
 \getenv reader_password READER_PASSWORD
+\getenv dashboards DASHBOARDS
+\getenv dashboards_password DASHBOARDS_PASSWORD
 \getenv warehouse WAREHOUSE
 \getenv metabase_password METABASE_PASSWORD
 -- By way of names that nobody uses: one role may be given the name that the other had.
 alter role ecom rename to "the loader";
 alter role ecom_read rename to "the reader";
+alter role ecom_dashboards rename to "the dashboards";
 alter role "the loader" rename to :"loader";
 alter role "the reader" rename to :"reader";
+alter role "the dashboards" rename to :"dashboards";
 alter role :"loader" password :'loader_password';
 alter role :"reader" password :'reader_password';
+alter role :"dashboards" password :'dashboards_password';
 alter database ecomdb rename to "the warehouse";
 alter database "the warehouse" rename to :"warehouse";
 create role metabase login password :'metabase_password';

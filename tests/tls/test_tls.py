@@ -118,7 +118,8 @@ def create_roles(port: str) -> None:
     """As README.md has it for a server that is not the embedded one."""
     run("psql", "-qX", "-v", "ON_ERROR_STOP=1", "-d", superuser(port), "-f", settings.ROOT / "sql" / "init.sql")
     with psycopg.connect(superuser(port), autocommit=True) as connection:
-        for role, name in (("ecom", "POSTGRES_PASSWORD"), ("ecom_read", "POSTGRES_READ_PASSWORD")):
+        for role, kind in (("ecom", ""), ("ecom_read", "READ_"), ("ecom_dashboards", "DASHBOARDS_")):
+            name = f"POSTGRES_{kind}PASSWORD"
             connection.execute(f"alter role {role} password '{settings.get(name)}'")  # type: ignore[call-overload]
 
 

@@ -1,0 +1,33 @@
+-- The dashboards' roles, and limits for all readers. sql/init.sql runs this file; a superuser may run it once more, and
+-- for data made before it `make up` does so before it starts its own server. Names are the default ones.
+
+-- Who builds dashboards reads the reports and the ledger, not gold; sql/tables/grants.sql says which.
+do $roles$
+    begin
+        create role healthcare_dashboards;
+    exception when duplicate_object then null;
+    end
+    $roles$;
+do $roles$
+    begin
+        create role ecom_dashboards login;
+    exception when duplicate_object then null;
+    end
+    $roles$;
+grant healthcare_dashboards to ecom_dashboards;
+grant connect on database ecomdb to healthcare_dashboards;
+alter role ecom_dashboards set default_transaction_read_only = on;
+
+-- No reader keeps the jobs from working. A session may lift its statement_timeout, and nothing else of this.
+alter role ecom_read connection limit 20;
+alter role ecom_read set statement_timeout = '30min';
+alter role ecom_dashboards connection limit 30;
+alter role ecom_dashboards set statement_timeout = '10min';
+-- This needs a superuser, whom PostgreSQL as a service does not give: there readers go without.
+do $roles$
+    begin
+        alter role ecom_read set temp_file_limit = '10GB';
+        alter role ecom_dashboards set temp_file_limit = '5GB';
+    exception when insufficient_privilege then null;
+    end
+    $roles$;
