@@ -116,7 +116,7 @@ def sentence(error: BaseException) -> str:
 
 
 def explain(error: BaseException) -> str:
-    """Says the cause of an error and the next step; what a store or the operating system gave is in it as is."""
+    """Returns the cause of an error and the next step, with the text of a store or the operating system unchanged."""
     store = f"MinIO at {settings.s3_endpoint()}"
     postgres = f"PostgreSQL at {settings.get('POSTGRES_HOST')}:{settings.get('POSTGRES_PORT')}"
     if isinstance(error, Refused):

@@ -24,14 +24,14 @@ class Fetcher(rpc.RequestsFetcher):
 def refuse_to_load(module: str, task_name: str, params_str: dict[str, str]) -> None:
     """Raises TaskClassException for a task that luigid hands out and this process has not scheduled.
 
-    Luigi would import the module that luigid names and run the task, with parameters of somebody else's. No task here
-    has dependencies that it names only while it runs, which Luigi loads the same way.
+    Luigi would import the module that luigid names, and run the task with the parameters that luigid names. Luigi loads
+    dynamic dependencies by the same function; no task here has any.
     """
     raise TaskClassException(f"luigid handed out {task_name!r}, which this command did not ask for; it is not run")
 
 
 def tell_load_error(teller: worker.Worker, error: Exception, task_ids: list[str]) -> None:
-    """Tells luigid why tasks were not loaded. Luigi 3.8.1 hands on the error itself, of which JSON knows nothing."""
+    """Tells luigid why tasks were not loaded; Luigi 3.8.1 passes the exception itself, which JSON cannot encode."""
     tell_luigid(teller, str(error), task_ids)
 
 
