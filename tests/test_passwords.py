@@ -42,6 +42,13 @@ def run(*words: object, cwd: Path, code: int = 0, given: str = "", **more: str) 
     return said
 
 
+def own_ports() -> dict[str, str]:
+    """Settings for a stack, and for a Metabase that is not there, on free ports."""
+    *ports, minio, nobody = own.free_ports(len(own.PORTS) + 2)
+    urls = {"MINIO_ENDPOINT": f"http://127.0.0.1:{minio}", "METABASE_URL": f"http://127.0.0.1:{nobody}"}
+    return dict(zip(own.PORTS, map(str, ports), strict=True)) | urls
+
+
 def test_every_value_of_env_example_is_known_and_no_other_setting_holds_a_secret():
     secret = {name for name in EXAMPLE if re.search("PASSWORD|SECRET|TOKEN|ENCRYPTION_KEY", name)}
     assert secret | {"MINIO_READ_SECRET_KEY"} == {*settings.SECRETS}
@@ -85,7 +92,9 @@ def test_a_start_adds_what_env_lacks_and_closes_it(place, monkeypatch):
     assert len(added) == 2 and all(re.fullmatch("[0-9a-f]{32}", value or "") for value in added)
     assert values == {name: value for name, value in EXAMPLE.items() if name in values}
     assert stat.S_IMODE((place / ".env").stat().st_mode) == 0o600
+    (place / ".env").chmod(0o644)
     assert run(sys.executable, "-c", add, cwd=place) == ""
+    assert stat.S_IMODE((place / ".env").stat().st_mode) == 0o600
 
 
 # ---- in the stores: PostgreSQL and MinIO alone, as the stack starts them --------------------------------------------
@@ -335,7 +344,11 @@ def test_a_role_that_cannot_log_in_is_told_before_anything_changes(servers, monk
 def test_a_stack_with_known_passwords_is_not_bound_beyond_loopback(place, name, tmp_path):
     conf = place / "spark-defaults.conf"
     conf.write_text(re.sub(rf"^({re.escape(name)}\s+).*", r"\g<1>0.0.0.0", conf.read_text(), flags=re.M))
-    said = run(sys.executable, "-m", "stack", "up", cwd=place, code=1, STACK_DIR=str(tmp_path / "stack"))
+    more = {**own_ports(), "STACK_DIR": str(tmp_path / "stack")}
+    try:
+        said = run(sys.executable, "-m", "stack", "up", cwd=place, code=1, **more)
+    finally:  # of a platform that does not refuse
+        run(sys.executable, "-m", "stack", "down", cwd=place, **more)
     assert f"Known passwords of .env.example are in use, and {name} in spark-defaults.conf would open" in said
     assert "run `make secrets` first" in said and not (tmp_path / "stack").exists()
 
@@ -459,9 +472,7 @@ def test_the_documents_make_no_archive_that_others_can_read():
 
 @pytest.mark.stack
 def test_a_whole_stack_under_known_passwords_gets_random_ones(place, tmp_path):
-    *ports, minio = own.free_ports(len(own.PORTS) + 1)
-    more = dict(zip(own.PORTS, map(str, ports), strict=True)) | {"MINIO_ENDPOINT": f"http://127.0.0.1:{minio}"}
-    more |= {"METABASE_URL": f"http://127.0.0.1:{own.free_ports(1)[0]}"}
+    more = own_ports()
     stack = (sys.executable, "-m", "stack")
     insert = (
         "from jobs import lake, warehouse\nwith warehouse.connect() as c: c.execute('create table ops.precious ()')\n"
