@@ -73,13 +73,21 @@ def without(file: Path, *names: str) -> None:
     file.write_text(re.sub(rf"^({pattern})=.*\n", "", file.read_text(), flags=re.M))
 
 
-@pytest.mark.parametrize("name", settings.SECRETS)
-def test_a_secret_that_env_lacks_is_not_defaulted(place, name):
-    without(place / ".env", name)
-    ask = f"from jobs import settings; settings.load(); print(settings.given({name!r}) or 'nothing')"
-    assert run(sys.executable, "-c", ask, cwd=place) == "nothing\n"
-    said = run(sys.executable, "-c", f"from jobs import settings; settings.get({name!r})", cwd=place, code=1)
-    assert said.startswith(f"The secret {name} is neither in .env nor") and "`make up` adds a random one" in said
+ASK = """
+from jobs import settings
+for name in settings.SECRETS:
+    assert not settings.given(name), name
+    try:
+        settings.get(name)
+    except SystemExit as error:
+        print(error)
+"""
+
+
+def test_a_secret_that_env_lacks_is_not_defaulted(place):
+    without(place / ".env", *settings.SECRETS)
+    for name, line in zip(settings.SECRETS, run(sys.executable, "-c", ASK, cwd=place).splitlines(), strict=True):
+        assert line.startswith(f"The secret {name} is neither in .env nor") and "`make up` adds a random one" in line
 
 
 def test_a_start_adds_what_env_lacks_and_closes_it(place, monkeypatch):
@@ -95,6 +103,184 @@ def test_a_start_adds_what_env_lacks_and_closes_it(place, monkeypatch):
     (place / ".env").chmod(0o644)
     assert run(sys.executable, "-c", add, cwd=place) == ""
     assert stat.S_IMODE((place / ".env").stat().st_mode) == 0o600
+
+
+# ---- beyond loopback ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", supervision.BOUND)
+def test_a_stack_with_known_passwords_is_not_bound_beyond_loopback(place, name, tmp_path):
+    conf = place / "spark-defaults.conf"
+    conf.write_text(re.sub(rf"^({re.escape(name)}\s+).*", r"\g<1>0.0.0.0", conf.read_text(), flags=re.M))
+    more = {**own_ports(), "STACK_DIR": str(tmp_path / "stack")}
+    try:
+        said = run(sys.executable, "-m", "stack", "up", cwd=place, code=1, **more)
+    finally:  # of a platform that does not refuse
+        run(sys.executable, "-m", "stack", "down", cwd=place, **more)
+    assert f"Known passwords of .env.example are in use, and {name} in spark-defaults.conf would open" in said
+    assert "run `make secrets` first" in said and not (tmp_path / "stack").exists()
+
+
+def test_a_port_that_is_open_all_the_same_is_a_problem(tmp_path, monkeypatch):
+    monkeypatch.setenv("STACK_DIR", str(tmp_path))
+    (tmp_path / prepare.MARKER).touch()
+    listen = "import socket, time; s = socket.create_server(('0.0.0.0', 0)); print(flush=True); time.sleep(60)"
+    with subprocess.Popen(
+        [sys.executable, "-c", listen], env=os.environ | {"STACK_OF": str(tmp_path)}, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout and process.stdout.readline()
+        assert list(health.open_ports()) == []
+        monkeypatch.setenv("MINIO_SECRET_KEY", "minioadmin123")
+        [line] = health.open_ports()
+        port = psutil.Process(process.pid).net_connections()[0].laddr.port
+        assert f"at port {port} listens on 0.0.0.0 while known passwords are in use" in line
+        process.kill()
+
+
+@pytest.mark.parametrize("words", [["--address", "0.0.0.0"], ["--address=::"], []])
+def test_luigid_with_the_known_login_is_not_bound_beyond_loopback(words):
+    command = [sys.executable, "-m", "stack.luigid", "--port", str(own.free_ports(1)[0]), *words]
+    login = {"LUIGI_USER": "ecom", "LUIGI_PASSWORD": "ecom_luigi_secret"}
+    done = subprocess.run(
+        command, cwd=settings.ROOT, env=os.environ | login, text=True, capture_output=True, timeout=60
+    )
+    assert done.returncode == 1 and done.stderr.startswith("Known passwords of .env.example are in use, and luigid's")
+
+
+def test_spark_connect_with_the_known_token_is_not_bound_beyond_loopback(tmp_path):
+    words = ["--master", "local[1]", "--conf", "spark.ui.enabled=false", "--conf", "spark.jars.packages="]
+    words += ["--conf", "spark.eventLog.enabled=false", "--conf", "spark.connect.grpc.binding.address=0.0.0.0"]
+    program = services.spark("spark-submit", *words, str(settings.ROOT / "stack" / "connect.py"))
+    secret = {"SPARK_CONNECT_AUTHENTICATE_TOKEN": "ecom_connect_secret", "_SPARK_AUTH_SECRET": secrets.token_hex(16)}
+    environment = program.environment | secret | {"SPARK_CONF_DIR": str(tmp_path)}
+    (tmp_path / "spark-defaults.conf").write_text((settings.ROOT / "spark-defaults.conf").read_text())
+    done = subprocess.run(program.command, env=environment, text=True, capture_output=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr[-2000:]
+    assert "Known passwords of .env.example are in use, and spark.connect.grpc.binding.address would" in done.stdout
+
+
+CONFIG = """
+services:
+  luigid:
+    environment: {LUIGI_PASSWORD: "%s"}
+    ports: [%s]
+"""
+LONG = "{mode: ingress, %starget: 8082, published: '8082', protocol: tcp}"
+
+
+@pytest.mark.parametrize(
+    ("port", "is_open"),
+    [
+        ("127.0.0.1:8082:8082", False),
+        ("'[::1]:8082:8082'", False),
+        ("0.0.0.0:8082:8082", True),
+        ("192.0.2.1:8082:8082", True),
+        ("'8082:8082'", True),
+        ("8082", True),
+        (LONG % "host_ip: 127.0.0.1, ", False),
+        (LONG % "host_ip: 0.0.0.0, ", True),
+        (LONG % "", True),
+    ],
+)
+def test_containers_with_known_passwords_publish_nothing_beyond_loopback(port, is_open):
+    random, known = secrets.token_hex(16), "ecom_luigi_secret"
+    for env_has, container_has in ((known, random), (random, known)):
+        text = f"LUIGI_PASSWORD={env_has}\n---\n{CONFIG % (container_has, port)}"
+        try:
+            passwords.refuse_published(text)
+            said = ""
+        except SystemExit as error:
+            said = str(error)
+        assert ("of luigid would open a port to other machines: run `make secrets`" in said) == is_open
+    passwords.refuse_published(f"LUIGI_PASSWORD={random}\n---\n{CONFIG % (random, port)}")
+
+
+def test_containers_that_cannot_be_read_are_not_started():
+    said = run(sys.executable, "-m", "stack", "published", cwd=settings.ROOT, code=1, given="LUIGI_PASSWORD=x\n---\n")
+    assert "names no service" in said
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+def open_to_others(place: Path) -> list[Path]:
+    """The files below a directory that another user could read: open themselves, below directories that all are."""
+    if place.stat().st_mode & 0o001 == 0:
+        return []
+    found = []
+    for path in place.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            found += open_to_others(path)
+        elif path.stat().st_mode & 0o004:
+            found.append(path)
+    return found
+
+
+def test_git_sees_no_file_that_may_hold_values_or_secrets():
+    names = [
+        ".env",
+        ".env.new",
+        ".env.x1/env",
+        ".stack/pgpass",
+        ".stack-docker/dashboards/index.html",
+        "pgpass",
+        "token",
+    ]
+    names += ["data/raw/2026/01/01/visits.csv", "data/rejects/visits.csv", "backups/2026-01-31/lake.tar"]
+    names += ["healthcare.tar", "healthcare.tar.gz", "warehouse.dump"]
+    done = subprocess.run(["git", "check-ignore", *names], cwd=settings.ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == names
+    assert subprocess.run(["git", "check-ignore", ".env.example"], cwd=settings.ROOT).returncode == 1
+
+
+def test_the_documents_make_no_archive_that_others_can_read():
+    for page in ("README.md", "docs/operations.md", "docs/access.md", "docs/scaling.md"):
+        for line in (settings.ROOT / page).read_text().splitlines():
+            assert not re.search(r"\btar -?\w*c\w* |cp \.env\.example", line) or "umask 077" in line, line
+
+
+# ---- the whole stack ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.stack
+def test_a_whole_stack_under_known_passwords_gets_random_ones(place, tmp_path):
+    more = own_ports()
+    stack = (sys.executable, "-m", "stack")
+    insert = (
+        "from jobs import lake, warehouse\nwith warehouse.connect() as c: c.execute('create table ops.precious ()')\n"
+    )
+    look = "from jobs import lake, warehouse\nwith warehouse.connect() as c: c.execute('select from ops.precious')\n"
+    bucket = f"Bucket={EXAMPLE['MINIO_BUCKET_SILVER']!r}, Key='precious'"
+    try:
+        said = run(*stack, "up", cwd=place, **more)
+        assert said.splitlines()[-1].startswith(
+            "Known passwords of .env.example are in use (12, POSTGRES_PASSWORD among"
+        )
+        healthy = run(sys.executable, "-m", "pipelines", "health", cwd=place, **more).splitlines()
+        assert healthy[0] == said.splitlines()[-1] and healthy[-1].startswith("Healthy: ") and len(healthy) == 2
+        run(sys.executable, "-c", f"{insert}lake.s3().put_object({bucket}, Body=b'42')", cwd=place, **more)
+        run(sys.executable, "-m", "jobs.generate", "2026-01-01", "--scale", "0.01", cwd=place, **more)
+        said = run(*stack, "secrets", cwd=place, **more)
+        new = dotenv_values(place / ".env")
+        assert said.startswith(f"12 secrets are random now, in .env and nowhere else to read: {', '.join(EMBEDDED)}.\n")
+        assert not [name for name in EMBEDDED if new[name] in said or new[name] in settings.KNOWN]
+        assert "nown passwords" not in said
+        assert run(*stack, "status", cwd=place, **more).count(" up ") == len(services.SERVICES)
+        run(sys.executable, "-c", f"{look}lake.s3().head_object({bucket})", cwd=place, **more)
+        assert run(sys.executable, "-m", "pipelines", "health", cwd=place, **more).startswith("Healthy: ")
+        read = [path for path in (place / ".stack", place / "data", place / ".env") if path.exists()]
+        assert len(read) == 3 and (place / "data/raw/2026/01/01/visits.csv").exists()
+        assert [path for path in read if path.stat().st_mode & 0o077] == []
+        assert [
+            path for path in open_to_others(place) if path.name in (".env", "pgpass") or path.suffix == ".csv"
+        ] == []
+        for role in POSTGRES:
+            with pytest.raises(psycopg.OperationalError, match="authentication failed"):
+                user, password = EXAMPLE[f"{role}_USER"], EXAMPLE[f"{role}_PASSWORD"]
+                at = {"host": "127.0.0.1", "port": more["POSTGRES_PORT"], "dbname": EXAMPLE["POSTGRES_DB"]}
+                psycopg.connect(**at, user=user, password=password)
+    finally:
+        run(*stack, "down", cwd=place, **more)
 
 
 # ---- in the stores: PostgreSQL and MinIO alone, as the stack starts them --------------------------------------------
@@ -266,11 +452,25 @@ def dying(function: Any, after: int) -> Any:
     return call
 
 
+def again() -> None:
+    passwords.replace(())
+
+
+def up() -> None:
+    """What `make up` does before it starts anything."""
+    passwords.settle(())
+
+
 @pytest.mark.parametrize(
-    "goes_on", [lambda: passwords.replace(()), lambda: passwords.settle(())], ids=["secrets", "up"]
-)
-@pytest.mark.parametrize(
-    ("step", "after"), [("write", 0), ("alter_roles", 0), ("lets_in", 4), ("lets_in", 6), ("publish", 0), ("sync", 2)]
+    ("step", "after", "goes_on"),
+    [
+        ("write", 0, again),
+        ("alter_roles", 0, up),
+        ("lets_in", 4, again),
+        ("lets_in", 6, up),
+        ("publish", 0, again),
+        ("sync", 2, up),
+    ],
 )
 def test_after_a_death_at_any_step_the_next_command_goes_on(servers, step, after, goes_on, monkeypatch):
     old = env()
@@ -335,177 +535,3 @@ def test_a_role_that_cannot_log_in_is_told_before_anything_changes(servers, monk
     with pytest.raises(SystemExit, match=r"^PostgreSQL refuses ecom_read with POSTGRES_READ_PASSWORD of .env, so noth"):
         passwords.replace(())
     assert not (settings.ROOT / "other.new").exists() and logs_in("POSTGRES", old["POSTGRES_PASSWORD"])
-
-
-# ---- beyond loopback ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", supervision.BOUND)
-def test_a_stack_with_known_passwords_is_not_bound_beyond_loopback(place, name, tmp_path):
-    conf = place / "spark-defaults.conf"
-    conf.write_text(re.sub(rf"^({re.escape(name)}\s+).*", r"\g<1>0.0.0.0", conf.read_text(), flags=re.M))
-    more = {**own_ports(), "STACK_DIR": str(tmp_path / "stack")}
-    try:
-        said = run(sys.executable, "-m", "stack", "up", cwd=place, code=1, **more)
-    finally:  # of a platform that does not refuse
-        run(sys.executable, "-m", "stack", "down", cwd=place, **more)
-    assert f"Known passwords of .env.example are in use, and {name} in spark-defaults.conf would open" in said
-    assert "run `make secrets` first" in said and not (tmp_path / "stack").exists()
-
-
-def test_a_port_that_is_open_all_the_same_is_a_problem(tmp_path, monkeypatch):
-    monkeypatch.setenv("STACK_DIR", str(tmp_path))
-    (tmp_path / prepare.MARKER).touch()
-    listen = "import socket, time; s = socket.create_server(('0.0.0.0', 0)); print(flush=True); time.sleep(60)"
-    with subprocess.Popen(
-        [sys.executable, "-c", listen], env=os.environ | {"STACK_OF": str(tmp_path)}, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout and process.stdout.readline()
-        assert list(health.open_ports()) == []
-        monkeypatch.setenv("MINIO_SECRET_KEY", "minioadmin123")
-        [line] = health.open_ports()
-        port = psutil.Process(process.pid).net_connections()[0].laddr.port
-        assert f"at port {port} listens on 0.0.0.0 while known passwords are in use" in line
-        process.kill()
-
-
-@pytest.mark.parametrize("words", [["--address", "0.0.0.0"], ["--address=::"], []])
-def test_luigid_with_the_known_login_is_not_bound_beyond_loopback(words):
-    command = [sys.executable, "-m", "stack.luigid", "--port", str(own.free_ports(1)[0]), *words]
-    login = {"LUIGI_USER": "ecom", "LUIGI_PASSWORD": "ecom_luigi_secret"}
-    done = subprocess.run(
-        command, cwd=settings.ROOT, env=os.environ | login, text=True, capture_output=True, timeout=60
-    )
-    assert done.returncode == 1 and done.stderr.startswith("Known passwords of .env.example are in use, and luigid's")
-
-
-def test_spark_connect_with_the_known_token_is_not_bound_beyond_loopback(tmp_path):
-    words = ["--master", "local[1]", "--conf", "spark.ui.enabled=false", "--conf", "spark.jars.packages="]
-    words += ["--conf", "spark.eventLog.enabled=false", "--conf", "spark.connect.grpc.binding.address=0.0.0.0"]
-    program = services.spark("spark-submit", *words, str(settings.ROOT / "stack" / "connect.py"))
-    secret = {"SPARK_CONNECT_AUTHENTICATE_TOKEN": "ecom_connect_secret", "_SPARK_AUTH_SECRET": secrets.token_hex(16)}
-    environment = program.environment | secret | {"SPARK_CONF_DIR": str(tmp_path)}
-    (tmp_path / "spark-defaults.conf").write_text((settings.ROOT / "spark-defaults.conf").read_text())
-    done = subprocess.run(program.command, env=environment, text=True, capture_output=True, timeout=120, cwd=tmp_path)
-    assert done.returncode == 1, done.stderr[-2000:]
-    assert "Known passwords of .env.example are in use, and spark.connect.grpc.binding.address would" in done.stderr
-
-
-CONFIG = """
-services:
-  luigid:
-    environment: {LUIGI_PASSWORD: "%s"}
-    ports: [%s]
-"""
-LONG = "{mode: ingress, %starget: 8082, published: '8082', protocol: tcp}"
-
-
-@pytest.mark.parametrize(
-    ("port", "is_open"),
-    [
-        ("127.0.0.1:8082:8082", False),
-        ("'[::1]:8082:8082'", False),
-        ("0.0.0.0:8082:8082", True),
-        ("192.0.2.1:8082:8082", True),
-        ("'8082:8082'", True),
-        ("8082", True),
-        (LONG % "host_ip: 127.0.0.1, ", False),
-        (LONG % "host_ip: 0.0.0.0, ", True),
-        (LONG % "", True),
-    ],
-)
-def test_containers_with_known_passwords_publish_nothing_beyond_loopback(port, is_open):
-    random, known = secrets.token_hex(16), "ecom_luigi_secret"
-    for env_has, container_has in ((known, random), (random, known)):
-        text = f"LUIGI_PASSWORD={env_has}\n---\n{CONFIG % (container_has, port)}"
-        said = run(sys.executable, "-m", "stack", "published", cwd=settings.ROOT, code=int(is_open), given=text)
-        assert ("of luigid would open a port to other machines: run `make secrets`" in said) == is_open
-    passwords.refuse_published(f"LUIGI_PASSWORD={random}\n---\n{CONFIG % (random, port)}")
-
-
-def test_containers_that_cannot_be_read_are_not_started():
-    with pytest.raises(SystemExit, match="names no service"):
-        passwords.refuse_published("LUIGI_PASSWORD=x\n---\n")
-
-
-# ---- files ----------------------------------------------------------------------------------------------------------
-
-
-def open_to_others(place: Path) -> list[Path]:
-    """The files below a directory that another user could read: open themselves, below directories that all are."""
-    if place.stat().st_mode & 0o001 == 0:
-        return []
-    found = []
-    for path in place.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            found += open_to_others(path)
-        elif path.stat().st_mode & 0o004:
-            found.append(path)
-    return found
-
-
-def test_git_sees_no_file_that_may_hold_values_or_secrets():
-    names = [
-        ".env",
-        ".env.new",
-        ".env.x1/env",
-        ".stack/pgpass",
-        ".stack-docker/dashboards/index.html",
-        "pgpass",
-        "token",
-    ]
-    names += ["data/raw/2026/01/01/visits.csv", "data/rejects/visits.csv", "backups/2026-01-31/lake.tar"]
-    names += ["healthcare.tar", "healthcare.tar.gz", "warehouse.dump"]
-    done = subprocess.run(["git", "check-ignore", *names], cwd=settings.ROOT, capture_output=True, text=True)
-    assert done.stdout.split() == names
-    assert subprocess.run(["git", "check-ignore", ".env.example"], cwd=settings.ROOT).returncode == 1
-
-
-def test_the_documents_make_no_archive_that_others_can_read():
-    for page in ("README.md", "docs/operations.md", "docs/access.md", "docs/scaling.md"):
-        for line in (settings.ROOT / page).read_text().splitlines():
-            assert not re.search(r"\btar -?\w*c\w* |cp \.env\.example", line) or "umask 077" in line, line
-
-
-# ---- the whole stack ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.stack
-def test_a_whole_stack_under_known_passwords_gets_random_ones(place, tmp_path):
-    more = own_ports()
-    stack = (sys.executable, "-m", "stack")
-    insert = (
-        "from jobs import lake, warehouse\nwith warehouse.connect() as c: c.execute('create table ops.precious ()')\n"
-    )
-    look = "from jobs import lake, warehouse\nwith warehouse.connect() as c: c.execute('select from ops.precious')\n"
-    bucket = f"Bucket={EXAMPLE['MINIO_BUCKET_SILVER']!r}, Key='precious'"
-    try:
-        said = run(*stack, "up", cwd=place, **more)
-        assert said.splitlines()[-1].startswith(
-            "Known passwords of .env.example are in use (12, POSTGRES_PASSWORD among"
-        )
-        healthy = run(sys.executable, "-m", "pipelines", "health", cwd=place, **more).splitlines()
-        assert healthy[0] == said.splitlines()[-1] and healthy[-1].startswith("Healthy: ") and len(healthy) == 2
-        run(sys.executable, "-c", f"{insert}lake.s3().put_object({bucket}, Body=b'42')", cwd=place, **more)
-        run(sys.executable, "-m", "jobs.generate", "2026-01-01", "--scale", "0.01", cwd=place, **more)
-        said = run(*stack, "secrets", cwd=place, **more)
-        new = dotenv_values(place / ".env")
-        assert said.startswith(f"12 secrets are random now, in .env and nowhere else to read: {', '.join(EMBEDDED)}.\n")
-        assert not [name for name in EMBEDDED if new[name] in said or new[name] in settings.KNOWN]
-        assert "nown passwords" not in said
-        assert run(*stack, "status", cwd=place, **more).count(" up ") == len(services.SERVICES)
-        run(sys.executable, "-c", f"{look}lake.s3().head_object({bucket})", cwd=place, **more)
-        assert run(sys.executable, "-m", "pipelines", "health", cwd=place, **more).startswith("Healthy: ")
-        read = [path for path in (place / ".stack", place / "data", place / ".env") if path.exists()]
-        assert len(read) == 3 and (place / "data/raw/2026/01/01/visits.csv").exists()
-        assert [path for path in read if path.stat().st_mode & 0o077] == []
-        assert [
-            path for path in open_to_others(place) if path.name in (".env", "pgpass") or path.suffix == ".csv"
-        ] == []
-        for role in POSTGRES:
-            with pytest.raises(psycopg.OperationalError, match="authentication failed"):
-                user, password = EXAMPLE[f"{role}_USER"], EXAMPLE[f"{role}_PASSWORD"]
-                at = {"host": "127.0.0.1", "port": more["POSTGRES_PORT"], "dbname": EXAMPLE["POSTGRES_DB"]}
-                psycopg.connect(**at, user=user, password=password)
-    finally:
-        run(*stack, "down", cwd=place, **more)
