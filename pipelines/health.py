@@ -12,7 +12,7 @@ from luigi.rpc import RPCError
 from jobs import lake, landing, program, settings, warehouse
 from jobs.catalog import CATALOG
 from pipelines import scheduler
-from stack import prepare, services
+from stack import backup, prepare, services
 
 NEARLY_FULL = 0.95  # of a disk
 LONG = 1.0  # hours
@@ -27,10 +27,11 @@ STATES = {
 
 
 def problems() -> Iterator[str]:
-    """A line for each service that is down, disk that is nearly full, date that is not as it should be, late file."""
+    """A line for each service that is down, full disk, missing backup, date that is not as it should be, late file."""
     down = list(services_down())
     yield from down
     yield from full_disks()
+    yield from backup.problems()
     try:
         with warehouse.connect() as connection:
             of_dates = list(dates(connection))
