@@ -363,7 +363,7 @@ def log_prefix(dataset: Dataset, kind: str) -> str:
 
 
 def live_files(dataset: Dataset, kind: str) -> dict[str, int]:
-    """The files that a Delta table's newest version stands on, each with its rows, as the table's log has them."""
+    """Reads from a Delta table's log which files its newest version consists of, each with its number of rows."""
     import pyarrow.parquet as parquet
 
     bucket, prefix = settings.get("MINIO_BUCKET_SILVER"), log_prefix(dataset, kind)

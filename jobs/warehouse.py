@@ -173,6 +173,9 @@ def value(connection: Connection, query: str, arguments: Sequence[Any] | Mapping
     return row[0]
 
 
+STORES = "the stores"  # the lock that each writer shares, and that a backup has to itself
+
+
 @contextmanager
 def writer(connection: Connection, thing: str, reads: Sequence[str] = ()) -> Iterator[None]:
     """Holds the right to write `thing` against every other process, and keeps `reads` from being written meanwhile.
@@ -182,9 +185,8 @@ def writer(connection: Connection, thing: str, reads: Sequence[str] = ()) -> Ite
     """
     locks = [("pg_try_advisory_lock_shared", name) for name in (STORES, *reads)] + [("pg_try_advisory_lock", thing)]
     for function, name in locks:
-        wait_for(
-            connection, function, name, f"another run is writing {name}" if name != STORES else "a backup is taken"
-        )
+        why = "a backup is being taken" if name == STORES else f"another run is writing {name}"
+        wait_for(connection, function, name, why)
     try:
         yield
     finally:
@@ -192,13 +194,10 @@ def writer(connection: Connection, thing: str, reads: Sequence[str] = ()) -> Ite
             connection.execute("select pg_advisory_unlock_all()")
 
 
-STORES = "the stores"  # the lock that each writer shares, and that a backup has to itself
-
-
 @contextmanager
 def standstill(connection: Connection) -> Iterator[None]:
     """Keeps every writer from beginning until the caller is done; waits for those that have begun."""
-    wait_for(connection, "pg_try_advisory_lock", STORES, "a run is writing; a backup wants all of them to stand still")
+    wait_for(connection, "pg_try_advisory_lock", STORES, "a run is writing, and a backup wants all runs to stand still")
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""The files of a backup: private, and encrypted by age on their way to the disk where BACKUP_RECIPIENT has a key."""
+"""Writes and reads the files of a backup: private, and encrypted by age before they reach the disk."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ Objects = dict[str, dict[str, tuple[int, str]]]  # by bucket and key: bytes and 
 
 
 def age() -> str:
-    """The program age, which is installed where it may be."""
+    """Returns the path of the program age; on Debian as root, installs it first if it is missing."""
     if not shutil.which("age") and os.geteuid() == 0 and shutil.which("apt-get"):
         print("Encrypted backups need age: installing it with apt-get.", flush=True)
         subprocess.run(["apt-get", "update", "-q"])
@@ -36,7 +36,7 @@ def age() -> str:
 
 
 def recipients() -> list[str]:
-    """The public keys of BACKUP_RECIPIENT; Refused where age does not take one."""
+    """Returns the public keys of BACKUP_RECIPIENT; raises Refused where age does not take one."""
     keys = settings.given("BACKUP_RECIPIENT").split()
     for key in keys:
         is_key = re.fullmatch("age1[0-9a-z]{20,}", key)
@@ -94,7 +94,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def identity() -> Path:
-    """The file with the private key."""
+    """Returns the path of the file with the private key; raises Refused where there is none that can be read."""
     if not (name := settings.given("BACKUP_IDENTITY")):
         raise Refused("The backup is encrypted; name the file of its private key: BACKUP_IDENTITY=/path/to/key.txt")
     path = Path(name).expanduser()
@@ -104,7 +104,7 @@ def identity() -> Path:
 
 
 def checksum(path: Path) -> str:
-    """The SHA-256 of a file as it lies on the disk."""
+    """Returns the SHA-256 of a file as it lies on the disk."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -113,7 +113,7 @@ def checksum(path: Path) -> str:
 
 
 class Hashed:
-    """A stream that is read once, and what was read of it so far: bytes and SHA-256."""
+    """Reads a stream once and counts what it read: bytes and SHA-256."""
 
     def __init__(self, stream: Any) -> None:
         self.stream, self.bytes, self.digest = stream, 0, hashlib.sha256()
@@ -129,13 +129,13 @@ class Hashed:
 
 
 def keys_of(client: Any, bucket: str) -> dict[str, str]:
-    """The objects of a bucket by key, each with the store's own mark of its content (ETag)."""
+    """Lists the objects of a bucket by key, each with its ETag."""
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
     return {entry["Key"]: entry["ETag"] for page in pages for entry in page.get("Contents", [])}
 
 
 def pack(to: IO[bytes], client: Any, buckets: Iterable[str]) -> Objects:
-    """Writes the objects of buckets as a tar archive, `bucket/key`, with their metadata; returns what it read."""
+    """Writes the objects of buckets as a tar archive, `bucket/key`, with their metadata; returns their checksums."""
     found: Objects = {}
     with tarfile.open(fileobj=to, mode="w|", format=tarfile.PAX_FORMAT) as archive:
         for bucket in buckets:
@@ -153,7 +153,7 @@ def pack(to: IO[bytes], client: Any, buckets: Iterable[str]) -> Objects:
 
 
 def unpack(stream: IO[bytes], client: Any, expected: Mapping[str, Mapping[str, Any]]) -> None:
-    """Puts the objects of a tar archive into their buckets; Refused where one is not what was expected of it."""
+    """Uploads the objects of a tar archive into their buckets; raises Refused where one is not as expected."""
     from boto3.s3.transfer import TransferConfig
 
     one_thread = TransferConfig(use_threads=False)

@@ -1,4 +1,4 @@
-"""python -m stack.backup take DIRECTORY | scheduled: a copy of PostgreSQL, the lake and Luigi's history."""
+"""Takes backups of PostgreSQL, the lake and Luigi's history: python -m stack.backup take DIRECTORY | scheduled."""
 
 import json
 import os
@@ -34,7 +34,7 @@ DAY = 86_400  # seconds
 
 
 def take(target: Path, by_clock: bool = False) -> str:
-    """Writes a backup while no run goes on, whole or not at all; says in a sentence what it holds."""
+    """Writes a backup while no run writes, whole or not at all; returns a sentence that says what it holds."""
     keys = archive.recipients()
     if target.exists():
         raise Refused(f"{target} is there already: name a new directory.")
@@ -109,7 +109,7 @@ def copy(connection: warehouse.Connection, to: Path, keys: Sequence[str]) -> dic
 
 
 def version_of_platform() -> str:
-    """The commit that the clone stands at, or what pyproject.toml calls the version where there is no git."""
+    """Returns the commit of the clone, or the version in pyproject.toml where there is no git."""
     with suppress(OSError):
         asked = subprocess.run(
             ["git", "describe", "--always", "--dirty"], cwd=settings.ROOT, capture_output=True, text=True
@@ -121,7 +121,7 @@ def version_of_platform() -> str:
 
 
 def ask(name: str, to: IO[bytes], *words: str) -> None:
-    """Has a client program of PostgreSQL's write to a stream, as the loader; Refused where it fails."""
+    """Runs a client program of PostgreSQL as the loader, with its output to a stream; raises Refused if it fails."""
     place = ["--host", settings.get("POSTGRES_HOST"), "--port", settings.get("POSTGRES_PORT")]
     command = [
         str(services.postgres_bin() / name),
@@ -148,7 +148,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a backup; Refused where the directory is none."""
+    """Reads the manifest of a backup; raises Refused where the directory is none."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         if manifest["format"] == FORMAT:
@@ -162,7 +162,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def trigger() -> CronTrigger | None:
-    """The times of BACKUP_SCHEDULE, or None where it is empty; Refused where it, or BACKUP_KEEP, is wrong."""
+    """Returns the times of BACKUP_SCHEDULE, None if it is empty; raises Refused if it, or BACKUP_KEEP, is wrong."""
     crontab = settings.given("BACKUP_SCHEDULE").strip()
     keep()
     try:
@@ -174,7 +174,7 @@ def trigger() -> CronTrigger | None:
 
 
 def keep() -> int:
-    """How many backups of the schedule stay."""
+    """Returns how many backups of the schedule stay."""
     text = settings.given("BACKUP_KEEP") or "7"
     if not text.isdecimal() or not 0 < int(text) <= 10_000:
         raise Refused(f"BACKUP_KEEP is {borders.quoted(text)}; write how many backups stay, as in: 7")
@@ -182,7 +182,7 @@ def keep() -> int:
 
 
 def scheduled() -> str:
-    """Takes a backup named by the time, then removes the oldest of its kind; a failure is kept for `make health`."""
+    """Takes a backup named by the time, then removes older ones; records a failure for `make health`."""
     folder = settings.path("BACKUP_DIR")
     try:
         done = take(folder / f"{datetime.now(timezone.utc):%Y-%m-%dT%H%M%SZ}", by_clock=True)
@@ -198,7 +198,7 @@ def scheduled() -> str:
 
 
 def of_clock(folder: Path) -> list[Path]:
-    """The whole backups that the schedule has made, oldest first: what a person has named is not among them."""
+    """Lists the complete backups that the schedule made, oldest first; none that a person named."""
     found = []
     for path in sorted(folder.glob("*")) if folder.is_dir() else []:
         with suppress(Refused):
@@ -208,7 +208,7 @@ def of_clock(folder: Path) -> list[Path]:
 
 
 def prune(folder: Path, number: int) -> list[Path]:
-    """Removes all but the newest backups of the schedule, and what one that was killed has left."""
+    """Removes all but the newest backups of the schedule, and what a killed one left; returns the former."""
     gone = of_clock(folder)[:-number]
     for path in gone:
         path.rename(path.with_name(f"{path.name}.partial"))  # half removed, it is no backup
@@ -220,7 +220,7 @@ def prune(folder: Path, number: int) -> list[Path]:
 
 
 def problems() -> Iterator[str]:
-    """A line where the last scheduled backup failed, and one where the newest is older than the schedule promises."""
+    """Yields a line if the last scheduled backup failed, and one if the newest is older than the schedule promises."""
     try:
         times = trigger()
     except Refused as error:

@@ -1,4 +1,4 @@
-"""What the stores hold, as counts and checksums without a patient's value: what a backup must bring back."""
+"""Counts and checksums what the stores hold, without a patient's value: what a backup must bring back."""
 
 import hashlib
 import sqlite3
@@ -59,7 +59,7 @@ GROUPS = {"gold": set(CATALOG), "marts": {file.stem for file in (marts.SQL / "ma
 
 
 def of_postgres(connection: warehouse.Connection) -> dict[str, Any]:
-    """Rows and a checksum of each table, the numbers of sequences, and every definition and right, a line each."""
+    """Reads rows and a checksum of each table, the values of sequences, and each definition and right as a line."""
     for setting in ("datestyle to 'ISO, YMD'", "intervalstyle to 'postgres'", "extra_float_digits to 1"):
         connection.execute(f"set {setting}")
     schemas = {"schemas": SCHEMAS}
@@ -90,7 +90,7 @@ def of_postgres(connection: warehouse.Connection) -> dict[str, Any]:
 
 
 def checks(connection: warehouse.Connection) -> dict[str, Any]:
-    """The platform's own checks: dates by the state that the ledger gives them, gold's account, and sql/checks."""
+    """Runs the platform's own checks: dates by their state in the ledger, changes of gold by hand, sql/checks."""
     dates = connection.execute(
         "select count(*), count(*) filter (where is_complete), count(*) filter (where is_balanced), "
         "count(*) filter (where is_current) from ops.dates"
@@ -109,7 +109,7 @@ def checks(connection: warehouse.Connection) -> dict[str, Any]:
 
 
 def of_lake(objects: archive.Objects | None = None) -> dict[str, Any]:
-    """The objects of both buckets, read whole where they are not given, and each Delta table's version and rows."""
+    """Reads the objects of both buckets, unless they are given, and each Delta table's version, files and rows."""
     tables = {}
     for dataset in CATALOG.values():
         for kind in KINDS:
@@ -133,12 +133,12 @@ def read_objects() -> archive.Objects:
 
 
 def history_file() -> Path:
-    """Luigi's history of tasks, where luigid is this stack's own."""
+    """Returns the path of Luigi's history of tasks, which exists where luigid is this stack's own."""
     return settings.path("STACK_DIR") / "luigi" / "history.db"
 
 
 def of_history(text: str) -> dict[str, Any]:
-    """Rows of each table of Luigi's history, given as SQL, and a checksum of that text."""
+    """Counts the rows of each table of Luigi's history, given as SQL, and adds a checksum of that text."""
     with closing(sqlite3.connect(":memory:")) as memory:
         memory.executescript(text)
         names = memory.execute("select name from sqlite_master where type = 'table' order by 1").fetchall()
@@ -147,7 +147,7 @@ def of_history(text: str) -> dict[str, Any]:
 
 
 def history() -> str:
-    """Luigi's history as SQL, as it stands at one moment; empty where there is none."""
+    """Dumps Luigi's history as SQL in one transaction; returns an empty text where there is none."""
     if not history_file().is_file():
         return ""
     with closing(sqlite3.connect(f"{history_file().as_uri()}?mode=ro", uri=True, isolation_level=None)) as connection:
@@ -156,7 +156,7 @@ def history() -> str:
 
 
 def compare(expected: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, list[str]]:
-    """By group of things, what differs between what a backup was taken of and what the stores answer, in words."""
+    """Compares a backup's inventory with that of stores; returns the differences of each group, in words."""
     differs: dict[str, list[str]] = {}
     tables = expected["postgres"]["tables"]
     for name in sorted({*tables, *found["postgres"]["tables"]}):
@@ -189,7 +189,7 @@ def compare(expected: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, 
 
 
 def rows_differ(name: str, was: list[Any] | None, is_now: list[Any] | None) -> list[str]:
-    """What differs of a table, in words: nothing, its rows' number, or their content alone."""
+    """Compares number and checksum of a table's rows; returns the difference in words, if there is one."""
     if was is None or is_now is None:
         return [f"{name} ({'is missing' if is_now is None else 'is not in the backup'})"]
     if was[0] != is_now[0]:
@@ -198,7 +198,7 @@ def rows_differ(name: str, was: list[Any] | None, is_now: list[Any] | None) -> l
 
 
 def amounts(of: Mapping[str, Any]) -> dict[str, str]:
-    """How much there is of each group, in words."""
+    """Tells in words how much there is of each group."""
     words = {}
     for group in (*GROUPS, "ops"):
         others = set().union(*GROUPS.values())

@@ -1,4 +1,4 @@
-"""python -m stack.restore put DIRECTORY [--force] | drill DIRECTORY: a backup back into stores, compared with them."""
+"""Restores backups and compares the result: python -m stack.restore put DIRECTORY [--force] | drill DIRECTORY."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ ROLES = ("POSTGRES", "POSTGRES_READ", "POSTGRES_DASHBOARDS")
 
 
 def put(source: Path, force: bool) -> str:
-    """Restores a backup into this stack, which is stopped; what was there stays until the new is whole and compared."""
+    """Stops this stack and restores a backup into it; the old data stays until the new data is compared."""
     manifest = checked(source)
     for name in ("POSTGRES_HOST", "MINIO_ENDPOINT"):
         if settings.host_of(name) not in (services.LOOPBACK, "localhost"):
@@ -51,10 +51,10 @@ def put(source: Path, force: bool) -> str:
 
 
 def swap(new: Path, home: Path) -> None:
-    """Puts restored data in the place of what was there; killed meanwhile, it leaves a stack that does not start."""
+    """Replaces the stack's data by the restored data; if killed meanwhile, `make up` refuses to start the mixture."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
-    (home / prepare.MARKER).write_text("a restore\n")
+    (home / prepare.MARKER).write_text(f"{prepare.RESTORING}\n")
     for name in PARTS:
         if (home / name).exists():
             (home / name).rename(new / f"{name}.before")
@@ -63,7 +63,7 @@ def swap(new: Path, home: Path) -> None:
 
 
 def drill(source: Path) -> str:
-    """Restores a backup into a stack of its own, which is removed afterwards; says what was compared with what."""
+    """Restores a backup into a stack of its own, compares, and removes that stack; returns the verdict."""
     began = time.monotonic()
     manifest = checked(source)
     home = Path(tempfile.mkdtemp(prefix="healthcare-drill-"))
@@ -77,7 +77,7 @@ def drill(source: Path) -> str:
 
 
 def checked(source: Path) -> dict[str, Any]:
-    """The manifest of a whole backup of this platform's names; Refused where a file of it is not what it says."""
+    """Reads the manifest; raises Refused where a file is missing or damaged, or .env has other names or no key."""
     manifest = backup.read_manifest(source)
     for name, facts in manifest["files"].items():
         path = source / name
@@ -109,7 +109,7 @@ def instead(**environment: str) -> Iterator[None]:
 
 
 def restore(source: Path, manifest: dict[str, Any]) -> None:
-    """Makes the stores of STACK_DIR from a backup and compares what they answer with it; Refused where it differs."""
+    """Builds the stores of STACK_DIR from a backup and compares them with it; raises Refused if they differ."""
     prepare.state_directory()
     prepare.free_ports(["postgres", "minio"])
     prepare.database()
@@ -123,7 +123,7 @@ def restore(source: Path, manifest: dict[str, Any]) -> None:
             run_client("pg_restore", socket, stream, "--create", "--exit-on-error", "--dbname=postgres")
         finish(socket)
         with serving("minio") as minio:
-            wait(minio, lambda: raise_unless(not services.lacks_buckets()), ConnectionError)
+            wait(minio, must_answer, ConnectionError)
             store.create()
             with archive.opened(source / names["lake"]) as stream:
                 archive.unpack(stream, store.root(), manifest["inventory"]["lake"]["objects"])
@@ -145,7 +145,7 @@ def part_of(manifest: dict[str, Any], name: str) -> str:
 
 
 def report(expected: dict[str, Any], found: dict[str, Any], source: Path) -> None:
-    """Prints a line for each group of things that were compared; Refused where any differs."""
+    """Prints a line for each group that was compared; raises Refused if any differs."""
     amounts, differs = inventory.amounts(found), inventory.compare(expected, found)
     for group, lines in differs.items():
         borders.say(f"  {group:<32}{amounts[group]:<56}{'DIFFERS' if lines else 'as in the backup'}")
@@ -163,7 +163,7 @@ def report(expected: dict[str, Any], found: dict[str, Any], source: Path) -> Non
 
 @contextmanager
 def closed_socket() -> Iterator[tuple[Path, list[str]]]:
-    """A directory that nobody else may enter, and the options by which PostgreSQL lets its superuser in there."""
+    """Makes a directory that nobody else may enter, and options that let PostgreSQL's superuser log in there."""
     folder = Path(tempfile.mkdtemp(prefix="healthcare-pg-"))  # a socket's path may have some 100 characters
     try:
         rules = folder / "hba.conf"
@@ -178,7 +178,7 @@ def closed_socket() -> Iterator[tuple[Path, list[str]]]:
 
 @contextmanager
 def serving(name: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A service of the stack for as long as it is needed, without supervisord."""
+    """Runs a service of the stack without supervisord for as long as the block lasts."""
     service = services.SERVICES[name].program()
     log = services.stack_dir() / "logs" / f"{name}.log"
     with log.open("ab") as to:
@@ -202,7 +202,7 @@ def serving(name: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def wait(server: subprocess.Popen[bytes], answers: Any, error: type[Exception]) -> None:
-    """Returns when a server answers; Refused where it ends, or says nothing for two minutes."""
+    """Returns when a server answers; raises Refused if it ends, or does not answer within two minutes."""
     for _ in range(1200):
         try:
             answers()
@@ -214,8 +214,9 @@ def wait(server: subprocess.Popen[bytes], answers: Any, error: type[Exception]) 
     raise Refused(f"A server for the restored data does not start; see the logs in {services.stack_dir() / 'logs'}.")
 
 
-def raise_unless(is_there: bool) -> None:
-    if not is_there:
+def must_answer() -> None:
+    """Raises ConnectionError until MinIO answers."""
+    if services.lacks_buckets():
         raise ConnectionError
 
 
@@ -233,7 +234,7 @@ def superuser(socket: Path) -> dict[str, Any]:
 
 
 def empty(socket: Path) -> None:
-    """Takes the database and the roles of a new server away, so that only those of the backup come."""
+    """Drops the database and the roles of a new server, so that it gets those of the backup only."""
     with psycopg.connect(**superuser(socket)) as connection:
         connection.execute(psycopg.sql.SQL("drop database {}").format(identifier("POSTGRES_DB")))
         roles = connection.execute("select rolname from pg_roles where rolname !~ '^pg_' and not rolsuper").fetchall()
@@ -246,7 +247,7 @@ def identifier(setting: str) -> Any:
 
 
 def put_globals(socket: Path, stream: IO[bytes]) -> None:
-    """Makes roles, their memberships and settings; that the superuser is there already is no failure."""
+    """Creates roles, their memberships and settings; that the superuser exists already is no failure."""
     told = run_client("psql", socket, stream, "--no-psqlrc", "--quiet", "-v", "VERBOSITY=sqlstate", "--dbname=postgres")
     codes = {line.split()[-1] for line in told.splitlines() if "ERROR:" in line or "FATAL:" in line}
     if codes - {"42710"}:
@@ -254,7 +255,7 @@ def put_globals(socket: Path, stream: IO[bytes]) -> None:
 
 
 def run_client(name: str, socket: Path, stream: IO[bytes], *words: str) -> str:
-    """Has a client program of PostgreSQL's read a stream, as the superuser; returns what it told on standard error."""
+    """Runs a client program of PostgreSQL as the superuser, with a stream as input; returns its standard error."""
     place = ["--host", str(socket), "--port", settings.get("POSTGRES_PORT"), "--username", "postgres", "--no-password"]
     run = subprocess.run(
         [str(services.postgres_bin() / name), *place, *words],
@@ -270,7 +271,7 @@ def run_client(name: str, socket: Path, stream: IO[bytes], *words: str) -> str:
 
 
 def finish(socket: Path) -> None:
-    """Gives roles the passwords of .env, and tables the statistics that the next load does not wait for."""
+    """Gives roles the passwords of .env, and collects statistics, which a restored table lacks."""
     with psycopg.connect(**superuser(socket)) as connection:
         known = {name for (name,) in connection.execute("select rolname from pg_roles")}
         for role in ROLES:
@@ -281,7 +282,7 @@ def finish(socket: Path) -> None:
 
 
 def put_history(text: str) -> None:
-    """Makes Luigi's history anew."""
+    """Restores Luigi's history from SQL."""
     if text:
         inventory.history_file().unlink(missing_ok=True)
         with closing(sqlite3.connect(inventory.history_file())) as connection:

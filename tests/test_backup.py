@@ -16,7 +16,8 @@ import pytest
 
 from jobs import lake, settings, warehouse
 from jobs.catalog import CATALOG
-from stack import backup, inventory, own, services
+from jobs.program import Refused
+from stack import archive, backup, inventory, own, prepare, services
 
 PLANTED = "Zq7Kplanted"
 DATA = ["globals.sql", "history.sql", "lake.tar", "warehouse.dump"]
@@ -50,7 +51,11 @@ def drilled(source, **environment):
 
 @pytest.fixture(scope="session")
 def key_pair(tmp_path_factory):
-    """The file of a private key of age, and its public key."""
+    """The file of a private key of age, and its public key; without age, tests fail with what to install."""
+    try:
+        archive.age()
+    except Refused as error:
+        pytest.fail(str(error), pytrace=False)
     file = tmp_path_factory.mktemp("keys") / "key.txt"
     told = subprocess.run(["age-keygen", "-o", file], capture_output=True, text=True, check=True).stderr
     return file, re.findall("age1[0-9a-z]+", told)[0]
@@ -170,6 +175,9 @@ def test_a_backup_is_restored_into_an_empty_stack_and_over_another_only_by_force
     refused = run("stack.restore", "put", wrong, "--force", **environment)
     assert refused.returncode == 1 and "patients (as many rows, with other values)" in refused.stderr
     assert (home / "luigi" / "mark").exists(), "what was there stays"
+    (home / prepare.MARKER).write_text(f"{prepare.RESTORING}\n")  # of one that was killed halfway
+    refused = run("stack", "up", **environment)
+    assert refused.returncode == 1 and "was killed: give it again, with FORCE=1" in refused.stderr
     done = run("stack.restore", "put", source, "--force", **environment)
     assert done.returncode == 0 and not (home / "luigi" / "mark").exists(), done.stdout + done.stderr
 
@@ -205,7 +213,7 @@ def test_a_backup_waits_for_runs_they_wait_for_it_and_an_interrupted_one_leaves_
             stderr=subprocess.PIPE,
             text=True,
         )
-        assert waits.stderr.readline() == "waiting: a run is writing; a backup wants all of them to stand still\n"
+        assert waits.stderr.readline() == "waiting: a run is writing, and a backup wants all runs to stand still\n"
         assert (tmp_path / "none.partial").is_dir() and not (tmp_path / "none").exists()
         waits.terminate()
         assert waits.wait() == 130
@@ -220,7 +228,7 @@ def test_a_backup_waits_for_runs_they_wait_for_it_and_an_interrupted_one_leaves_
                 stderr=subprocess.PIPE,
                 text=True,
             )
-            assert job.stderr.readline() == "waiting: a backup is taken\n"
+            assert job.stderr.readline() == "waiting: a backup is being taken\n"
             assert lake.bronze_head(CATALOG["patients"], hospital.day(1)) is None
         assert job.wait() == 0 and lake.bronze_head(CATALOG["patients"], hospital.day(1))
 
