@@ -45,6 +45,8 @@ def put(source: Path, force: bool) -> str:
             with instead(STACK_DIR=str(new)):
                 restore(source, manifest)
             swap(new, home)
+        except Exception as error:
+            raise Refused(f"{program.sentence(error)} The stack is as it was, and down; `make up` starts it.") from None
         finally:
             shutil.rmtree(new, ignore_errors=True)
     return f"The stack is what {source} has. `make up` starts it, and then `make dashboards` writes its pages."
@@ -77,7 +79,7 @@ def drill(source: Path) -> str:
 
 
 def checked(source: Path) -> dict[str, Any]:
-    """Reads the manifest; raises Refused where a file is missing or damaged, or .env has other names or no key."""
+    """Reads the manifest; raises Refused if a file is missing or damaged, .env has other names, or the key is wrong."""
     manifest = backup.read_manifest(source)
     for name, facts in manifest["files"].items():
         path = source / name
@@ -88,8 +90,8 @@ def checked(source: Path) -> dict[str, Any]:
     for name, value in manifest["names"].items():
         if settings.get(name) != value:
             raise Refused(f"The backup has {name}={value}: set that in .env, then restore it. Nothing was restored.")
-    if any(name.endswith(archive.SUFFIX) for name in manifest["files"]):
-        archive.identity()
+    with archive.opened(source / part_of(manifest, backup.FILES["globals"])) as stream:
+        stream.read()  # a wrong key is told before anything is stopped
     return manifest
 
 
@@ -141,6 +143,7 @@ def restore(source: Path, manifest: dict[str, Any]) -> None:
 
 
 def part_of(manifest: dict[str, Any], name: str) -> str:
+    """Returns the name that a file of a backup has there, encrypted or not."""
     return name if name in manifest["files"] else f"{name}{archive.SUFFIX}"
 
 

@@ -174,6 +174,7 @@ def test_a_backup_is_restored_into_an_empty_stack_and_over_another_only_by_force
     (wrong / "manifest.json").write_text(json.dumps(manifest))
     refused = run("stack.restore", "put", wrong, "--force", **environment)
     assert refused.returncode == 1 and "patients (as many rows, with other values)" in refused.stderr
+    assert "The stack is as it was, and down" in refused.stderr
     assert (home / "luigi" / "mark").exists(), "what was there stays"
     (home / prepare.MARKER).write_text(f"{prepare.RESTORING}\n")  # of one that was killed halfway
     refused = run("stack", "up", **environment)
