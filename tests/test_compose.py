@@ -16,7 +16,7 @@ import yaml
 from dotenv import dotenv_values
 
 from jobs import settings
-from stack import services
+from stack import archive, services
 from tests.compose import machine
 from tests.test_clusters import properties
 
@@ -202,3 +202,23 @@ def test_a_backup_that_cannot_be_is_refused_before_anything_is_stopped(tmp_path)
         refused = backup(*words, then=tmp_path / "touched")
         assert refused.returncode and refused.stderr.splitlines()[-1] == sentence
     assert not (tmp_path / "touched").exists()
+
+
+def test_an_encrypted_backup_of_containers_needs_right_keys_before_anything_is_stopped(tmp_path, monkeypatch):
+    archive.age()
+    subprocess.run(["age-keygen", "-o", tmp_path / "key.txt"], capture_output=True, check=True)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "lake.tar.age").write_bytes(b"of another key")
+    (tmp_path / "old" / "warehouse.dump.age").write_bytes(b"of another key")
+    sums = subprocess.run("sha256sum *.age > checksums", shell=True, cwd=tmp_path / "old")
+    assert sums.returncode == 0
+    monkeypatch.delenv("BACKUP_IDENTITY", raising=False)
+    refused = backup("put", "old", then=tmp_path / "touched")
+    assert refused.returncode and "name the file of its private key" in refused.stderr
+    monkeypatch.setenv("BACKUP_IDENTITY", str(tmp_path / "key.txt"))
+    refused = backup("put", "old", then=tmp_path / "touched")
+    assert refused.returncode and "age does not decrypt old" in refused.stderr
+    (tmp_path / ".env").write_text("BACKUP_RECIPIENT='age1nonsense'\n")
+    refused = backup("take", "new", then=tmp_path / "touched")
+    assert refused.returncode and "is no public key of age" in refused.stderr
+    assert not (tmp_path / "touched").exists() and not (tmp_path / "new").exists()

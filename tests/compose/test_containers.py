@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from jobs import lake, marts, settings, warehouse
 from jobs.catalog import CATALOG
+from stack import archive
 from stack.own import free_ports
 from tests import model
 from tests.compose import machine
@@ -231,7 +232,13 @@ def test_after_a_death_in_mid_run_the_same_command_ends_right(project, service, 
 
 def test_a_backup_brings_back_what_was_and_runs_go_on_from_there(project, tmp_path):
     backup, day = tmp_path / "backup", LATER[3]
-    make(project, "backup-docker", f"TO={backup}")
+    archive.age()
+    told = subprocess.run(["age-keygen", "-o", tmp_path / "key.txt"], capture_output=True, text=True, check=True).stderr
+    make(project, "backup-docker", f"TO={backup}", f"BACKUP_RECIPIENT={re.findall('age1[0-9a-z]+', told)[0]}")
+    parts = ["globals.sql", "lake.tar", "metabase.dump", "warehouse.dump"]
+    assert sorted(file.name for file in backup.iterdir()) == ["checksums", *(f"{part}.age" for part in parts)]
+    with pytest.raises(RuntimeError, match="name the file of its private key"):
+        make(project, "restore-docker", f"FROM={backup}")
     project.up()
     # What comes later goes: a date, and what a later version of the schema may have added.
     generate(project, day)
@@ -241,7 +248,7 @@ def test_a_backup_brings_back_what_was_and_runs_go_on_from_there(project, tmp_pa
         connection.execute("truncate patients cascade")
     for kept in lake.s3().list_objects_v2(Bucket=settings.get("MINIO_BUCKET_SILVER"))["Contents"][:50]:
         lake.s3().delete_object(Bucket=settings.get("MINIO_BUCKET_SILVER"), Key=kept["Key"])
-    make(project, "restore-docker", f"FROM={backup}")
+    make(project, "restore-docker", f"FROM={backup}", f"BACKUP_IDENTITY={tmp_path / 'key.txt'}")
     project.up()
     assert lake.bronze_head(CATALOG["patients"], day) is None
     assert not found("select 1 from pg_views where viewname = 'later'")
@@ -251,7 +258,7 @@ def test_a_backup_brings_back_what_was_and_runs_go_on_from_there(project, tmp_pa
     generate(project, day)
     python(project, "pipelines", "run", str(day))
     check(project)
-    (backup / "lake.tar").write_bytes(b"torn")
+    (backup / "lake.tar.age").write_bytes(b"torn")
     with pytest.raises(RuntimeError, match="no whole backup"):
         make(project, "restore-docker", f"FROM={backup}")
 
