@@ -73,7 +73,7 @@ def nightly() -> None:
 
 
 def run(words: list[str], until: datetime) -> int | None:
-    """Runs a command of ours and returns its code; at a time ends it, with all that it has started, and returns None."""
+    """Runs a command of ours; returns its code, or None where it took too long and was ended with what it started."""
     process = subprocess.Popen([sys.executable, "-m", "pipelines", *words], start_new_session=True)
     while not ended.is_set() and now() < until:
         with suppress(subprocess.TimeoutExpired):
@@ -135,8 +135,8 @@ def fail(day: date, what: str) -> None:
     """Tells of a date that the time of the scheduled run did not suffice for, as of any other that fails."""
     hours = timeout() / timedelta(hours=1)
     sentence = (
-        f"{day} {what}: the scheduled run took longer than {hours:g} hours. Look for what hangs (`make health`); the next "
-        "scheduled run tries the date again, and SCHEDULE_TIMEOUT gives it more time."
+        f"{day} {what}: the scheduled run took longer than {hours:g} hours. Look for what hangs (`make health`); the "
+        "next scheduled run tries the date again, and SCHEDULE_TIMEOUT gives it more time."
     )
     print(sentence, file=sys.stderr, flush=True)
     runs.add(day, "Day", sentence)
