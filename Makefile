@@ -166,7 +166,7 @@ endurance: $(INSTALLED) ## many dates through one resident application, and what
 graph: up ## every task of a date in Luigi's order, and whether it is done: [DATE=2026-01-31]
 	@$(VENV)/bin/luigi-deps-tree --module pipelines Day --date "$${DATE:-$$START}"
 
-.PHONY: test test-unit test-laws test-hostile test-faults lint lint-workflows format schema lock
+.PHONY: test test-unit test-laws test-hostile test-faults lint lint-clusters lint-workflows format schema lock
 test: $(INSTALLED) ## run every test, on a stack of their own
 	@$(RUN) -m pytest
 test-unit: $(INSTALLED) ## run the tests that need no server
@@ -186,6 +186,10 @@ lint: $(INSTALLED) ## check style, types and SQL
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+# kustomize comes with kubectl, the schemas with a package that nothing else needs.
+lint-clusters: $(INSTALLED) ## hold conf/clusters to Kubernetes's own schemas, which needs kubectl and PyPI
+	@kubectl kustomize conf/clusters > .venv/clusters.yaml
+	@$(VENV)/bin/uv tool run kubernetes-validate@1.37.0 --strict --quiet .venv/clusters.yaml
 # By the Go on PATH, into a directory of its own.
 lint-workflows: ## check .github/workflows with actionlint, which needs Go
 	@command -v go >/dev/null || { echo "actionlint is built by Go, and there is none on PATH: install Go 1.24 or newer." >&2; exit 1; }
