@@ -59,8 +59,8 @@ RUN useradd --uid 10001 --no-create-home --home-dir /tmp healthcare \
     && cp dashboards/page/none.html /var/lib/healthcare/dashboards/index.html \
     && chown -R healthcare: /var/lib/healthcare \
     && python -m compileall -q jobs dashboards pipelines stack
-# hadolint ignore=DL3064
 # The secrets are files; what else a program needs is in the container's environment.
+# hadolint ignore=DL3064
 ENV PYTHONPATH=/opt/healthcare PYTHONUNBUFFERED=1 LUIGI_CONFIG_PATH=/opt/healthcare/conf/luigi.cfg TZ=UTC HOME=/tmp \
     SPARK_CONF_DIR=/etc/spark SECRETS_DIR=/run/secrets SPARK_LOCAL_DIRS=/var/lib/healthcare/spark/local \
     STACK_DIR=/var/lib/healthcare PGPASSFILE=/var/lib/healthcare/pgpass LANDING_DIR=/var/lib/healthcare/landing
