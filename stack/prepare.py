@@ -232,7 +232,7 @@ def database() -> None:
         os.chown(new, *(int(word.split("=")[1]) for word in as_other[1:3]))
     # The superuser gets no password, so nobody can log in as it over TCP, and there is no other way in.
     rules = ["--auth-local=reject", "--auth-host=scram-sha-256", "--username=postgres"]
-    locale = ["--encoding=UTF8", "--locale=C"]
+    locale = ["--encoding=UTF8", "--locale=C", "--data-checksums"]
     initdb = [str(services.postgres_bin() / "initdb"), "-D", str(new), *rules, *locale, "--no-instructions"]
     created = [(single_user(new, name), statements) for name, statements in first_statements().items()]
     for command, text in [(initdb, None), *created]:
@@ -257,6 +257,17 @@ def roles() -> None:
         note_passwords(data)
     elif "does not exist" not in failed:  # else another name was given to a role: the first login says so
         raise SystemExit(f"PostgreSQL's roles could not be brought up to date: {failed}")
+
+
+def wal_archive() -> None:
+    """Makes the directory that WAL_ARCHIVE names, closed to all but the user that PostgreSQL runs as."""
+    if not settings.given("WAL_ARCHIVE"):
+        return
+    directory = settings.path("WAL_ARCHIVE")
+    refuse_unfit("WAL_ARCHIVE", directory, r"[\x00-\x1f]")
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if words := services.unprivileged():
+        os.chown(directory, *(int(word.split("=")[1]) for word in words[1:3]))
 
 
 def has_roles() -> bool:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import socket
 import sys
 import urllib.request
@@ -146,8 +147,20 @@ def unprivileged() -> list[str]:
     return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", *reach]
 
 
+def archiving() -> dict[str, str]:
+    """PostgreSQL's settings by which it copies its log to WAL_ARCHIVE, as conf/containers/postgres-start.sh has them.
+
+    A segment gets its own name once it is whole and on disk. There are none where WAL_ARCHIVE is not set.
+    """
+    if not settings.given("WAL_ARCHIVE"):
+        return {}
+    to = shlex.quote(str(settings.path("WAL_ARCHIVE")).replace("%", "%%"))
+    copy = f"test ! -f {to}/%f && cp %p {to}/%f.part && sync {to}/%f.part && mv {to}/%f.part {to}/%f"
+    return {"wal_level": "replica", "archive_mode": "on", "archive_timeout": "15min", "archive_command": copy}
+
+
 def postgres() -> Program:
-    options = {**POSTGRES_SETTINGS, "port": str(port("POSTGRES_PORT"))}
+    options = {**POSTGRES_SETTINGS, **archiving(), "port": str(port("POSTGRES_PORT"))}
     words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
     data = str(stack_dir() / "postgres")
     return Program([*unprivileged(), str(postgres_bin() / "postgres"), "-D", data, *words], base_environment())

@@ -120,6 +120,7 @@ def start(missing: list[str], supervised: bool) -> None:
     prepare.database()
     if "postgres" in missing:
         prepare.roles()
+        prepare.wal_archive()
     prepare.spark_configuration(jars.ensure())
     if supervised:
         # A supervisord that was started by an earlier version does not know a service that came since.

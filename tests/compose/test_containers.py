@@ -35,18 +35,24 @@ VOLUMES = {"postgres", "minio", "landing", "spark-events", "scheduler", "dashboa
 
 
 @pytest.fixture(scope="session")
-def project() -> Iterator[machine.Project]:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[machine.Project]:
     """The project, built and up; gone afterwards with all its data."""
     file = Path(os.environ.get("COMPOSE_FILE", settings.ROOT / "docker-compose.yml"))
     os.environ["MINIO_PORT"] = settings.s3_endpoint().rpartition(":")[2]
     os.environ["SPARK_UI_PORT"] = str(free_ports(1)[0])
     os.environ["COMPOSE_PROFILES"] = "core"
+    os.environ["POSTGRES_IMAGE"] = "docker.io/library/postgres:stand-in"
+    os.environ["WAL_ARCHIVE"] = str(tmp_path_factory.mktemp("wal"))
+    os.chmod(os.environ["WAL_ARCHIVE"], 0o777)  # the user of the container, whoever that is
+    os.environ["SECRETS_DIR"] = str(tmp_path_factory.mktemp("secrets"))
+    subprocess.run([settings.ROOT / "conf" / "containers" / "secrets.sh"], check=True)
     machine.ready()
     machine.debian()
     own = machine.Project(file, f"healthcare-test-{os.getpid()}")
-    machine.stand_ins({name: own.services[name]["image"] for name in ("postgres", "minio")})
+    machine.stand_in(own.services["postgres"]["image"])
     try:
-        print(f"\nour image: {own.build()}")
+        for service in ("minio", "stores"):
+            print(f"\nour image of {service}: {own.build(service)}")
         began = time.monotonic()
         own.up()
         print(f"up and healthy in {time.monotonic() - began:.0f} s")
@@ -128,6 +134,40 @@ def test_a_health_check_fails_where_its_service_does_not_run(project):
         checked = subprocess.run([*run, *command[1:]], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         # From 125 on it is podman that speaks.
         assert 0 < checked.returncode < 125, f"{service}'s check, beside no server: {checked}"
+
+
+def test_no_container_is_started_with_a_secret(project):
+    values = [file.read_text().strip() for file in Path(os.environ["SECRETS_DIR"]).iterdir()]
+    secrets = [value for value in values if value and not value.endswith("=")]
+    assert len(secrets) > 10
+    for service in project.services:
+        for container in project.containers(service):
+            told = machine.podman("inspect", container)
+            assert [value for value in secrets if value in told] == [], f"{service} shows a secret"
+
+
+def test_where_no_port_is_published_nothing_leads_out(project):
+    listener = machine.podman(
+        "run", "-d", "--rm", "--entrypoint=python3", project.services["stores"]["image"], "-m", "http.server"
+    )
+    try:
+        at = machine.podman("inspect", "--format", "{{.NetworkSettings.IPAddress}}", listener.strip()).strip()
+        ask = ["curl", "-sS", "-o", "/dev/null", "--connect-timeout", "3", "--retry", "3", "--retry-connrefused"]
+        assert project.execute("runner", *ask, f"http://{at}:8000/").returncode == 0
+        assert project.execute("spark-worker", *ask[:-3], f"http://{at}:8000/").returncode in (7, 28)
+    finally:
+        machine.podman("rm", "--force", listener.strip())
+
+
+def test_postgres_has_checksums_and_archives_its_log(project):
+    with warehouse.connect() as connection:
+        assert warehouse.value(connection, "show data_checksums") == "on"
+    superuser = ["psql", "-U", "postgres", "-tAc", "select pg_walfile_name(pg_switch_wal())"]
+    segment = project.execute("postgres", *superuser).stdout.strip()
+    until = time.monotonic() + 60
+    while not (Path(os.environ["WAL_ARCHIVE"]) / segment).is_file():
+        assert time.monotonic() < until, f"{segment} was not archived"
+        time.sleep(0.5)
 
 
 # ---- a day -----------------------------------------------------------------------------------------------------------
