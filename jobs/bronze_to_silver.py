@@ -26,6 +26,7 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
         ExitStack() as release,
     ):
         facts = lake.facts_of(dataset, day)
+        dataset = landing.as_of(dataset, facts.header)
         before = warehouse.runs_before(connection, row)
         mend(connection, dataset, before)
         spark = program.spark(f"bronze_to_silver {dataset.name} {day}")
@@ -106,7 +107,7 @@ def compare(
     lost = 0 if keys == counts.keys else stood.join(verdict.accepted, on=dataset.key, how="left_anti").count()
     standing = warehouse.standing(connection, dataset, day) or {}
     input_of = standing.get("made_from"), standing.get("rule_set")
-    if content != counts.content or input_of != (facts.sha256, dataset.rule_set):
+    if content != counts.content or input_of != (facts.sha256, run["rule_set"]):
         return lost, {}
     refused = lake.silver(spark, dataset, "rejected").filter(F.col("_partition_date") == day)
     names = [*dataset.names, "_raw", "_reject_reason", "_reject_reasons"]

@@ -1,5 +1,6 @@
 """Lists the datasets, one per file of this directory, parents before children."""
 
+from datetime import date
 from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from pkgutil import iter_modules
@@ -29,6 +30,11 @@ def discover() -> dict[str, Dataset]:
 
 
 CATALOG = discover()
+
+
+def expected(day: date) -> dict[str, Dataset]:
+    """Returns the datasets that a date needs a file of, in the catalog's order."""
+    return {name: dataset for name, dataset in CATALOG.items() if dataset.since <= day}
 
 
 def children(dataset: Dataset) -> list[Dataset]:
