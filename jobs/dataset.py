@@ -161,8 +161,9 @@ class Dataset:
         if unknown := sorted({*used} - {*self.names}):
             raise ValueError(f"{self.name} uses {', '.join(unknown)}; declare them among its columns, or correct them.")
         codes = [code for column in self.columns for code, _ in column.reasons()] + [rule.reason for rule in self.rules]
-        if twice := sorted({name for name in (*self.names, *codes) if [*self.names, *codes].count(name) > 1}):
-            raise ValueError(f"{self.name} declares {', '.join(twice)} twice; give each a name of its own.")
+        for words in (self.names, codes):
+            if twice := sorted({word for word in words if words.count(word) > 1}):
+                raise ValueError(f"{self.name} declares {', '.join(twice)} twice; give each a name of its own.")
 
     @property
     def key(self) -> str:
