@@ -26,7 +26,6 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
         ExitStack() as release,
     ):
         facts = lake.facts_of(dataset, day)
-        dataset = landing.as_of(dataset, facts.header)
         before = warehouse.runs_before(connection, row)
         mend(connection, dataset, before)
         spark = program.spark(f"bronze_to_silver {dataset.name} {day}")

@@ -14,7 +14,8 @@ from functools import cached_property
 
 PARSER = 3  # raise it when validation.py reads the same text differently: every partition is then validated again
 
-TYPES = ("text", "date", "timestamp", "decimal")
+# The types of columns, each with Spark's name for it.
+TYPES = {"text": "string", "date": "date", "timestamp": "timestamp", "decimal": "decimal(12,2)"}
 NAME = re.compile(r"[a-z][a-z0-9_]{0,50}")  # of a dataset or a column: tables and columns of PostgreSQL are named by it
 
 # Every character with Unicode's property White_Space; str.strip() would also take U+001C to U+001F.

@@ -19,11 +19,10 @@ from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 from botocore.exceptions import ClientError
 
 from jobs import settings
-from jobs.dataset import WHITE_SPACE, Dataset
+from jobs.dataset import TYPES, WHITE_SPACE, Dataset
 from jobs.landing import MOST_COLUMNS, Facts, Upload, as_of, describe, folder, names_in, read_header, read_records
 from jobs.program import Refused
 
-SPARK_TYPES = {"text": "string", "date": "date", "timestamp": "timestamp", "decimal": "decimal(12,2)"}
 MANY_FIELDS = 100  # a record of more is broken, if the header has no more itself
 MANY_FILES = 4  # a partition of so many is looked at
 SMALL, LARGE = 64 << 20, 128 << 20  # bytes: a file below the one is merged with others, up to the other
@@ -315,7 +314,7 @@ def silver(spark: Any, dataset: Dataset, kind: str = "accepted") -> Any:
     rows = spark.read.format("delta").load(silver_path(dataset, kind))
     there = set(rows.columns)
     added = [column for column in dataset.columns if column.name not in there]
-    types = {column.name: SPARK_TYPES[column.type] if kind == "accepted" else "string" for column in added}
+    types = {column.name: TYPES[column.type] if kind == "accepted" else "string" for column in added}
     return rows.withColumns({name: F.lit(None).cast(of) for name, of in types.items()}) if types else rows
 
 
