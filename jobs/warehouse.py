@@ -614,7 +614,8 @@ def append(rows: Any, table: str, days: Sequence[str] = ()) -> None:
     from pyspark.sql import functions as F
 
     texts = {name: F.col(name).cast("string") for name in days}
-    rows.withColumns(texts).write.format("jdbc").options(**jdbc(table)).mode("append").save()
+    rows = rows.withColumns(texts) if texts else rows
+    rows.write.format("jdbc").options(**jdbc(table)).mode("append").save()
 
 
 def read_keys(spark: Any, table: str) -> Any:

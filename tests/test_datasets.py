@@ -80,11 +80,13 @@ class Clone:
         self.root = home / "clone with a blank"
         shutil.copytree(settings.ROOT, self.root, ignore=shutil.ignore_patterns(".*", "data", "__pycache__"))
         shutil.copy(settings.ROOT / ".env.example", self.root)
+        (self.root / ".venv").symlink_to(settings.ROOT / ".venv")
+        self.python = str(self.root / ".venv" / "bin" / "python")
         self.landing = home / "landing"
         self.environment = os.environ | own.addresses(home)
 
     def run(self, *words):
-        command = [sys.executable, "-m", *words]
+        command = [self.python, "-m", *words]
         return subprocess.run(command, cwd=self.root, env=self.environment, text=True, capture_output=True)
 
     def declare(self, name, text):
@@ -107,7 +109,7 @@ class Clone:
         """The rows of a query, asked as the loader."""
         ask = f"from jobs import warehouse\nwith warehouse.connect() as c: print(c.execute({query!r}).fetchall())"
         found = subprocess.run(
-            [sys.executable, "-c", ask], cwd=self.root, env=self.environment, text=True, capture_output=True
+            [self.python, "-c", ask], cwd=self.root, env=self.environment, text=True, capture_output=True
         )
         assert not found.returncode, found.stderr
         return eval(found.stdout, {"datetime": __import__("datetime"), "Decimal": __import__("decimal").Decimal})
@@ -329,11 +331,6 @@ def test_the_fingerprint_of_the_five_is_that_which_markers_of_an_earlier_version
 def test_a_mistake_in_a_declaration_is_told_in_a_sentence(tmp_path, text, said):
     shutil.copytree(settings.ROOT / "jobs", tmp_path / "jobs")
     (tmp_path / "jobs" / "catalog" / "allergies.py").write_text(text)
-    asked = subprocess.run(
-        [sys.executable, "-c", "import jobs.catalog"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        text=True,
-        capture_output=True,
-    )
+    command = [sys.executable, "-c", "import jobs.catalog"]
+    asked = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True)
     assert asked.returncode and said in asked.stderr.splitlines()[-1]
