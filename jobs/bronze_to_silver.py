@@ -106,7 +106,7 @@ def compare(
     lost = 0 if keys == counts.keys else stood.join(verdict.accepted, on=dataset.key, how="left_anti").count()
     standing = warehouse.standing(connection, dataset, day) or {}
     input_of = standing.get("made_from"), standing.get("rule_set")
-    if content != counts.content or input_of != (facts.sha256, dataset.rule_set):
+    if content != counts.content or input_of != (facts.sha256, run["rule_set"]):
         return lost, {}
     refused = lake.silver(spark, dataset, "rejected").filter(F.col("_partition_date") == day)
     names = [*dataset.names, "_raw", "_reject_reason", "_reject_reasons"]

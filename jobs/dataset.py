@@ -1,16 +1,22 @@
-"""What a dataset is: its columns, its key, its parents and the rules its rows must obey.
+"""Describes a dataset: its columns, its key, its parents and the rules that its rows must obey.
 
 Plain Python, no Spark: the jobs, the Luigi tasks, the warehouse's tables, the generator and the tests all read it.
 """
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
 from functools import cached_property
 
-PARSER = 3  # raise it when validation.py reads the same text differently: every partition is then judged again
+PARSER = 3  # raise it when validation.py reads the same text differently: every partition is then validated again
+
+# The types of columns, each with Spark's name for it.
+TYPES = {"text": "string", "date": "date", "timestamp": "timestamp", "decimal": "decimal(12,2)"}
+NAME = re.compile(r"[a-z][a-z0-9_]{0,50}")  # of a dataset or a column: tables and columns of PostgreSQL are named by it
 
 # Every character with Unicode's property White_Space; str.strip() would also take U+001C to U+001F.
 WHITE_SPACE = (
@@ -45,27 +51,37 @@ WAITING = Limit(stop=())
 
 @dataclass(frozen=True)
 class Rule:
-    """What must hold for a row, as SQL over the typed `columns`; a null among them passes unless `holds` says no.
+    """States what must hold for a row as SQL over the typed `columns`; a null passes unless `holds` says no.
 
-    `reason` is the code of a row that breaks it. The rule is not judged where one of `columns` is unreadable.
+    `reason` is the code of a row that breaks it, `message` the sentence for the clerk who gets the row back. The rule
+    is not evaluated where one of `columns` is unreadable. `violations` are texts by column that break it, for the
+    generator; a text may name columns of a sound row in braces. Without them the generator looks for such texts itself.
     """
 
     reason: str
     holds: str
     columns: tuple[str, ...]
-    limit: Limit = field(default=Limit(), repr=False)
+    limit: Limit = Limit()
+    message: str = ""
+    violations: tuple[Mapping[str, tuple[str, ...]], ...] = field(default=(), hash=False)
 
     @property
     def column(self) -> str | None:
-        """The column to blame, or None where the rule joins several."""
+        """Returns the column to blame, or None where the rule joins several."""
         return self.columns[0] if len(self.columns) == 1 else None
+
+    @property
+    def sentence(self) -> str:
+        """Returns the message, or the code in words where none is declared."""
+        return self.message or f"{self.reason.replace('_', ' ').capitalize()}."
 
 
 @dataclass(frozen=True)
 class Column:
-    """One source column: always text in the file, of `type` once it is accepted.
+    """Describes one source column: always text in the file, of `type` once its row is accepted.
 
-    `rank` and `not_known` help to decide which of several versions of a row stands.
+    `rank` and `not_known` help to decide which of several versions of a row stands. `doc`, `unit` and `example` are for
+    people: the comments of gold's tables, the data dictionary, the generator and the tests.
     """
 
     name: str
@@ -75,21 +91,27 @@ class Column:
     rank: tuple[str, ...] = ()  # listed values, the furthest along first; those it leaves out rank behind, all alike
     not_known: str | None = None  # the listed value that says no more than a blank; ranks last
     references: str | None = None
-    limit: Limit | None = field(default=None, repr=False)  # for each of the column's codes
-    groups: bool = field(default=False, repr=False)  # marts are kept by it: it stands in their keys
+    limit: Limit | None = None  # for each of the column's codes
+    groups: bool = False  # marts are kept by it: it stands in their keys
+    doc: str = ""
+    unit: str = ""
+    example: str = ""  # as a file has it
 
     def __post_init__(self) -> None:
+        if self.type not in TYPES:
+            raise ValueError(f"{self.name} is declared as {self.type!r}; the types are {', '.join(TYPES)}.")
         unlisted = [value for value in (*self.rank, self.not_known) if value and value not in self.one_of]
         if unlisted:
             raise ValueError(f"{self.name} ranks {', '.join(unlisted)}; add them to its `one_of`, or correct them.")
 
     @property
     def is_time(self) -> bool:
+        """Tells whether its values are dates or timestamps."""
         return self.type in ("date", "timestamp")
 
     @cached_property
     def ranks(self) -> dict[str, int]:
-        """Listed value -> its rank, 0 the highest; empty where all are alike."""
+        """Returns each listed value with its rank, 0 the highest; nothing where all are alike."""
         if not self.rank and self.not_known is None:
             return {}
         places = dict.fromkeys(self.one_of, len(self.rank))
@@ -98,7 +120,7 @@ class Column:
         return places | {value: place for place, value in enumerate(self.rank)}
 
     def reasons(self) -> Iterator[tuple[str, str]]:
-        """The codes this column alone can earn, each with its sentence, in the order they are reported."""
+        """Yields the codes that this column alone can earn, each with its sentence, in the order they are reported."""
         if self.required:
             yield f"missing_{self.name}", f"{self.name} must not be blank"
         if self.type != "text":
@@ -108,13 +130,16 @@ class Column:
         if self.references:
             yield f"orphan_{self.name}", f"{self.name} must be the key of an accepted row of {self.references}"
 
+    @property
+    def comment(self) -> str:
+        """Returns its description with unit and example, for people; empty where nothing is declared."""
+        about = [f"Unit: {self.unit}." if self.unit else "", f"Example: {self.example}" if self.example else ""]
+        return " ".join(filter(None, (self.doc, *about)))
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """A file the hospital sends each day; its first column is its key. Grain: one row per key and date.
-
-    What is not part of the repr has no bearing on verdicts, and changing it makes no date due.
-    """
+    """Describes a file that the hospital sends each day, a row per key; its first column is the key."""
 
     name: str
     doc: str
@@ -122,49 +147,64 @@ class Dataset:
     rules: tuple[Rule, ...] = ()
     computed: tuple[tuple[str, str, str], ...] = ()  # gold only: (name, PostgreSQL type, expression)
     orphan_days: int = 365  # a parent that comes in a later partition than this many days after the child's is too late
-    amount: str | None = field(default=None, repr=False)  # the column whose sums are kept account of
-    day: str | None = field(default=None, repr=False)  # the column whose day the figures count a row on
-    limit: Limit = field(default=Limit(), repr=False)  # of all rejected rows together, those that only wait left out
-    usual: tuple[float, float] = field(default=(0.5, 2.0), repr=False)  # times the median rows of that weekday
-    due_hours: int = field(default=6, repr=False)  # after the end of its day (UTC) the file should be there
+    since: date = date.min  # dates before this one need no such file, and have none
+    amount: str | None = None  # the column whose sums are kept account of
+    day: str | None = None  # the column whose day the figures count a row on
+    limit: Limit = Limit()  # of all rejected rows together, those that only wait left out
+    usual: tuple[float, float] = (0.5, 2.0)  # times the median rows of that weekday
+    due_hours: int = 6  # after the end of its day (UTC) the file should be there
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where a rule, `amount` or `day` names no declared column, or a name or code comes twice."""
+        if not NAME.fullmatch(self.name) or not all(NAME.fullmatch(name) for name in self.names):
+            raise ValueError(f"{self.name}: names are lower case letters, digits and _, and begin with a letter.")
+        used = [name for rule in self.rules for name in rule.columns] + [self.amount or self.key, self.day or self.key]
+        if unknown := sorted({*used} - {*self.names}):
+            raise ValueError(f"{self.name} uses {', '.join(unknown)}; declare them among its columns, or correct them.")
+        codes = [code for column in self.columns for code, _ in column.reasons()] + [rule.reason for rule in self.rules]
+        for words in (self.names, codes):
+            if twice := sorted({word for word in words if words.count(word) > 1}):
+                raise ValueError(f"{self.name} declares {', '.join(twice)} twice; give each a name of its own.")
 
     @property
     def key(self) -> str:
+        """Returns the name of the key column."""
         return self.columns[0].name
 
     @cached_property
     def names(self) -> tuple[str, ...]:
+        """Returns the names of the source columns, in declared order."""
         return tuple(column.name for column in self.columns)
 
     @cached_property
     def indexed(self) -> set[str]:
-        """The columns that stand in keys and indexes of gold or of the marts, which hold no value of any length."""
+        """Returns the columns in keys and indexes of gold or of the marts, which cannot hold values of any length."""
         return {self.key, *self.parents, *(column.name for column in self.columns if column.groups)}
 
     @cached_property
     def parents(self) -> dict[str, str]:
-        """Foreign key column -> the dataset it refers to."""
+        """Returns each foreign key column with the dataset that it refers to."""
         return {column.name: column.references for column in self.columns if column.references}
 
     @cached_property
     def reasons(self) -> dict[str, str]:
-        """Every code a row of this dataset can earn -> its sentence, in the order of a row's codes."""
+        """Returns every code that a row of this dataset can earn with its sentence, in the order of a row's codes."""
         codes = dict(pair for column in self.columns for pair in column.reasons())
-        codes |= {rule.reason: f"broken rule: {rule.holds}" for rule in self.rules}
+        codes |= {rule.reason: rule.sentence for rule in self.rules}
         codes[f"duplicate_{self.key}"] = f"another row with this {self.key} stands in this file"
         codes["malformed_row"] = "the record has too few or too many fields, an open quote or a NUL character"
         return codes
 
     @cached_property
     def blamed(self) -> dict[str, str | None]:
-        """Reason code -> the column it blames, or None where that is no single one."""
+        """Returns each reason code with the column that it blames, or None where that is no single one."""
         codes: dict[str, str | None] = {code: column.name for column in self.columns for code, _ in column.reasons()}
         codes |= {rule.reason: rule.column for rule in self.rules}
         return codes | {f"duplicate_{self.key}": self.key, "malformed_row": None}
 
     @cached_property
     def limits(self) -> dict[str, Limit]:
-        """Reason code -> the limit of the rejected rows that carry it."""
+        """Returns each reason code with the limit of the rejected rows that carry it."""
         codes = dict.fromkeys(self.reasons, Limit())
         for column in self.columns:
             for code, _ in column.reasons():
@@ -172,15 +212,32 @@ class Dataset:
         return codes | {rule.reason: rule.limit for rule in self.rules}
 
     def waits_until(self, day: date) -> date:
-        """The last partition whose rows can be parents to this dataset's rows of `day`."""
+        """Returns the last partition whose rows can be parents to this dataset's rows of `day`."""
         return date.fromordinal(min(day.toordinal() + self.orphan_days, date.max.toordinal()))
+
+    def without(self, names: Collection[str]) -> "Dataset":
+        """Returns the dataset as it was before these columns were declared, and the rules that need them."""
+        return replace(
+            self,
+            columns=tuple(column for column in self.columns if column.name not in names),
+            rules=tuple(rule for rule in self.rules if not {*rule.columns} & {*names}),
+            amount=None if self.amount in names else self.amount,
+            day=None if self.day in names else self.day,
+        )
 
     @cached_property
     def rule_set(self) -> str:
-        """A hash of the declaration and the parser: what silver was judged by."""
-        return hashlib.sha256(f"{PARSER}{self!r}".encode()).hexdigest()[:16]
+        """Returns a hash of what bears on verdicts: what silver was validated by.
+
+        Descriptions, messages, limits, `since`, and what only gold or the generator reads are left out, so that
+        changing them makes no date due.
+        """
+        columns = [(c.name, c.type, c.required, c.one_of, c.rank, c.not_known, c.references) for c in self.columns]
+        rules = [(rule.reason, rule.holds, rule.columns) for rule in self.rules]
+        verdicts = json.dumps([PARSER, self.name, columns, rules, self.orphan_days])
+        return hashlib.sha256(verdicts.encode()).hexdigest()[:16]
 
 
 def is_retryable(reason: str) -> bool:
-    """Whether a row rejected for this reason can become sound without a corrected file: its parent may come."""
+    """Tells whether a row rejected for this reason can become sound without a corrected file: its parent may come."""
     return reason.startswith("orphan_")

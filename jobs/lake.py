@@ -19,8 +19,8 @@ from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 from botocore.exceptions import ClientError
 
 from jobs import settings
-from jobs.dataset import WHITE_SPACE, Dataset
-from jobs.landing import MOST_COLUMNS, Facts, Upload, describe, folder, read_header, read_records
+from jobs.dataset import TYPES, WHITE_SPACE, Dataset
+from jobs.landing import MOST_COLUMNS, Facts, Upload, as_of, describe, folder, names_in, read_header, read_records
 from jobs.program import Refused
 
 MANY_FIELDS = 100  # a record of more is broken, if the header has no more itself
@@ -134,11 +134,12 @@ def facts_of(dataset: Dataset, day: date) -> Facts:
         with tempfile.TemporaryDirectory() as place:
             copy = Path(place, "file.csv")
             s3().download_file(bucket, bronze_key(dataset, day), str(copy))
-            return describe(copy, dataset, name)
+            return describe(copy, dataset, name, came_before="sha256" in known)
     span = f"bytes=0-{int(known['header-bytes']) - 1}"
     start = s3().get_object(Bucket=bucket, Key=bronze_key(dataset, day), Range=span)["Body"].read()
     lines = io.StringIO(start.decode("utf-8-sig"), newline="\n")
     record = next(record for record, _, _ in read_records(lines) if record.strip(WHITE_SPACE))
+    dataset = as_of(dataset, names_in(record.rstrip("\r\n"), ","))  # its header was checked when it came in
     texts = {"sha256": known["sha256"], "header": read_header(record, dataset, name), "amount": dataset.amount or ""}
     numbers = {field: int(known[field.replace("_", "-")]) for field in Facts._fields if field not in texts}
     return Facts(**texts, **numbers)  # type: ignore[arg-type]
@@ -222,6 +223,7 @@ def replace(
         .partitionBy("_partition_date")
         .option("replaceWhere", f"_partition_date = '{day}'")
         .option("userMetadata", run_id)
+        .option("mergeSchema", True)  # a column declared since the table was made
         # Of a new table. Nobody looks rows up by anything else, and statistics of all columns are a fourth of writing.
         .option("delta.dataSkippingStatsColumns", dataset.key)
     )
@@ -300,11 +302,20 @@ def is_whole(version: int, commit: bytes) -> bool:
 
 
 def silver(spark: Any, dataset: Dataset, kind: str = "accepted") -> Any:
-    """A silver table, all partitions; without rows where the dataset was never judged."""
+    """Reads a silver table, all partitions; without rows where the dataset was never validated.
+
+    Columns declared since the table was written last are null in all rows.
+    """
+    from pyspark.sql import functions as F
+
     if not has_silver(dataset, kind):
         names = ", ".join(f"{name} string" for name in dataset.names)
         return spark.createDataFrame([], f"{names}, _partition_date date, _run_id string")
-    return spark.read.format("delta").load(silver_path(dataset, kind))
+    rows = spark.read.format("delta").load(silver_path(dataset, kind))
+    there = set(rows.columns)
+    added = [column for column in dataset.columns if column.name not in there]
+    types = {column.name: TYPES[column.type] if kind == "accepted" else "string" for column in added}
+    return rows.withColumns({name: F.lit(None).cast(of) for name, of in types.items()}) if types else rows
 
 
 def merge_files(spark: Any, dataset: Dataset, kind: str, run_id: str) -> int:

@@ -130,8 +130,11 @@ class Upload:
         return chunk
 
 
-def describe(path: Path, dataset: Dataset, name: str) -> Facts:
+def describe(path: Path, dataset: Dataset, name: str, came_before: bool = False) -> Facts:
     """Reads a CSV file once, holding a record at a time.
+
+    A file that `came_before` had every column that was declared then: those that it lacks were declared since, and are
+    not asked for.
 
     Raises Refused, naming file (`name`) and columns, for a header that lacks declared columns or says one twice, for
     bytes that are not UTF-8, and for what is longer than LONGEST_FIELD, LONGEST_KEY, LONGEST_RECORD or LONGEST_OPEN.
@@ -154,6 +157,8 @@ def describe(path: Path, dataset: Dataset, name: str) -> Facts:
             if blank:
                 continue
             if not header:
+                if came_before:
+                    dataset = as_of(dataset, names_in(record.rstrip("\r\n"), ","))
                 header = read_header(record, dataset, name, file.start)
             elif not record.isascii() and not is_utf8(record):
                 is_windows = dialect.is_windows_1252(record) if not foreign else is_windows
@@ -183,6 +188,11 @@ def describe(path: Path, dataset: Dataset, name: str) -> Facts:
     ends, amount = head_bytes + mark, dataset.amount or ""
     sha256, sums = file.digest.hexdigest(), (amount, amounts, total)
     return Facts(sha256, file.bytes, header, ends, head_lines, heads, count, spans, widest, *sums)
+
+
+def as_of(dataset: Dataset, header: Sequence[str]) -> Dataset:
+    """Returns the dataset as it was declared when a file with this header came in: without the columns added since."""
+    return dataset.without([name for name in dataset.names if name not in header])
 
 
 def read_records(lines: Iterator[str]) -> Iterator[tuple[str, int, bool]]:

@@ -21,7 +21,9 @@ def landing_to_bronze(dataset: Dataset, day: date) -> str:
     ):
         if not landing.has_landed(dataset, day):
             raise program.Refused(f"the file {name} has not landed; put it there or run `make generate DATE={day}`.")
-        facts = landing.describe(path, dataset, name)
+        head = lake.bronze_head(dataset, day)
+        came_before = head is not None and head["Metadata"].get("sha256") == landing.checksum(path)
+        facts = landing.describe(path, dataset, name, came_before)
         row |= {"bronze_rows": facts.records, "bronze_bytes": facts.bytes, "bronze_sha256": facts.sha256}
         if facts.amount:
             row["amount_in"] = Decimal(facts.cents) / 100

@@ -96,6 +96,7 @@ def run(
         try:
             if not future:
                 must_have_begun(day)
+            bring_up_to_date()
             done = job(*dataset, day)
         except Exception as error:
             leave(1, f"{' '.join([*(d.name for d in dataset), str(day)])}: {sentence(error)}")
@@ -103,6 +104,14 @@ def run(
     if not settings.given("RUN_LOG"):
         for said in filter(None, map(remaining, dict.fromkeys(days))):
             borders.say(said)
+
+
+def bring_up_to_date() -> None:
+    """Brings the warehouse's tables in line with the catalog, where that was edited since."""
+    from jobs import schema, warehouse  # both need this module
+
+    with warehouse.connect() as connection:
+        schema.bring_up_to_date(connection)
 
 
 def leave(code: int, text: str) -> NoReturn:

@@ -58,6 +58,7 @@ def main() -> None:
 
 def answer(given: argparse.Namespace) -> Iterator[str]:
     """The lines of one command."""
+    program.bring_up_to_date()
     if given.command == "why":
         return why(given.key)
     day = program.given_day(given.date)

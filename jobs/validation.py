@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from jobs import landing
-from jobs.dataset import WHITE_SPACE, Column, Dataset, is_retryable
+from jobs.dataset import TYPES, WHITE_SPACE, Column, Dataset, is_retryable
 
 # Digit by digit, and the year 0 told apart by comparing texts: Java's loops and lookaheads take longer.
 TWO = "[0-9][0-9]"
@@ -64,13 +64,18 @@ def judge(
     """One row per record of `records(_raw string)`: its text, its typed values and its codes in `_reject_reason`;
     `_versions_differ` is true for one row of each key whose sound rows differ in content.
 
-    `header` names the file's fields in their order; `parents` holds, per foreign key column, a DataFrame with
+    `header` names the file's fields in their order. A column that it lacks was declared after the file had come in: it
+    is null, and nothing is asked of it. `parents` holds, per foreign key column, a DataFrame with
     one column, the keys accepted in the partitions that count. What is read more than once, and what is joined though
     nobody can know beforehand how few rows it has, is given to `keep`.
     """
-    texts = records.transform(split_fields, header).transform(read_texts, dataset, header)
-    rows = keep(texts.transform(read_types, dataset).transform(give_codes, dataset))
-    return rows.transform(add_codes, keep(compare(rows, dataset, parents, keep)), dataset)
+    sent = landing.as_of(dataset, header)
+    texts = records.transform(split_fields, header).transform(read_texts, sent, header)
+    rows = keep(texts.transform(read_types, sent).transform(give_codes, sent))
+    parents = {name: keys for name, keys in parents.items() if name in sent.parents}
+    judged = rows.transform(add_codes, keep(compare(rows, sent, parents, keep)), sent)
+    later = {c.name: F.lit(None).cast(TYPES[c.type]) for c in dataset.columns if c.name not in header}
+    return judged.withColumns(later) if later else judged
 
 
 def split(judged: DataFrame, dataset: Dataset, header: Sequence[str]) -> Verdict:
@@ -186,10 +191,12 @@ def has_quotes() -> Expression:
 
 
 def source(name: str, header: Sequence[str]) -> Expression:
-    """A column's field as it was sent, without the quotes around it.
+    """Returns a column's field as it was sent, without the quotes around it; null where the file has no such column.
 
     One that goes on behind its closing quote is text as it stands, white space apart.
     """
+    if name not in header:
+        return F.lit(None).cast("string")
     field = F.get("fields", F.lit(header.index(name)))
     return F.when(has_quotes(), without_quotes(field)).otherwise(field)
 

@@ -1,16 +1,11 @@
-"""The PostgreSQL warehouse: tables drawn from the catalog, staging, the load by key, ledger and receipts.
+"""The PostgreSQL warehouse: connections and locks, ledger and receipts, staging, the load by key."""
 
-The only module that knows PostgreSQL. `python -m jobs.warehouse` prints the schema.
-"""
-
-import re
 import secrets
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import date, datetime, timezone
-from itertools import dropwhile
 from typing import Any, NoReturn
 from urllib.parse import quote
 
@@ -19,123 +14,12 @@ from psycopg.rows import dict_row
 
 from jobs import program, settings
 from jobs.catalog import CATALOG, children
-from jobs.dataset import Dataset, Level, is_retryable
+from jobs.dataset import Dataset
 from jobs.program import Refused
 
 Connection = psycopg.Connection[Any]
-POSTGRES_TYPES = {"text": "text", "date": "date", "timestamp": "timestamp", "decimal": "numeric(12, 2)"}
 AUDIT = ("_partition_date", "_run_id")
 WITHHELD = ("dataset", "_partition_date", "row_key", "visit_id", "row_day", "department", "amount", "reasons")
-
-
-# ---- schema --------------------------------------------------------------------------------------------------------
-
-
-def create_table(dataset: Dataset) -> str:
-    """The gold table of a dataset, with real keys; foreign keys can wait for the end of a restating load."""
-    lines = []
-    for column in dataset.columns:
-        parent = CATALOG[column.references] if column.references else None
-        lines.append(
-            f"{column.name} {POSTGRES_TYPES[column.type]}"
-            + (" primary key" if column.name == dataset.key else " not null" if column.required else "")
-            + (f" references {parent.name} ({parent.key}) deferrable" if parent else "")
-        )
-    lines += [f"{name} {kind} generated always as ({value}) stored" for name, kind, value in dataset.computed]
-    lines += [
-        "_partition_date date not null",
-        "_run_id text not null",
-        "_loaded_at timestamptz not null default clock_timestamp()",
-    ]
-    body = ",\n    ".join(lines)
-    indexes = "".join(
-        f"create index if not exists {dataset.name}_by_{name} on {dataset.name} ({name});\n"
-        for name in (*dataset.parents, "_partition_date")
-    )
-    comment = f"comment on table {dataset.name} is\n'{dataset.doc}';\n"
-    return f"create table if not exists {dataset.name} (\n    {body}\n);\n\n{indexes}\n{comment}"
-
-
-def create_notes(dataset: Dataset) -> str:
-    """The triggers by which a change of the table, whoever makes it, notes in ops.touched what it touches."""
-    changes = {"insert": ("new",), "update": ("old", "new"), "delete": ("old",)}
-    triggers = [("truncate", "truncate", "")]
-    triggers += [
-        (f"{version}_of_{change}", change, f"referencing {version} table as changed ")
-        for change, versions in changes.items()
-        for version in versions
-    ]
-    return "".join(
-        f"create or replace trigger note_{name} after {change} on {dataset.name} {rows}"
-        "for each statement execute function ops.note_touched();\n"
-        for name, change, rows in triggers
-    )
-
-
-def schema() -> str:
-    """The whole DDL, which may be applied again and again."""
-    head = "-- Drawn from jobs/catalog and sql/tables by `make schema`; do not edit.\n"
-    touched, marts, ops, views, grants = (
-        (settings.ROOT / "sql" / "tables" / f"{name}.sql").read_text()
-        for name in ("touched", "marts", "ops", "views", "grants")
-    )
-    # Gold is locked before the marts, as a build of the marts does it, lest each wait for the other.
-    gold = [part for dataset in CATALOG.values() for part in (create_table(dataset), create_notes(dataset))]
-    parts = [drop_views(views), touched, *gold, marts, ops, declarations(), views, *reports(), grants]
-    return "\n".join([head, *parts])
-
-
-REPORTS = settings.ROOT / "sql" / "reports"
-
-
-def drop_views(views: str) -> str:
-    """Drops reports and `views`, which depend on everything else; they are created again and may change columns."""
-    names = [f"reports.{file.stem}" for file in sorted(REPORTS.glob("*.sql"))]
-    names += re.findall(r"^create view (\S+) as$", views, re.MULTILINE)
-    return f"drop view if exists {', '.join(names)};\n"
-
-
-def reports() -> Iterator[str]:
-    """The views that dashboards read, one per file of sql/reports; what a file's first lines say is their comment."""
-    for file in sorted(REPORTS.glob("*.sql")):
-        lines = file.read_text().splitlines()
-        query = list(dropwhile(lambda line: line.startswith("--"), lines))
-        doc = " ".join(line.removeprefix("--").strip() for line in lines[: -len(query)])
-        body = "\n".join(query)
-        yield f"create view reports.{file.stem} as\n{body};\ncomment on view reports.{file.stem} is\n{literal(doc)};\n"
-
-
-def declarations() -> str:
-    """The rows of ops.datasets and ops.rules: what the views need to know of the catalog."""
-    datasets = [(d.name, d.key, d.amount, d.orphan_days, d.due_hours) for d in CATALOG.values()]
-    rules: list[tuple[str | bool | None, ...]] = []
-    for dataset in CATALOG.values():
-        limits = {"rejected": dataset.limit} | dataset.limits
-        for code, message in {"rejected": "all that no late parent can mend", **dataset.reasons}.items():
-            levels = (*arrays(limits[code].warn), *arrays(limits[code].stop))
-            rules.append((dataset.name, code, message, is_retryable(code), *levels))
-    tables: dict[str, Sequence[tuple[Any, ...]]] = {"ops.datasets": datasets, "ops.rules": rules}
-    return "\n".join(
-        f"delete from {table};\ninsert into {table} values\n"
-        + ",\n".join(f"    ({', '.join(map(literal, row))})" for row in rows)
-        + ";\n"
-        for table, rows in tables.items()
-    )
-
-
-def arrays(levels: Sequence[Level]) -> tuple[str | None, str | None]:
-    """The shares of levels and their rows, each as PostgreSQL writes an array; None where there is no level."""
-    if not levels:
-        return None, None
-    shares, rows = (",".join(str(getattr(level, name)) for level in levels) for name in ("share", "rows"))
-    return f"{{{shares}}}", f"{{{rows}}}"
-
-
-def literal(value: str | float | None) -> str:
-    """A value as SQL spells it."""
-    if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
-    return "null" if value is None else str(value).lower()
 
 
 # ---- connections and locks -----------------------------------------------------------------------------------------
@@ -171,6 +55,13 @@ def value(connection: Connection, query: str, arguments: Sequence[Any] | Mapping
     """The one value of a query's first row."""
     [row] = connection.execute(query, arguments).fetchmany(1)
     return row[0]
+
+
+def literal(value: str | float | None) -> str:
+    """Returns a value as SQL spells it."""
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    return "null" if value is None else str(value).lower()
 
 
 STORES = "the stores"  # the lock that each writer shares, and that a backup has to itself
@@ -538,7 +429,8 @@ def not_emptied(connection: Connection, day: date) -> list[str]:
         "on silver.layer = 'silver' and silver.dataset = datasets.dataset and silver.partition_date = %(day)s "
         "left join ops.receipts as gold "
         "on gold.layer = 'gold' and gold.dataset = datasets.dataset and gold.partition_date = %(day)s "
-        "where silver.made_from is distinct from %(forgotten)s or gold.made_from is distinct from silver.run_id",
+        "where (silver.made_from is distinct from %(forgotten)s or gold.made_from is distinct from silver.run_id) "
+        "and (datasets.since <= %(day)s or silver.made_from is not null or gold.made_from is not null)",
         {"day": day, "forgotten": FORGOTTEN},
     )
     return [name for (name,) in found]
@@ -742,7 +634,8 @@ def append(rows: Any, table: str, days: Sequence[str] = ()) -> None:
     from pyspark.sql import functions as F
 
     texts = {name: F.col(name).cast("string") for name in days}
-    rows.withColumns(texts).write.format("jdbc").options(**jdbc(table)).mode("append").save()
+    rows = rows.withColumns(texts) if texts else rows
+    rows.write.format("jdbc").options(**jdbc(table)).mode("append").save()
 
 
 def read_keys(spark: Any, table: str) -> Any:
@@ -927,7 +820,3 @@ def replace_withheld(connection: Connection, dataset: Dataset, day: date, run_id
     connection.execute("delete from ops.withheld where dataset = %s and _partition_date = %s", [dataset.name, day])
     names = ", ".join(WITHHELD)
     connection.execute(f"insert into ops.withheld ({names}) select {names} from {staging('withheld', run_id)}")
-
-
-if __name__ == "__main__":
-    print(schema(), end="")

@@ -267,8 +267,9 @@ def tell_health() -> None:
 
 
 def record_pending() -> None:
-    """Records the failures that the ledger lacks, if PostgreSQL is there."""
+    """Records the failures that the ledger lacks, and an edited catalog's limits, if PostgreSQL is there."""
     with suppress(psycopg.Error), warehouse.connect() as connection:
+        program.bring_up_to_date()
         runs.record_pending(connection)
 
 
@@ -313,6 +314,7 @@ def summary() -> str:
 
 def ledger_of(last: int) -> str:
     """The newest dates of ops.dates, those of which nothing stands, what waits for parents, what is late."""
+    program.bring_up_to_date()
     with warehouse.connect() as connection:
         runs.record_pending(connection)
         dates = connection.execute(
@@ -387,7 +389,7 @@ def landed_and_not_run(connection: warehouse.Connection) -> dict[date, list[str]
     tried, not_run = set(found.fetchall()), dict[date, list[str]]()
     for dataset in CATALOG.values():
         for day in landing.landed_days(dataset):
-            if (dataset.name, day) not in tried:
+            if day >= dataset.since and (dataset.name, day) not in tried:
                 not_run.setdefault(day, []).append(dataset.name)
     return not_run
 

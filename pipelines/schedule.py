@@ -15,7 +15,7 @@ from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.cron import CronTrigger
 
 from jobs import borders, landing, program, settings, warehouse
-from jobs.catalog import CATALOG
+from jobs.catalog import CATALOG, expected
 from jobs.program import Refused
 from pipelines import alert, runs
 from stack import backup
@@ -175,13 +175,13 @@ def dates(today: date) -> Iterator[date]:
         found = connection.execute("select partition_date from ops.never_ran where layer = 'forget'").fetchall()
     for ago in range(catch_up_days(), 0, -1):
         day = today - timedelta(days=ago)
-        if (day,) not in found and (ago == 1 or len(missing(day)) < len(CATALOG)):
+        if (day,) not in found and (ago == 1 or len(missing(day)) < len(expected(day))):
             yield day
 
 
 def missing(day: date) -> list[str]:
     """Lists the datasets whose file of a date has not landed."""
-    return [name for name, dataset in CATALOG.items() if not landing.landing_path(dataset, day).is_file()]
+    return [name for name, dataset in expected(day).items() if not landing.landing_path(dataset, day).is_file()]
 
 
 def due(day: date) -> datetime:

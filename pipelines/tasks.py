@@ -25,7 +25,7 @@ from luigi.task_register import TaskClassException
 
 from dashboards import pages
 from jobs import borders, lake, landing, marts, program, settings, warehouse
-from jobs.catalog import CATALOG
+from jobs.catalog import CATALOG, expected
 from jobs.dataset import Dataset
 from jobs.program import Refused
 from pipelines import progress, runs, scheduler
@@ -41,6 +41,7 @@ SEEN: set[str] = set()
 @cache
 def session() -> int:
     """The turn at which this process began: tasks made since stay made until it ends."""
+    program.bring_up_to_date()
     with warehouse.connect() as connection:
         runs.record_pending(connection)
     return warehouse.turn()
@@ -269,7 +270,7 @@ class DatasetTask(Made):
 
     @property
     def parents(self) -> list[str]:
-        return list(CATALOG[self.dataset].parents.values())
+        return [parent for parent in CATALOG[self.dataset].parents.values() if parent in expected(self.date)]
 
 
 class Bronze(DatasetTask):
@@ -300,7 +301,7 @@ class BronzeIngestion(luigi.WrapperTask):
     since = luigi.IntParameter(default=0)
 
     def requires(self) -> Any:
-        return [Bronze(dataset=name, date=self.date, since=self.since) for name in CATALOG]
+        return [Bronze(dataset=name, date=self.date, since=self.since) for name in expected(self.date)]
 
 
 class Silver(DatasetTask):
@@ -333,7 +334,7 @@ class Rejudged(Made):
     resources = {"rejudging": 1}  # noqa: RUF012  # dates of a backfill would judge the same partitions
 
     def requires(self) -> Any:
-        return [Silver(dataset=name, date=self.date, since=self.since) for name in CATALOG]
+        return [Silver(dataset=name, date=self.date, since=self.since) for name in expected(self.date)]
 
     def made_in(self) -> int | None:
         receipt = warehouse.receipt("rejudged", "all", self.date)
@@ -410,7 +411,7 @@ class Marts(Made):
     ledger = "marts", "marts"
 
     def requires(self) -> Any:
-        return [Gold(dataset=name, date=self.date, since=self.since) for name in CATALOG]
+        return [Gold(dataset=name, date=self.date, since=self.since) for name in expected(self.date)]
 
     def made_in(self) -> int | None:
         receipt = warehouse.marts_receipt(marts.rule_set(), session())
@@ -552,7 +553,7 @@ class GoldPipeline(Pipeline):
     def requires(self) -> Any:
         settled = self.settled
         yield Cleared(**settled)
-        yield from (Gold(dataset=name, **settled) for name in CATALOG)
+        yield from (Gold(dataset=name, **settled) for name in expected(self.date))
         yield Marts(**settled)
 
 

@@ -25,21 +25,25 @@ def free_ports(count: int) -> list[int]:
     raise RuntimeError("No free ports.")
 
 
+def addresses(home: Path) -> dict[str, str]:
+    """Returns the settings of a stack in `home` that listens on free ports."""
+    *ports, minio = free_ports(len(PORTS) + 1)
+    return {
+        **{name: str(port) for name, port in zip(PORTS, ports, strict=True)},
+        "MINIO_ENDPOINT": f"http://{services.LOOPBACK}:{minio}",
+        **{name: services.LOOPBACK for name in ("POSTGRES_HOST", "SPARK_CONNECT_HOST", "LUIGI_HOST")},
+        "STACK_DIR": str(home / "stack"),
+        "LANDING_DIR": str(home / "landing"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+
+
 def set_apart(home: Path) -> None:
     """Points this process and its children at a stack in `home`, before they can reach another one.
 
     A process that is told to end then ends like one that was interrupted, so that it can stop its stack.
     """
-    *ports, minio = free_ports(len(PORTS) + 1)
-    os.environ |= {name: str(port) for name, port in zip(PORTS, ports, strict=True)}
-    os.environ |= {
-        "MINIO_ENDPOINT": f"http://{services.LOOPBACK}:{minio}",
-        **{name: services.LOOPBACK for name in ("POSTGRES_HOST", "SPARK_CONNECT_HOST", "LUIGI_HOST")},
-        "STACK_DIR": str(home / "stack"),
-        "LANDING_DIR": str(home / "landing"),
-        "LUIGI_CONFIG_PATH": str(settings.ROOT / "conf" / "luigi.cfg"),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
+    os.environ |= addresses(home) | {"LUIGI_CONFIG_PATH": str(settings.ROOT / "conf" / "luigi.cfg")}
     os.environ.pop("SPARK_REMOTE", None)
     settings.load()
     for name in ("SIGTERM", "SIGHUP"):

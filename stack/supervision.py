@@ -200,8 +200,8 @@ def create_stores(spark_runs: bool = False) -> None:
 
 
 def create_schema() -> None:
-    """Applies sql/schema.sql, which changes nothing where its tables stand."""
-    from jobs import program, warehouse
+    """Applies the warehouse's DDL, which changes nothing where its tables stand."""
+    from jobs import program, schema, warehouse
 
     with warehouse.connect() as connection:
         if not warehouse.value(connection, "select to_regrole('healthcare_dashboards') is not null"):
@@ -209,7 +209,7 @@ def create_schema() -> None:
                 "PostgreSQL lacks the roles of sql/roles.sql: `make down`, then `make up`; on a server that is not the "
                 "stack's own a superuser runs `psql -f sql/roles.sql` (docs/access.md)."
             )
-        connection.execute((settings.ROOT / "sql" / "schema.sql").read_text())
+        schema.apply(connection)
 
 
 def down() -> None:

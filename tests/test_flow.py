@@ -415,9 +415,3 @@ def test_the_order_of_tasks_is_that_of_the_foreign_keys(stack):
     assert datasets(Silver(dataset="visits", date=FIRST)) == {("Silver", "patients")}
     assert datasets(Silver(dataset="billing", date=FIRST)) == {("Silver", "visits")}
     assert datasets(Gold(dataset="admissions", date=FIRST)) == {("Gold", "visits")}
-
-
-def test_the_schema_is_drawn_from_the_catalog():
-    from jobs import warehouse
-
-    assert (settings.ROOT / "sql" / "schema.sql").read_text() == warehouse.schema(), "run `make schema`"

@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 from psycopg.rows import dict_row
 
+from jobs import schema
 from jobs.catalog import CATALOG
 from jobs.program import Refused
 from tests.examples import VALID, record
@@ -238,7 +239,6 @@ def test_levels_are_reached_alike_in_the_warehouse_and_in_a_backtest(empty_wareh
 
 
 def test_a_warehouse_of_one_level_a_rule_becomes_one_of_several(empty_warehouse):
-    from jobs import warehouse
 
     with empty_warehouse.transaction(force_rollback=True):
         empty_warehouse.execute(
@@ -249,7 +249,7 @@ def test_a_warehouse_of_one_level_a_rule_becomes_one_of_several(empty_warehouse)
             "create view ops.tripped as select * from ops.rules"
         )
         for _ in range(2):
-            empty_warehouse.execute(warehouse.schema())
+            empty_warehouse.execute(schema.ddl())
         found = empty_warehouse.execute(
             "select warn_share, warn_rows, stop_share, stop_rows from ops.rules where reason in ('rejected', %s)",
             ["orphan_patient_id"],
@@ -488,7 +488,6 @@ def test_a_receipt_that_is_lost_or_says_something_else_counts_for_nothing(hospit
 
 
 def test_what_an_earlier_version_has_marked_stale_stays_so(empty_warehouse):
-    from jobs import warehouse
 
     with empty_warehouse.transaction(force_rollback=True):
         empty_warehouse.execute(
@@ -497,7 +496,7 @@ def test_what_an_earlier_version_has_marked_stale_stays_so(empty_warehouse):
         )
         turns = []
         for _ in range(2):
-            empty_warehouse.execute(warehouse.schema())
+            empty_warehouse.execute(schema.ddl())
             turns += empty_warehouse.execute("select stale_turn from ops.receipts where run_id = 'run'").fetchone()
     assert turns[0] and turns[0] == turns[1]
 

@@ -46,7 +46,7 @@ def test_a_key_tells_its_whole_story(hospital):
     verdicts = [line.strip().partition("  (run")[0] for line in lines if "  (run" in line]
     assert verdicts[:3] == ["accepted", "rejected: missing_status", "rejected: orphan_patient_id"]
     assert verdicts[3].startswith(f"gold: the version of {day}, loaded 20")
-    assert lines[-1].strip() == f"its patient_id is {lacked}, 0 admissions, 0 treatments, 0 billing"
+    assert lines[-1].strip() == f"its patient_id is {lacked}, 0 admissions, 0 billing, 0 treatments"
     assert "Dermatology" not in told + "".join(lines), "values are nobody's business but a key's"
     told = command("why", lacked)[1]
     assert "    1 visits" in told.splitlines() and "missing_gender" not in told

@@ -1,15 +1,42 @@
-"""The five datasets, parents before children."""
+"""Lists the datasets, one per file of this directory, parents before children."""
 
-from jobs.catalog.admissions import admissions
-from jobs.catalog.billing import billing
-from jobs.catalog.patients import patients
-from jobs.catalog.treatments import treatments
-from jobs.catalog.visits import visits
+from datetime import date
+from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
+from pkgutil import iter_modules
+
 from jobs.dataset import Dataset
 
-CATALOG = {dataset.name: dataset for dataset in (patients, visits, admissions, treatments, billing)}
+
+def discover() -> dict[str, Dataset]:
+    """Returns the dataset that each module declares under its own name, by name, parents before children.
+
+    Raises ValueError where a module declares no such dataset, a column refers to none, or references form a circle.
+    """
+    found: dict[str, Dataset] = {}
+    for name in sorted(module.name for module in iter_modules(__path__)):
+        dataset = getattr(import_module(f"{__name__}.{name}"), name, None)
+        if not isinstance(dataset, Dataset) or dataset.name != name:
+            raise ValueError(f"jobs/catalog/{name}.py declares no Dataset `{name}` of that name; correct the name.")
+        found[name] = dataset
+    for dataset in found.values():
+        if unknown := sorted({*dataset.parents.values()} - {*found}):
+            raise ValueError(f"{dataset.name} refers to {', '.join(unknown)}; the datasets are {', '.join(found)}.")
+    try:
+        order = TopologicalSorter({name: sorted(set(d.parents.values())) for name, d in found.items()}).static_order()
+        return {name: found[name] for name in order}
+    except CycleError as error:
+        raise ValueError(f"Datasets refer to each other in a circle: {' → '.join(error.args[1])}.") from None
+
+
+CATALOG = discover()
+
+
+def expected(day: date) -> dict[str, Dataset]:
+    """Returns the datasets that a date needs a file of, in the catalog's order."""
+    return {name: dataset for name, dataset in CATALOG.items() if dataset.since <= day}
 
 
 def children(dataset: Dataset) -> list[Dataset]:
-    """The datasets that refer to this one, in the catalog's order."""
+    """Returns the datasets that refer to this one, in the catalog's order."""
     return [child for child in CATALOG.values() if dataset.name in child.parents.values()]

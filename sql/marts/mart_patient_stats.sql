@@ -1,21 +1,9 @@
 -- One row per patient, with or without visits.
 with
 
-partitions as (
-    select max(_partition_date) as newest from patients
-    union all
-    select max(_partition_date) as newest from visits
-    union all
-    select max(_partition_date) as newest from admissions
-    union all
-    select max(_partition_date) as newest from treatments
-    union all
-    select max(_partition_date) as newest from billing
-),
-
 -- Ages are as of the newest data, not of the wall clock: the same gold always gives the same mart.
 today as (
-    select max(newest)::timestamp as as_of from partitions
+    select day::timestamp as as_of from ops.as_of
 ),
 
 visits_by_patient as (

@@ -17,24 +17,8 @@ withheld as (
     from ops.withheld
     where
         not exists (
-            select 1 from patients
-            where withheld.dataset = 'patients' and patients.patient_id = withheld.row_key
-        )
-        and not exists (
-            select 1 from visits
-            where withheld.dataset = 'visits' and visits.visit_id = withheld.row_key
-        )
-        and not exists (
-            select 1 from admissions
-            where withheld.dataset = 'admissions' and admissions.admission_id = withheld.row_key
-        )
-        and not exists (
-            select 1 from treatments
-            where withheld.dataset = 'treatments' and treatments.treatment_id = withheld.row_key
-        )
-        and not exists (
-            select 1 from billing
-            where withheld.dataset = 'billing' and billing.bill_id = withheld.row_key
+            select 1 from ops.gold_keys
+            where gold_keys.dataset = withheld.dataset and gold_keys.row_key = withheld.row_key
         )
     order by
         dataset asc, row_key asc, case when row_key is null then id end,
@@ -51,17 +35,19 @@ placed as (
         withheld.dataset,
         withheld.amount,
         withheld.reasons,
+        datasets.of_visits,
         coalesce(withheld.row_day, visits.visit_start_ts::date, parents.row_day, withheld._partition_date) as own_date,
         coalesce(visits.visit_start_ts::date, parents.row_day, withheld.row_day, withheld._partition_date)
             as visit_date,
         coalesce(visits.department, departments.department, '(unknown)') as department
     from withheld
+    inner join ops.datasets on withheld.dataset = datasets.dataset
     left join visits on withheld.visit_id = visits.visit_id
     left join withheld as parents on parents.dataset = 'visits' and withheld.visit_id = parents.row_key
     left join departments on departments.department = coalesce(parents.department, withheld.department)
 ),
 
--- By day an admission counts when it began, by department when its visit did; patients belong to no department.
+-- By day an admission counts when it began, by department when its visit did. Rows of no visit have no department.
 placements as (
     select
         '*' as department,
@@ -78,7 +64,7 @@ placements as (
         amount,
         reasons
     from placed
-    where dataset <> 'patients'
+    where of_visits
 ),
 
 lacking as (

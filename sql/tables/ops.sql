@@ -77,18 +77,21 @@ comment on column ops.ledger.turn is 'Counts up: when the run began.';
 comment on column ops.ledger.asked_by is
 'The operating system''s name of who asked for a date to be forgotten, or let stop levels pass.';
 
-create table if not exists ops.datasets (
+-- Declared in the catalog and nowhere else: both tables are created anew each time, so that their columns may change.
+drop table if exists ops.datasets, ops.rules;
+create table ops.datasets (
     dataset text primary key,
     key_column text not null,
     amount_column text,
     orphan_days integer not null,
-    due_hours integer not null
+    due_hours integer not null,
+    since date not null,
+    of_visits boolean not null
 );
 comment on table ops.datasets is
-'One row per dataset, as the catalog declares it; amount_column is its money.';
+'One row per dataset, as the catalog declares it: amount_column is its money, dates before since need no file of it, and
+of_visits tells whether its rows belong to visits, by whatever references, and so to a department.';
 
--- Declared in the catalog and nowhere else: drawn anew each time, so that its columns may change.
-drop table if exists ops.rules;
 create table ops.rules (
     dataset text not null,
     reason text not null,
@@ -103,6 +106,12 @@ create table ops.rules (
 comment on table ops.rules is
 'One row per dataset and reason code, and one for all rejected rows together, with the levels that warn and those that
 stop a date before gold: at least so many rows, and at least such a share of the file; any one of them is enough.';
+
+create table if not exists ops.applied (
+    ddl_sha256 text not null
+);
+comment on table ops.applied is
+'One row: the SHA-256 of the DDL that was applied last (jobs/schema.py).';
 
 create table if not exists ops.reasons (
     run_id text not null,

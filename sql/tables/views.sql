@@ -182,38 +182,6 @@ comment on view ops.freshness is
 create view ops.unaccounted as
 with
 
-gold as (
-    select
-        'patients' as dataset,
-        count(*) as gold_rows,
-        null::numeric as amount
-    from patients
-    union all
-    select
-        'visits' as dataset,
-        count(*) as gold_rows,
-        null::numeric as amount
-    from visits
-    union all
-    select
-        'admissions' as dataset,
-        count(*) as gold_rows,
-        null::numeric as amount
-    from admissions
-    union all
-    select
-        'treatments' as dataset,
-        count(*) as gold_rows,
-        coalesce(sum(treatment_cost), 0) as amount
-    from treatments
-    union all
-    select
-        'billing' as dataset,
-        count(*) as gold_rows,
-        coalesce(sum(total_amount), 0) as amount
-    from billing
-),
-
 loads as (
     select
         dataset,
@@ -228,7 +196,7 @@ select
     gold.dataset,
     gold.gold_rows - coalesce(loads.gold_rows, 0) as unaccounted_rows,
     gold.amount - coalesce(loads.amount, 0) as unaccounted_amount
-from gold
+from ops.gold_totals as gold
 left join loads on gold.dataset = loads.dataset
 where
     gold.gold_rows <> coalesce(loads.gold_rows, 0)
@@ -398,7 +366,7 @@ parts as (
         stops.reasons is not null as is_stopped,
         case when attempts.outcome = 'failed' then attempts.layer || ' failed: ' || attempts.error end as failure
     from days
-    cross join ops.datasets
+    inner join ops.datasets on days.partition_date >= datasets.since
     left join ops.receipts as bronze
         on
             bronze.layer = 'bronze'
