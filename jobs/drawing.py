@@ -107,10 +107,15 @@ def ids(letters: str, numbers: np.ndarray, digits: int = 8) -> pa.Array:
     return text(letters, pc.utf8_lpad(pa.array(numbers).cast(pa.string()), digits, "0"))
 
 
+def letters(dataset: Dataset) -> str:
+    """Returns the letters that a dataset's keys begin with: those of its key's example, or two of its name."""
+    found = re.match("[A-Za-z]+", dataset.columns[0].example)
+    return found[0] if found else dataset.name[:2].upper()
+
+
 def keys(dataset: Dataset, numbers: np.ndarray) -> pa.Array:
-    """Returns keys of a dataset, with the letters of its example, or the first two of its name."""
-    letters = re.match("[A-Za-z]+", dataset.columns[0].example)
-    return ids(letters[0] if letters else dataset.name[:2].upper(), numbers)
+    """Returns keys of a dataset."""
+    return ids(letters(dataset), numbers)
 
 
 def dates(hospital: Hospital, days: np.ndarray) -> pa.Array:

@@ -4,6 +4,9 @@
 
 START's files hold two years of history, each later date the news of that day: new rows, and earlier rows sent
 again, whole, when a patient is discharged or a bill is paid. Same seed, same bytes, whichever dates were written.
+
+Five datasets have writers here, which know how a hospital works. All others are written from their declarations: a row
+for some of the visits that end that day, for some rows of another parent, or so many a day for patients or for nobody.
 """
 
 import argparse
@@ -336,7 +339,7 @@ def write_bills(file: LandingFile, v: Visits, spent: np.ndarray) -> None:
 
 
 def write_further(file: LandingFile, files: dict[str, LandingFile]) -> None:
-    """The rows of a dataset without a writer; they refer to patients, or to sound rows of its parents written today."""
+    """Writes the rows of a dataset without a writer; they refer to patients, or to its parents' sound rows of today."""
     hospital, dataset = file.hospital, file.dataset
     used = np.array([], np.int64)  # where the key is a parent's
     for base in list_bases(hospital, dataset, files):
@@ -357,13 +360,13 @@ def write_further(file: LandingFile, files: dict[str, LandingFile]) -> None:
 
 
 def find_parent(dataset: Dataset) -> str | None:
-    """The dataset that the rows of one without a writer hang on: visits, else the first parent; None for patients."""
+    """Returns the dataset that rows without a writer hang on: visits, else the first parent; None for patients."""
     parents = [parent for parent in dataset.parents.values() if parent != "patients"]
     return "visits" if "visits" in parents else parents[0] if parents else None
 
 
 def list_parents(file: LandingFile, name: str, base: Base, files: dict[str, LandingFile]) -> np.ndarray:
-    """The number of the parent that each row refers to in a column."""
+    """Returns the number of the parent that each row refers to in a column."""
     parent = file.dataset.parents[name]
     if parent == "patients":
         return base.patient
@@ -374,7 +377,7 @@ def list_parents(file: LandingFile, name: str, base: Base, files: dict[str, Land
 
 
 def list_bases(hospital: Hospital, dataset: Dataset, files: dict[str, LandingFile]) -> Iterator[Base]:
-    """What today's rows of a dataset without a writer hang on, a chunk at a time."""
+    """Yields what today's rows of a dataset without a writer hang on, a chunk at a time."""
     others = {*dataset.parents.values()} - {"patients"}
     if not all(sum(len(base.number) for base in files[parent].sound) for parent in others):
         return
