@@ -216,6 +216,15 @@ def open_to_others(place: Path) -> list[Path]:
     return found
 
 
+def test_landing_files_are_for_the_eyes_of_who_writes_them(tmp_path):
+    command = [sys.executable, "-m", "jobs.generate", "2026-01-01", "--scale", "0.01"]
+    environment = os.environ | {"LANDING_DIR": str(tmp_path / "data" / "raw")}
+    subprocess.run(command, cwd=settings.ROOT, env=environment, check=True, capture_output=True, umask=0o022)
+    written = [*(tmp_path / "data").rglob("*")]
+    assert len([path for path in written if path.suffix == ".csv"]) == 6
+    assert [path for path in written if path.stat().st_mode & 0o077] == []
+
+
 def test_git_sees_no_file_that_may_hold_values_or_secrets():
     names = [
         ".env",
