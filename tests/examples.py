@@ -22,7 +22,8 @@ def valid(dataset: Dataset) -> Change:
     lacking = [column.name for column in dataset.columns if column.required and not column.example]
     parents = {name: CATALOG[parent] for name, parent in dataset.parents.items()}
     keys = {name: f"{letters(each)}1" for name, each in {dataset.key: dataset, **parents}.items()}
-    return (sample(dataset.name)[0] if lacking else examples) | keys
+    fullest = min(sample(dataset.name), key=lambda row: [*row.values()].count(""))
+    return (fullest if lacking else examples) | keys
 
 
 VALID: dict[str, Change] = {name: valid(dataset) for name, dataset in CATALOG.items()}
@@ -230,14 +231,19 @@ VERSIONS: list[tuple[str, list[Change]]] = [
     ("billing", [{"insurance_amount": "410"}, {"patient_amount": "900"}, {}]),
     ("billing", [{"patient_amount": ""}, {"insurance_amount": "", "patient_amount": "900"}]),
 ]
-# Of a dataset that has none above: what says more stands over what says less.
-VERSIONS += [
-    (name, [{}, {column.name: ""}])
-    for name, dataset in CATALOG.items()
-    if name not in BY_HAND
-    for column in dataset.columns
-    if VALID[name][column.name] and not verdicts(name).codes(VALID[name] | {column.name: ""})
-]
+
+
+def derive_versions(dataset: Dataset) -> Iterator[list[Change]]:
+    """Yields versions for a dataset that has none above: what says more stands over a blank, greater text over less."""
+    for column in dataset.columns[1:]:
+        value = VALID[dataset.name][column.name]
+        free = column.type == "text" and not column.one_of and not column.references
+        pair = [{}, {column.name: ""}] if value and not column.required else [{column.name: f"{value}x"}, {}] * free
+        if pair and not any(verdicts(dataset.name).codes(VALID[dataset.name] | change) for change in pair):
+            yield pair
+
+
+VERSIONS += [(n, pair) for n, dataset in CATALOG.items() if n not in BY_HAND for pair in derive_versions(dataset)]
 # Versions that say the same.
 WRITTEN_OTHERWISE: list[tuple[str, list[Change]]] = [
     ("patients", [{"gender": "F"}, {"gender": " f"}, {}]),
