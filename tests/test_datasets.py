@@ -162,7 +162,7 @@ def test_further_datasets_go_from_their_files_to_gold_and_its_accounts(clone):
     )
     second = clone.run("pipelines", "run", str(SECOND))
     assert not second.returncode, second.stdout + second.stderr
-    assert clone.states() == [(str(day), True, True, True, None) for day in (FIRST, SECOND)]
+    assert clone.states() == [(str(day), True, True, True, "") for day in (FIRST, SECOND)]
     assert clone.sql("select allergy_id, patient_id, substance from allergies") == [("AL1", "P1", "Latex")]
     assert clone.sql("select closure_id, ward from bed_closures") == [("C1", "North")]
     assert clone.sql("select result_id, result_value::text from lab_results") == [("R1", "140.00")]
@@ -210,7 +210,7 @@ def test_a_column_added_later_is_taken_up_and_makes_no_date_due(clone):
     )
     third = clone.run("pipelines", "run", str(THIRD))
     assert not third.returncode, third.stdout + third.stderr
-    assert clone.states() == [(str(day), True, True, True, None) for day in (FIRST, SECOND, THIRD)]
+    assert clone.states() == [(str(day), True, True, True, "") for day in (FIRST, SECOND, THIRD)]
     held = clone.sql("select result_id, result_unit, _partition_date::text from lab_results order by 1")
     assert held == [("R1", None, str(SECOND)), ("R3", None, str(SECOND)), ("R4", "mmol/L", str(THIRD))]
     reasons = clone.sql(
@@ -232,7 +232,7 @@ def test_what_bears_on_no_verdict_counts_at_the_next_command_and_makes_no_date_d
     text = text.replace('("result_value",), message', '("result_value",), Limit(warn=(Level(0, 7),)), message')
     clone.declare("lab_results", text)
     assert not clone.run("pipelines", "ledger").returncode
-    assert clone.states() == [(str(day), True, True, True, None) for day in (FIRST, SECOND, THIRD)]
+    assert clone.states() == [(str(day), True, True, True, "") for day in (FIRST, SECOND, THIRD)]
     rule = "select message, warn_rows from ops.rules where reason = 'negative_result_value'"
     assert clone.sql(rule) == [("A result is zero or more.", [7])]
     again = clone.run("pipelines", "run", str(THIRD))
