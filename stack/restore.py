@@ -151,7 +151,7 @@ def report(expected: dict[str, Any], found: dict[str, Any], source: Path) -> Non
     """Prints a line for each group that was compared; raises Refused if any differs."""
     amounts, differs = inventory.amounts(found), inventory.compare(expected, found)
     for group, lines in differs.items():
-        borders.say(f"  {group:<32}{amounts[group]:<56}{'DIFFERS' if lines else 'as in the backup'}")
+        borders.say(f"  {group:<32}{amounts[group]:<74}{'DIFFERS' if lines else 'as in the backup'}")
     wrong = [
         f"{group}: {', '.join(lines[:5])}{', ...' if len(lines) > 5 else ''}"
         for group, lines in differs.items()
