@@ -1,6 +1,6 @@
 # One image for Spark and Luigi: Debian's Java and Python, the locked packages, the jars that spark-defaults.conf names.
 # Nothing is downloaded when it starts. `docker compose build` makes it.
-ARG BASE_IMAGE=docker.io/library/debian:12.12-slim
+ARG BASE_IMAGE=docker.io/library/debian:12.12-slim@sha256:d5d3f9c23164ea16f31852f95bd5959aad1c5e854332fe00f7b3a20fcc9f635c
 
 FROM ${BASE_IMAGE} AS base
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
@@ -55,12 +55,14 @@ RUN useradd --uid 10001 --no-create-home --home-dir /tmp healthcare \
         /var/lib/healthcare/spark/work \
     && cat spark-defaults.conf conf/clusters/compose.conf > /etc/spark/spark-defaults.conf \
     && ln -s /opt/healthcare/conf/log4j2.properties /etc/spark/ \
+    && ln -s /opt/healthcare/conf/containers/environment.sh /etc/spark/spark-env.sh \
     && cp dashboards/page/none.html /var/lib/healthcare/dashboards/index.html \
     && chown -R healthcare: /var/lib/healthcare \
     && python -m compileall -q jobs dashboards pipelines stack
-# SPARK_ENV_LOADED: conf/spark-env.sh is for a clone; here the environment is the container's own.
+# The secrets are files; what else a program needs is in the container's environment.
+# hadolint ignore=DL3064
 ENV PYTHONPATH=/opt/healthcare PYTHONUNBUFFERED=1 LUIGI_CONFIG_PATH=/opt/healthcare/conf/luigi.cfg TZ=UTC HOME=/tmp \
-    SPARK_CONF_DIR=/etc/spark SPARK_ENV_LOADED=1 SPARK_LOCAL_DIRS=/var/lib/healthcare/spark/local \
+    SPARK_CONF_DIR=/etc/spark SECRETS_DIR=/run/secrets SPARK_LOCAL_DIRS=/var/lib/healthcare/spark/local \
     STACK_DIR=/var/lib/healthcare PGPASSFILE=/var/lib/healthcare/pgpass LANDING_DIR=/var/lib/healthcare/landing
 USER 10001
 ENTRYPOINT ["tini", "--", "/opt/healthcare/conf/containers/entrypoint.sh"]

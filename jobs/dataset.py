@@ -55,7 +55,8 @@ class Rule:
 
     `reason` is the code of a row that breaks it, `message` the sentence for the clerk who gets the row back. The rule
     is not evaluated where one of `columns` is unreadable. `violations` are texts by column that break it, for the
-    generator; a text may name columns of a sound row in braces. Without them the generator looks for such texts itself.
+    generator; a text may name columns of a sound row in braces, and a blank stands for every kind of blank. Without
+    them the generator looks for texts itself that break this rule and earn no other code.
     """
 
     reason: str

@@ -4,12 +4,16 @@
 
 START's files hold two years of history, each later date the news of that day: new rows, and earlier rows sent
 again, whole, when a patient is discharged or a bill is paid. Same seed, same bytes, whichever dates were written.
+
+Five datasets have writers here, which know how a hospital works. All others are written from their declarations: a row
+for some of the visits that end that day, for some rows of another parent, or so many a day for patients or for nobody.
 """
 
 import argparse
 import contextlib
 import csv
 import datetime
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,16 +25,16 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from jobs import settings
-from jobs.catalog import CATALOG
+from jobs.catalog import CATALOG, children, expected
 from jobs.dataset import WHITE_SPACE, Dataset
+from jobs.defects import defects, duplicates, is_rejected, strike
+from jobs.drawing import DEFAULT_START, START, Hospital, dates, ids, keys, money, text, times
+from jobs.further import Base, Columns, draw_sound
 from jobs.hospital import (
     CHUNK,
     CODES,
     COSTS,
-    DEFAULT_START,
-    DEFECTS,
     DEPARTMENTS,
-    DUPLICATES,
     FEES,
     GENDERS,
     INPATIENT,
@@ -44,23 +48,23 @@ from jobs.hospital import (
     RATES,
     REACH,
     ROOMS,
-    START,
     STATUSES,
     TREATMENTS_BY_TYPE,
     TYPES,
-    Hospital,
     Patients,
     Visits,
     patients,
     visits,
 )
+from jobs.verdicts import verdicts
+
+WRITTEN = ("patients", "visits", "admissions", "treatments", "billing")  # those with a writer of their own
+EVENTS = 3_000  # rows on START, at scale 1, of a dataset that hangs on no other but patients; later a hundredth a day
+BRANCHES = 60  # of a hundred parents have a row in a dataset without a writer
 
 # --- writing ------------------------------------------------------------------------------------------------
 
-CLOCK = pa.array([f"T{minute // 60:02}:{minute % 60:02}:00" for minute in range(1440)])
-CENTS = pa.array([f".{cents:02}" for cents in range(100)])
 NOTES = pa.array(("", "", "seen", "to follow up", "moved, new address"))
-Columns = dict[str, pa.Array]
 FREE_TEXT = ("city", "treatment_name", "note")
 
 # What rows may look like and still be sound.
@@ -74,34 +78,6 @@ PADS = ("{}", "{}", " {}", "{}\u00a0", "\t{}  ", "\u2003{}")
 BREAKS = ("\n{}", "{}\n")
 
 
-def text(*parts: pa.Array | str) -> pa.Array:
-    """The parts of each row put together."""
-    return pc.binary_join_element_wise(*parts, "")
-
-
-def ids(letter: str, numbers: np.ndarray, digits: int = 8) -> pa.Array:
-    """Keys as the hospital writes them: a letter and at least so many digits."""
-    return text(letter, pc.utf8_lpad(pa.array(numbers).cast(pa.string()), digits, "0"))
-
-
-def dates(hospital: Hospital, days: np.ndarray) -> pa.Array:
-    """Days, counted from the hospital's day 0, as dates."""
-    epoch = (hospital.date(0) - datetime.date(1970, 1, 1)).days
-    return pa.array(days + epoch, pa.int32()).cast(pa.date32()).cast(pa.string())
-
-
-def times(hospital: Hospital, minutes: np.ndarray) -> pa.Array:
-    """Timestamps, blank for what has not happened by the end of today."""
-    happened = minutes // 1440 <= hospital.today
-    known = np.where(happened, minutes, 0)
-    return pc.if_else(pa.array(happened), text(dates(hospital, known // 1440), CLOCK.take(known % 1440)), "")
-
-
-def money(cents: np.ndarray) -> pa.Array:
-    """Amounts with two places; none is negative."""
-    return text(pa.array(cents // 100).cast(pa.string()), CENTS.take(cents % 100))
-
-
 @dataclass
 class LandingFile:
     """A landing file in the making: how it is written, how far it is and what in it must be rejected."""
@@ -111,11 +87,15 @@ class LandingFile:
     file: BinaryIO
     rows: int = 0
     rejects: list[tuple[str, str, str, str]] = field(default_factory=list)
+    sound: list[Base] = field(default_factory=list)  # what today's rows of datasets without a writer may refer to
 
     def __post_init__(self) -> None:
         """Later dates come with what other systems do to a file; START is plain, so that it can be split by line."""
         self.end_of_line = "\r\n" if self.happens("crlf", 20) else "\n"
         self.varied = self.hospital.today > START
+        self.is_parent = any(child.name not in WRITTEN for child in children(self.dataset))
+        own = [c.name for c in self.dataset.columns if c.type == "text"]
+        self.has_commas = {*(FREE_TEXT if self.dataset.name in WRITTEN else own), "note"}
         self.has_breaks = self.happens("breaks", 40)
         self.has_blank_lines = self.happens("blank lines", 30)
         names = [*self.dataset.names, *(["note"] if self.happens("note", 20) else [])]
@@ -147,14 +127,15 @@ class LandingFile:
         if "note" in self.names:
             columns["note"] = NOTES.take(bits % len(NOTES))
         # What waits must be accepted one day; two copies of an orphan are two orphans and no duplicate.
-        defect = np.where(waits | (orphan & (defect >= 0) & DUPLICATES[dataset.name][defect]), -1, defect)
+        defect = np.where(waits | (orphan & (defect >= 0) & duplicates(dataset.name)[defect]), -1, defect)
         orphan = orphan | waits
         varied = (bits >> np.uint64(8)) % np.uint64(12) == 0 if self.varied else np.zeros(len(number), bool)
         parts: list[pa.Array | str] = []
         for name in self.names:
             column = columns[name]
-            if name in FREE_TEXT:  # their vocabulary has commas, but no quotes and no line breaks
-                column = pc.if_else(pc.match_substring(column, ","), text('"', column, '"'), column)
+            if name in self.has_commas:  # and perhaps quotes, but no line breaks
+                quoted = text('"', pc.replace_substring(column, '"', '""'), '"')
+                column = pc.if_else(pc.match_substring_regex(column, '[,"]'), quoted, column)
             parts += [column, ","]
         lines = text(*parts[:-1], self.end_of_line)
 
@@ -179,24 +160,37 @@ class LandingFile:
     def treat(self, row: dict[str, str], kind: int, orphan: bool, varied: bool, bits: int) -> tuple[str, str, str, str]:
         """A row as it is sent: its line, that of its second copy if any, its key, the codes it must earn."""
         dataset, fields = self.dataset, [row[name] for name in self.names]
-        codes = {f"orphan_{name}" for name in dataset.parents if orphan}
         if kind < 0:
             line = self.vary(row, bits) if varied else self.line(fields)
-            return line, "", row[dataset.key], ";".join(codes)
-        defect = DEFECTS[dataset.name][kind]
-        wrong = row | {name: texts[bits % len(texts)].format_map(row) for name, texts in defect.texts.items()}
+            return line, "", row[dataset.key], ";".join(f"orphan_{name}" for name in dataset.parents if orphan)
+        defect, earn = defects(dataset.name)[kind], verdicts(dataset.name)
+        wrong = defect.spoil(row, bits)
         changed = self.line([wrong[name] for name in self.names])
         if defect.reasons == "malformed_row":
             return self.spoilt(fields, bits), "", "", "malformed_row"
-        if DUPLICATES[dataset.name][kind]:
-            return self.line(fields), changed, row[dataset.key], defect.reasons
-        codes -= {f"orphan_{name}" for name in defect.texts}
-        codes |= set(defect.reasons.split(";"))
+        if duplicates(dataset.name)[kind]:  # the second copy must be sound too
+            return (
+                self.line(fields),
+                self.line(fields) if earn.codes(wrong) else changed,
+                row[dataset.key],
+                defect.reasons,
+            )
+        # What only silver can tell: orphans, and rules that SQLite cannot evaluate.
+        orphans = {name: f"orphan_{name}" for name in dataset.parents}
+        beyond = {*orphans.values(), *(rule.reason for rule in earn.unknown)} & {*defect.reasons.split(";")}
+        lost = {code for name, code in orphans.items() if orphan and name not in defect.texts}
+        codes = {*earn.codes(wrong)} | beyond | lost
         return changed, "", wrong[dataset.key].strip(WHITE_SPACE), ";".join(c for c in dataset.reasons if c in codes)
 
+    def offer(self, base: Base, mask: np.ndarray) -> None:
+        """Notes which of the rows are accepted today, for those that refer to them."""
+        if self.is_parent:
+            end = np.minimum(base.end, self.hospital.today * 1440 + 1439)
+            self.sound.append(base._replace(end=end).take(mask))
+
     def vary(self, row: dict[str, str], bits: int) -> str:
-        """A row as other systems may write it: nothing in it is wrong."""
-        row = dict(row)
+        """A row as other systems may write it: nothing in it is wrong, or it is written plainly."""
+        plain, row = row, dict(row)
         pads = PADS + BREAKS if self.has_breaks else PADS
         for column in self.dataset.columns:
             value = row[column.name]
@@ -212,6 +206,7 @@ class LandingFile:
                 value += '\n"annex", east' if self.has_breaks else ' "annex", east'
             bits, pad = divmod(bits, 8)
             row[column.name] = pads[pad % len(pads)].format(value)
+        row = plain if verdicts(self.dataset.name).codes(row) else row
         line = self.line([row[name] for name in self.names], quoted=bits % 2 == 0)
         return line + self.end_of_line if self.has_blank_lines and bits % 8 < 3 else line
 
@@ -235,7 +230,7 @@ def write_patients(file: LandingFile, people: Patients) -> None:
     number = people.number
     city = np.minimum(*(hospital.below(f"city {i}", number, len(hospital.cities)) for i in range(2)))
     columns = {
-        "patient_id": ids("P", number),
+        "patient_id": keys(CATALOG["patients"], number),
         "gender": GENDERS.take(people.gender),
         "birth_date": dates(hospital, people.birth),
         "city": pc.if_else(pa.array(hospital.below("city unknown", number, 100) == 0), "", hospital.cities.take(city)),
@@ -252,8 +247,8 @@ def write_visits(file: LandingFile, v: Visits) -> None:
     doctor = v.department * 15 + hospital.below("doctor", v.number, 15) + 1
     unknown = pa.array(hospital.below("doctor unknown", v.number, 100) == 0)
     columns = {
-        "visit_id": ids("V", v.number),
-        "patient_id": ids("P", v.patient),
+        "visit_id": keys(file.dataset, v.number),
+        "patient_id": keys(CATALOG["patients"], v.patient),
         "visit_type": TYPES.take(v.type),
         "department": pa.array(list(DEPARTMENTS)).take(v.department),
         "doctor_id": pc.if_else(unknown, "", ids("D", doctor, 4)),
@@ -262,6 +257,8 @@ def write_visits(file: LandingFile, v: Visits) -> None:
         "status": STATUSES.take(v.status),
     }
     file.add(columns, v.number, v.orphan, v.patient_waits & (v.day == hospital.today), v.defect)
+    over = v.kept & (np.maximum(v.end // 1440, START) == hospital.today)
+    file.offer(Base(v.number, v.patient, v.start, v.end), over & ~v.rejected & ~v.patient_waits & ~v.visit_waits)
 
 
 def add_children(file: LandingFile, columns: Columns, number: np.ndarray, v: Visits, at: np.ndarray) -> None:
@@ -270,8 +267,9 @@ def add_children(file: LandingFile, columns: Columns, number: np.ndarray, v: Vis
     orphan = v.rejected[at]
     waits = (v.patient_waits | v.visit_waits)[at] & (v.day[at] == today) & ~orphan
     places = file.rows + np.arange(len(number)) if today == START else np.full(len(number), -1)
-    defect = file.hospital.defects(file.dataset.name, number * (today + 1), places)
-    file.add(columns | {"visit_id": ids("V", v.number[at])}, number, orphan, waits, defect)
+    defect = strike(file.hospital, file.dataset.name, number * (today + 1), places)
+    file.add(columns | {"visit_id": keys(CATALOG["visits"], v.number[at])}, number, orphan, waits, defect)
+    file.offer(Base(number, v.patient[at], v.start[at], v.end[at]), (defect < 0) & ~orphan & ~waits)
 
 
 def write_admissions(file: LandingFile, v: Visits) -> None:
@@ -281,7 +279,7 @@ def write_admissions(file: LandingFile, v: Visits) -> None:
     last = np.maximum(v.discharge // 1440, first)
     at = np.flatnonzero((v.type == INPATIENT) & ((first == hospital.today) | (last == hospital.today)))
     columns = {
-        "admission_id": ids("A", v.number[at]),
+        "admission_id": keys(file.dataset, v.number[at]),
         "admit_ts": times(hospital, v.admit[at]),
         "discharge_ts": times(hospital, v.discharge[at]),
         "room_type": ROOMS.take(v.room[at]),
@@ -303,7 +301,7 @@ def write_treatments(file: LandingFile, v: Visits) -> np.ndarray:
     today = np.maximum(performed // 1440, START) == hospital.today
     number, item, cost, performed, at = (a[today] for a in (number, item, cost, performed, at))
     columns = {
-        "treatment_id": ids("T", number),
+        "treatment_id": keys(file.dataset, number),
         "treatment_code": CODES.take(item),
         "treatment_name": NAMES.take(item),
         "treatment_cost": money(cost),
@@ -331,7 +329,7 @@ def write_bills(file: LandingFile, v: Visits, spent: np.ndarray) -> None:
     insurance = total * percent // 100
     open_status = np.where(hospital.below("partial", number[at], 100) < 30, 2, 1)
     columns = {
-        "bill_id": ids("B", number[at]),
+        "bill_id": keys(file.dataset, number[at]),
         "total_amount": money(total),
         "insurance_amount": pc.if_else(pa.array(percent > 0), money(insurance), ""),
         "patient_amount": money(total - insurance),
@@ -341,13 +339,71 @@ def write_bills(file: LandingFile, v: Visits, spent: np.ndarray) -> None:
     add_children(file, columns, number[at], v, at)
 
 
+def write_further(file: LandingFile, files: dict[str, LandingFile]) -> None:
+    """Writes the rows of a dataset without a writer; they refer to patients, or to its parents' sound rows of today."""
+    hospital, dataset = file.hospital, file.dataset
+    used = np.array([], np.int64)  # where the key is a parent's
+    for base in list_bases(hospital, dataset, files):
+        numbers = {name: list_parents(file, name, base, files) for name in dataset.parents}
+        if dataset.key in numbers:
+            _, firsts = np.unique(numbers[dataset.key], return_index=True)
+            firsts = np.sort(firsts[~np.isin(numbers[dataset.key][firsts], used)])
+            base, numbers = base.take(firsts), {name: number[firsts] for name, number in numbers.items()}
+            used = np.concatenate([used, numbers[dataset.key]])
+        references = {name: keys(CATALOG[dataset.parents[name]], number) for name, number in numbers.items()}
+        columns, sound = draw_sound(hospital, dataset, base, references)
+        base, nobody = base.take(sound), np.zeros(sound.sum(), bool)
+        places = file.rows + np.arange(len(nobody)) if hospital.today == START else np.full(len(nobody), -1)
+        defect = strike(hospital, dataset.name, base.number * (hospital.today + 1), places)
+        file.add({name: column.filter(sound) for name, column in columns.items()}, base.number, nobody, nobody, defect)
+        number = numbers[dataset.key][sound] if dataset.key in numbers else base.number
+        file.offer(base._replace(number=number), defect < 0)
+
+
+def find_parent(dataset: Dataset) -> str | None:
+    """Returns the dataset that rows without a writer hang on: visits, else the first parent; None for patients."""
+    parents = [parent for parent in dataset.parents.values() if parent != "patients"]
+    return "visits" if "visits" in parents else parents[0] if parents else None
+
+
+def list_parents(file: LandingFile, name: str, base: Base, files: dict[str, LandingFile]) -> np.ndarray:
+    """Returns the number of the parent that each row refers to in a column."""
+    parent = file.dataset.parents[name]
+    if parent == "patients":
+        return base.patient
+    if parent == find_parent(file.dataset):
+        return base.number
+    offered = np.concatenate([each.number for each in files[parent].sound])
+    return offered[file.hospital.below(f"{file.dataset.name} {name}", base.number, len(offered))]
+
+
+def list_bases(hospital: Hospital, dataset: Dataset, files: dict[str, LandingFile]) -> Iterator[Base]:
+    """Yields what today's rows of a dataset without a writer hang on, a chunk at a time."""
+    others = {*dataset.parents.values()} - {"patients"}
+    if not all(sum(len(base.number) for base in files[parent].sound) for parent in others):
+        return
+    if parent := find_parent(dataset):
+        whole = Base(*map(np.concatenate, zip(*files[parent].sound, strict=True)))
+        whole = whole.take(hospital.below(f"{dataset.name} of {parent}", whole.number, 100) < BRANCHES)
+        for places in chunks(0, len(whole.number)):
+            yield whole.take(places)
+        return
+    events = max(1, round(EVENTS * hospital.scale))
+    first = hospital.first_numbers(events, events // 100)
+    for number in chunks(1 if hospital.today == START else int(first[hospital.today]), int(first[hospital.today + 1])):
+        day = np.searchsorted(first, number, side="right") - 1
+        patient = 1 + hospital.below(f"{dataset.name} patient", number, hospital.first_patient[day] - 1)
+        base = Base(number, patient, (day - 7) * 1440 + 480, day * 1440 + 1200)  # it took up to a week
+        yield base.take(~is_rejected("patients", patients(hospital, patient).defect))
+
+
 # --- the command --------------------------------------------------------------------------------------------
 
 
 def generate(
     date: datetime.date, landing: Path, scale: float = 1, seed: int = 42, start: datetime.date = DEFAULT_START
 ) -> dict[str, int]:
-    """Writes the five landing files of a date and their manifest; returns the rows of each dataset.
+    """Writes the landing files that a date needs and their manifest; returns the rows of each dataset written.
 
     The manifest has one row for each row that must be rejected: its number in the file (none for a duplicate, where
     either copy may go), its codes, and the date whose file brings the parent that it lacks, if one does.
@@ -382,16 +438,24 @@ def generate(
             spent = write_treatments(files["treatments"], v)
             write_bills(files["billing"], v, spent)
             bar.update(len(numbers))
+        wanted = expected(date)
+        for name, file in files.items():
+            if name not in wanted:
+                file.sound.clear()
+            elif name not in WRITTEN:
+                write_further(file, files)
         with parts["manifest"].open("w", encoding="utf-8", newline="") as manifest:
             writer = csv.writer(manifest, lineterminator="\n")
             writer.writerow(("dataset", "key", "row", "reasons", "resolved_on"))
             for name, file in files.items():
                 file.finish()
                 file.file.close()
+                if name not in wanted:
+                    continue
                 writer.writerows((name, *reject) for reject in file.rejects)
-        for name, part in parts.items():
-            part.replace(folder / f"{name}.csv")
-    return {name: file.rows for name, file in files.items()}
+        for name in (*wanted, "manifest"):
+            parts[name].replace(folder / f"{name}.csv")
+    return {name: files[name].rows for name in wanted}
 
 
 def chunks(first: int, end: int) -> Iterator[np.ndarray]:
@@ -431,6 +495,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"The hospital starts on {start}: {date} is before that. Choose a later date or an earlier start."
         )
     landing = settings.path("LANDING_DIR")
+    os.umask(0o077)  # patients' values are for the eyes of who writes them
     try:
         written = generate(date, landing, scale, given.seed, start)
     except OSError as error:

@@ -1,35 +1,22 @@
-"""The hospital behind the landing files: its people, its days, and what goes wrong in its records.
+"""The hospital behind the landing files: its people, its departments and its days.
 
-Every value is a pure function of the seed, the name of what is drawn and the number of the patient or visit, in
-integer arithmetic throughout: any date can be drawn without the others, and comes out the same everywhere.
+Whatever is drawn is drawn by the number of the patient or visit: see drawing.py.
 """
 
-import datetime
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from faker import Faker
 
-from jobs.catalog import CATALOG
-from jobs.dataset import Dataset
+from jobs.defects import is_rejected, strike
+from jobs.drawing import START, Hospital
 
 # --- the hospital -------------------------------------------------------------------------------------------
 
-DEFAULT_START = datetime.date(2026, 1, 1)
-PATIENTS, VISITS = 5_000, 15_000  # on START, at scale 1; each later date brings a hundredth
-HISTORY = 730  # days up to and including START; day 0 is the first of them
-START = HISTORY - 1
 REACH = 130  # days after its start for which a visit can make news: the longest stay, then the slowest payment
 CHUNK = 100_000  # visits worked on at once
 NEVER = 2**40  # a minute that does not come
 
-WEEKDAYS = np.array((118, 115, 110, 108, 104, 75, 70))  # load, Monday first; the mean is 100
-MONTHS = np.array((112, 110, 104, 98, 96, 93, 90, 90, 96, 101, 103, 107))
 DECADES = (11, 10, 13, 14, 13, 13, 12, 9, 4, 1)  # patients by decade of age
 GENDERS = pa.array(("M", "F", "Other", "Unknown"))
 
@@ -96,179 +83,6 @@ CODES = pa.array([item.split(" ", 1)[0] for item in MENU])
 NAMES = pa.array([item.split(" ", 1)[1].rsplit(" ", 1)[0] for item in MENU])
 COSTS = np.array([int(item.rsplit(" ", 1)[1]) for item in MENU])
 
-# --- what goes wrong ----------------------------------------------------------------------------------------
-
-USUAL = 50  # rows in 100,000 that have a given defect
-SHARES = {  # the defects that the hospital is known for
-    "missing_gender": 200, "duplicate_patient_id": 80, "birth_after_registration": 100,
-    "unknown_status": 100, "missing_department": 100, "visit_end_not_after_start": 100,
-    "discharge_not_after_admit": 100, "orphan_visit_id": 100,
-    "negative_treatment_cost": 100, "missing_treatment_code": 100,
-    "negative_total_amount": 100, "insurance_exceeds_total": 100, "paid_without_payment_ts": 100,
-}  # fmt: skip
-FORCED, SPACING = 3, 7  # on START every defect of a dataset strikes so often whatever the seed, so many rows apart
-
-BLANK = ("", "", "  ", "\u00a0")
-UNKNOWN = ("N/A", "???", "Compleeted", "XX", "to be confirmed")
-UNREADABLE = {
-    "date": ("31/12/2024", "2024-02-30", "2024-1-5", "20240105", "unknown", "2024-13-01", "Jan 5, 2024"),
-    "timestamp": ("05.01.2025 10:30", "2025-01-05", "2025-01-05T25:10", "2025-02-30 08:00", "2025-01-05T9:30", "soon"),
-    "decimal": ("1,250.00", "12O.50", "1e3", "NaN", "Infinity", "$80", "12345678901.00", "-", "1.2.3"),
-}
-
-
-class Defect(NamedTuple):
-    """The codes that a row must earn, and the texts, one of each tuple, that make it earn them.
-
-    A text may name columns of the sound row in braces. A duplicate's texts are those of its second copy.
-    """
-
-    reasons: str
-    texts: Mapping[str, tuple[str, ...]]
-
-
-NEGATIVE_TOTAL = {"total_amount": ("-{total_amount}",)}
-LONG_AGO = "1900-01-01T00:00:00"
-BROKEN_RULES = {
-    "patients": (
-        Defect(
-            "birth_after_registration", {"birth_date": ("{registration_date}",), "registration_date": ("{birth_date}",)}
-        ),
-        Defect("missing_gender;unreadable_birth_date", {"gender": BLANK, "birth_date": UNREADABLE["date"]}),
-    ),
-    "visits": (
-        Defect("visit_end_not_after_start", {"visit_end_ts": ("{visit_start_ts}", LONG_AGO)}),
-        Defect("missing_department;unknown_status", {"department": BLANK, "status": UNKNOWN}),
-    ),
-    "admissions": (
-        Defect("discharge_not_after_admit", {"discharge_ts": ("{admit_ts}", LONG_AGO)}),
-        Defect("unreadable_admit_ts;missing_room_type", {"admit_ts": UNREADABLE["timestamp"], "room_type": BLANK}),
-    ),
-    "treatments": (
-        Defect("negative_treatment_cost", {"treatment_cost": ("-{treatment_cost}", "-0.01")}),
-        Defect(
-            "missing_treatment_code;negative_treatment_cost", {"treatment_code": BLANK, "treatment_cost": ("-0.01",)}
-        ),
-    ),
-    "billing": (
-        Defect("negative_total_amount", NEGATIVE_TOTAL | {"insurance_amount": BLANK}),
-        Defect(
-            "negative_total_amount;insurance_exceeds_total", NEGATIVE_TOTAL | {"insurance_amount": ("0.00", "25.00")}
-        ),
-        Defect("negative_patient_amount", {"patient_amount": ("-1{patient_amount}",)}),
-        Defect("insurance_exceeds_total", {"insurance_amount": ("9{total_amount}",)}),
-        Defect("paid_without_payment_ts", {"payment_status": ("Paid", "paid"), "payment_ts": BLANK}),
-    ),
-}
-SECOND_COPY = {  # a duplicate that is no mere repetition
-    "patients": {"city": ("", "Moved away")},
-    "visits": {"doctor_id": ("", "D9999")},
-    "admissions": {"room_type": ("General Ward", "Private")},
-    "treatments": {"treatment_name": ("", "Repeat")},
-    "billing": {"patient_amount": ("0.00", "")},
-}
-
-
-def defects_of(dataset: Dataset) -> Iterator[Defect]:
-    """Everything that can go wrong with a row: what its declaration implies, then what breaks its rules."""
-    for column in dataset.columns:
-        name = column.name
-        if column.required:
-            yield Defect(f"missing_{name}", {name: BLANK})
-        if column.type in UNREADABLE:
-            yield Defect(f"unreadable_{name}", {name: UNREADABLE[column.type]})
-        if column.one_of:
-            yield Defect(f"unknown_{name}", {name: UNKNOWN})
-        if column.references:  # a nine-digit number with leading zeros is nobody's
-            yield Defect(f"orphan_{name}", {name: (f"{{{name}}}9",)})
-    yield from BROKEN_RULES[dataset.name]
-    yield Defect(f"duplicate_{dataset.key}", {})
-    yield Defect(f"duplicate_{dataset.key}", SECOND_COPY[dataset.name])
-    yield Defect("malformed_row", {})
-
-
-DEFECTS = {name: tuple(defects_of(dataset)) for name, dataset in CATALOG.items()}
-DUPLICATES = {name: np.array([d.reasons.startswith("duplicate_") for d in kinds]) for name, kinds in DEFECTS.items()}
-
-# --- drawing ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Hospital:
-    """One hospital, known by its seed, scale and start, as far as the day `today` (START or later)."""
-
-    seed: int
-    scale: float
-    start: datetime.date
-    today: int
-
-    def draw(self, what: str, numbers: np.ndarray) -> np.ndarray:
-        """64 bits for each number (splitmix64)."""
-        stream = hashlib.blake2b(f"{self.seed}/{what}".encode(), digest_size=8).digest()
-        bits = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(int.from_bytes(stream, "little"))
-        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return bits ^ (bits >> np.uint64(31))
-
-    def below(self, what: str, numbers: np.ndarray, limit: int | np.ndarray) -> np.ndarray:
-        """A whole number from 0 up to, not including, the limit."""
-        high = self.draw(what, numbers) >> np.uint64(32)
-        return ((high * np.asarray(limit, np.uint64)) >> np.uint64(32)).astype(np.int64)
-
-    def pick(
-        self, what: str, numbers: np.ndarray, weights: Sequence | np.ndarray, of: np.ndarray | int = 0
-    ) -> np.ndarray:
-        """An index into the weights; where they are rows of weights, into the row that `of` names."""
-        steps = np.atleast_2d(np.cumsum(weights, axis=-1))[of]
-        drawn = self.below(what, numbers, steps[..., -1])
-        return (drawn[:, None] >= steps).sum(axis=1)
-
-    def date(self, day: int) -> datetime.date:
-        """The date of a day."""
-        return self.start + datetime.timedelta(days=day - START)
-
-    @cached_property
-    def load(self) -> np.ndarray:
-        """How busy each day is, from day 0 to today; 10,000 is usual."""
-        days = [self.date(day) for day in range(self.today + 1)]
-        return WEEKDAYS[[day.weekday() for day in days]] * MONTHS[[day.month - 1 for day in days]]
-
-    def first_numbers(self, history: int, usual: int) -> np.ndarray:
-        """The number of each day's first newcomer, and of tomorrow's: so many in the history, so many a day after."""
-        past, later = self.load[:HISTORY], self.load[HISTORY:]
-        ends = np.cumsum(past) * history // past.sum()
-        return 1 + np.concatenate(([0], ends, history + np.cumsum(np.maximum(1, later * usual // 10_000))))
-
-    @cached_property
-    def first_patient(self) -> np.ndarray:
-        """By day of registration; two in five of the first patients registered before day 0."""
-        patients = max(2, round(PATIENTS * self.scale))
-        old = max(1, patients * 2 // 5)
-        return old + self.first_numbers(patients - old, patients // 100)
-
-    @cached_property
-    def first_visit(self) -> np.ndarray:
-        """By day of the visit's start."""
-        visits = max(1, round(VISITS * self.scale))
-        return self.first_numbers(visits, visits // 100)
-
-    @cached_property
-    def cities(self) -> pa.Array:
-        """Where patients come from; one in ten is written with a comma."""
-        faker = Faker("en_US")
-        faker.seed_instance(self.seed)
-        names = list(dict.fromkeys(faker.city() for _ in range(150)))
-        return pa.array([f"{name}, {faker.state_abbr()}" if i % 10 == 9 else name for i, name in enumerate(names)])
-
-    def defects(self, dataset: str, numbers: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """An index into the dataset's DEFECTS, or -1; the first places are struck whatever is drawn."""
-        kinds = DEFECTS[dataset]
-        steps = np.cumsum([SHARES.get(kind.reasons, USUAL) for kind in kinds])
-        kind = np.searchsorted(steps, self.below(f"{dataset} defect", numbers, 100_000), side="right")
-        kind[kind == len(kinds)] = -1
-        struck = (places >= 0) & (places % SPACING == 0) & (places < len(kinds) * FORCED * SPACING)
-        return np.where(struck, places // SPACING % len(kinds), kind)
-
 
 class Patients(NamedTuple):
     """Patients as they are registered; `day` is before 0 for those older than the history."""
@@ -290,7 +104,7 @@ def patients(hospital: Hospital, number: np.ndarray) -> Patients:
     decade = hospital.pick("decade", number, DECADES)
     birth = day - 1 - 3652 * decade - hospital.below("birth", number, 3652)
     gender = hospital.pick("gender", number, (48, 50, 1, 1))
-    defect = np.where(late, -1, hospital.defects("patients", number, number))
+    defect = np.where(late, -1, strike(hospital, "patients", number, number))
     return Patients(number, day, birth, gender, late, defect)
 
 
@@ -361,15 +175,10 @@ def visits(hospital: Hospital, number: np.ndarray) -> Visits:
     last = np.where(kept, np.maximum(end // 1440, first), first)
     # A visit that is sent again would be accepted then: only one that is sent once can be rejected for good.
     strikes = (first == last) & ~visit_waits & ~patient_waits
-    defect = np.where(strikes, hospital.defects("visits", number, number), -1)
+    defect = np.where(strikes, strike(hospital, "visits", number, number), -1)
     orphan = is_rejected("patients", who.defect)
     rejected = orphan | is_rejected("visits", defect)
     return Visits(
         number, patient, day, type_, department, start, end, status, kept, room, nights, admit, discharge,
         first, last, defect, orphan, rejected, patient_waits, visit_waits,
     )  # fmt: skip
-
-
-def is_rejected(dataset: str, defect: np.ndarray) -> np.ndarray:
-    """Whether such a defect leaves no accepted row of the key."""
-    return (defect >= 0) & ~DUPLICATES[dataset][defect]

@@ -371,3 +371,31 @@ def has_silver(dataset: Dataset, kind: str) -> bool:
 
 def log_prefix(dataset: Dataset, kind: str) -> str:
     return silver_path(dataset, kind).removeprefix("s3a://").partition("/")[2] + "/_delta_log/"
+
+
+def live_files(dataset: Dataset, kind: str) -> dict[str, int]:
+    """Reads from a Delta table's log which files its newest version consists of, each with its number of rows."""
+    import pyarrow.parquet as parquet
+
+    bucket, prefix = settings.get("MINIO_BUCKET_SILVER"), log_prefix(dataset, kind)
+    pages = s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    names = sorted(entry["Key"].removeprefix(prefix) for page in pages for entry in page.get("Contents", []))
+
+    def content(name: str) -> bytes:
+        return bytes(s3().get_object(Bucket=bucket, Key=prefix + name)["Body"].read())
+
+    checkpoints = [name for name in names if re.fullmatch(r"[0-9]{20}\.checkpoint(\.[0-9]+){0,2}\.parquet", name)]
+    since = max(checkpoints)[:20] if checkpoints else ""
+    live: dict[str, int] = {}
+    for name in checkpoints:
+        if name.startswith(since):
+            added = parquet.read_table(io.BytesIO(content(name)), columns=["add"]).column("add").to_pylist()
+            live |= {file["path"]: json.loads(file["stats"])["numRecords"] for file in added if file}
+    for name in names:
+        if re.fullmatch(r"[0-9]{20}\.json", name) and name[:20] > since:
+            for entry in map(json.loads, content(name).splitlines()):
+                if "add" in entry:
+                    live[entry["add"]["path"]] = json.loads(entry["add"]["stats"])["numRecords"]
+                elif "remove" in entry:
+                    live.pop(entry["remove"]["path"], None)
+    return live

@@ -16,6 +16,7 @@ def landing_to_bronze(dataset: Dataset, day: date) -> str:
     name = f"{landing.folder(day)}/{dataset.name}.csv"
     with (
         warehouse.connect() as connection,
+        warehouse.writer(connection, f"bronze {dataset.name} {day}"),
         warehouse.run(connection, "bronze", dataset.name, day, dataset.rule_set) as row,
     ):
         if not landing.has_landed(dataset, day):

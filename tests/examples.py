@@ -4,53 +4,33 @@ from collections.abc import Iterator
 from itertools import count
 
 from jobs.catalog import CATALOG
+from jobs.dataset import Dataset
+from jobs.defects import defects
+from jobs.drawing import letters
+from jobs.further import sample
+from jobs.verdicts import verdicts
 
 Change = dict[str, str]
 
-VALID: dict[str, Change] = {
-    "patients": {
-        "patient_id": "P1",
-        "gender": "F",
-        "birth_date": "1980-02-29",
-        "city": "Springfield",
-        "registration_date": "2024-03-01",
-    },
-    "visits": {
-        "visit_id": "V1",
-        "patient_id": "P1",
-        "visit_type": "Inpatient",
-        "department": "Cardiology",
-        "doctor_id": "D0001",
-        "visit_start_ts": "2026-01-05T10:00:00",
-        "visit_end_ts": "2026-01-05T11:30:00",
-        "status": "Completed",
-    },
-    "admissions": {
-        "admission_id": "A1",
-        "visit_id": "V1",
-        "admit_ts": "2026-01-05T10:30:00",
-        "discharge_ts": "2026-01-08T09:00:00",
-        "room_type": "General Ward",
-    },
-    "treatments": {
-        "treatment_id": "T1",
-        "visit_id": "V1",
-        "treatment_code": "CA01",
-        "treatment_name": "Electrocardiogram",
-        "treatment_cost": "120.00",
-        "performed_ts": "2026-01-05T10:45:00",
-    },
-    "billing": {
-        "bill_id": "B1",
-        "visit_id": "V1",
-        "total_amount": "500.00",
-        "insurance_amount": "400.00",
-        "patient_amount": "100.00",
-        "payment_status": "Paid",
-        "payment_ts": "2026-01-20T12:00:00",
-    },
+
+def valid(dataset: Dataset) -> Change:
+    """Returns a sound row: its columns' examples, or a row as the generator draws it where a required one has none.
+
+    Keys are short: of a dataset with the example P00000042 the key is P1, and so is what refers to it.
+    """
+    examples = {column.name: column.example for column in dataset.columns}
+    lacking = [column.name for column in dataset.columns if column.required and not column.example]
+    parents = {name: CATALOG[parent] for name, parent in dataset.parents.items()}
+    keys = {name: f"{letters(each)}1" for name, each in {dataset.key: dataset, **parents}.items()}
+    fullest = min(sample(dataset.name), key=lambda row: [*row.values()].count(""))
+    return (fullest if lacking else examples) | keys
+
+
+VALID: dict[str, Change] = {name: valid(dataset) for name, dataset in CATALOG.items()}
+# The keys that are accepted.
+PARENTS = {
+    parent: VALID[parent][CATALOG[parent].key] for dataset in CATALOG.values() for parent in dataset.parents.values()
 }
-PARENTS = {"patients": "P1", "visits": "V1"}  # the keys that are accepted
 
 # (dataset, change to the sound row, the reasons for which it is rejected, in their order; none: it is accepted)
 EXAMPLES: list[tuple[str, Change, tuple[str, ...]]] = [
@@ -166,6 +146,26 @@ EXAMPLES: list[tuple[str, Change, tuple[str, ...]]] = [
     ("billing", {"payment_ts": "?"}, ("unreadable_payment_ts",)),
     ("billing", {"payment_status": "pending", "payment_ts": ""}, ()),
 ]
+# Of a dataset that has none above, those that the generator derives from its declaration.
+BY_HAND = {name for name, *_ in EXAMPLES}
+EXAMPLES += [
+    (name, {column: defect.spoil(VALID[name], 0)[column] for column in defect.texts}, tuple(defect.reasons.split(";")))
+    for name in CATALOG
+    if name not in BY_HAND
+    for defect in defects(name)
+    if defect.texts and not defect.reasons.startswith("duplicate_")
+]
+
+
+def broken(name: str) -> Change:
+    """Returns a change for which a row is rejected: to an unlisted value, else against a rule, else to a blank key."""
+    dataset = CATALOG[name]
+    keys, rules = {dataset.key, *dataset.parents}, {rule.reason for rule in dataset.rules}
+    changes = [(reasons[0], change) for of, change, reasons in EXAMPLES if of == name and len(reasons) == 1]
+    changes = [(reason, change) for reason, change in changes if keys.isdisjoint(change)]
+    order = sorted(changes, key=lambda each: (not each[0].startswith("unknown_"), each[0] not in rules))
+    return order[0][1] if order else {dataset.key: ""}
+
 
 # (dataset, changes to the sound row: versions of one key, each of which stands over those behind it)
 UNPAID = {"payment_status": "Pending", "payment_ts": ""}
@@ -231,6 +231,19 @@ VERSIONS: list[tuple[str, list[Change]]] = [
     ("billing", [{"insurance_amount": "410"}, {"patient_amount": "900"}, {}]),
     ("billing", [{"patient_amount": ""}, {"insurance_amount": "", "patient_amount": "900"}]),
 ]
+
+
+def derive_versions(dataset: Dataset) -> Iterator[list[Change]]:
+    """Yields versions for a dataset that has none above: what says more stands over a blank, greater text over less."""
+    for column in dataset.columns[1:]:
+        value = VALID[dataset.name][column.name]
+        free = column.type == "text" and not column.one_of and not column.references
+        pair = [{}, {column.name: ""}] if value and not column.required else [{column.name: f"{value}x"}, {}] * free
+        if pair and not any(verdicts(dataset.name).codes(VALID[dataset.name] | change) for change in pair):
+            yield pair
+
+
+VERSIONS += [(n, pair) for n, dataset in CATALOG.items() if n not in BY_HAND for pair in derive_versions(dataset)]
 # Versions that say the same.
 WRITTEN_OTHERWISE: list[tuple[str, list[Change]]] = [
     ("patients", [{"gender": "F"}, {"gender": " f"}, {}]),

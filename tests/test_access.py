@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -360,3 +361,9 @@ def test_minio_tells_each_request_to_a_listener_by_switch(auditor, tmp_path, mon
     token, text = next((token, text) for token, text in auditor.told if "audited" in text)
     assert token.endswith("planted-token") and settings.get("MINIO_ROOT_USER") in text
     assert settings.get("MINIO_ROOT_PASSWORD") not in "".join(text for _, text in auditor.told)
+
+
+def test_every_test_that_the_page_of_access_names_is_there():
+    named = set(re.findall(r"\btest_\w+\.py\b", (settings.ROOT / "docs" / "access.md").read_text()))
+    assert len(named) > 10
+    assert not {name for name in named if not (settings.ROOT / "tests" / name).exists()}

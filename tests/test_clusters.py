@@ -1,6 +1,10 @@
 """conf/clusters: what stands there is known to Spark and Kubernetes, fits together, and holds no secret."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -180,7 +184,11 @@ def test_the_ports_of_spark_connect_agree():
     assert str(ports["blocks"]) == conf["spark.driver.blockManager.port"]
     [service] = of_kind("Service")["spark-connect"]["spec"]["ports"]
     assert (service["port"], service["targetPort"]) == (port, "connect")
-    luigi, driver = of_kind("NetworkPolicy")["spark-connect"]["spec"]["ingress"]
+    assert conf["spark.blockManager.port"] == "7080"
+    policies = of_kind("NetworkPolicy")
+    between = {p["port"] for rule in policies["spark-executor"]["spec"]["ingress"] for p in rule["ports"]}
+    assert between == {7080}
+    luigi, driver = policies["spark-connect"]["spec"]["ingress"]
     assert [each["port"] for each in luigi["ports"]] == [port]
     assert [each["port"] for each in driver["ports"]] == [ports["driver"], ports["blocks"]]
     told = of_kind("ConfigMap")["platform"]["data"]
@@ -225,3 +233,128 @@ def test_there_is_one_image():
 
 def test_the_image_and_the_wheel_have_one_spark():
     assert f"FROM apache/spark:{pyspark.__version__}-" in (KUBERNETES / "Dockerfile").read_text()
+
+
+# ---- what holds for every pod ----------------------------------------------------------------------------------------
+
+
+def test_the_namespace_takes_restricted_pods_alone():
+    labels = of_kind("Namespace")["healthcare"]["metadata"]["labels"]
+    assert {labels[f"pod-security.kubernetes.io/{mode}"] for mode in ("enforce", "warn", "audit")} == {"restricted"}
+
+
+@pytest.mark.parametrize("name", pods())
+def test_a_pod_is_as_the_restricted_standard_has_it_and_writes_to_volumes_alone(name):
+    pod = pods()[name]
+    assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & pod.keys()
+    whole = pod["securityContext"]
+    assert whole["runAsNonRoot"] is True and whole["runAsUser"] > 0
+    assert whole["seccompProfile"] == {"type": "RuntimeDefault"}
+    kinds = {kind for volume in pod["volumes"] for kind in volume.keys() - {"name"}}
+    assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}
+    for container in pod["containers"]:
+        own = container["securityContext"]
+        assert own == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        writable = {volume["name"] for volume in pod["volumes"] if "emptyDir" in volume}
+        assert "/tmp" in {m["mountPath"] for m in container["volumeMounts"] if m["name"] in writable}
+        assert all(m["name"] in writable or m.get("readOnly") for m in container["volumeMounts"])
+
+
+def test_the_driver_is_probed_and_what_ends_by_itself_has_a_deadline():
+    [connect] = pods()["spark-connect"]["containers"]
+    ports = {port["name"] for port in connect["ports"]}
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        [way] = [each for each in ("tcpSocket", "httpGet") if each in connect[probe]]
+        assert connect[probe][way]["port"] in ports
+    job = of_kind("CronJob")["day"]["spec"]["jobTemplate"]["spec"]
+    assert 0 < job["activeDeadlineSeconds"] < 86400
+
+
+def test_no_pod_reaches_another_but_by_a_policy():
+    policies = of_kind("NetworkPolicy")
+    assert policies["default-deny"]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    apps = {"luigi", "spark-connect", "spark-executor"}
+    assert {
+        v["app"] for k, v in everything_in(list(objects())) if k in ("labels", "matchLabels") and "app" in v
+    } == apps
+    for name, policy in policies.items():
+        for direction, peers in (("ingress", "from"), ("egress", "to")):
+            for rule in policy["spec"].get(direction, []):
+                assert rule[peers] and all(rule["ports"]), f"{name} lets everybody through"
+
+
+def test_no_secret_stands_in_a_command_of_the_documentation():
+    for page in [settings.ROOT / "README.md", *(settings.ROOT / "docs").glob("*.md")]:
+        assert "--from-literal" not in page.read_text(), page.name
+
+
+# ---- the image -------------------------------------------------------------------------------------------------------
+
+
+def is_excluded(path: str, rules: list[str]) -> bool:
+    """Whether .dockerignore keeps a file out of the context: the last rule that matches it, or a directory above it."""
+    parts, excluded = Path(path).parts, False
+    for rule in rules:
+        pattern = rule.removeprefix("!").strip("/")
+        if any(matches("/".join(parts[:length]), pattern) for length in range(1, len(parts) + 1)):
+            excluded = not rule.startswith("!")
+    return excluded
+
+
+def matches(path: str, pattern: str) -> bool:
+    """As Docker matches: `*` within a name, `**/` any number of directories."""
+    expression = re.escape(pattern).replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "[^/]*")
+    return re.fullmatch(expression, path) is not None
+
+
+def dockerfiles() -> list[Path]:
+    """Those that are built from the root of the clone."""
+    return [settings.ROOT / "Dockerfile", *sorted((settings.ROOT / "conf").rglob("Dockerfile"))]
+
+
+@pytest.mark.parametrize("file", dockerfiles(), ids=lambda file: str(file.relative_to(settings.ROOT)))
+def test_what_an_image_copies_is_there_and_reaches_the_build(file):
+    rules = [
+        line
+        for line in (settings.ROOT / ".dockerignore").read_text().splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
+    copies = re.findall(r"^COPY (?!.*--from)(?:--\S+ )*(.+)", file.read_text().replace("\\\n", " "), re.M)
+    sources = [source for line in copies for source in line.split()[:-1]]
+    assert sources
+    for source in sources:
+        path = settings.ROOT / source
+        files = (
+            [path] if path.is_file() else [f for f in path.rglob("*") if f.is_file() and "__pycache__" not in f.parts]
+        )
+        assert files, f"{source} is not there"
+        lost = [f for f in files if is_excluded(str(f.relative_to(settings.ROOT)), rules)]
+        assert lost == [], f"{source} is kept out by .dockerignore"
+    assert is_excluded(".env", rules) and is_excluded("conf/__pycache__/x.pyc", rules)
+
+
+def test_the_files_of_the_image_bring_a_date_to_gold_with_the_environment_of_the_pod(stack, tmp_path, postgres):
+    """No .env.example is in the image: what it has elsewhere, the pod has to name."""
+    for line in re.findall(r"^COPY (?!--from)(.+)", (KUBERNETES / "Dockerfile").read_text(), re.M):
+        for source in line.split()[:-1]:
+            if (settings.ROOT / source).is_dir():
+                shutil.copytree(settings.ROOT / source, tmp_path / source)
+    [container] = pods()["day"]["containers"]
+    named = of_kind("ConfigMap")["platform"]["data"].keys() | {each["name"] for each in container["env"]}
+    own = {name: os.environ.get(name) or settings.get(name) for name in named - {"LUIGI_HOST", "LUIGI_PORT"}}
+    own |= {name: of_kind("ConfigMap")["platform"]["data"][name] for name in ("LUIGI_HOST", "LUIGI_PORT")}
+    own |= {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "STACK_DIR": str(tmp_path / "stack")}
+    own |= {"PYTHONPATH": str(tmp_path), "LUIGI_CONFIG_PATH": str(tmp_path / "conf" / "luigi.cfg")}
+    day = "2026-06-01"
+    made = subprocess.run([sys.executable, "-m", "jobs.generate", day, "--scale", "0.1"], cwd=settings.ROOT)
+    assert made.returncode == 0
+    words = re.findall(r"luigi --module pipelines Day|--local-scheduler|--log-level \w+", container["args"][0])
+    command = [sys.executable, "-m", *f"{words[0]} --date {day} {' '.join(words[1:])}".split()]
+    done = subprocess.run(command, cwd=tmp_path, env=own, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    [row] = postgres.execute("select state from ops.dates where partition_date = %s", [day]).fetchall()
+    assert row == ("done",)

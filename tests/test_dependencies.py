@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -19,7 +20,7 @@ from zipfile import ZipFile
 import pytest
 
 from jobs import settings
-from stack import audit, jars, licences, prepare, sbom, services, supervision
+from stack import audit, images, jars, licences, prepare, sbom, services, supervision
 from stack.sbom import Component
 
 LOCKED = set(re.findall(r"^([\w.-]+)==", (settings.ROOT / "requirements.lock").read_text(), re.M))
@@ -285,6 +286,88 @@ def test_an_image_is_named_by_its_digest_where_there_is_one(reference, purl, che
     monkeypatch.setattr(sbom, "references", lambda: [reference])
     [image] = sbom.images()
     assert (image.purl, image.checksums) == (purl, checksums)
+
+
+# ---- digests of images ---------------------------------------------------------------------------------------------
+
+MANIFEST = b'{"schemaVersion": 2, "manifests": []}'
+
+
+@pytest.fixture
+def registry() -> Iterator[str]:
+    """The address of a registry that has one image, and sends everybody for a token first."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body, headers = 404, b"", {}
+            if self.path.startswith("/token?service=here&scope=repository%3Alibrary%2Fone%3Apull"):
+                status, body = 200, b'{"token": "a token"}'
+            elif self.headers.get("Authorization") != "Bearer a token":
+                realm = (
+                    f'realm="http://{self.headers["Host"]}/token",service="here",scope="repository:library/one:pull"'
+                )
+                status, headers = 401, {"WWW-Authenticate": f"Bearer {realm}"}
+            elif self.path == "/v2/library/one/manifests/1.2" and "image.index" in self.headers["Accept"]:
+                status, body = 200, MANIFEST
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def named(tmp_path, monkeypatch) -> Path:
+    """A file that names an image three times, each otherwise, and a longer tag of it."""
+    file = tmp_path / "docker-compose.yml"
+    file.write_text(
+        f"    image: ${{ONE:-docker.io/library/one:1.2}}\nFROM one:1.2@sha256:{'0' * 64} AS base\n"
+        "ARG BASE_IMAGE=docker.io/library/one:1.2\n"
+    )
+    monkeypatch.setattr(sbom, "image_files", lambda: [file])
+    return file
+
+
+def test_make_lock_writes_what_the_registry_has(registry, named, monkeypatch):
+    address = images.address
+    monkeypatch.setattr(
+        images, "address", lambda tagged: address(tagged).replace("https://registry-1.docker.io", registry)
+    )
+    images.main()
+    found = f"sha256:{sha256(MANIFEST).hexdigest()}"
+    assert named.read_text() == (
+        f"    image: ${{ONE:-docker.io/library/one:1.2@{found}}}\nFROM one:1.2@{found} AS base\n"
+        f"ARG BASE_IMAGE=docker.io/library/one:1.2@{found}\n"
+    )
+
+
+def test_no_image_is_pinned_where_a_registry_does_not_answer(named, monkeypatch):
+    before = named.read_text()
+    monkeypatch.setattr(images, "address", lambda tagged: "http://127.0.0.1:9/v2/one")
+    with pytest.raises(SystemExit, match=r"No image was pinned anew, for a registry did not answer"):
+        images.main()
+    assert named.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("tagged", "url"),
+    [
+        ("docker.io/library/debian:12", "https://registry-1.docker.io/v2/library/debian/manifests/12"),
+        ("debian:12", "https://registry-1.docker.io/v2/library/debian/manifests/12"),
+        ("apache/spark:4", "https://registry-1.docker.io/v2/apache/spark/manifests/4"),
+        ("quay.io/minio/minio:R", "https://quay.io/v2/minio/minio/manifests/R"),
+    ],
+)
+def test_an_image_is_asked_for_where_docker_looks(tagged, url):
+    assert images.address(tagged) == url
 
 
 # ---- audit ---------------------------------------------------------------------------------------------------------

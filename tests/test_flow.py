@@ -218,7 +218,7 @@ def test_the_schedule_catches_up_what_was_missed_and_a_task_that_fails_for_good_
     monkeypatch.setattr(schedule, "now", lambda: datetime(2026, 1, 7, 12, tzinfo=timezone.utc))
     monkeypatch.setattr(schedule, "TRIES", 1)
     monkeypatch.setenv("CATCH_UP_DAYS", "3")
-    schedule.run_due()
+    schedule.run_due(schedule.now() + schedule.timeout())
     said = capfd.readouterr().out
     ends = [line for line in said.splitlines() if re.match("2026-01-0[4-6]: ", line)]
     assert ends == ["2026-01-04: done", "2026-01-05: done", "2026-01-06: failed with code 30"]

@@ -6,7 +6,11 @@ The contract is read here a second time, row by row in plain Python: nothing of 
 import csv
 import datetime
 import io
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from decimal import ROUND_HALF_UP, Decimal
@@ -16,8 +20,10 @@ from typing import NamedTuple
 
 import pytest
 
+from jobs import settings
 from jobs.catalog import CATALOG
 from jobs.generate import generate, main
+from tests import test_datasets
 
 START = datetime.date(2026, 1, 1)
 VOLUMES = {"patients": 5000, "visits": 15000, "admissions": 3000, "treatments": 25000, "billing": 13000}
@@ -32,7 +38,8 @@ def days(count: int) -> list[datetime.date]:
 UTC = datetime.timezone.utc
 TIMESTAMP = re.compile(r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?(?:Z|([+-])(\d\d):(\d\d))?")
 # column: (type or listed values, is it required); the first is the key
-COLUMNS: dict[str, dict[str, tuple[object, bool]]] = {
+Contract = dict[str, dict[str, tuple[object, bool]]]
+COLUMNS: Contract = {
     "patients": {
         "patient_id": ("text", True),
         "gender": (("M", "F", "Other", "Unknown"), True),
@@ -75,8 +82,52 @@ COLUMNS: dict[str, dict[str, tuple[object, bool]]] = {
         "payment_ts": ("timestamp", False),
     },
 }
+# Datasets that nobody but this test and tests/test_datasets.py knows.
+FURTHER: Contract = {
+    "lab_results": {
+        "result_id": ("text", True),
+        "visit_id": ("visits", True),
+        "analyte": ("text", True),
+        "result_value": ("decimal", False),
+        "resulted_ts": ("timestamp", True),
+    },
+    "allergies": {
+        "allergy_id": ("text", True),
+        "patient_id": ("patients", True),
+        "substance": ("text", True),
+    },
+    "bed_closures": {
+        "closure_id": ("text", True),
+        "ward": ("text", True),
+        "closed_on": ("date", True),
+        "reopened_on": ("date", False),
+    },
+    "specimens": {
+        "specimen_id": ("text", True),
+        "result_id": ("lab_results", True),
+        "patient_id": ("patients", False),
+        "kind": (("Blood, venous", "Urine"), True),
+        "volume_ml": ("decimal", True),
+        "used_ml": ("decimal", False),
+        "taken_ts": ("timestamp", True),
+        "received_ts": ("timestamp", False),
+        "label": ("text", False),
+        "barcode": ("text", True),
+    },
+    "triage": {  # its key is the visit's
+        "visit_id": ("visits", True),
+        "stay_id": ("admissions", False),
+        "level": (("Red", "Green"), True),
+    },
+    "consents": {  # its key is the patient's
+        "patient_id": ("patients", True),
+        "given_on": ("date", True),
+        "withdrawn_on": ("date", False),
+    },
+}
 # reason: (columns, does the row break the rule, given their values); only asked when every named column was readable
-RULES: dict[str, dict[str, tuple[tuple[str, ...], Callable[..., object]]]] = {
+Rules = dict[str, dict[str, tuple[tuple[str, ...], Callable[..., object]]]]
+RULES: Rules = {
     "patients": {
         "birth_after_registration": (("birth_date", "registration_date"), lambda b, r: b and r and b > r),
     },
@@ -94,6 +145,17 @@ RULES: dict[str, dict[str, tuple[tuple[str, ...], Callable[..., object]]]] = {
         ),
         "paid_without_payment_ts": (("payment_status", "payment_ts"), lambda s, t: s == "Paid" and t is None),
     },
+}
+FURTHER_RULES: Rules = {
+    "lab_results": {"negative_result_value": (("result_value",), lambda v: v is not None and v < 0)},
+    "bed_closures": {"reopened_before_closed": (("closed_on", "reopened_on"), lambda c, r: c and r and r < c)},
+    "specimens": {
+        "used_exceeds_volume": (("used_ml", "volume_ml"), lambda u, v: u is not None and v is not None and u > v),
+        "received_before_taken": (("taken_ts", "received_ts"), lambda t, r: t and r and r <= t),
+        "blood_without_label": (("kind", "label"), lambda k, label: k == "Blood, venous" and label is None),
+        "barcode_of_another_kind": (("barcode",), lambda b: b and not re.fullmatch("BC-[0-9]+", b)),
+    },
+    "consents": {"withdrawn_before_given": (("given_on", "withdrawn_on"), lambda g, w: g and w and w < g)},
 }
 
 
@@ -150,12 +212,12 @@ def rows_of(path: Path) -> Iterator[Row]:
         yield Row(number, dict(zip(header, (f.strip() for f in fields), strict=True)) if sound else None)
 
 
-def judge(name: str, row: Row, parents: dict[str, set[str]]) -> list[str]:
+def judge(name: str, row: Row, parents: dict[str, set[str]], contract: Contract, rules: Rules) -> list[str]:
     """The codes that a row earns, duplicates aside."""
     if row.values is None:
         return ["malformed_row"]
     codes, values = [], {}
-    for column, (kind, required) in COLUMNS[name].items():
+    for column, (kind, required) in contract[name].items():
         text = row.values[column]
         try:
             values[column] = read(kind, text) if text else None
@@ -166,9 +228,9 @@ def judge(name: str, row: Row, parents: dict[str, set[str]]) -> list[str]:
             codes.append(f"unreadable_{column}")
         if required and not text:
             codes.append(f"missing_{column}")
-        if kind in COLUMNS and text and text not in parents[str(kind)]:
+        if kind in contract and text and text not in parents[str(kind)]:
             codes.append(f"orphan_{column}")
-    for reason, (columns, breaks) in RULES[name].items():
+    for reason, (columns, breaks) in rules.get(name, {}).items():
         if values.keys() >= set(columns) and breaks(*(values[column] for column in columns)):
             codes.append(reason)
     return codes
@@ -177,18 +239,20 @@ def judge(name: str, row: Row, parents: dict[str, set[str]]) -> list[str]:
 Found = Counter[tuple[datetime.date, str, str, str, str]]  # date, dataset, key, row, reasons
 
 
-def rejects(landing: Path, dates: Sequence[datetime.date]) -> Found:
+def rejects(landing: Path, dates: Sequence[datetime.date], contract: Contract = COLUMNS, rules: Rules = RULES) -> Found:
     """Every reject of these dates, each judged against the parents accepted in all of them."""
     found: Found = Counter()
     accepted: dict[str, set[str]] = {}
-    for name in COLUMNS:
-        key = next(iter(COLUMNS[name]))
+    for name in contract:
+        key = next(iter(contract[name]))
         accepted[name] = set()
         for date in dates:
+            if name in FURTHER and not (folder(landing, date) / f"{name}.csv").exists():  # before its `since`
+                continue
             copies: Counter[str] = Counter()
             for row in rows_of(folder(landing, date) / f"{name}.csv"):
                 key_text = row.values[key] if row.values else ""
-                codes = judge(name, row, accepted)
+                codes = judge(name, row, accepted, contract, rules)
                 if codes:
                     found[date, name, key_text, str(row.number), ";".join(codes)] += 1
                 else:
@@ -422,6 +486,175 @@ def test_a_row_speaks_of_nothing_later_than_its_file(landing: Path) -> None:
                     kinds = ((column, kind) for column, (kind, _) in COLUMNS[name].items() if row.values[column])
                     moments = [read(kind, row.values[c]) for c, kind in kinds if kind in ("date", "timestamp")]
                     assert all(str(moment)[:10] <= str(date) for moment in moments)
+
+
+# --- further datasets ---------------------------------------------------------------------------------------
+
+SPECIMENS = """from jobs.dataset import Column, Dataset, Rule
+
+specimens = Dataset(
+    name="specimens",
+    doc="One row per specimen that a result was obtained from.",
+    columns=(
+        Column("specimen_id", required=True, example="SP00000001"),
+        Column("result_id", required=True, references="lab_results"),
+        Column("patient_id", references="patients"),
+        Column("kind", required=True, one_of=("Blood, venous", "Urine")),
+        Column("volume_ml", "decimal", required=True, unit="ml", example="4.5"),
+        Column("used_ml", "decimal"),
+        Column("taken_ts", "timestamp", required=True),
+        Column("received_ts", "timestamp"),
+        Column("label", example='tube, "red"'),
+        Column("barcode", required=True, example="BC-0001"),
+    ),
+    rules=(
+        Rule("used_exceeds_volume", "used_ml <= volume_ml", ("used_ml", "volume_ml")),
+        Rule("received_before_taken", "received_ts > taken_ts", ("taken_ts", "received_ts")),
+        Rule("blood_without_label", "kind <> 'Blood, venous' or label is not null", ("kind", "label")),
+        Rule("barcode_of_another_kind", "barcode rlike '^BC-[0-9]+$'", ("barcode",)),  # only Spark understands it
+    ),
+)
+"""
+TRIAGE = """from jobs.dataset import Column, Dataset
+
+triage = Dataset(
+    name="triage",
+    doc="One row per visit that was triaged.",
+    columns=(
+        Column("visit_id", required=True, references="visits"),
+        Column("stay_id", references="admissions"),
+        Column("level", required=True, one_of=("Red", "Green")),
+    ),
+)
+"""
+CONSENTS = """from jobs.dataset import Column, Dataset, Rule
+
+consents = Dataset(
+    name="consents",
+    doc="One row per patient who has given consent.",
+    columns=(
+        Column("patient_id", required=True, references="patients"),
+        Column("given_on", "date", required=True),
+        Column("withdrawn_on", "date"),
+    ),
+    rules=(Rule("withdrawn_before_given", "withdrawn_on >= given_on", ("given_on", "withdrawn_on")),),
+)
+"""
+DECLARED = test_datasets.FILES | {"specimens": SPECIMENS, "triage": TRIAGE, "consents": CONSENTS}
+SINCE = datetime.date(2026, 3, 2)  # of lab_results
+
+
+def write_further(
+    home: Path,
+    dates: Sequence[datetime.date],
+    start: datetime.date,
+    scale: float = 1,
+    declared: dict[str, str] = DECLARED,
+) -> subprocess.CompletedProcess[str]:
+    """Generates dates in a copy of the jobs with further datasets, in a process of its own, into `home`."""
+    shutil.copytree(settings.ROOT / "jobs", home / "jobs", ignore=shutil.ignore_patterns("__pycache__"))
+    for name, text in declared.items():
+        (home / "jobs" / "catalog" / f"{name}.py").write_text(text)
+    script = (
+        "import datetime, pathlib, sys\nfrom jobs.generate import generate\n"
+        "start, scale, *dates = sys.argv[1:]\nday = datetime.date.fromisoformat\n"
+        "for date in dates: print(generate(day(date), pathlib.Path('landing'), float(scale), start=day(start)))"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", script, str(start), str(scale), *map(str, dates)],
+        cwd=home,
+        env=os.environ | {"PYTHONPATH": str(home)},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def further(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight dates of a hospital with further datasets, which begins when the last of them does."""
+    home = tmp_path_factory.mktemp("further")
+    written = write_further(home, [SINCE + datetime.timedelta(days=i) for i in range(8)], SINCE)
+    assert not written.returncode, written.stderr
+    return home / "landing"
+
+
+def test_the_manifest_names_exactly_the_rejected_rows_of_further_datasets_too(further: Path) -> None:
+    dates = [SINCE + datetime.timedelta(days=i) for i in range(8)]
+    for count in (1, 8):
+        found = rejects(further, dates[:count], COLUMNS | FURTHER, RULES | FURTHER_RULES)
+        assert found == expected(further, dates[:count])
+    rows = {name: [*rows_of(folder(further, SINCE) / f"{name}.csv")] for name in FURTHER}
+    assert {name: len(each) for name, each in rows.items() if len(each) < 500} == {}
+    assert all([*rows_of(folder(further, dates[-1]) / f"{name}.csv")] for name in FURTHER)
+
+
+def test_every_code_of_a_further_dataset_occurs_on_start_but_one_that_only_spark_can_tell(further: Path) -> None:
+    found = {(row["dataset"], code) for row in manifest(further, SINCE) for code in row["reasons"].split(";")}
+    codes = {(name, reason) for name, rules in FURTHER_RULES.items() for reason in rules}
+    for name, columns in FURTHER.items():
+        codes |= {(name, f"duplicate_{next(iter(columns))}"), (name, "malformed_row")}
+        for column, (kind, required) in columns.items():
+            codes |= {(name, f"missing_{column}")} if required else set()
+            codes |= {(name, f"unknown_{column}")} if isinstance(kind, tuple) else set()
+            codes |= {(name, f"unreadable_{column}")} if kind in ("date", "timestamp", "decimal") else set()
+            codes |= {(name, f"orphan_{column}")} if kind in (*COLUMNS, *FURTHER) else set()
+    assert {pair for pair in found if pair[0] in FURTHER} == codes - {("specimens", "barcode_of_another_kind")}
+    assert any(";" in row["reasons"] for row in manifest(further, SINCE) if row["dataset"] == "bed_closures")
+
+
+def test_further_datasets_leave_the_five_files_as_they_are_and_come_out_the_same_in_any_order(
+    further: Path, tmp_path: Path
+) -> None:
+    later = SINCE + datetime.timedelta(days=5)
+    assert not write_further(tmp_path, [later, SINCE], SINCE).returncode
+    for date in (later, SINCE):
+        assert contents(tmp_path / "landing", date) == contents(further, date)
+        generate(date, tmp_path / "five", start=SINCE)
+        five = contents(tmp_path / "five", date)
+        assert {name: contents(further, date)[name] for name in five if name != "manifest.csv"} == {
+            name: data for name, data in five.items() if name != "manifest.csv"
+        }
+
+
+def test_no_file_is_written_before_a_dataset_begins(tmp_path: Path) -> None:
+    before = SINCE - datetime.timedelta(days=1)
+    written = write_further(tmp_path, [before, SINCE], before, scale=0.2)
+    assert not written.returncode, written.stderr
+    names = {*COLUMNS, *FURTHER}
+    first, second = ({*eval(line)} for line in written.stdout.splitlines())
+    assert (first, second) == (names - {"lab_results"}, names)
+    files = {f"{name}.csv" for name in names} | {"manifest.csv"}
+    assert contents(tmp_path / "landing", before).keys() == files - {"lab_results.csv"}
+    assert contents(tmp_path / "landing", SINCE).keys() == files
+    assert "lab_results" not in {row["dataset"] for row in manifest(tmp_path / "landing", before)}
+    assert not [*rows_of(folder(tmp_path / "landing", before) / "specimens.csv")], "there is nothing to refer to"
+    dates = [before, SINCE]
+    found = rejects(tmp_path / "landing", dates, COLUMNS | FURTHER, RULES | FURTHER_RULES)
+    assert found == expected(tmp_path / "landing", dates)
+
+
+@pytest.mark.parametrize(
+    ("holds", "example", "said"),
+    (
+        ("ward in ('North', 'South')", "", "No row drawn for bed_closures obeys its rule another"),
+        ("ward in ('North', 'South')", "North", ""),
+        ("ward rlike '^[A-Z]+$'", "NORTH", ""),
+        ("reopened_on > closed_on and length(ward) > 2", "", ""),
+    ),
+)
+def test_a_rule_that_no_row_obeys_asks_for_examples(tmp_path: Path, holds: str, example: str, said: str) -> None:
+    text = test_datasets.BED_CLOSURES.replace(
+        "rules=(", f'rules=(Rule("another", "{holds}", ("ward", "closed_on", "reopened_on")), '
+    ).replace('Column("ward", required=True)', f'Column("ward", required=True, example="{example}")')
+    written = write_further(tmp_path, [START], START, 0.05, {"bed_closures": text})
+    assert bool(written.returncode) == bool(said) and said in (written.stderr.splitlines() or [""])[-1]
+    if not said:
+        wards = {
+            row.values["ward"]
+            for row in rows_of(folder(tmp_path / "landing", START) / "bed_closures.csv")
+            if row.values
+        }
+        assert len(wards) > 15 if not example else example in wards and len(wards) < 10
 
 
 # --- the command --------------------------------------------------------------------------------------------

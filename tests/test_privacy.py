@@ -27,6 +27,7 @@ import zstandard
 
 from jobs import lake, program, settings
 from jobs.catalog import CATALOG
+from jobs.defects import defects
 from stack import services, supervision
 from tests.conftest import SECRETS
 from tests.examples import VALID
@@ -66,8 +67,8 @@ def sound(dataset, number, **changes):
     for column in CATALOG[dataset].columns:
         row[column.name] = VALID[dataset][column.name] if column.one_of else texts[column.type]
     row |= {name: key(parent, number if number < 10 else 1) for name, parent in CATALOG[dataset].parents.items()}
-    later = {"registration_date": "1917-03-19", "visit_end_ts": "1917-04-30T01:02", "discharge_ts": "1917-04-30T01:02"}
-    row |= {name: text for name, text in later.items() if name in row}
+    later = {"date": "1917-03-19", "timestamp": "1917-04-30T01:02"}  # of a row's times, all but the first
+    row |= {column.name: later[column.type] for column in [c for c in CATALOG[dataset].columns if c.is_time][1:]}
     return row | {CATALOG[dataset].key: key(dataset, number)} | changes
 
 
@@ -80,6 +81,8 @@ def broken(dataset, code, number):
         return sound(dataset, number, **{column: f"QZAN{number}{column}"})
     if kind == "duplicate":
         return sound(dataset, 1, note=f"QZAN{number}note")
+    if code not in BREAKS:
+        return next(d for d in defects(dataset) if d.reasons == code).spoil(sound(dataset, number), 0)
     return sound(dataset, number, **BREAKS[code])
 
 
@@ -159,6 +162,7 @@ BACKTEST = """
 from dataclasses import replace
 from jobs import backtest
 from jobs.catalog import CATALOG
+from jobs.defects import defects
 CATALOG["patients"] = replace(CATALOG["patients"], rules=())
 backtest.main()
 """

@@ -8,9 +8,10 @@ import time
 import urllib.request
 
 import psutil
+import pytest
 
 from jobs import lake, program, settings
-from stack import services, supervision
+from stack import prepare, services, supervision
 from stack.own import PORTS, free_ports
 from tests.conftest import run_stack
 
@@ -21,6 +22,45 @@ spark = SparkSession.builder.appName("by-hand").getOrCreate()
 spark.range(10, numPartitions=1).write.csv("s3a://{bucket}/by-hand")
 print("rows", spark.read.csv("s3a://{bucket}/by-hand").count(), spark.sparkContext.master)
 """
+
+
+def archived(tmp_path, monkeypatch, archive):
+    """Loads a table of 20 MB into a PostgreSQL of its own; its data_checksums and wal_level, and the bytes of log."""
+    monkeypatch.setenv("STACK_DIR", str(tmp_path / "stack"))
+    monkeypatch.setenv("POSTGRES_PORT", str(free_ports(1)[0]))
+    monkeypatch.setenv("WAL_ARCHIVE", str(archive))
+    for step in (prepare.state_directory, prepare.database, prepare.wal_archive):
+        step()
+    program = services.postgres()
+    with subprocess.Popen(program.command, env=program.environment, stderr=subprocess.DEVNULL, cwd="/") as server:
+        try:
+            while services.lacks_login():
+                assert server.poll() is None, "the server ended"
+                time.sleep(0.1)
+            with services.connect() as connection:
+                shown = [connection.execute(f"show {name}").fetchone()[0] for name in ("data_checksums", "wal_level")]
+                before = connection.execute("select pg_current_wal_lsn()").fetchone()[0]
+                connection.execute("create table ops.big as select repeat('x', 100) from generate_series(1, 160000)")
+                wal = connection.execute("select pg_wal_lsn_diff(pg_current_wal_lsn(), %s)", [before]).fetchone()[0]
+                until = time.monotonic() + 30
+                while archive and not list(archive.glob("0*")) and time.monotonic() < until:
+                    time.sleep(0.1)
+        finally:
+            server.terminate()
+    return [*shown, int(wal)]
+
+
+@pytest.mark.stack
+def test_the_log_is_archived_where_a_directory_is_named_and_data_has_checksums(tmp_path, monkeypatch):
+    archive = tmp_path / "it's 100 % safe"
+    checksums, level, wal = archived(tmp_path / "with", monkeypatch, archive)
+    assert (checksums, level) == ("on", "replica") and wal > 16e6
+    segments = [path for path in archive.iterdir() if re.fullmatch("[0-9A-F]{24}", path.name)]
+    assert segments and all(path.stat().st_size == 16 * 2**20 for path in segments)
+    assert archive.stat().st_mode & 0o777 == 0o700
+    without = archived(tmp_path / "without", monkeypatch, "")
+    print(f"log of a load: {wal:,} bytes archived, {without[-1]:,} otherwise")
+    assert without[:-1] == ["on", "minimal"] and without[-1] < wal / 2
 
 
 def test_every_service_answers(stack):

@@ -8,13 +8,13 @@ as_superuser() { psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 --username postg
 as_superuser --file /sql/init.sql
 as_superuser <<'SQL'
 \getenv loader LOADER
-\getenv loader_password LOADER_PASSWORD
+\set loader_password `cat /run/secrets/POSTGRES_PASSWORD`
 \getenv reader READER
-\getenv reader_password READER_PASSWORD
+\set reader_password `cat /run/secrets/POSTGRES_READ_PASSWORD`
 \getenv dashboards DASHBOARDS
-\getenv dashboards_password DASHBOARDS_PASSWORD
+\set dashboards_password `cat /run/secrets/POSTGRES_DASHBOARDS_PASSWORD`
 \getenv warehouse WAREHOUSE
-\getenv metabase_password METABASE_PASSWORD
+\set metabase_password `cat /run/secrets/METABASE_DB_PASSWORD`
 -- By way of names that nobody uses: one role may be given the name that the other had.
 alter role ecom rename to "the loader";
 alter role ecom_read rename to "the reader";

@@ -28,7 +28,10 @@ billing = Dataset(
             "total_amount >= 0",
             ("total_amount",),
             message="The amount of a bill is not negative.",
-            violations=({"total_amount": ("-{total_amount}",), "insurance_amount": ("", "  ")},),
+            violations=(
+                {"total_amount": ("-{total_amount}",), "insurance_amount": ("",)},
+                {"total_amount": ("-{total_amount}",), "insurance_amount": ("0.00", "25.00")},
+            ),
         ),
         Rule(
             "negative_patient_amount",
@@ -49,7 +52,7 @@ billing = Dataset(
             "payment_status <> 'Paid' or payment_ts is not null",
             ("payment_status", "payment_ts"),
             message="A paid bill needs a payment time.",
-            violations=({"payment_status": ("Paid", "paid"), "payment_ts": ("", "  ")},),
+            violations=({"payment_status": ("Paid", "paid"), "payment_ts": ("",)},),
         ),
     ),
 )

@@ -27,7 +27,10 @@ treatments = Dataset(
             "treatment_cost >= 0",
             ("treatment_cost",),
             message="A cost is not negative.",
-            violations=({"treatment_cost": ("-{treatment_cost}", "-0.01")},),
+            violations=(
+                {"treatment_cost": ("-{treatment_cost}", "-0.01")},
+                {"treatment_code": ("",), "treatment_cost": ("-0.01",)},
+            ),
         ),
     ),
 )

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from stack import prepare, services
+from stack import services
 
 HERE = Path(__file__).parent
 DEBIAN = "docker.io/library/debian:12.12-slim"
@@ -127,13 +127,9 @@ def own_authorities() -> list[str]:
     return [certificate for certificate in given if certificate not in known]
 
 
-def stand_ins(images: dict[str, str]) -> None:
-    """Images of PostgreSQL and MinIO under the names that docker-compose.yml gives them."""
-    minio = home() / "minio"
-    shutil.copytree(HERE / "minio", minio, dirs_exist_ok=True)
-    shutil.copy(prepare.minio_binary(), minio / "minio")
-    podman("build", "--layers", "--tag", images["postgres"], str(HERE / "postgres"))
-    podman("build", "--layers", "--tag", images["minio"], str(minio))
+def stand_in(image: str) -> None:
+    """An image of PostgreSQL under the name that docker-compose.yml gives it, without a digest."""
+    podman("build", "--layers", "--tag", image, str(HERE / "postgres"))
 
 
 # ---- a project -------------------------------------------------------------------------------------------------------
@@ -144,15 +140,15 @@ class Project:
 
     def __init__(self, file: Path, name: str) -> None:
         self.file, self.name = file, name
-        declared = yaml.safe_load(self.compose("config"))
-        self.services = {name: each for name, each in declared["services"].items() if "core" in each["profiles"]}
+        self.declared = yaml.safe_load(self.compose("config"))
+        self.services = {name: each for name, each in self.declared["services"].items() if "core" in each["profiles"]}
 
     @property
     def command(self) -> list[str]:
         """What stands for `docker compose`."""
         program = Path(sys.executable).parent / "podman-compose"
         where = ["-f", str(self.file), "-p", self.name, "--in-pod=false", "--profile=core"]
-        return [str(program), *where, "--podman-build-args=--layers"]
+        return [str(program), *where, f"--podman-build-args=--layers --build-arg=BASE_IMAGE={DEBIAN}"]
 
     def compose(self, *words: str, **options: Any) -> str:
         return run(*self.command, *words, cwd=self.file.parent, **options)
@@ -166,13 +162,19 @@ class Project:
     def state(self, container: str) -> dict[str, Any]:
         return json.loads(podman("inspect", container))[0]["State"]
 
-    def build(self) -> str:
-        """Builds our image; how long that took, and the size of its layers, unpacked."""
+    def build(self, service: str) -> str:
+        """Builds an image of ours; how long that took, and the size of its layers, unpacked."""
         began = time.monotonic()
-        self.compose("build", "stores")
-        image = self.services["stores"]["image"]
+        self.compose("build", service)
+        image = self.services[service]["image"]
         size = int(podman("image", "inspect", "--format", "{{.Size}}", image))
         return f"{time.monotonic() - began:.0f} s, {size / 1e9:.2f} GB"
+
+    def networks(self) -> None:
+        """Makes the networks whose options only Docker knows, without these; podman-compose makes the others."""
+        for name, network in (self.declared.get("networks") or {}).items():
+            if network and network.get("driver_opts"):
+                podman("network", "create", "--ignore", f"{self.name}_{name}")
 
     def in_order(self) -> Iterator[str]:
         """The services, each after those it depends on."""
@@ -193,6 +195,7 @@ class Project:
 
         This podman neither times health checks nor waits for them, so that is done here.
         """
+        self.networks()
         for service in self.in_order():
             for other, condition in self.needs(service).items():
                 if condition == "service_completed_successfully":

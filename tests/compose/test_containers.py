@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from jobs import lake, marts, settings, warehouse
 from jobs.catalog import CATALOG
+from stack import archive
 from stack.own import free_ports
 from tests import model
 from tests.compose import machine
@@ -34,18 +35,24 @@ VOLUMES = {"postgres", "minio", "landing", "spark-events", "scheduler", "dashboa
 
 
 @pytest.fixture(scope="session")
-def project() -> Iterator[machine.Project]:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[machine.Project]:
     """The project, built and up; gone afterwards with all its data."""
     file = Path(os.environ.get("COMPOSE_FILE", settings.ROOT / "docker-compose.yml"))
     os.environ["MINIO_PORT"] = settings.s3_endpoint().rpartition(":")[2]
     os.environ["SPARK_UI_PORT"] = str(free_ports(1)[0])
     os.environ["COMPOSE_PROFILES"] = "core"
+    os.environ["POSTGRES_IMAGE"] = "docker.io/library/postgres:stand-in"
+    os.environ["WAL_ARCHIVE"] = str(tmp_path_factory.mktemp("wal"))
+    os.chmod(os.environ["WAL_ARCHIVE"], 0o777)  # the user of the container, whoever that is
+    os.environ["SECRETS_DIR"] = str(tmp_path_factory.mktemp("secrets"))
+    subprocess.run([settings.ROOT / "conf" / "containers" / "secrets.sh"], check=True)
     machine.ready()
     machine.debian()
     own = machine.Project(file, f"healthcare-test-{os.getpid()}")
-    machine.stand_ins({name: own.services[name]["image"] for name in ("postgres", "minio")})
+    machine.stand_in(own.services["postgres"]["image"])
     try:
-        print(f"\nour image: {own.build()}")
+        for service in ("minio", "stores"):
+            print(f"\nour image of {service}: {own.build(service)}")
         began = time.monotonic()
         own.up()
         print(f"up and healthy in {time.monotonic() - began:.0f} s")
@@ -127,6 +134,40 @@ def test_a_health_check_fails_where_its_service_does_not_run(project):
         checked = subprocess.run([*run, *command[1:]], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         # From 125 on it is podman that speaks.
         assert 0 < checked.returncode < 125, f"{service}'s check, beside no server: {checked}"
+
+
+def test_no_container_is_started_with_a_secret(project):
+    values = [file.read_text().strip() for file in Path(os.environ["SECRETS_DIR"]).iterdir()]
+    secrets = [value for value in values if value and not value.endswith("=")]
+    assert len(secrets) > 10
+    for service in project.services:
+        for container in project.containers(service):
+            told = machine.podman("inspect", container)
+            assert [value for value in secrets if value in told] == [], f"{service} shows a secret"
+
+
+def test_where_no_port_is_published_nothing_leads_out(project):
+    listener = machine.podman(
+        "run", "-d", "--rm", "--entrypoint=python3", project.services["stores"]["image"], "-m", "http.server"
+    )
+    try:
+        at = machine.podman("inspect", "--format", "{{.NetworkSettings.IPAddress}}", listener.strip()).strip()
+        ask = ["curl", "-sS", "-o", "/dev/null", "--connect-timeout", "3", "--retry", "3", "--retry-connrefused"]
+        assert project.execute("runner", *ask, f"http://{at}:8000/").returncode == 0
+        assert project.execute("spark-worker", *ask[:-3], f"http://{at}:8000/").returncode in (7, 28)
+    finally:
+        machine.podman("rm", "--force", listener.strip())
+
+
+def test_postgres_has_checksums_and_archives_its_log(project):
+    with warehouse.connect() as connection:
+        assert warehouse.value(connection, "show data_checksums") == "on"
+    superuser = ["psql", "-U", "postgres", "-tAc", "select pg_walfile_name(pg_switch_wal())"]
+    segment = project.execute("postgres", *superuser).stdout.strip()
+    until = time.monotonic() + 60
+    while not (Path(os.environ["WAL_ARCHIVE"]) / segment).is_file():
+        assert time.monotonic() < until, f"{segment} was not archived"
+        time.sleep(0.5)
 
 
 # ---- a day -----------------------------------------------------------------------------------------------------------
@@ -231,7 +272,13 @@ def test_after_a_death_in_mid_run_the_same_command_ends_right(project, service, 
 
 def test_a_backup_brings_back_what_was_and_runs_go_on_from_there(project, tmp_path):
     backup, day = tmp_path / "backup", LATER[3]
-    make(project, "backup-docker", f"TO={backup}")
+    archive.age()
+    told = subprocess.run(["age-keygen", "-o", tmp_path / "key.txt"], capture_output=True, text=True, check=True).stderr
+    make(project, "backup-docker", f"TO={backup}", f"BACKUP_RECIPIENT={re.findall('age1[0-9a-z]+', told)[0]}")
+    parts = ["globals.sql", "lake.tar", "metabase.dump", "warehouse.dump"]
+    assert sorted(file.name for file in backup.iterdir()) == ["checksums", *(f"{part}.age" for part in parts)]
+    with pytest.raises(RuntimeError, match="name the file of its private key"):
+        make(project, "restore-docker", f"FROM={backup}")
     project.up()
     # What comes later goes: a date, and what a later version of the schema may have added.
     generate(project, day)
@@ -241,7 +288,7 @@ def test_a_backup_brings_back_what_was_and_runs_go_on_from_there(project, tmp_pa
         connection.execute("truncate patients cascade")
     for kept in lake.s3().list_objects_v2(Bucket=settings.get("MINIO_BUCKET_SILVER"))["Contents"][:50]:
         lake.s3().delete_object(Bucket=settings.get("MINIO_BUCKET_SILVER"), Key=kept["Key"])
-    make(project, "restore-docker", f"FROM={backup}")
+    make(project, "restore-docker", f"FROM={backup}", f"BACKUP_IDENTITY={tmp_path / 'key.txt'}")
     project.up()
     assert lake.bronze_head(CATALOG["patients"], day) is None
     assert not found("select 1 from pg_views where viewname = 'later'")
@@ -251,7 +298,7 @@ def test_a_backup_brings_back_what_was_and_runs_go_on_from_there(project, tmp_pa
     generate(project, day)
     python(project, "pipelines", "run", str(day))
     check(project)
-    (backup / "lake.tar").write_bytes(b"torn")
+    (backup / "lake.tar.age").write_bytes(b"torn")
     with pytest.raises(RuntimeError, match="no whole backup"):
         make(project, "restore-docker", f"FROM={backup}")
 

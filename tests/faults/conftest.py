@@ -13,24 +13,17 @@ import pytest
 from jobs import settings
 from jobs.catalog import CATALOG
 from stack import services
-from tests.examples import VALID, record
+from tests.examples import VALID, broken, record
 from tests.faults import campaign, ground, strikes
 
 DAY = date(2048, 1, 1)
 ROWS = 40
 DISK = "2500m"
-BROKEN = {
-    "patients": ("gender", "?"),
-    "visits": ("status", "?"),
-    "admissions": ("room_type", "?"),
-    "treatments": ("treatment_cost", "-1"),
-    "billing": ("payment_status", "?"),
-}
 WHOLE = bool(os.environ.get("FAULTS"))
 
 
 def small_hospital() -> dict[str, bytes]:
-    """Five files of some rows each, under keys of their own, one in eight of them rejected."""
+    """A file of some rows for each dataset, under keys of their own, one in eight of them rejected."""
     files = {}
     for name, dataset in CATALOG.items():
         lines = [",".join(dataset.names)]
@@ -38,8 +31,8 @@ def small_hospital() -> dict[str, bytes]:
             keys = {dataset.key: f"{dataset.key[0].upper()}{number:03}-F"}
             for column, parent in dataset.parents.items():
                 keys[column] = f"{CATALOG[parent].key[0].upper()}{number:03}-F"
-            broken = dict([BROKEN[name]]) if number % 8 == 5 else {}
-            lines.append(record(name, VALID[name] | keys | broken))
+            change = broken(name) if number % 8 == 5 else {}
+            lines.append(record(name, VALID[name] | keys | change))
         files[name] = ("\n".join(lines) + "\n").encode()
     return files
 

@@ -5,12 +5,12 @@ set -Eeuo pipefail
 if [ "$1" = postgres ] && [ ! -s "$PGDATA/PG_VERSION" ]; then
   user="${POSTGRES_USER:-postgres}"
   database="${POSTGRES_DB:-$user}"
-  : "${POSTGRES_PASSWORD:?The superuser needs a password.}"
+  POSTGRES_PASSWORD="$(< "${POSTGRES_PASSWORD_FILE:?The superuser needs a password.}")"
   chmod 700 "$PGDATA"
   read -ra options <<< "${POSTGRES_INITDB_ARGS:-}"
   initdb --username="$user" --pwfile=<(printf '%s\n' "$POSTGRES_PASSWORD") "${options[@]}"
   echo 'host all all all scram-sha-256' >> "$PGDATA/pg_hba.conf"
-  pg_ctl --pgdata "$PGDATA" --wait --options "${*:2} -c listen_addresses=''" start
+  pg_ctl --pgdata "$PGDATA" --wait --options "$(printf '%q ' "${@:2}") -c listen_addresses=''" start
   [ "$database" = postgres ] || createdb --username "$user" "$database"
   for file in /docker-entrypoint-initdb.d/*; do
     case "$file" in

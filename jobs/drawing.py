@@ -1,0 +1,136 @@
+"""Draws numbers from a seed, counts a hospital's days, and writes both as the texts of landing files.
+
+Every value is a pure function of the seed, the name of what is drawn and the number of the row, in integer arithmetic
+throughout: any date can be drawn without the others, and comes out the same everywhere.
+"""
+
+import datetime
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from faker import Faker
+
+from jobs.dataset import Dataset
+
+DEFAULT_START = datetime.date(2026, 1, 1)
+PATIENTS, VISITS = 5_000, 15_000  # on START, at scale 1; each later date brings a hundredth
+HISTORY = 730  # days up to and including START; day 0 is the first of them
+START = HISTORY - 1
+
+WEEKDAYS = np.array((118, 115, 110, 108, 104, 75, 70))  # load, Monday first; the mean is 100
+MONTHS = np.array((112, 110, 104, 98, 96, 93, 90, 90, 96, 101, 103, 107))
+CLOCK = pa.array([f"T{minute // 60:02}:{minute % 60:02}:00" for minute in range(1440)])
+CENTS = pa.array([f".{cents:02}" for cents in range(100)])
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """One hospital, known by its seed, scale and start, as far as the day `today` (START or later)."""
+
+    seed: int
+    scale: float
+    start: datetime.date
+    today: int
+
+    def draw(self, what: str, numbers: np.ndarray) -> np.ndarray:
+        """64 bits for each number (splitmix64)."""
+        stream = hashlib.blake2b(f"{self.seed}/{what}".encode(), digest_size=8).digest()
+        bits = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(int.from_bytes(stream, "little"))
+        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return bits ^ (bits >> np.uint64(31))
+
+    def below(self, what: str, numbers: np.ndarray, limit: int | np.ndarray) -> np.ndarray:
+        """A whole number from 0 up to, not including, the limit."""
+        high = self.draw(what, numbers) >> np.uint64(32)
+        return ((high * np.asarray(limit, np.uint64)) >> np.uint64(32)).astype(np.int64)
+
+    def pick(
+        self, what: str, numbers: np.ndarray, weights: Sequence | np.ndarray, of: np.ndarray | int = 0
+    ) -> np.ndarray:
+        """An index into the weights; where they are rows of weights, into the row that `of` names."""
+        steps = np.atleast_2d(np.cumsum(weights, axis=-1))[of]
+        drawn = self.below(what, numbers, steps[..., -1])
+        return (drawn[:, None] >= steps).sum(axis=1)
+
+    def date(self, day: int) -> datetime.date:
+        """The date of a day."""
+        return self.start + datetime.timedelta(days=day - START)
+
+    @cached_property
+    def load(self) -> np.ndarray:
+        """How busy each day is, from day 0 to today; 10,000 is usual."""
+        days = [self.date(day) for day in range(self.today + 1)]
+        return WEEKDAYS[[day.weekday() for day in days]] * MONTHS[[day.month - 1 for day in days]]
+
+    def first_numbers(self, history: int, usual: int) -> np.ndarray:
+        """The number of each day's first newcomer, and of tomorrow's: so many in the history, so many a day after."""
+        past, later = self.load[:HISTORY], self.load[HISTORY:]
+        ends = np.cumsum(past) * history // past.sum()
+        return 1 + np.concatenate(([0], ends, history + np.cumsum(np.maximum(1, later * usual // 10_000))))
+
+    @cached_property
+    def first_patient(self) -> np.ndarray:
+        """By day of registration; two in five of the first patients registered before day 0."""
+        patients = max(2, round(PATIENTS * self.scale))
+        old = max(1, patients * 2 // 5)
+        return old + self.first_numbers(patients - old, patients // 100)
+
+    @cached_property
+    def first_visit(self) -> np.ndarray:
+        """By day of the visit's start."""
+        visits = max(1, round(VISITS * self.scale))
+        return self.first_numbers(visits, visits // 100)
+
+    @cached_property
+    def cities(self) -> pa.Array:
+        """Where patients come from; one in ten is written with a comma."""
+        faker = Faker("en_US")
+        faker.seed_instance(self.seed)
+        names = list(dict.fromkeys(faker.city() for _ in range(150)))
+        return pa.array([f"{name}, {faker.state_abbr()}" if i % 10 == 9 else name for i, name in enumerate(names)])
+
+
+def text(*parts: pa.Array | str) -> pa.Array:
+    """Returns the parts of each row put together."""
+    return pc.binary_join_element_wise(*parts, "")
+
+
+def ids(letters: str, numbers: np.ndarray, digits: int = 8) -> pa.Array:
+    """Returns keys as the hospital writes them: letters and at least so many digits."""
+    return text(letters, pc.utf8_lpad(pa.array(numbers).cast(pa.string()), digits, "0"))
+
+
+def letters(dataset: Dataset) -> str:
+    """Returns the letters that a dataset's keys begin with: those of its key's example, or two of its name."""
+    found = re.match("[A-Za-z]+", dataset.columns[0].example)
+    return found[0] if found else dataset.name[:2].upper()
+
+
+def keys(dataset: Dataset, numbers: np.ndarray) -> pa.Array:
+    """Returns keys of a dataset."""
+    return ids(letters(dataset), numbers)
+
+
+def dates(hospital: Hospital, days: np.ndarray) -> pa.Array:
+    """Returns days, counted from the hospital's day 0, as dates."""
+    epoch = (hospital.date(0) - datetime.date(1970, 1, 1)).days
+    return pa.array(days + epoch, pa.int32()).cast(pa.date32()).cast(pa.string())
+
+
+def times(hospital: Hospital, minutes: np.ndarray) -> pa.Array:
+    """Returns minutes as timestamps, blank for what has not happened by the end of today."""
+    happened = minutes // 1440 <= hospital.today
+    known = np.where(happened, minutes, 0)
+    return pc.if_else(pa.array(happened), text(dates(hospital, known // 1440), CLOCK.take(known % 1440)), "")
+
+
+def money(cents: np.ndarray) -> pa.Array:
+    """Returns cents as amounts with two places; none is negative."""
+    return text(pa.array(cents // 100).cast(pa.string()), CENTS.take(cents % 100))

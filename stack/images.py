@@ -1,0 +1,72 @@
+"""Pins each image of others by its digest, as `make lock` does: the registry is asked what a tag stands for today."""
+
+import re
+from hashlib import sha256
+
+import requests
+
+from stack import sbom
+
+SECONDS = 30
+# Of an image for several machines the digest of the list is wanted, whatever machine asks.
+ACCEPT = ", ".join(
+    (
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+    )
+)
+
+
+def address(tagged: str) -> str:
+    """The URL of the manifest that `host/path:tag` names; Docker's hub is meant where no host is."""
+    name, tag = tagged.rsplit(":", 1)
+    host, _, path = name.partition("/")
+    if not re.search("[.:]", host):
+        host, path = "docker.io", name
+    if host == "docker.io":
+        host, path = "registry-1.docker.io", path if "/" in path else f"library/{path}"
+    return f"https://{host}/v2/{path}/manifests/{tag}"
+
+
+def digest(url: str) -> str:
+    """Asks a registry for a manifest, with the token that it sends everybody for, and returns the manifest's digest."""
+    headers = {"Accept": ACCEPT}
+    answer = requests.get(url, headers=headers, timeout=SECONDS)
+    if answer.status_code == 401:
+        asked = dict(re.findall(r'(\w+)="([^"]*)"', answer.headers.get("WWW-Authenticate", "")))
+        token = requests.get(asked.pop("realm", ""), params=asked, timeout=SECONDS)
+        token.raise_for_status()
+        given = token.json()
+        headers["Authorization"] = f"Bearer {given.get('token') or given['access_token']}"
+        answer = requests.get(url, headers=headers, timeout=SECONDS)
+    answer.raise_for_status()
+    return f"sha256:{sha256(answer.content).hexdigest()}"
+
+
+def pin(tagged: str, found: str) -> None:
+    """Writes a digest behind an image's tag, in place of an earlier one, wherever the image is named."""
+    for file in sbom.image_files():
+        text = file.read_text()
+        pinned = re.sub(rf"(?<![\w./]){re.escape(tagged)}(?:@sha256:\w+)?(?![\w.-])", f"{tagged}@{found}", text)
+        if pinned != text:
+            file.write_text(pinned)
+
+
+def main() -> None:
+    tags = sorted({reference.partition("@")[0] for reference in sbom.references()})
+    try:
+        digests = {tagged: digest(address(tagged)) for tagged in tags}
+    except (requests.RequestException, ValueError, KeyError) as error:
+        raise SystemExit(
+            f"No image was pinned anew, for a registry did not answer ({type(error).__name__}): run `make lock` where "
+            "all of them can be reached."
+        ) from None
+    for tagged, found in digests.items():
+        pin(tagged, found)
+    print(f"{len(digests)} images are pinned by what their registries have today.")
+
+
+if __name__ == "__main__":
+    main()
