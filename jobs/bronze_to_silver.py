@@ -40,8 +40,11 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
         # A run that was killed leaves its rows cached in the resident application. With its own run in it this plan
         # is no other's: those rows are of a file that may have been corrected since.
         records = lake.records(spark, dataset, day, facts).filter(F.lit(row["run_id"]) != "")
-        keep = release.enter_context(kept(facts.records))
-        judged = validation.judge(records, dataset, facts.header, parents, keep)
+        if facts.records < program.FEW_ROWS:
+            # Computed once, on the server: what follows reads its rows, and sends no plan of the validation again.
+            judged = validation.judge(records, dataset, facts.header, parents).localCheckpoint()
+        else:
+            judged = validation.judge(records, dataset, facts.header, parents, release.enter_context(kept()))
         counts = validation.count(judged, dataset, row["run_id"] if before["runs"] else None)
         rejected = counts.rows - counts.accepted
         must_balance(facts, counts)
@@ -161,17 +164,16 @@ def mend(connection: warehouse.Connection, dataset: Dataset, before: Mapping[str
 
 
 @contextmanager
-def kept(records: int) -> Iterator[validation.Keep]:
-    """Keeps what it is given in Spark's cache until it ends, whether its run succeeds or fails.
+def kept() -> Iterator[validation.Keep]:
+    """Persists the frames that it is given until it ends, whether its run succeeds or fails.
 
-    Of many records Spark learns at once how many rows there are, so that joins suit their size.
+    They are counted at once, so that Spark knows how many rows there are and joins suit their size.
     """
     frames: list[DataFrame] = []
 
     def keep(rows: DataFrame) -> DataFrame:
         frames.append(rows.persist())
-        if records >= program.FEW_ROWS:
-            rows.count()
+        rows.count()
         return rows
 
     try:

@@ -411,7 +411,7 @@ def test_what_a_run_keeps_it_lets_go_when_it_fails(spark):
     from jobs.bronze_to_silver import kept
 
     rows = spark.range(1)
-    with pytest.raises(ZeroDivisionError), kept(records=1) as keep:
+    with pytest.raises(ZeroDivisionError), kept() as keep:
         assert keep(rows).storageLevel.useMemory
         raise ZeroDivisionError
     assert not rows.storageLevel.useMemory
