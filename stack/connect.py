@@ -10,7 +10,7 @@ import sys
 import time
 
 from py4j.protocol import Py4JError
-from pyspark import SparkConf
+from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from jobs import settings
@@ -19,6 +19,7 @@ SECRETS = ("SPARK_CONNECT_AUTHENTICATE_TOKEN", "_SPARK_AUTH_SECRET")
 BOUND = ("spark.driver.bindAddress", "spark.connect.grpc.binding.address")
 
 if __name__ == "__main__":
+    SparkContext._ensure_initialized()  # else a SparkConf knows nothing of what spark-submit was told
     conf = SparkConf()
     bound = {name: conf.get(name, "") or "" for name in BOUND}
     settings.refuse_open(bound, map(settings.text, SECRETS))
