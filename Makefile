@@ -46,6 +46,10 @@ status: $(INSTALLED) ## what runs, where, since when; fails unless everything is
 clean: $(INSTALLED) ## stop the embedded stack and remove its data
 	@$(RUN) -m stack clean
 
+.PHONY: secrets
+secrets: $(INSTALLED) ## random passwords and keys in .env and in the stores, in place of all that there are; data stays
+	@$(RUN) -m stack secrets
+
 .PHONY: generate run forget
 generate: date $(INSTALLED) ## write a date's landing files: DATE=2026-01-31 [SCALE=1] [SEED=42] [START=2026-01-01]
 	@$(RUN) -m jobs.generate "$$DATE" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
@@ -111,6 +115,7 @@ image: .env ## build the image of Spark and Luigi
 compose-config: .env ## is docker-compose.yml whole, with the .env there is
 	@$(COMPOSE) config --quiet && echo "docker-compose.yml and .env fit together"
 up-docker: image ## start all containers and wait until every one is healthy
+	@{ cat .env && echo --- && $(COMPOSE) config; } | $(COMPOSE) run --rm -T --no-deps stores python -m stack published
 	@$(COMPOSE) up --detach --wait
 down-docker: .env ## remove the containers; the data stays (`docker compose down -v` removes it)
 	@$(COMPOSE) down
@@ -146,7 +151,7 @@ verify-docker: date $(INSTALLED) ## in containers: are a date's files, tables an
 	@$(RUN) -m tests.compose.verify "$$DATE"
 screenshots-docker: $(INSTALLED) ## take the pictures in docs/screenshots from the containers
 	@$(IN_RUNNER) python -m dashboards.pages
-	@mkdir -p .stack-docker && $(COMPOSE) cp runner:/var/lib/healthcare/dashboards .stack-docker/
+	@mkdir -m 700 -p .stack-docker && $(COMPOSE) cp runner:/var/lib/healthcare/dashboards .stack-docker/
 	@STACK_DIR=.stack-docker $(RUN) -m dashboards.screenshots
 test-compose: $(INSTALLED) ## the containers for real, without a registry of images: a day, deaths, two workers (root, Debian)
 	@$(RUN) -m pytest -s tests/compose

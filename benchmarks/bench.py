@@ -72,7 +72,7 @@ def own_stack() -> Iterator[None]:
     if HOME.exists():  # of a benchmark that was killed
         stack("clean")
         shutil.rmtree(HOME)
-    HOME.mkdir()
+    HOME.mkdir(mode=0o700)
     (HOME / ".gitignore").write_text("*\n")
     try:
         say("making the stack")

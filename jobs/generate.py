@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import csv
 import datetime
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -431,6 +432,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"The hospital starts on {start}: {date} is before that. Choose a later date or an earlier start."
         )
     landing = settings.path("LANDING_DIR")
+    os.umask(0o077)  # patients' values are for the eyes of who writes them
     try:
         written = generate(date, landing, scale, given.seed, start)
     except OSError as error:

@@ -1,16 +1,19 @@
 """The platform's settings: the environment, then `.env`, then `.env.example`. No other module reads them.
 
-Decides, too, what other programs' variables may tell the clients of our own servers (docs/operations.md has the table).
+A secret has no default: `.env.example` is what a fresh clone's `.env` is copied from, and no more. Decides, too, what
+other programs' variables may tell the clients of our own servers (docs/operations.md has the table).
 """
 
 import os
 import re
 import time
+from collections.abc import Iterable, Mapping
 from functools import cache
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from dotenv import load_dotenv
+from dotenv import dotenv_values, load_dotenv
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,6 +27,23 @@ USED += " SPARK_AUTH_SECRET SPARK_CONNECT_TOKEN LUIGI_USER LUIGI_PASSWORD LUIGI_
 USED += " SPARK_CONNECT_PORT SPARK_HISTORY_PORT SPARK_MASTER_PORT SPARK_MASTER_WEBUI_PORT SPARK_WORKER_WEBUI_PORT"
 SERVERS = ("POSTGRES_HOST", "MINIO_ENDPOINT", "SPARK_CONNECT_HOST", "LUIGI_HOST", "METABASE_URL")
 
+# What opens a store, a service or a page.
+SECRETS = (
+    *("POSTGRES_PASSWORD", "POSTGRES_READ_PASSWORD", "POSTGRES_DASHBOARDS_PASSWORD"),
+    *("MINIO_ROOT_PASSWORD", "MINIO_SECRET_KEY", "MINIO_FORGET_SECRET_KEY", "MINIO_READ_SECRET_KEY"),
+    *("SPARK_AUTH_SECRET", "SPARK_CONNECT_TOKEN", "LUIGI_PASSWORD"),
+    *("METABASE_PASSWORD", "METABASE_DB_PASSWORD", "METABASE_ENCRYPTION_KEY"),
+)
+# What `.env.example` has, or had, for them: anybody knows these. A test holds the two together; images lack the file.
+KNOWN = frozenset(
+    {
+        *("ecom_secret", "ecom_read_secret", "ecom_dashboards_secret"),
+        *("minioadmin", "minioadmin123", "ecom_lake_secret", "ecom_forget_secret"),
+        *("ecom_spark_secret", "ecom_connect_secret", "ecom_luigi_secret"),
+        *("admin1234!", "metabase_secret", "change_me_to_32_characters_or_more"),
+    }
+)
+
 
 @cache  # the files are read once per process: a connection asks for five settings
 def load() -> list[str]:
@@ -31,8 +51,10 @@ def load() -> list[str]:
 
     A variable set there beats both files. Returns the names that were dropped.
     """
-    for name in (".env", ".env.example"):
-        load_dotenv(ROOT / name, override=False)
+    load_dotenv(ROOT / ".env", override=False)
+    for name, value in dotenv_values(ROOT / ".env.example").items():
+        if name not in SECRETS:
+            os.environ.setdefault(name, value or "")
     kept, others = USED.split(), OTHERS.split()
     if text("SPARK_REMOTE") == f"sc://{text('SPARK_CONNECT_HOST')}:{text('SPARK_CONNECT_PORT')}":
         kept.append("SPARK_REMOTE")  # a task of ours has set it
@@ -100,6 +122,11 @@ def given(name: str) -> str:
 def get(name: str) -> str:
     """The text of one setting; a KeyError-free lookup that exits with a sentence when there is none."""
     value = given(name)
+    if not value and name in SECRETS:
+        raise SystemExit(
+            f"The secret {name} is neither in .env nor in the environment, and has no default: `make up` adds a random "
+            "one to .env where its line is missing; an empty line needs a value."
+        )
     if not value:
         raise SystemExit(f"The setting {name} is empty: set it in .env or in the environment.")
     return value
@@ -121,3 +148,29 @@ def required_auth() -> str:
     unless PGREQUIREAUTH names other methods. So a program that listens in its place learns no password.
     """
     return given("PGREQUIREAUTH") or "scram-sha-256"
+
+
+def known_secrets() -> list[str]:
+    """Names the secrets in use whose values anybody knows."""
+    return [name for name in SECRETS if given(name) in KNOWN]
+
+
+def is_loopback(host: str) -> bool:
+    """True if only this machine reaches an address; a name other than localhost, and no name at all, do not count."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def refuse_open(addresses: Mapping[str, str], secrets: Iterable[str]) -> None:
+    """Exits with a sentence if one of these secrets is known and one of these addresses is not loopback.
+
+    A container binds an address of its own network: PUBLISHED_ON says at which of the machine its ports are open.
+    """
+    beyond = [] if is_loopback(text("PUBLISHED_ON")) else [w for w, host in addresses.items() if not is_loopback(host)]
+    if beyond and KNOWN.intersection(secrets):
+        raise SystemExit(
+            f"Known passwords of .env.example are in use, and {beyond[0]} would open a port to other machines: run "
+            "`make secrets` first, or keep to 127.0.0.1 (docs/access.md)."
+        )

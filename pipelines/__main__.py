@@ -19,6 +19,7 @@ from jobs import borders, landing, marts, program, settings, warehouse
 from jobs.catalog import CATALOG
 from pipelines import alert, health, progress, runs, schedule, scheduler, tasks
 from pipelines.tasks import Day, Failed, Forget
+from stack import passwords
 
 
 def main() -> None:
@@ -253,9 +254,14 @@ def run_maintenance() -> None:
 
 
 def tell_health() -> None:
-    """Prints one line per problem, or that there is none; exits with 1 if there is any."""
+    """Prints one line per problem, or that there is none; exits with 1 if there is any.
+
+    Known passwords are no problem while nothing listens beyond loopback: a line says that they are in use.
+    """
     record_pending()
     found = list(health.problems())
+    if notice := passwords.notice():
+        borders.say(notice)
     borders.say("\n".join(found) or "Healthy: every service answers, every date is complete, balanced and current.")
     sys.exit(1 if found else 0)
 

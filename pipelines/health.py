@@ -12,7 +12,7 @@ from luigi.rpc import RPCError
 from jobs import lake, landing, program, settings, warehouse
 from jobs.catalog import CATALOG
 from pipelines import scheduler
-from stack import prepare, services
+from stack import passwords, prepare, services, supervision
 
 NEARLY_FULL = 0.95  # of a disk
 LONG = 1.0  # hours
@@ -27,9 +27,10 @@ STATES = {
 
 
 def problems() -> Iterator[str]:
-    """A line for each service that is down, disk that is nearly full, date that is not as it should be, late file."""
+    """A line for each service that is down, open port, full disk, date that is not as it should be, late file."""
     down = list(services_down())
     yield from down
+    yield from open_ports()
     yield from full_disks()
     try:
         with warehouse.connect() as connection:
@@ -62,6 +63,17 @@ def services_down() -> Iterator[str]:
         scheduler.luigid().worker_list()
     except RPCError:
         yield "luigid does not answer"
+
+
+def open_ports() -> Iterator[str]:
+    """A line for each port of the embedded stack that other machines reach while a known password is in use, and for a
+    `make secrets` that was interrupted.
+    """
+    if passwords.journal().exists():
+        yield "`make secrets` was interrupted: give it again"
+    if settings.known_secrets() and (services.stack_dir() / prepare.MARKER).exists():
+        for place, address in supervision.open_addresses():
+            yield f"{place} listens on {address} while known passwords are in use; run `make secrets`"
 
 
 def full_disks() -> Iterator[str]:

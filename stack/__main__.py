@@ -1,5 +1,6 @@
-"""python -m stack up | down | status | clean; for the programs themselves, exec <service>, env, spark; and for stores
-that somebody else runs, as in containers, stores: their buckets, the store's users, and tables.
+"""python -m stack up | down | status | clean | secrets; for the programs themselves, exec <service>, env, spark; for
+stores that somebody else runs, as in containers, stores: their buckets, the store's users, and tables; and published,
+which reads `.env`, a line ---, and what `docker compose config` prints.
 """
 
 import os
@@ -35,6 +36,7 @@ def spark_environment() -> str:
 
 
 def main(words: list[str]) -> int:
+    given = [name for name in settings.SECRETS if name in os.environ]
     settings.load()
     match words:
         case ["exec", name] if name in services.SERVICES:
@@ -47,7 +49,19 @@ def main(words: list[str]) -> int:
             from stack import supervision
 
             supervision.create_stores()
-        case ["up" | "down" | "status" | "clean" as verb]:
+        case ["secrets"]:
+            from stack import passwords
+
+            passwords.replace(given)
+        case ["published"]:
+            from stack import passwords
+
+            passwords.refuse_published(sys.stdin.read())
+        case ["up"]:
+            from stack import supervision
+
+            supervision.up(given)
+        case ["down" | "status" | "clean" as verb]:
             from stack import supervision
 
             return 0 if getattr(supervision, verb)() is not False else 1

@@ -10,9 +10,19 @@ import sys
 import time
 
 from py4j.protocol import Py4JError
+from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
+from jobs import settings
+
+SECRETS = ("SPARK_CONNECT_AUTHENTICATE_TOKEN", "_SPARK_AUTH_SECRET")
+BOUND = ("spark.driver.bindAddress", "spark.connect.grpc.binding.address")
+
 if __name__ == "__main__":
+    SparkContext._ensure_initialized()  # else a SparkConf knows nothing of what spark-submit was told
+    conf = SparkConf()
+    bound = {name: conf.get(name, "") or "" for name in BOUND}
+    settings.refuse_open(bound, map(settings.text, SECRETS))
     context = SparkSession.builder.getOrCreate().sparkContext
     try:
         while not context._jsc.sc().isStopped():

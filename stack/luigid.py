@@ -10,9 +10,11 @@ have a worker load a module and run a task of it. Here
 - Luigi's pages and the calls that only read are open to this machine, as Spark's pages are.
 """
 
+import argparse
 import base64
 import hmac
 import os
+import sys
 from urllib.parse import urlsplit
 
 import luigi.server
@@ -20,6 +22,8 @@ from luigi.cmdline import luigid
 from tornado.httputil import HTTPServerRequest
 from tornado.routing import AnyMatches, Matcher, Rule, RuleRouter
 from tornado.web import Application, RequestHandler
+
+from jobs import settings
 
 # The calls of luigi.scheduler.RPC_METHODS that add no task and no worker, as the pages need them.
 READING = frozenset(
@@ -86,5 +90,9 @@ def guarded(scheduler: luigi.server.Scheduler) -> RuleRouter:
 application = luigi.server.app
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--address", default="")
+    asked = parser.parse_known_args(sys.argv[1:])[0].address
+    settings.refuse_open({f"luigid's address {asked or '0.0.0.0'}": asked}, [os.environ["LUIGI_PASSWORD"]])
     luigi.server.app = guarded
     luigid()

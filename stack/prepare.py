@@ -1,8 +1,11 @@
 """What must be there before a service can start: Java, the MinIO server, the database, Spark's configuration."""
 
 import fcntl
+import hashlib
+import hmac
 import os
 import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -40,12 +43,13 @@ def state_directory() -> None:
         raise SystemExit(
             f"STACK_DIR {home} was made by an earlier version; its data cannot be kept: `make clean`, then `make up`."
         )
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home.chmod(0o700)
     for name in ("logs", "minio", "luigi", "dashboards", "spark/conf", "spark/events", "spark/work", "spark/local"):
         (home / name).mkdir(parents=True, exist_ok=True)
     if not (home / "dashboards" / "index.html").exists():
         shutil.copyfile(settings.ROOT / "dashboards" / "page" / "none.html", home / "dashboards" / "index.html")
     marker.write_text(f"{LAYOUT}\n")
-    home.chmod(0o700)
     services.cache().mkdir(parents=True, exist_ok=True)
 
 
@@ -201,6 +205,9 @@ def go() -> str:
 
 # The file, in PostgreSQL's data, that has the statements of sql/roles.sql as they were last applied.
 ROLES = "healthcare-roles.sql"
+# The file, beside it, by which the passwords that the roles were last given are told from others: a salted hash.
+PASSWORDS = "healthcare-passwords"
+WITH_PASSWORD = ("POSTGRES", "POSTGRES_READ", "POSTGRES_DASHBOARDS")
 NAMES = {  # each default name of sql/, and the setting that may give another
     "ecom": "POSTGRES_USER",
     "ecom_read": "POSTGRES_READ_USER",
@@ -229,17 +236,22 @@ def database() -> None:
         if failed := failure(command, text):
             raise SystemExit(f"PostgreSQL's data could not be created: {failed}")
     (new / ROLES).write_text(role_statements())
+    note_passwords(new)
     new.rename(data)
 
 
 def roles() -> None:
-    """Brings roles of data made before up to sql/roles.sql, where the server does not run; else nobody is superuser."""
+    """Brings roles of data made before up to sql/roles.sql and gives them the passwords of the settings.
+
+    It can where the server does not run; else nobody is superuser.
+    """
     data = services.stack_dir() / "postgres"
-    if not data.exists() or has_roles():
+    if not data.exists() or (has_roles() and has_passwords(data)):
         return
-    failed = failure(single_user(data, "postgres"), role_statements() + password("POSTGRES_DASHBOARDS"))
+    failed = failure(single_user(data, "postgres"), role_statements() + "".join(map(password, WITH_PASSWORD)))
     if not failed:
         (data / ROLES).write_text(role_statements())
+        note_passwords(data)
     elif "does not exist" not in failed:  # else another name was given to a role: the first login says so
         raise SystemExit(f"PostgreSQL's roles could not be brought up to date: {failed}")
 
@@ -249,6 +261,33 @@ def has_roles() -> bool:
     with suppress(FileNotFoundError):
         return (services.stack_dir() / "postgres" / ROLES).read_text() == role_statements()
     return False
+
+
+def note_passwords(data: Path) -> None:
+    """Notes a salted hash of the roles' passwords in the server's data."""
+    salt = secrets.token_bytes(16)
+    with open(os.open(data / PASSWORDS, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(f"{salt.hex()} {hash_of_passwords(salt)}\n")
+
+
+def forget_passwords() -> None:
+    """Has the next start of the server give the roles the passwords of the settings, whatever they have."""
+    with suppress(FileNotFoundError):
+        (services.stack_dir() / "postgres" / PASSWORDS).unlink()
+
+
+def has_passwords(data: Path) -> bool:
+    """Tells whether the roles have the passwords of the settings, as far as the note in the server's data says."""
+    with suppress(FileNotFoundError, ValueError):
+        salt, noted = (data / PASSWORDS).read_text().split()
+        return hmac.compare_digest(noted, hash_of_passwords(bytes.fromhex(salt)))
+    return False
+
+
+def hash_of_passwords(salt: bytes) -> str:
+    """Returns a hash of the roles' passwords, as slow to guess at as what PostgreSQL itself keeps."""
+    passwords = "\0".join(settings.get(f"{role}_PASSWORD") for role in WITH_PASSWORD)
+    return hashlib.scrypt(passwords.encode(), salt=salt, n=2**14, r=8, p=1).hex()
 
 
 def single_user(data: Path, database: str) -> list[str]:
@@ -275,7 +314,7 @@ def first_statements() -> dict[str, str]:
     init = (settings.ROOT / "sql" / "init.sql").read_text()
     server, database = named(init).split("\\connect ecomdb\n")
     closed = "revoke all on database postgres, template1 from public;\n"
-    passwords = "".join(map(password, ("POSTGRES", "POSTGRES_READ", "POSTGRES_DASHBOARDS")))
+    passwords = "".join(map(password, WITH_PASSWORD))
     return {"postgres": f"{server}{passwords}{closed}", settings.get("POSTGRES_DB"): f"{database}\n"}
 
 

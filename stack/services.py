@@ -291,7 +291,7 @@ def lacks_login() -> str:
 
     from stack import prepare
 
-    for role in ("POSTGRES", "POSTGRES_READ", "POSTGRES_DASHBOARDS"):
+    for role in prepare.WITH_PASSWORD:
         try:
             connect(role).close()
         except psycopg.OperationalError as error:
@@ -300,9 +300,11 @@ def lacks_login() -> str:
                     "PostgreSQL lacks the roles of sql/roles.sql: `make down`, then `make up` makes them."
                 ) from None
             if "authentication failed" in str(error) or "does not exist" in str(error):
+                prepare.forget_passwords()
                 raise SystemExit(
-                    f"PostgreSQL refuses {settings.get(f'{role}_USER')}: its data in {stack_dir()} was made with "
-                    f"another {role}_USER, {role}_PASSWORD or POSTGRES_DB; set those again in .env, or `make clean`."
+                    f"PostgreSQL refuses {settings.get(f'{role}_USER')}: for another {role}_PASSWORD `make down`, then "
+                    f"`make up`; a {role}_USER or POSTGRES_DB that its data in {stack_dir()} were not made with is set "
+                    "again in .env, or `make clean`."
                 ) from None
             return "a login"
     return ""

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Container
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from xmlrpc.client import ServerProxy
 import psutil
 
 from jobs import settings
-from stack import jars, prepare, services
+from stack import jars, passwords, prepare, services
 from stack.services import SERVICES, stack_dir
 
 SILENCE = 180  # seconds without a word in its log after which a service that does not answer is given up
@@ -61,9 +62,14 @@ def leftovers() -> list[psutil.Process]:
     return [process for process in found if process.pid != os.getpid()]
 
 
-def up() -> None:
-    """Starts whatever does not run and returns when every service answers; a second call changes nothing."""
+def up(given: Container[str] = ()) -> None:
+    """Starts whatever does not run and returns when every service answers; a second call changes nothing.
+
+    Secrets that are `given` by the environment are not looked for in `.env`.
+    """
     began = time.monotonic()
+    passwords.settle(given)
+    refuse_open()
     prepare.state_directory()
     with prepare.alone(stack_dir() / "up.lock"):
         known = processes()
@@ -74,13 +80,38 @@ def up() -> None:
         if missing:
             start(missing, bool(known))
         wait(began)
+        if settings.known_secrets() and (found := open_addresses()):
+            sweep()
+            settings.refuse_open(dict(found), settings.KNOWN)
         create_stores(spark_runs="spark-connect" not in missing)
-    if not missing:
+    if missing:
+        print(f"The stack is ready ({time.monotonic() - began:.0f} s).")
+        for name in SERVICES:
+            print(f"  {name:14} {services.url(name)}")
+    else:
         print("The stack is up; `make status` shows its services and their addresses.")
-        return
-    print(f"The stack is ready ({time.monotonic() - began:.0f} s).")
-    for name in SERVICES:
-        print(f"  {name:14} {services.url(name)}")
+    if notice := passwords.notice():
+        print(notice)
+
+
+# The addresses that spark-defaults.conf binds; everything else of the stack is bound to services.LOOPBACK.
+BOUND = ("spark.driver.host", "spark.driver.bindAddress", "spark.connect.grpc.binding.address")
+
+
+def refuse_open() -> None:
+    """Exits with a sentence if Spark would be bound beyond loopback while a known password is in use."""
+    bound = {
+        f"{name} in spark-defaults.conf": services.spark_setting(name, services.LOOPBACK).strip() for name in BOUND
+    }
+    settings.refuse_open(bound, map(settings.given, settings.SECRETS))
+
+
+def open_addresses() -> list[tuple[str, str]]:
+    """Returns (process and port, address) of each port of this stack that other machines reach."""
+    ours = {process.pid: process.name() for process in leftovers()}
+    listening = [c for c in psutil.net_connections("tcp") if c.pid in ours and c.status == psutil.CONN_LISTEN]
+    found = [(f"{ours[c.pid]} at port {c.laddr.port}", c.laddr.ip.removeprefix("::ffff:")) for c in listening]
+    return [(place, address) for place, address in found if not settings.is_loopback(address)]
 
 
 def start(missing: list[str], supervised: bool) -> None:

@@ -63,6 +63,7 @@ def test_what_has_a_default_here_has_no_value_there_and_is_spoken_of():
 
 def test_containers_get_settings_under_their_own_names():
     own = {"SPARK_MASTER_URL", "SPARK_DAEMON_MEMORY", "SPARK_DAEMON_JAVA_OPTS"}
+    own |= {"PUBLISHED_ON"}  # of `ports`, not a setting
     own |= {"_SPARK_AUTH_SECRET", "SPARK_CONNECT_AUTHENTICATE_TOKEN"}  # Spark's own names for two secrets
     given = {name for service in OURS for name in SERVICES[service].get("environment", {})}
     assert given - own <= EXAMPLE.keys() | {name for name, kind, _ in VARIABLE.findall(TEXT) if kind == ":-"}
