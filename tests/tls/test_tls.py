@@ -115,7 +115,7 @@ def superuser(port: str) -> str:
 
 
 def create_roles(port: str) -> None:
-    """As README.md has it for a server that is not the embedded one."""
+    """As docs/operations.md has it for a server that is not the embedded one."""
     run("psql", "-qX", "-v", "ON_ERROR_STOP=1", "-d", superuser(port), "-f", settings.ROOT / "sql" / "init.sql")
     with psycopg.connect(superuser(port), autocommit=True) as connection:
         for role, kind in (("ecom", ""), ("ecom_read", "READ_"), ("ecom_dashboards", "DASHBOARDS_")):
