@@ -4,6 +4,7 @@ python -m jobs.backtest [--first 2026-01-01] [--last 2026-01-31]
 """
 
 import argparse
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from psycopg.rows import dict_row
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs import borders, lake, marts, program, validation, warehouse
+from jobs import borders, lake, marts, program, schema, validation, warehouse
 from jobs.catalog import CATALOG
 from jobs.dataset import WHITE_SPACE, Dataset
 from jobs.program import Refused
@@ -352,9 +353,12 @@ def mart_lines(connection: warehouse.Connection, trials: Mapping[str, Retrial]) 
         for trial in trials.values():
             copy_gold(connection, trial)
         copy_withheld(connection, trials)
+        for name, (query, _) in schema.gold_queries().items():
+            connection.execute(f"create temp view {name} as {query}")
+        copies = rf"\bops\.({'|'.join(['withheld', *schema.gold_queries()])})\b"
         lines: list[str] = []
-        for file in sorted((marts.SQL / "marts").glob("*.sql")):
-            lines += compare_mart(connection, file.stem, file.read_text().replace("ops.withheld", "pg_temp.withheld"))
+        for mart, select in marts.selects().items():
+            lines += compare_mart(connection, mart, re.sub(copies, r"pg_temp.\1", select))
     if lines:
         yield f"{'Figures of the marts':<46}{'now':>18}{'then':>18}{'change':>16}"
     else:

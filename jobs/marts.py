@@ -68,7 +68,7 @@ PARTS = {
 
 def rule_set() -> str:
     """A hash of the marts' SQL: what they were built by."""
-    return hashlib.sha256("".join(_selects().values()).encode()).hexdigest()[:16]
+    return hashlib.sha256("".join(selects().values()).encode()).hexdigest()[:16]
 
 
 def rebuild(connection: Connection) -> dict[str, Made]:
@@ -100,7 +100,7 @@ def check(connection: Connection) -> None:
 
 
 @cache
-def _selects() -> dict[str, str]:
+def selects() -> dict[str, str]:
     """Returns the SQL of each mart by its name, each behind the marts that it reads."""
     found = {file.stem: file.read_text() for file in sorted((SQL / "marts").glob("*.sql"))}
     reads = {
@@ -118,7 +118,7 @@ def _hold(connection: Connection) -> None:
     and seen, and none comes until the caller commits.
     """
     connection.execute(f"lock table {', '.join(CATALOG)} in share mode")
-    connection.execute(f"lock table {', '.join(_selects())} in share row exclusive mode")
+    connection.execute(f"lock table {', '.join(selects())} in share row exclusive mode")
 
 
 def _newest(connection: Connection) -> date | None:
@@ -160,7 +160,7 @@ def _build(connection: Connection, few: dict[str, int]) -> dict[str, Made]:
     connection.execute("set local parallel_setup_cost = 10")
     connection.execute("set local parallel_tuple_cost = 0.001")
     made = {}
-    for mart, select in _selects().items():
+    for mart, select in selects().items():
         part = PARTS.get(mart)
         if part and part.touched in few:
             tables = ", ".join(f"{table} as not materialized ({rows})" for table, rows in part.tables.items())

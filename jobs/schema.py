@@ -187,8 +187,8 @@ def arrays(levels: Sequence[Level]) -> tuple[str | None, str | None]:
     return f"{{{shares}}}", f"{{{rows}}}"
 
 
-def gold_views() -> str:
-    """Returns the views over all gold tables, whichever there are: keys, rows and money, the newest date."""
+def gold_queries() -> dict[str, tuple[str, str]]:
+    """Returns the views over all gold tables, whichever there are, by name: the query, and what it tells."""
     keys = (f"select '{d.name}' as dataset, {d.key} as row_key from {d.name}" for d in CATALOG.values())
     totals = (
         f"select '{d.name}' as dataset, count(*) as gold_rows, "
@@ -196,7 +196,7 @@ def gold_views() -> str:
         for d in CATALOG.values()
     )
     newest = ", ".join(f"(select max(_partition_date) from {name})" for name in CATALOG)
-    views = {
+    return {
         "gold_keys": ("\nunion all\n".join(keys), "One row per row of gold: its dataset and its key."),
         "gold_totals": (
             "select dataset, gold_rows, amount from (\n"
@@ -209,9 +209,13 @@ def gold_views() -> str:
             "One row: the newest partition over all of gold, as of which ages are; null where gold is empty.",
         ),
     }
+
+
+def gold_views() -> str:
+    """Returns the DDL of the views over all gold tables."""
     return "".join(
         f"create view ops.{name} as\n{query};\ncomment on view ops.{name} is\n{literal(doc)};\n\n"
-        for name, (query, doc) in views.items()
+        for name, (query, doc) in gold_queries().items()
     )
 
 
