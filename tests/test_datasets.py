@@ -252,7 +252,7 @@ def test_a_column_that_is_no_longer_declared_or_has_another_type_is_refused_with
         as_text = text.replace('"result_value", "decimal"', '"result_value"').replace("value >= 0", "value <> '-'")
         file.write_text(as_text)
         refused = clone.run("pipelines", "ledger")
-        assert refused.returncode == 1 and "declares result_value with another type" in refused.stderr
+        assert refused.returncode == 2 and "declares result_value with another type" in refused.stderr
     finally:
         file.write_text(text)
     assert clone.states()[-1][1:4] == (True, True, True)
