@@ -219,7 +219,11 @@ def judge(spark: Any, dataset: Dataset, day: date, trials: Mapping[str, Retrial]
         parents[name] = accepted.filter(in_time).select(CATALOG[parent].key)
     facts = lake.facts_of(dataset, day)
     records = lake.records(spark, dataset, day, facts)
-    judged = validation.judge(records, dataset, facts.header, parents, lambda rows: rows.localCheckpoint(eager=False))
+
+    def keep(rows: DataFrame) -> DataFrame:
+        return rows.localCheckpoint(eager=False)
+
+    judged = validation.judge(records, dataset, facts.header, parents, keep, keep)
     # Cut here, or the plan would be planned anew with each question, each child and each of their dates.
     return facts.header, judged.localCheckpoint()
 

@@ -42,9 +42,10 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
         records = lake.records(spark, dataset, day, facts).filter(F.lit(row["run_id"]) != "")
         if facts.records < program.FEW_ROWS:
             # Computed once, on the server: what follows reads its rows, and sends no plan of the validation again.
-            judged = validation.judge(records, dataset, facts.header, parents).localCheckpoint()
+            judged = validation.judge(records, dataset, facts.header, parents, checkpoint).localCheckpoint()
         else:
-            judged = validation.judge(records, dataset, facts.header, parents, release.enter_context(kept()))
+            keep = release.enter_context(kept())
+            judged = validation.judge(records, dataset, facts.header, parents, keep, keep)
         counts = validation.count(judged, dataset, row["run_id"] if before["runs"] else None)
         rejected = counts.rows - counts.accepted
         must_balance(facts, counts)
@@ -76,6 +77,11 @@ def bronze_to_silver(dataset: Dataset, day: date) -> str:
     numbers += (f" ({reasons})" if reasons else "") + ("; as it stood" if standing else "")
     again = (f"{change}: to be validated again" for change in changes)
     return "\n".join([f"silver {dataset.name} {day}: {numbers}", *again, *warnings])
+
+
+def checkpoint(rows: DataFrame) -> DataFrame:
+    """Computes rows on the server, where later plans find them as they are."""
+    return rows.localCheckpoint()
 
 
 def differing_versions(dataset: Dataset, day: date, keys: int) -> Iterator[str]:

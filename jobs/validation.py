@@ -60,20 +60,21 @@ def judge(
     header: Sequence[str],
     parents: Mapping[str, DataFrame],
     keep: Keep = lambda rows: rows,
+    keep_keys: Keep = lambda rows: rows,
 ) -> DataFrame:
     """One row per record of `records(_raw string)`: its text, its typed values and its codes in `_reject_reason`;
     `_versions_differ` is true for one row of each key whose sound rows differ in content.
 
     `header` names the file's fields in their order. A column that it lacks was declared after the file had come in: it
     is null, and nothing is asked of it. `parents` holds, per foreign key column, a DataFrame with
-    one column, the keys accepted in the partitions that count. What is read more than once, and what is joined though
-    nobody can know beforehand how few rows it has, is given to `keep`.
+    one column, the keys accepted in the partitions that count. `keep` is given the rows, which are read more than
+    once, `keep_keys` the few keys and codes that are joined to them.
     """
     sent = landing.as_of(dataset, header)
     texts = records.transform(split_fields, header).transform(read_texts, sent, header)
     rows = keep(texts.transform(read_types, sent).transform(give_codes, sent))
     parents = {name: keys for name, keys in parents.items() if name in sent.parents}
-    judged = rows.transform(add_codes, keep(compare(rows, sent, parents, keep)), sent)
+    judged = rows.transform(add_codes, keep_keys(compare(rows, sent, parents, keep_keys)), sent)
     later = {c.name: F.lit(None).cast(TYPES[c.type]) for c in dataset.columns if c.name not in header}
     return judged.withColumns(later) if later else judged
 
