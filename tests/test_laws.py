@@ -315,7 +315,7 @@ def test_the_model_lets_the_versions_stand_that_the_examples_name(dataset):
 
 def test_any_history_ends_in_what_the_files_say(hospital, say):
     tally = Tally(hospital, say)
-    run_histories(tally, int(os.environ.get("STEPS") or 50), 30, 1)
+    run_histories(tally, int(os.environ.get("STEPS") or 25), 30, 1)
     say(str(tally))
 
 
