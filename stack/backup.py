@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from importlib.metadata import version
@@ -241,26 +241,35 @@ def problems() -> Iterator[str]:
         yield f"the newest backup is of {taken_at:%Y-%m-%d %H:%M} UTC, and BACKUP_SCHEDULE promised one since"
 
 
-def main(words: list[str]) -> None:
+def answer(words: list[str]) -> str:
+    """Does what the command line says; returns the sentence that tells of it."""
+    match words:
+        case ["take", target] if target:
+            return take(Path(target).absolute())
+        case ["take", *_]:
+            program.leave(2, "Say which directory, as in: make backup TO=backups/2026-01-31")
+        case ["scheduled"]:
+            return scheduled()
+        case _:
+            program.leave(2, str(__doc__))
+
+
+def main(answer: Callable[[list[str]], str], interrupted: str) -> None:
+    """Calls `answer` with the command line, prints its sentence, or exits with that of a failure or interruption.
+
+    Files that it writes are closed to other users; a program that is told to end ends as one that is interrupted.
+    """
     settings.load()
     os.umask(0o077)
     for name in ("SIGTERM", "SIGHUP"):
         signal.signal(getattr(signal, name), signal.default_int_handler)
     try:
-        match words:
-            case ["take", target] if target:
-                borders.say(take(Path(target).absolute()))
-            case ["take", *_]:
-                program.leave(2, "Say which directory, as in: make backup TO=backups/2026-01-31")
-            case ["scheduled"]:
-                borders.say(scheduled())
-            case _:
-                program.leave(2, str(__doc__))
+        borders.say(answer(sys.argv[1:]))
     except KeyboardInterrupt:
-        program.leave(130, "Interrupted: there is no backup.")
+        program.leave(130, interrupted)
     except Exception as error:
         program.leave(1, program.sentence(error))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(answer, "Interrupted: there is no backup.")

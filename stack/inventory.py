@@ -55,7 +55,7 @@ DEFINITIONS = {
     "functions": "select concat_ws(' ', oid::regprocedure, md5(pg_get_functiondef(oid))) from pg_proc "
     f"where prokind in ('f', 'p') and {OURS.format('pronamespace')}",
 }
-GROUPS = {"gold": set(CATALOG), "marts": {file.stem for file in (marts.SQL / "marts").glob("*.sql")}}
+GROUPS = {"gold": set(CATALOG), "marts": set(marts.selects())}
 
 
 def of_postgres(connection: warehouse.Connection) -> dict[str, Any]:

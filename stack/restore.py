@@ -5,7 +5,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,7 +19,6 @@ from jobs.program import Refused
 from stack import archive, backup, inventory, own, prepare, services, store, supervision
 
 PARTS = ("minio", "luigi", "dashboards", "postgres")  # of a stack's directory; what is put in place last counts
-ROLES = ("POSTGRES", "POSTGRES_READ", "POSTGRES_DASHBOARDS")
 
 
 def put(source: Path, force: bool) -> str:
@@ -277,7 +275,7 @@ def finish(socket: Path) -> None:
     """Gives roles the passwords of .env, and collects statistics, which a restored table lacks."""
     with psycopg.connect(**superuser(socket)) as connection:
         known = {name for (name,) in connection.execute("select rolname from pg_roles")}
-        for role in ROLES:
+        for role in prepare.WITH_PASSWORD:
             if settings.get(f"{role}_USER") in known:
                 connection.execute(prepare.password(role))
     with psycopg.connect(**superuser(socket) | {"dbname": settings.get("POSTGRES_DB")}) as connection:
@@ -292,27 +290,19 @@ def put_history(text: str) -> None:
             connection.executescript(text)
 
 
-def main(words: list[str]) -> None:
-    settings.load()
-    os.umask(0o077)
-    for name in ("SIGTERM", "SIGHUP"):
-        signal.signal(getattr(signal, name), signal.default_int_handler)
-    try:
-        match words:
-            case ["put", source, *force] if source and force in ([], ["--force"]):
-                borders.say(put(Path(source).absolute(), bool(force)))
-            case ["drill", source] if source:
-                borders.say(drill(Path(source).absolute()))
-            case ["put" | "drill" as verb, *_]:
-                target = "restore" if verb == "put" else "restore-drill"
-                program.leave(2, f"Say which backup, as in: make {target} FROM=backups/2026-01-31")
-            case _:
-                program.leave(2, str(__doc__))
-    except KeyboardInterrupt:
-        program.leave(130, "Interrupted: nothing was put in the place of what is there.")
-    except Exception as error:
-        program.leave(1, program.sentence(error))
+def answer(words: list[str]) -> str:
+    """Does what the command line says; returns the sentence that tells of it."""
+    match words:
+        case ["put", source, *force] if source and force in ([], ["--force"]):
+            return put(Path(source).absolute(), bool(force))
+        case ["drill", source] if source:
+            return drill(Path(source).absolute())
+        case ["put" | "drill" as verb, *_]:
+            target = "restore" if verb == "put" else "restore-drill"
+            program.leave(2, f"Say which backup, as in: make {target} FROM=backups/2026-01-31")
+        case _:
+            program.leave(2, str(__doc__))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    backup.main(answer, "Interrupted: nothing was put in the place of what is there.")
