@@ -8,7 +8,7 @@ import datetime
 import re
 import sqlite3
 from collections.abc import Mapping
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from functools import cache
 
 import numpy as np
@@ -16,12 +16,12 @@ import pyarrow as pa
 
 from jobs.catalog import CATALOG
 from jobs.dataset import WHITE_SPACE, Column, Rule
+from jobs.landing import cents
 
 DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 TIMESTAMP = re.compile(
     DATE.pattern + r"[T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?", re.ASCII
 )  # without an offset it is UTC
-DECIMAL = re.compile(r"[+-]?(\d+(\.\d+)?|\.\d+)", re.ASCII)
 
 
 def read(column: Column, text: str) -> str | None:
@@ -39,10 +39,8 @@ def read(column: Column, text: str) -> str | None:
     except (ValueError, OverflowError):
         return None
     if column.type == "decimal":
-        if not DECIMAL.fullmatch(text):
-            return None
-        amount = Decimal(text).quantize(Decimal("0.01"), ROUND_HALF_UP)
-        return str(amount) if abs(amount) < 10**10 else None
+        amount = cents(text)
+        return None if amount is None else str(Decimal(amount) / 100)
     return text
 
 
