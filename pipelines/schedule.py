@@ -29,6 +29,7 @@ ended = Event()  # the schedule itself is ended: what it has started ends as wel
 def by(crontab: str) -> None:
     """Waits for ever, and runs what is due at the times of a crontab line (UTC); an empty one is never."""
     scheduler = BlockingScheduler(timezone=timezone.utc)
+    timeout()  # a wrong number is told now, and not at night
     if times := backup.trigger():
         scheduler.add_job(back_up, times, misfire_grace_time=None, coalesce=True, max_instances=1)
         print(f"Takes a backup at {settings.given('BACKUP_SCHEDULE')} (UTC).", flush=True)
@@ -39,7 +40,7 @@ def by(crontab: str) -> None:
             raise Refused(
                 f"SCHEDULE {crontab!r} is not a time of crontab's; write five fields, as in: 15 6 * * *"
             ) from None
-        catch_up_days(), timeout()  # a wrong number is told now, and not at night
+        catch_up_days()
         # A run that is late is made up for, and never beside another one.
         scheduler.add_job(nightly, trigger, misfire_grace_time=None, coalesce=True, max_instances=1)
         print(f"Runs the dates that have ended, at {crontab} (UTC).", flush=True)
@@ -77,13 +78,14 @@ def nightly() -> None:
 
 
 def back_up() -> None:
-    """Takes a backup; it says why it fails, and `make health` does too."""
-    subprocess.run([sys.executable, "-m", "stack.backup", "scheduled"])
+    """Takes a backup, which says why it fails, as `make health` does; one that hangs would hold up every run."""
+    if run(["scheduled"], now() + timeout(), "stack.backup") is None:
+        print("The backup was ended: it took longer than SCHEDULE_TIMEOUT allows, or the schedule ended.", flush=True)
 
 
-def run(words: list[str], until: datetime) -> int | None:
+def run(words: list[str], until: datetime, module: str = "pipelines") -> int | None:
     """Runs a command of ours; returns its code, or None where it took too long and was ended with what it started."""
-    process = subprocess.Popen([sys.executable, "-m", "pipelines", *words], start_new_session=True)
+    process = subprocess.Popen([sys.executable, "-m", module, *words], start_new_session=True)
     while not ended.is_set() and now() < until:
         with suppress(subprocess.TimeoutExpired):
             return process.wait(timeout=1)
