@@ -81,8 +81,8 @@ class Rule:
 class Column:
     """Describes one source column: always text in the file, of `type` once its row is accepted.
 
-    `rank` and `not_known` help to decide which of several versions of a row stands. `doc`, `unit` and `example` are for
-    people: the comments of gold's tables, the data dictionary, the generator and the tests.
+    `rank` and `not_known` help to decide which of several versions of a row stands. `doc` and `unit` are for people,
+    who see them in the comments of gold's tables; `example` is for the generator and the tests, too.
     """
 
     name: str
@@ -148,7 +148,7 @@ class Dataset:
     rules: tuple[Rule, ...] = ()
     computed: tuple[tuple[str, str, str], ...] = ()  # gold only: (name, PostgreSQL type, expression)
     orphan_days: int = 365  # a parent that comes in a later partition than this many days after the child's is too late
-    since: date = date.min  # dates before this one need no such file, and have none
+    since: date = date.min  # files of dates before this one are neither needed nor read
     amount: str | None = None  # the column whose sums are kept account of
     day: str | None = None  # the column whose day the figures count a row on
     limit: Limit = Limit()  # of all rejected rows together, those that only wait left out

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, timezone
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -106,8 +107,9 @@ def run(
             borders.say(said)
 
 
+@cache  # a process has one catalog
 def bring_up_to_date() -> None:
-    """Brings the warehouse's tables in line with the catalog, where that was edited since."""
+    """Brings the warehouse's tables in line with the catalog, where that was edited since; once per process."""
     from jobs import schema, warehouse  # both need this module
 
     with warehouse.connect() as connection:

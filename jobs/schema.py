@@ -263,8 +263,17 @@ def reports() -> Iterator[str]:
 
 def bring_up_to_date(connection: Connection) -> None:
     """Applies the DDL where it is not the one that was applied last, so that an edited catalog counts at once."""
-    if applied_last(connection) != digest():
-        apply(connection)
+    if applied_last(connection) == digest():
+        return
+    with connection.transaction():
+        hold(connection)
+        if applied_last(connection) != digest():  # another process may have applied it meanwhile
+            apply(connection)
+
+
+def hold(connection: Connection) -> None:
+    """Keeps other processes from applying the DDL until the transaction ends."""
+    connection.execute("select pg_advisory_xact_lock(hashtext('schema'))")
 
 
 def apply(connection: Connection) -> None:
@@ -274,7 +283,7 @@ def apply(connection: Connection) -> None:
     partitions validated before stay current: their files do not have the column.
     """
     with connection.transaction():
-        connection.execute("select pg_advisory_xact_lock(hashtext('schema'))")
+        hold(connection)
         for dataset in CATALOG.values():
             types = column_types(dataset)
             if added := added_columns(connection, dataset):

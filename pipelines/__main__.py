@@ -15,7 +15,7 @@ from luigi.retcodes import retcode, run_with_retcodes
 from luigi.rpc import RPCError
 
 from dashboards import pages
-from jobs import borders, landing, marts, program, settings, warehouse
+from jobs import borders, landing, marts, program, schema, settings, warehouse
 from jobs.catalog import CATALOG
 from pipelines import alert, health, progress, runs, schedule, scheduler, tasks
 from pipelines.tasks import Day, Failed, Forget
@@ -267,9 +267,9 @@ def tell_health() -> None:
 
 
 def record_pending() -> None:
-    """Records the failures that the ledger lacks, and an edited catalog's limits, if PostgreSQL is there."""
+    """Brings the warehouse in line with the catalog and records the failures that the ledger lacks, if it is up."""
     with suppress(psycopg.Error), warehouse.connect() as connection:
-        program.bring_up_to_date()
+        schema.bring_up_to_date(connection)
         runs.record_pending(connection)
 
 
@@ -314,8 +314,8 @@ def summary() -> str:
 
 def ledger_of(last: int) -> str:
     """The newest dates of ops.dates, those of which nothing stands, what waits for parents, what is late."""
-    program.bring_up_to_date()
     with warehouse.connect() as connection:
+        schema.bring_up_to_date(connection)
         runs.record_pending(connection)
         dates = connection.execute(
             "select partition_date, bronze_rows, accepted, dates.rejected, amount_in, amount_accepted, "

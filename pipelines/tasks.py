@@ -24,7 +24,7 @@ from luigi.task import flatten
 from luigi.task_register import TaskClassException
 
 from dashboards import pages
-from jobs import borders, lake, landing, marts, program, settings, warehouse
+from jobs import borders, lake, landing, marts, program, schema, settings, warehouse
 from jobs.catalog import CATALOG, expected
 from jobs.dataset import Dataset
 from jobs.program import Refused
@@ -41,8 +41,8 @@ SEEN: set[str] = set()
 @cache
 def session() -> int:
     """The turn at which this process began: tasks made since stay made until it ends."""
-    program.bring_up_to_date()
     with warehouse.connect() as connection:
+        schema.bring_up_to_date(connection)
         runs.record_pending(connection)
     return warehouse.turn()
 
