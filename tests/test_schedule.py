@@ -163,3 +163,16 @@ def test_what_runs_ends_with_the_schedule(hung, monkeypatch):
     for process in map(int, (hung / "hung").read_text().split()):
         assert not psutil.pid_exists(process) or psutil.Process(process).status() == psutil.STATUS_ZOMBIE
     assert not (hung / "told").exists() and not (hung / "2026-03-01").exists()
+
+
+def test_a_backup_that_hangs_is_ended_like_a_run_for_it_holds_up_every_run(tmp_path, monkeypatch, capfd):
+    """Stands in for the backup by a program that never ends, and sees it gone when its time is over."""
+    (tmp_path / "hangs.py").write_text("import time\ntime.sleep(600)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(schedule, "timeout", lambda: timedelta(seconds=2))
+    monkeypatch.setattr(schedule, "GRACE", timedelta(seconds=2))
+    run, began = schedule.run, time.monotonic()
+    monkeypatch.setattr(schedule, "run", lambda words, until, module: run(words, until, "hangs"))
+    schedule.back_up()
+    assert time.monotonic() - began < 30
+    assert "The backup was ended" in capfd.readouterr().out
