@@ -24,6 +24,8 @@ from jobs.dataset import Dataset
 
 TRACKING = "LUIGI_TRACKING_URL="  # a job writes it to standard error; the Luigi task shows it
 
+OPEN: list[Any] = []  # the Spark sessions of this process
+
 WAITS: list[float] = []  # seconds that this process has waited for a lock
 
 FEW_ROWS = 100_000  # below that a job plans longer than it computes
@@ -246,8 +248,15 @@ def connect(name: str) -> Any:
                 f"{remote} refuses SPARK_CONNECT_TOKEN; set the one in .env that it was started with."
             ) from None
         raise
-    atexit.register(session.stop)  # or the resident application would keep the session, and what it cached, for an hour
+    OPEN.append(session)
     return session
+
+
+@atexit.register
+def close_sessions() -> None:
+    """Ends the sessions of this process: the resident application would keep them, and their caches, for an hour."""
+    while OPEN:
+        OPEN.pop().stop()
 
 
 def builder(remote: str) -> Any:

@@ -2,9 +2,7 @@
 
 import io
 import logging
-import os
 import signal
-import subprocess
 import sys
 import traceback
 import warnings
@@ -28,7 +26,7 @@ from jobs import borders, lake, landing, marts, program, schema, settings, wareh
 from jobs.catalog import CATALOG, expected
 from jobs.dataset import Dataset
 from jobs.program import Refused
-from pipelines import progress, runs, scheduler
+from pipelines import forked, progress, runs, scheduler
 
 settings.load()
 # Luigi reads its own [core] under other names than those it documents, and then warns that nobody reads these.
@@ -193,6 +191,7 @@ class Made(luigi.Task):
         A task that an earlier run failed for good may then be tried again. Within a run luigid keeps it disabled: a
         `disable_persist` shorter than the run would have the worker try it again and again (luigi issue 2337).
         """
+        forked.preload()  # there is something to do, and Luigi has yet to fork
         if self.task_id in disabled():
             disabled().discard(self.task_id)
             scheduler.luigid().re_enable_task(self.task_id)
@@ -211,7 +210,7 @@ class Made(luigi.Task):
         runs.record_failure(*self.ledger, self.date, sentence)
 
     def job(self, script: str, *words: str) -> None:
-        """Runs a program in a process of its own, on the resident application; raises Failed with its last line.
+        """Runs a program in a process of its own on the resident application; raises Failed with its last line.
 
         Its lines go to the terminal and to the run's file as they come, the last one to Luigi's page with the link to
         Spark's history.
@@ -220,19 +219,11 @@ class Made(luigi.Task):
         environment = {
             runs.LOG: self.log,
             "SPARK_REMOTE": program.spark_connect(),
-            "PYTHONPATH": str(settings.ROOT),
-            "PYTHONWARNINGS": "ignore",
         }
         line = ""
-        with subprocess.Popen(
-            [sys.executable, str(settings.ROOT / script), *words],
-            env=dict(os.environ) | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        ) as process:
-            assert process.stdout
+        with forked.started(str(settings.ROOT / script), words, environment) as process:
             # Whatever bytes come, and at nothing but a line feed does a line end.
-            for text in io.TextIOWrapper(process.stdout, "utf-8", errors="backslashreplace", newline="\n"):
+            for text in io.TextIOWrapper(process.output, "utf-8", errors="backslashreplace", newline="\n"):
                 line = borders.printable(text.strip())
                 if line.startswith(f"{program.TRACKING}{program.history()}"):
                     self.set_tracking_url(line.removeprefix(program.TRACKING))  # type: ignore[misc]

@@ -1,0 +1,96 @@
+"""Runs a program in a process forked from this one, which has imported what the program needs: a job's imports take
+longer than a small file.
+"""
+
+import ctypes
+import importlib
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import BinaryIO, NamedTuple
+
+import setproctitle
+
+from jobs import program
+
+# None of them opens a connection or starts a thread when it is imported: neither survives a fork.
+NEEDED = (
+    "jobs.bronze_to_silver",
+    "jobs.gold_to_marts",
+    "jobs.landing_to_bronze",
+    "jobs.silver_to_gold",
+    "pandas",
+    "pyspark.logger",
+    "pyspark.sql.connect.client",
+    "pyspark.sql.connect.functions",
+    "pyspark.sql.connect.readwriter",
+    "pyspark.sql.connect.session",
+)
+DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
+
+
+class Process(NamedTuple):
+    """A program that runs: what it writes to standard output and standard error, and the process itself."""
+
+    output: BinaryIO
+    process: multiprocessing.process.BaseProcess
+
+    @property
+    def returncode(self) -> int | None:
+        """Returns the exit code, negative for the signal that killed it; None while it runs."""
+        return self.process.exitcode
+
+
+@cache
+def preload() -> None:
+    """Imports what the jobs need, once, in the process that Luigi forks for each task."""
+    for module in NEEDED:
+        importlib.import_module(module)
+
+
+@contextmanager
+def started(script: str, words: Sequence[str], environment: Mapping[str, str]) -> Iterator[Process]:
+    """Starts a program with words of a command line and settings of its own, and waits for its end.
+
+    To others the process looks as if it had been called by itself: command line, output, exit code, death by a signal.
+    It is killed when the process that started it dies.
+    """
+    receiving, sending = os.pipe()
+    process = multiprocessing.get_context("fork").Process(
+        target=become, args=(script, words, environment, sending, os.getpid())
+    )
+    with open(receiving, "rb") as output:
+        try:
+            process.start()
+        finally:
+            os.close(sending)
+        try:
+            yield Process(output, process)
+        finally:
+            process.join()
+
+
+def become(script: str, words: Sequence[str], environment: Mapping[str, str], output: int, parent: int) -> None:
+    """Turns this process, which has just been forked, into one that runs a program; never returns."""
+    ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # connections of the parent's, whose locks end with their last holder
+    sys.stdout, sys.stderr = (open(number, "w", buffering=1, errors="backslashreplace") for number in (1, 2))
+    os.environ |= environment
+    warnings.simplefilter("ignore")
+    sys.argv = [script, *words]
+    setproctitle.setproctitle(" ".join([sys.executable, *sys.argv]))
+    try:
+        runpy.run_path(script, run_name="__main__")
+    finally:
+        program.close_sessions()
+        sys.stdout.flush()
