@@ -33,6 +33,7 @@ NEEDED = (
     "pyspark.sql.connect.session",
 )
 DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
+WORKER = os.getpid()  # Luigi's, which forks a process for each task; a task's process forks its job
 
 
 class Process(NamedTuple):
@@ -59,8 +60,11 @@ def started(script: str, words: Sequence[str], environment: Mapping[str, str]) -
     """Starts a program with words of a command line and settings of its own, and waits for its end.
 
     To others the process looks as if it had been called by itself: command line, output, exit code, death by a signal.
-    It is killed when the process that started it dies.
+    It is killed when the process that started it dies. Call it in the main thread: a fork drops what other threads
+    hold, and with it their connections.
     """
+    if os.getpid() != WORKER:
+        die_with(WORKER)
     receiving, sending = os.pipe()
     process = multiprocessing.get_context("fork").Process(
         target=become, args=(script, words, environment, sending, os.getpid())
@@ -78,12 +82,10 @@ def started(script: str, words: Sequence[str], environment: Mapping[str, str]) -
 
 def become(script: str, words: Sequence[str], environment: Mapping[str, str], output: int, parent: int) -> None:
     """Turns this process, which has just been forked, into one that runs a program; never returns."""
-    ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
+    die_with(parent)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # connections of the parent's, whose locks end with their last holder
+    os.close(output)
     sys.stdout, sys.stderr = (open(number, "w", buffering=1, errors="backslashreplace") for number in (1, 2))
     os.environ |= environment
     warnings.simplefilter("ignore")
@@ -94,3 +96,13 @@ def become(script: str, words: Sequence[str], environment: Mapping[str, str], ou
     finally:
         program.close_sessions()
         sys.stdout.flush()
+
+
+def die_with(parent: int) -> None:
+    """Has this process killed when the one of that number dies, from which it was forked.
+
+    It shares the parent's connections, and with them locks, which end with their last holder.
+    """
+    ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -7,7 +7,6 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import date, datetime, timedelta, timezone
 from functools import cache
@@ -24,7 +23,6 @@ from luigi.task_register import TaskClassException
 from dashboards import pages
 from jobs import borders, lake, landing, marts, program, schema, settings, warehouse
 from jobs.catalog import CATALOG, expected
-from jobs.dataset import Dataset
 from jobs.program import Refused
 from pipelines import forked, progress, runs, scheduler
 
@@ -334,21 +332,14 @@ class Rejudged(Made):
         return None if warehouse.stale() else warehouse.turn()
 
     def run(self) -> None:
-        done: set[str] = set()
         with (
             warehouse.connect() as connection,
             warehouse.run(connection, "rejudged", "all", self.date, "", self.log) as row,
-            ThreadPoolExecutor() as pool,
         ):
-            while waiting := [dataset for name, dataset in CATALOG.items() if name not in done]:
-                ready = [dataset for dataset in waiting if done.issuperset(dataset.parents.values())]
-                list(pool.map(self.judge_again, ready))
-                done |= {dataset.name for dataset in ready}
+            for dataset in CATALOG.values():
+                if days := [str(day) for _, day, _ in warehouse.stale(dataset)]:
+                    self.job("jobs/bronze_to_silver.py", dataset.name, *days)
             warehouse.settle(connection, row, "")
-
-    def judge_again(self, dataset: Dataset) -> None:
-        if days := [str(day) for _, day, _ in warehouse.stale(dataset)]:
-            self.job("jobs/bronze_to_silver.py", dataset.name, *days)
 
 
 class Cleared(Made):

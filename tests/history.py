@@ -198,7 +198,6 @@ def ground(spark: Any) -> Iterator[None]:
         for name in ("session", "SEEN", "stale_since"):
             patch.setattr(tasks, name, getattr(tasks, name))
         patch.setattr(tasks.Made, "job", job)
-        patch.setattr(tasks, "ThreadPoolExecutor", InTurn)
         patch.setattr(warehouse, "connect", connect(warehouse.connect))
         for module, name in BOUNDARIES:
             patch.setattr(module, name, boundary(getattr(module, name)))
