@@ -43,9 +43,9 @@ class Process(NamedTuple):
     process: multiprocessing.process.BaseProcess
 
     @property
-    def returncode(self) -> int | None:
-        """Returns the exit code, negative for the signal that killed it; None while it runs."""
-        return self.process.exitcode
+    def returncode(self) -> int:
+        """Returns the exit code, once it has ended: negative for the signal that killed it."""
+        return self.process.exitcode or 0
 
 
 @cache
@@ -86,7 +86,8 @@ def become(script: str, words: Sequence[str], environment: Mapping[str, str], ou
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
-    sys.stdout, sys.stderr = (open(number, "w", buffering=1, errors="backslashreplace") for number in (1, 2))
+    sys.stdout = open(1, "w", buffering=1, errors="backslashreplace")  # noqa: SIM115  # they last as long as it does
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
     os.environ |= environment
     warnings.simplefilter("ignore")
     sys.argv = [script, *words]
