@@ -72,7 +72,7 @@ def main() -> None:
     timed(landing, "describe", "a plain reading of the files")
     timed(bronze_to_silver, "stale_dates", "parents that came or went")
     timed(lake, "last_commit", "the log of what was committed")
-    for name in ("write", "settle", "settle_silver", "runs_before", "usual_rows", "stops", "standing"):
+    for name in ("write", "settle", "settle_silver", "versions", "ran_before", "usual_rows", "stops", "standing"):
         timed(warehouse, name, "ledger, receipts and levels")
     timed(warehouse, "append", "withheld rows", lambda _, table, *__: "withheld" in table)
     timed(warehouse, "replace_withheld", "withheld rows")
@@ -81,11 +81,12 @@ def main() -> None:
     timed(marts, "check", "sql/checks")
     count_again()
     layers: dict[str, float] = {}
-    for layer, job in {
+    jobs: dict[str, Callable[..., str]] = {
         "bronze": landing_to_bronze.landing_to_bronze,
         "silver": bronze_to_silver.bronze_to_silver,
         "gold": silver_to_gold.silver_to_gold,
-    }.items():
+    }
+    for layer, job in jobs.items():
         began = time.monotonic()
         for dataset in CATALOG.values():
             print(job(dataset, day), flush=True)

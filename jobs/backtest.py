@@ -167,8 +167,8 @@ def retrial(spark: Any, dataset: Dataset, days: list[date], trials: Mapping[str,
     def again(day: date) -> tuple[validation.Counts, validation.Verdict]:
         header, judged = judge(spark, dataset, day, trials)
         verdict = validation.split(judged, dataset, header)
-        dated = (rows.withColumn("_partition_date", F.lit(day)) for rows in verdict)
-        return validation.count(judged, dataset), validation.Verdict(*dated)
+        counts = validation.count(judged, dataset).get(day) or validation.add_up(dataset, [])
+        return counts, verdict
 
     with ThreadPoolExecutor(4) as pool:
         counts, verdicts = zip(*pool.map(again, days), strict=True)
@@ -216,9 +216,9 @@ def judge(spark: Any, dataset: Dataset, day: date, trials: Mapping[str, Retrial]
     for name, parent in dataset.parents.items():
         accepted = trials[parent].accepted if parent in trials else lake.silver(spark, CATALOG[parent])
         in_time = F.col("_partition_date") <= dataset.waits_until(day)
-        parents[name] = accepted.filter(in_time).select(CATALOG[parent].key)
+        parents[name] = accepted.filter(in_time).select(CATALOG[parent].key, "_partition_date")
     facts = lake.facts_of(dataset, day)
-    records = lake.records(spark, dataset, day, facts)
+    records = lake.records(spark, dataset, day, facts).withColumn("_partition_date", F.lit(day))
 
     def keep(rows: DataFrame) -> DataFrame:
         return rows.localCheckpoint(eager=False)

@@ -1,9 +1,9 @@
-"""Judges one bronze partition: `spark-submit jobs/bronze_to_silver.py visits 2026-01-31`."""
+"""Validates bronze partitions: `spark-submit jobs/bronze_to_silver.py visits 2026-01-31`."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import date
 from decimal import Decimal
 from functools import partial, reduce
@@ -12,71 +12,145 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs import lake, landing, program, validation, warehouse
+from jobs import borders, lake, landing, program, validation, warehouse
 from jobs.catalog import CATALOG, children
 from jobs.dataset import WHITE_SPACE, Dataset
 
+MANY_DATES = 31  # in one plan: each brings a scan of its own
 
-def bronze_to_silver(dataset: Dataset, day: date) -> str:
-    """Leaves each record of the partition in silver's accepted or rejected table, the receipt last."""
+
+def bronze_to_silver(dataset: Dataset, *days: date) -> str:
+    """Validates partitions of a dataset, and with them those that are due since their parents came or went.
+
+    Leaves each record in silver's accepted or rejected table, the markers last. A partition whose file cannot be read
+    leaves the others alone; Refused is raised when they are done.
+    """
     with (
         warehouse.connect() as connection,
         warehouse.writer(connection, f"silver {dataset.name}", reads=[f"silver {p}" for p in dataset.parents.values()]),
-        warehouse.run(connection, "silver", dataset.name, day, dataset.rule_set) as row,
+    ):
+        mend(connection, dataset)
+        due = [day for _, day, _ in warehouse.stale(dataset)]
+        facts, refused = read_facts(connection, dataset, sorted({*days, *due}))
+        spark = program.spark(f"bronze_to_silver {dataset.name} {program.listed(days)}") if facts else None
+        said = [line for part in parts(facts) for line in validate(spark, connection, dataset, part)]
+    if refused:
+        for line in said:
+            borders.say(line)
+        raise program.Refused(" ".join(map(str, refused)))
+    return "\n".join(said)
+
+
+def read_facts(
+    connection: warehouse.Connection, dataset: Dataset, days: Sequence[date]
+) -> tuple[dict[date, landing.Facts], list[program.Refused]]:
+    """Returns the facts of the bronze files by date, and why the others are refused, which the ledger has by then."""
+    facts: dict[date, landing.Facts] = {}
+    refused: list[program.Refused] = []
+    for day in days:
+        try:
+            facts[day] = lake.facts_of(dataset, day)
+        except program.Refused as error:
+            refused.append(error)
+            with suppress(program.Refused), warehouse.run(connection, "silver", dataset.name, day, dataset.rule_set):
+                raise
+    return facts, refused
+
+
+def parts(facts: Mapping[date, landing.Facts]) -> list[dict[date, landing.Facts]]:
+    """Divides partitions into those that are validated in one plan: of one header, and of few rows all together."""
+    found: list[dict[date, landing.Facts]] = []
+    for day, each in facts.items():
+        for part in found:
+            rows = each.records + sum(other.records for other in part.values())
+            alike = all(other.header == each.header for other in part.values())
+            if alike and rows < program.FEW_ROWS and len(part) < MANY_DATES:
+                part[day] = each
+                break
+        else:
+            found.append({day: each})
+    return found
+
+
+def validate(
+    spark: Any, connection: warehouse.Connection, dataset: Dataset, facts: Mapping[date, landing.Facts]
+) -> list[str]:
+    """Validates partitions in one plan and leaves them in silver by one commit to each table.
+
+    `facts` are those of the bronze files, which have the same header. Returns what became of each partition.
+    """
+    days, rows = list(facts), sum(each.records for each in facts.values())
+    header = facts[days[0]].header
+    with (
+        warehouse.runs(connection, "silver", dataset.name, days, dataset.rule_set) as runs,
         ExitStack() as release,
     ):
-        facts = lake.facts_of(dataset, day)
-        before = warehouse.runs_before(connection, row)
-        mend(connection, dataset, before)
-        spark = program.spark(f"bronze_to_silver {dataset.name} {day}")
-        program.hasten(spark, facts.records)
-        program.step(spark, dataset, day, "validate")
+        run_id = runs[days[0]]["run_id"]
+        program.hasten(spark, rows)
+        program.step(spark, dataset, days, "validate")
         parents = {
             name: lake.silver(spark, CATALOG[parent])
-            .filter(F.col("_partition_date") <= dataset.waits_until(day))
-            .select(CATALOG[parent].key)
+            .filter(F.col("_partition_date") <= dataset.waits_until(days[-1]))
+            .select(CATALOG[parent].key, "_partition_date")
             for name, parent in dataset.parents.items()
         }
+        files = (
+            lake.records(spark, dataset, day, facts[day]).withColumn("_partition_date", F.lit(day)) for day in days
+        )
         # A run that was killed leaves its rows cached in the resident application. With its own run in it this plan
         # is no other's: those rows are of a file that may have been corrected since.
-        records = lake.records(spark, dataset, day, facts).filter(F.lit(row["run_id"]) != "")
-        if facts.records < program.FEW_ROWS:
+        records = reduce(DataFrame.unionAll, files).filter(F.lit(run_id) != "")
+        if rows < program.FEW_ROWS:
             # Computed once, on the server: what follows reads its rows, and sends no plan of the validation again.
-            judged = validation.judge(records, dataset, facts.header, parents, checkpoint).localCheckpoint()
+            judged = validation.judge(records, dataset, header, parents, checkpoint).localCheckpoint()
         else:
             keep = release.enter_context(kept())
-            judged = validation.judge(records, dataset, facts.header, parents, keep, keep)
-        counts = validation.count(judged, dataset, row["run_id"] if before["runs"] else None)
-        rejected = counts.rows - counts.accepted
-        must_balance(facts, counts)
-        verdict = validation.split(judged, dataset, facts.header)
-        standing: Mapping[str, Any] = {}
+            judged = validation.judge(records, dataset, header, parents, keep, keep)
+        ran = warehouse.ran_before(connection, dataset, days, run_id)
+        found = validation.count(judged, dataset, run_id if ran else None)
+        counts = {day: found.get(day) or validation.add_up(dataset, []) for day in days}
+        for day in days:
+            must_balance(day, facts[day], counts[day])
+        verdict = validation.split(judged, dataset, header)
+        standing: dict[date, Mapping[str, Any]] = {}
+        if ran:
+            program.step(spark, dataset, days, "compare with the last run")
+            standing = compare(spark, connection, dataset, facts, counts, verdict, {day: runs[day] for day in ran})
+            for day in ran:  # before the commit: a run that dies leaves word of what it took away
+                warehouse.note(connection, runs[day])
+        for day, run in standing.items():
+            runs[day] |= {name: run[name] for name in ("delta_accepted", "delta_rejected")}
         changes: list[str] = []
-        if before["runs"]:
-            row["lost"], standing = compare(spark, connection, dataset, facts, counts, verdict, row)
-            warehouse.note(connection, row)  # before the commit: a run that dies leaves word of what it took away
-        if standing:
-            row |= {name: standing[name] for name in ("delta_accepted", "delta_rejected")}
-        else:
-            warehouse.withdraw(connection, row)
-            program.step(spark, dataset, day, "publish")
-            tables = {"rejected": (verdict.rejected, rejected), "accepted": (verdict.accepted, counts.accepted)}
-            with ThreadPoolExecutor() as pool:
-                versions = pool.map(lambda kind: publish(connection, dataset, kind, row, before, *tables[kind]), tables)
-                row |= {f"delta_{kind}": version for kind, version in zip(tables, versions, strict=True)}
+        if changed := [run for day, run in runs.items() if day not in standing]:
+            for run in changed:
+                warehouse.withdraw(connection, run)
+            program.step(spark, dataset, days, "publish")
+            publish(connection, dataset, changed, verdict, counts)
             release.close()
-            for child, days in stale_dates(spark, connection, dataset, row).items():
-                warehouse.mark_stale(connection, child, list(days))
-                changes += days.values()
-        row |= account(dataset, facts, counts)
-        warnings = warehouse.settle_silver(
-            connection, row, counts.hits, standing.get("run_id"), differing_versions(dataset, day, counts.differing)
-        )
+            program.step(spark, dataset, days, "find dates to validate again")
+            for child, dates in stale_dates(spark, connection, dataset, changed).items():
+                warehouse.mark_stale(connection, child, list(dates))
+                changes += (f"{change}: to be validated again" for change in dates.values())
+        said = []
+        with connection.transaction():
+            for day, run in runs.items():
+                run |= account(dataset, facts[day], counts[day])
+                warnings = warehouse.settle_silver(
+                    connection,
+                    run,
+                    counts[day].hits,
+                    standing[day]["run_id"] if day in standing else None,
+                    differing_versions(dataset, day, counts[day].differing),
+                )
+                said += [in_words(dataset, day, counts[day]) + ("; as it stood" if day in standing else ""), *warnings]
+    return [*said, *changes]
+
+
+def in_words(dataset: Dataset, day: date, counts: validation.Counts) -> str:
+    """Says what became of a partition's rows."""
     reasons = ", ".join(f"{code} {hits:,}" for code, hits in counts.hits.items() if hits)
-    numbers = f"{counts.rows:,} rows = {counts.accepted:,} accepted + {rejected:,} rejected"
-    numbers += (f" ({reasons})" if reasons else "") + ("; as it stood" if standing else "")
-    again = (f"{change}: to be validated again" for change in changes)
-    return "\n".join([f"silver {dataset.name} {day}: {numbers}", *again, *warnings])
+    numbers = f"{counts.rows:,} rows = {counts.accepted:,} accepted + {counts.rows - counts.accepted:,} rejected"
+    return f"silver {dataset.name} {day}: {numbers}" + (f" ({reasons})" if reasons else "")
 
 
 def checkpoint(rows: DataFrame) -> DataFrame:
@@ -99,47 +173,84 @@ def compare(
     spark: Any,
     connection: warehouse.Connection,
     dataset: Dataset,
-    facts: landing.Facts,
-    counts: validation.Counts,
+    facts: Mapping[date, landing.Facts],
+    counts: Mapping[date, validation.Counts],
     verdict: validation.Verdict,
-    run: Mapping[str, Any],
-) -> tuple[int, Mapping[str, Any]]:
-    """How many keys silver would lose of the partition; and the run that stands, if silver has just these rows, or {}.
+    runs: Mapping[date, dict[str, Any]],
+) -> dict[date, Mapping[str, Any]]:
+    """Returns, by date, the runs that stand because silver has just these rows; notes in `runs` the keys that silver
+    would lose.
 
-    That run must have judged this very file, by these rules, and none may have begun to write since.
+    A run that stands has validated this very file, by these rules, and none may have begun to write since.
     """
-    day, salt = run["partition_date"], run["run_id"]
-    program.step(spark, dataset, day, "compare with the last run")
-    stood = lake.silver(spark, dataset).filter(F.col("_partition_date") == day)
-    [(keys, content)] = stood.agg(*validation.checksums(dataset, salt)).collect()
-    lost = 0 if keys == counts.keys else stood.join(verdict.accepted, on=dataset.key, how="left_anti").count()
-    standing = warehouse.standing(connection, dataset, day) or {}
-    input_of = standing.get("made_from"), standing.get("rule_set")
-    if content != counts.content or input_of != (facts.sha256, run["rule_set"]):
-        return lost, {}
-    refused = lake.silver(spark, dataset, "rejected").filter(F.col("_partition_date") == day)
-    names = [*dataset.names, "_raw", "_reject_reason", "_reject_reasons"]
-    one, other = (rows.agg(validation.checksum(names, salt)).collect() for rows in (refused, verdict.rejected))
-    return lost, standing if one == other else {}
+    salt = next(iter(runs.values()))["run_id"]
+
+    def by_day(rows: DataFrame, *sums: Any) -> dict[date, Any]:
+        of_days = rows.filter(F.col("_partition_date").isin(*runs)).groupBy("_partition_date")
+        return {day: found for day, *found in of_days.agg(*sums).collect()}
+
+    stood = lake.silver(spark, dataset)
+    known = by_day(stood, *validation.checksums(dataset, salt))
+    nothing = [(0, 0, 0), (0, 0, 0)]
+    alike: dict[date, Mapping[str, Any]] = {}
+    losing = []
+    for day, run in runs.items():
+        keys, content = known.get(day, nothing)
+        if keys != counts[day].keys:
+            losing.append(day)
+        standing = warehouse.standing(connection, dataset, day) or {}
+        input_of = standing.get("made_from"), standing.get("rule_set")
+        if content == counts[day].content and input_of == (facts[day].sha256, run["rule_set"]):
+            alike[day] = standing
+    if losing:
+        gone = stood.filter(F.col("_partition_date").isin(losing))
+        gone = gone.join(verdict.accepted, on=["_partition_date", dataset.key], how="left_anti")
+        lost = by_day(gone, F.count("*"))
+    for day, run in runs.items():
+        run["lost"] = lost.get(day, [0])[0] if day in losing else 0
+    if alike:
+        names = [*dataset.names, "_raw", "_reject_reason", "_reject_reasons"]
+        one, other = (
+            by_day(rows, validation.checksum(names, salt))
+            for rows in (lake.silver(spark, dataset, "rejected"), verdict.rejected)
+        )
+        alike = {day: run for day, run in alike.items() if one.get(day) == other.get(day)}
+    return alike
 
 
 def publish(
     connection: warehouse.Connection,
     dataset: Dataset,
-    kind: str,
-    run: Mapping[str, Any],
-    before: Mapping[str, Any],
-    table: DataFrame,
-    rows: int,
-) -> int:
-    """Commits one of the two tables, which has so many rows; the version of it."""
-    since, ready = before[f"delta_{kind}"], partial(warehouse.must_hold, connection)
-    commit = lake.replace(table, dataset, kind, run["partition_date"], run["run_id"], since, ready)
-    if commit.rows != rows:
-        raise program.Refused(
-            f"{rows:,} rows were {kind} but {commit.rows:,} written: law 1 is broken; run the date again."
-        )
-    return commit.version
+    runs: Sequence[dict[str, Any]],
+    verdict: validation.Verdict,
+    counts: Mapping[date, validation.Counts],
+) -> None:
+    """Commits the partitions of `runs` to both tables, one commit each, and notes its version; Refused unless each
+    partition has as many rows in them as it has verdicts.
+    """
+    days, run_id = [run["partition_date"] for run in runs], runs[0]["run_id"]
+    since, ready = warehouse.versions(connection, dataset), partial(warehouse.must_hold, connection)
+    of_days = F.col("_partition_date").isin(days)
+    tables = {
+        "rejected": (verdict.rejected, {day: counts[day].rows - counts[day].accepted for day in days}),
+        "accepted": (verdict.accepted, {day: counts[day].accepted for day in days}),
+    }
+
+    def commit(kind: str) -> int:
+        table, rows = tables[kind]
+        done = lake.replace(table.filter(of_days), dataset, kind, days, run_id, since[kind], ready)
+        for day in days:
+            if (written := done.rows.get(day, 0)) != rows[day]:
+                raise program.Refused(
+                    f"{rows[day]:,} rows of {day} were {kind} but {written:,} written: law 1 is broken; run the date "
+                    "again."
+                )
+        return done.version
+
+    with ThreadPoolExecutor() as pool:
+        for kind, version in zip(tables, pool.map(commit, tables), strict=True):
+            for run in runs:
+                run[f"delta_{kind}"] = version
 
 
 def account(dataset: Dataset, facts: landing.Facts, counts: validation.Counts) -> dict[str, Any]:
@@ -160,10 +271,10 @@ def account(dataset: Dataset, facts: landing.Facts, counts: validation.Counts) -
     return found | (money if dataset.amount else {})
 
 
-def mend(connection: warehouse.Connection, dataset: Dataset, before: Mapping[str, Any]) -> None:
+def mend(connection: warehouse.Connection, dataset: Dataset) -> None:
     """Takes half a commit away from the logs of a dataset, as a writer that died may have left it, and says so."""
-    for kind in ("accepted", "rejected"):
-        half = lake.mend(dataset, kind, before[f"delta_{kind}"])
+    for kind, version in warehouse.versions(connection, dataset).items():
+        half = lake.mend(dataset, kind, version)
         if half is not None:
             print(f"half a commit of {kind} {dataset.name} is taken away: version {half}", file=sys.stderr)
             warehouse.doubt(connection, dataset, kind, half)
@@ -189,47 +300,50 @@ def kept() -> Iterator[validation.Keep]:
             rows.unpersist()
 
 
-def must_balance(facts: landing.Facts, counts: validation.Counts) -> None:
-    """Law 1, before anything is written: rows and money of the file, by a plain reading of it, are those judged."""
-    judged_cents = int((counts.amount_accepted + counts.amount_rejected) * 100)
-    if (counts.rows, counts.amounts, judged_cents) != (facts.records, facts.amounts, facts.cents):
+def must_balance(day: date, facts: landing.Facts, counts: validation.Counts) -> None:
+    """Law 1, before anything is written: rows and money of the file, by a plain reading of it, are those validated."""
+    cents = int((counts.amount_accepted + counts.amount_rejected) * 100)
+    if (counts.rows, counts.amounts, cents) != (facts.records, facts.amounts, facts.cents):
         what = f"{facts.records:,} rows" + (f" with {facts.amounts:,} amounts" if facts.amount else "")
-        judged = f"{counts.rows:,}" + (f" with {counts.amounts:,}" if facts.amount else "")
+        validated = f"{counts.rows:,}" + (f" with {counts.amounts:,}" if facts.amount else "")
         raise program.Refused(
-            f"{what} in bronze but {judged} judged, or other sums: law 1 is broken, nothing was published; "
-            "look for quotes that RFC 4180 does not allow."
+            f"{what} in bronze of {day} but {validated} validated, or other sums: law 1 is broken, nothing was "
+            "published; look for quotes that RFC 4180 does not allow."
         )
 
 
 def stale_dates(
-    spark: Any, connection: warehouse.Connection, dataset: Dataset, row: dict[str, Any]
+    spark: Any, connection: warehouse.Connection, dataset: Dataset, runs: Iterable[Mapping[str, Any]]
 ) -> dict[str, dict[date, str]]:
-    """The partitions, by dataset, of children of `dataset` whose verdicts no longer hold after this run.
+    """Returns the partitions, by dataset, of children of `dataset` whose verdicts no longer hold after these runs, each
+    with what came or went.
 
-    Orphans there may have found a parent among the rows it accepted; and where it took keys away, or a run before
-    it died and may have, rows that had a parent may have lost it, accepted ones and those rejected for something else.
+    Orphans there may have found a parent among the rows that these runs accepted. Where they took keys away, or a run
+    before them died and may have, rows that had a parent may have lost it, accepted ones and those rejected for
+    something else.
     """
-    program.step(spark, dataset, row["partition_date"], "find dates to validate again")
+    days = [run["partition_date"] for run in runs]
     keys = lake.silver(spark, dataset).select(F.col("_partition_date").alias("day"), F.col(dataset.key).alias("known"))
-    came = keys.filter(F.col("day") == row["partition_date"])
-    took = row.get("lost") or warehouse.died_before(connection, row)
+    came = keys.filter(F.col("day").isin(days))
+    took = any(run.get("lost") or warehouse.died_before(connection, run) for run in runs)
     codes, found = F.col("_reject_reasons.code"), []
     for child in children(dataset):
         name = next(column for column, parent in child.parents.items() if parent == dataset.name)
         orphan = f"orphan_{name}"
         wanted = F.lit(child.name).alias("dataset"), "_partition_date", F.btrim(name, F.lit(WHITE_SPACE)).alias("key")
+        in_time = F.col("day") <= F.date_add("_partition_date", child.orphan_days)
+        is_there = (F.col("key") == F.col("known")) & in_time
         waiting = warehouse.dates_with(connection, child, orphan)
-        if orphans := [day for day in waiting if row["partition_date"] <= child.waits_until(day)]:
+        if orphans := [day for day in waiting if min(days) <= child.waits_until(day)]:
             rejected = lake.silver(spark, child, "rejected").filter(F.col("_partition_date").isin(orphans))
             without = rejected.filter(F.array_contains(codes, orphan)).select(*wanted)
-            having_now = without.join(came, on=F.col("key") == F.col("known"), how="left_semi")
+            having_now = without.join(came, on=is_there, how="left_semi")
             found.append(having_now.withColumn("change", F.lit(f"found their {dataset.name}")))
         if took and lake.has_silver(child, "rejected"):
             without_one = F.array(*map(F.lit, (orphan, f"missing_{name}", "malformed_row")))
             rejected = lake.silver(spark, child, "rejected").filter(~F.arrays_overlap(codes, without_one))
             having = lake.silver(spark, child).select(*wanted).unionAll(rejected.select(*wanted))
-            in_time = F.col("day") <= F.date_add("_partition_date", child.orphan_days)
-            lacking_now = having.join(keys, on=(F.col("key") == F.col("known")) & in_time, how="left_anti")
+            lacking_now = having.join(keys, on=is_there, how="left_anti")
             found.append(lacking_now.withColumn("change", F.lit(f"lost their {dataset.name}")))
     dates: dict[str, dict[date, str]] = {}
     if found:
@@ -246,4 +360,4 @@ def stale_dates(
 
 
 if __name__ == "__main__":
-    program.run(bronze_to_silver, remaining=warehouse.remaining)
+    program.run(bronze_to_silver, together=True, remaining=warehouse.remaining)

@@ -2,6 +2,7 @@
 
 from datetime import date
 from decimal import Decimal
+from functools import partial
 
 from pyspark.sql import functions as F
 
@@ -31,8 +32,8 @@ def forget(day: date) -> str:
             for dataset in reversed(CATALOG.values()):
                 print(empty(dataset, day), flush=True)
             for dataset in CATALOG.values():
-                for _, other, _ in warehouse.stale(dataset):
-                    print(bronze_to_silver.bronze_to_silver(dataset, other), flush=True)
+                if others := [other for _, other, _ in warehouse.stale(dataset)]:
+                    print(bronze_to_silver.bronze_to_silver(dataset, *others), flush=True)
             for dataset in CATALOG.values():
                 print(silver_to_gold.silver_to_gold(dataset, day), flush=True)
             remove_source(day)
@@ -51,8 +52,7 @@ def empty(dataset: Dataset, day: date) -> str:
         warehouse.writer(connection, f"silver {dataset.name}"),
         warehouse.run(connection, "silver", dataset.name, day, dataset.rule_set) as row,
     ):
-        before = warehouse.runs_before(connection, row)
-        bronze_to_silver.mend(connection, dataset, before)
+        bronze_to_silver.mend(connection, dataset)
         spark = program.spark(f"forget {dataset.name} {day}")
         program.hasten(spark, rows=0)
         tables = {kind: lake.silver(spark, dataset, kind) for kind in KINDS if lake.has_silver(dataset, kind)}
@@ -60,10 +60,12 @@ def empty(dataset: Dataset, day: date) -> str:
         row["lost"] = counts.get("accepted", 0)
         warehouse.note(connection, row)  # before the commit: a run that dies leaves word of what it took away
         warehouse.withdraw(connection, row)
+        since, ready = warehouse.versions(connection, dataset), partial(warehouse.must_hold, connection)
         for kind, table in tables.items():
-            none = table.filter(F.lit(False))
-            row[f"delta_{kind}"] = bronze_to_silver.publish(connection, dataset, kind, row, before, none, rows=0)
-        for child, days in bronze_to_silver.stale_dates(spark, connection, dataset, row).items():
+            none = table.filter(F.lit(False)).drop("_run_id")
+            done = lake.replace(none, dataset, kind, [day], row["run_id"], since[kind], ready)
+            row[f"delta_{kind}"] = done.version
+        for child, days in bronze_to_silver.stale_dates(spark, connection, dataset, [row]).items():
             warehouse.mark_stale(connection, child, list(days))
         row |= dict.fromkeys(("bronze_rows", "bronze_bytes", "accepted", "rejected", "faulty"), 0)
         row |= dict.fromkeys(("amount_in", "amount_accepted", "amount_rejected"), Decimal()) if dataset.amount else {}

@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -198,17 +198,23 @@ def silver_path(dataset: Dataset, kind: str) -> str:
 
 
 class Commit(NamedTuple):
-    """The newest version of a Delta table, the run that wrote it and the rows it wrote."""
+    """The newest version of a Delta table, the run that wrote it and the rows that it wrote in each partition."""
 
     version: int
     run_id: str
-    rows: int
+    rows: dict[date, int]
 
 
 def replace(
-    rows: Any, dataset: Dataset, kind: str, day: date, run_id: str, since: int | None, ready: Callable[[], None]
+    rows: Any,
+    dataset: Dataset,
+    kind: str,
+    days: Sequence[date],
+    run_id: str,
+    since: int | None,
+    ready: Callable[[], None],
 ) -> Commit:
-    """One Delta transaction that leaves exactly these rows in one partition of the table.
+    """Leaves exactly these rows in some partitions of the table, by one Delta transaction.
 
     Returns what the table's log says of it; `since` is a version known to be older. `ready` raises where the caller is
     not, or no longer, the only writer. Even then a commit may be overtaken: by what the resident application goes on
@@ -216,12 +222,13 @@ def replace(
     """
     from pyspark.sql import functions as F
 
-    stamped = rows.withColumns({"_partition_date": F.lit(day), "_run_id": F.lit(run_id)})
+    within = ", ".join(f"'{day}'" for day in days)
     writer = (
-        stamped.write.format("delta")
+        rows.withColumn("_run_id", F.lit(run_id))
+        .write.format("delta")
         .mode("overwrite")
         .partitionBy("_partition_date")
-        .option("replaceWhere", f"_partition_date = '{day}'")
+        .option("replaceWhere", f"_partition_date in ({within})")
         .option("userMetadata", run_id)
         .option("mergeSchema", True)  # a column declared since the table was made
         # Of a new table. Nobody looks rows up by anything else, and statistics of all columns are a fourth of writing.
@@ -236,7 +243,7 @@ def replace(
             if not (tries_left and is_overtaken(error)):
                 raise
     commit = last_commit(dataset, kind, since)
-    return commit if commit.run_id == run_id else commit._replace(rows=0)  # Delta makes no commit of no change
+    return commit if commit.run_id == run_id else commit._replace(rows={})  # Delta makes no commit of no change
 
 
 def is_overtaken(error: BaseException) -> bool:
@@ -251,9 +258,14 @@ def last_commit(dataset: Dataset, kind: str, since: int | None = None) -> Commit
     if head is None:
         raise Refused(f"Silver's table of {kind} {dataset.name} has no commit.")
     version, text = head
-    info = next(entry["commitInfo"] for entry in map(json.loads, text.splitlines()) if "commitInfo" in entry)
-    written = int(info.get("operationMetrics", {}).get("numOutputRows", 0))
-    return Commit(version, info.get("userMetadata", ""), written)
+    run_id, written = "", Counter[date]()
+    for entry in map(json.loads, text.splitlines()):
+        if "commitInfo" in entry:
+            run_id = entry["commitInfo"].get("userMetadata", "")
+        elif "add" in entry:
+            day = date.fromisoformat(entry["add"]["partitionValues"]["_partition_date"])
+            written[day] += json.loads(entry["add"]["stats"])["numRecords"]
+    return Commit(version, run_id, dict(written))
 
 
 def head_of_log(dataset: Dataset, kind: str, since: int | None = None) -> tuple[int, bytes] | None:

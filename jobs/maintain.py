@@ -24,7 +24,7 @@ def maintain(dataset: Dataset, day: date) -> str:
             warehouse.writer(connection, f"silver {dataset.name}"),
             warehouse.run(connection, "maintenance", dataset.name, day, "") as row,
         ):
-            mend(connection, dataset, warehouse.runs_before(connection, row))
+            mend(connection, dataset)
             done = [in_words(spark, dataset, kind, hours, row["run_id"]) for kind in ("accepted", "rejected")]
             warehouse.settle(connection, row, "")
     return "\n".join(done)

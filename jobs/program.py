@@ -80,13 +80,14 @@ def user() -> str:
 def run(
     job: Callable[..., str],
     words: Sequence[str] = ("dataset", "date"),
+    together: bool = False,
     future: bool = True,
     remaining: Callable[[date], str] = lambda day: "",
 ) -> None:
     """Calls `job` with the command line's words and prints the sentence it returns, with the seconds it worked.
 
-    More dates than one are done one after the other; where `future` is false, one that has not begun is refused. To a
-    person who runs it by hand, `remaining` then says what is still to do for the dates.
+    More dates than one are done `together` by one call, or one after the other; where `future` is false, one that has
+    not begun is refused. To a person who runs it by hand, `remaining` then says what is still to do for the dates.
     Exits 2 where a word is wrong and 1 where the job fails, each with one sentence without patient values.
     """
     given = sys.argv[1:]
@@ -94,19 +95,25 @@ def run(
         leave(2, f"usage: {os.path.basename(sys.argv[0])} " + " ".join(f"<{word}>" for word in words))
     dataset = [given_dataset(given.pop(0))] if "dataset" in words else []
     days = [given_day(day) for day in given]
-    for day in days:
+    for each in [days] if together else [[day] for day in days]:
         started, waits = time.monotonic(), len(WAITS)
         try:
             if not future:
-                must_have_begun(day)
+                for day in each:
+                    must_have_begun(day)
             bring_up_to_date()
-            done = job(*dataset, day)
+            done = job(*dataset, *each)
         except Exception as error:
-            leave(1, f"{' '.join([*(d.name for d in dataset), str(day)])}: {sentence(error)}")
+            leave(1, f"{' '.join([*(d.name for d in dataset), listed(each)])}: {sentence(error)}")
         borders.say(f"{done} ({time.monotonic() - started - sum(WAITS[waits:]):.1f} s)")
     if not settings.given("RUN_LOG"):
         for said in filter(None, map(remaining, dict.fromkeys(days))):
             borders.say(said)
+
+
+def listed(days: Sequence[date]) -> str:
+    """Returns dates in words: the first of them, and how many more there are."""
+    return str(days[0]) + (f" and {len(days) - 1:,} more dates" if days[1:] else "")
 
 
 @cache  # a process has one catalog
@@ -197,12 +204,12 @@ def history() -> str:
     return f"http://127.0.0.1:{settings.get('SPARK_HISTORY_PORT')}/history/"
 
 
-def step(session: Any, dataset: Dataset, day: date, name: str) -> None:
+def step(session: Any, dataset: Dataset, days: Sequence[date], name: str) -> None:
     """Names the Spark jobs that a session starts from now on, as Spark's pages show them: `visits 2026-01-31: publish`.
 
     Takes no value of a row, so that none reaches a page or an event log.
     """
-    describe(session, f"{dataset.name} {day}: {name}")
+    describe(session, f"{dataset.name} {listed(days)}: {name}")
 
 
 def describe(session: Any, text: str) -> None:
@@ -285,6 +292,8 @@ def builder(remote: str) -> Any:
 
 def hasten(session: Any, rows: int) -> None:
     """Lets queries over few rows do without code compiled for each of them, which is where their time goes."""
-    if rows < FEW_ROWS:
-        session.conf.set("spark.sql.codegen.wholeStage", "false")
-        session.conf.set("spark.sql.codegen.factoryMode", "NO_CODEGEN")
+    for name, quick in {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}.items():
+        if rows < FEW_ROWS:
+            session.conf.set(name, quick)
+        else:
+            session.conf.unset(name)

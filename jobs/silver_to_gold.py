@@ -1,20 +1,25 @@
-"""Loads one silver partition into PostgreSQL: `spark-submit jobs/silver_to_gold.py visits 2026-01-31`."""
+"""Loads silver partitions into PostgreSQL: `spark-submit jobs/silver_to_gold.py visits 2026-01-31`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from typing import Any
 
 from pyspark.sql import functions as F
 
-from jobs import lake, program, validation, warehouse
+from jobs import borders, lake, program, validation, warehouse
 from jobs.catalog import CATALOG
 from jobs.dataset import Dataset
 
 
-def silver_to_gold(dataset: Dataset, day: date) -> str:
-    """Brings gold in line with a partition, and with those of the dataset judged again since gold last read them."""
-    spark = program.spark(f"silver_to_gold {dataset.name} {day}")  # while another run may still be writing gold
+def silver_to_gold(dataset: Dataset, *days: date) -> str:
+    """Brings gold in line with partitions of a dataset, and with those validated again since gold last read them.
+
+    A partition that a threshold stops, or that was never validated, leaves the others alone; Refused is raised when
+    they are done.
+    """
+    # While another run may still be writing gold.
+    spark = program.spark(f"silver_to_gold {dataset.name} {program.listed(days)}")
     with (
         warehouse.connect() as connection,
         warehouse.writer(connection, "gold", reads=[f"silver {dataset.name}"]),
@@ -22,67 +27,125 @@ def silver_to_gold(dataset: Dataset, day: date) -> str:
         warehouse.drop_staging(connection)  # of a load that died, even if there is nothing left to do
         stops = warehouse.stops(connection)
         stopped = sorted({stop["partition_date"] for stop in stops})
-        if day in stopped:
-            warehouse.refuse([stop for stop in stops if stop["partition_date"] == day])
-        again = [other for other in warehouse.behind(connection, dataset) if other not in (day, *stopped)]
-        done = [load(spark, connection, dataset, each, stopped) for each in [day, *again]]
+        again = [day for day in warehouse.behind(connection, dataset) if day not in stopped]
+        silver: dict[date, dict[str, Any]] = {}
+        refused: list[program.Refused] = []
+        for day in dict.fromkeys([*days, *again]):
+            run = warehouse.standing(connection, dataset, day)
+            if day in stopped:
+                refused.append(warehouse.stopped([stop for stop in stops if stop["partition_date"] == day]))
+            elif run is None or not run["made_from"]:
+                why = f"{dataset.name} of {day} has not been validated to the end; run SilverPipeline for {day} first."
+                refused.append(program.Refused(why))
+            else:
+                silver[day] = run
+        done = [line for part in parts(silver) for line in load(spark, connection, dataset, part, stopped)]
+    if refused:
+        for line in done:
+            borders.say(line)
+        raise refused[0] if len(refused) == 1 else program.Refused(" ".join(map(str, refused)))
     return "\n".join(done)
 
 
-def load(spark: Any, connection: warehouse.Connection, dataset: Dataset, day: date, stopped: Sequence[date]) -> str:
-    """Stages the partition over JDBC and applies it, with ledger rows and receipt, in one transaction."""
-    silver = warehouse.standing(connection, dataset, day)
-    if silver is None or not silver["made_from"]:
-        raise program.Refused(
-            f"{dataset.name} of {day} has not been judged to the end; run SilverPipeline for {day} first."
-        )
-    in_partition = F.col("_partition_date") == day
-    with warehouse.run(connection, "gold", dataset.name, day, dataset.rule_set) as row:
-        run_id = row["run_id"]
-        if stands := warehouse.loaded(connection, dataset, day, silver["run_id"]):
-            row |= {"staged": 0, "inserted": 0, "updated": 0, "unchanged": silver["accepted"], "removed": 0}
-            warehouse.settle(connection, row, silver["run_id"], stands)
-            return f"{in_words(row)}; as it stood"
-        warehouse.create_staging(connection, silver, run_id)
-        program.step(spark, dataset, day, "stage")
-        with ThreadPoolExecutor() as pool:
-            writes = [pool.submit(warehouse.stage, lake.silver(spark, dataset).filter(in_partition), dataset, run_id)]
-            if silver["rejected"]:
-                rejected = lake.silver(spark, dataset, "rejected").filter(in_partition)
-                withheld, table = validation.withheld(rejected, dataset), warehouse.staging("withheld", run_id)
-                writes.append(pool.submit(warehouse.append, withheld, table, ["row_day"]))
-            for write in writes:
-                write.result()
-        warehouse.must_be_staged(connection, dataset, silver, run_id)
-        losing = warehouse.find_lost(connection, dataset, day, run_id)
-        for loser in losing:
-            stage_versions(spark, warehouse.lost(loser, run_id), loser, stopped, run_id)
-        restating = bool(losing)
-        for child in reversed(CATALOG.values()):
-            for name, parent in child.parents.items():
-                if missing := warehouse.find_missing(connection, child, name, run_id):
-                    stage_versions(spark, missing, CATALOG[parent], stopped, run_id)
-                    restating = True
-        with connection.transaction():
-            if restating:
-                connection.execute("set constraints all deferred")
-            touched = CATALOG.values() if restating else [dataset]
-            counts = {each.name: warehouse.load(connection, each, restating, run_id) for each in touched}
-            warehouse.replace_withheld(connection, dataset, day, run_id)
-            for name in counts.keys() - {dataset.name}:
-                warehouse.note(connection, row | {"dataset": name, "outcome": "done"} | counts[name])
-            row |= counts[dataset.name] | {"checksums": warehouse.checksums(connection, dataset, day)}
-            changed = any(c["inserted"] or c["updated"] or c["removed"] for c in counts.values())
+def parts(silver: Mapping[date, dict[str, Any]]) -> list[dict[date, dict[str, Any]]]:
+    """Divides partitions, by their standing silver runs, into those that are loaded at once, of few rows together."""
+    found: list[dict[date, dict[str, Any]]] = []
+    for day, run in silver.items():
+        for part in found:
+            if run["accepted"] + sum(other["accepted"] for other in part.values()) < program.FEW_ROWS:
+                part[day] = run
+                break
+        else:
+            found.append({day: run})
+    return found
+
+
+def load(
+    spark: Any,
+    connection: warehouse.Connection,
+    dataset: Dataset,
+    silver: Mapping[date, dict[str, Any]],
+    stopped: Sequence[date],
+) -> list[str]:
+    """Stages partitions over JDBC and applies them, with ledger rows and markers, in one transaction; says what became
+    of each. `silver` holds their standing silver runs.
+    """
+    with warehouse.runs(connection, "gold", dataset.name, [*silver], dataset.rule_set) as runs:
+        said: dict[date, str] = {}
+        for day, row in runs.items():
+            if stands := warehouse.loaded(connection, dataset, day, silver[day]["run_id"]):
+                row |= {"staged": 0, "inserted": 0, "updated": 0, "unchanged": silver[day]["accepted"], "removed": 0}
+                warehouse.settle(connection, row, silver[day]["run_id"], stands)
+                said[day] = f"{in_words(row)}; as it stood"
+        changed = {day: silver[day] for day in silver if day not in said}
+        if changed:
+            said |= apply(spark, connection, dataset, changed, {day: runs[day] for day in changed}, stopped)
+    return [said[day] for day in silver]
+
+
+def apply(
+    spark: Any,
+    connection: warehouse.Connection,
+    dataset: Dataset,
+    silver: Mapping[date, dict[str, Any]],
+    runs: Mapping[date, dict[str, Any]],
+    stopped: Sequence[date],
+) -> dict[date, str]:
+    """Stages and applies partitions of which gold holds something else; says what became of each, and of what moved
+    with them.
+    """
+    days, first = list(silver), next(iter(runs.values()))
+    run_id = first["run_id"]
+    in_partitions = F.col("_partition_date").isin(days)
+    several = len(days) > 1
+    warehouse.create_staging(connection, run_id, None if several else silver[days[0]])
+    program.step(spark, dataset, days, "stage")
+    with ThreadPoolExecutor() as pool:
+        accepted = lake.silver(spark, dataset).filter(in_partitions)
+        writes = [pool.submit(warehouse.stage, accepted, dataset, run_id, of_runs=several)]
+        if any(run["rejected"] for run in silver.values()):
+            rejected = lake.silver(spark, dataset, "rejected").filter(in_partitions)
+            withheld, table = validation.withheld(rejected, dataset), warehouse.staging("withheld", run_id)
+            writes.append(pool.submit(warehouse.append, withheld, table, ["row_day"]))
+        for write in writes:
+            write.result()
+    warehouse.must_be_staged(connection, dataset, silver, run_id)
+    losing = warehouse.find_lost(connection, dataset, days, run_id)
+    for loser in losing:
+        stage_versions(spark, warehouse.lost(loser, run_id), loser, stopped, run_id)
+    restating = bool(losing)
+    for child in reversed(CATALOG.values()):
+        for name, parent in child.parents.items():
+            if missing := warehouse.find_missing(connection, child, name, run_id):
+                stage_versions(spark, missing, CATALOG[parent], stopped, run_id)
+                restating = True
+    others = []
+    with connection.transaction():
+        if restating:
+            connection.execute("set constraints all deferred")
+        touched = CATALOG.values() if restating else [dataset]
+        counts = {each.name: warehouse.load(connection, each, restating or several, run_id) for each in touched}
+        warehouse.replace_withheld(connection, dataset, days, run_id)
+        for name in counts.keys() - {dataset.name}:
+            moved = warehouse.together(CATALOG[name], counts[name].values())
+            warehouse.note(connection, first | {"dataset": name, "outcome": "done"} | moved)
+            if moved["inserted"] or moved["updated"] or moved["removed"]:
+                others.append(f"{name} {moved['inserted'] + moved['updated']:,} restated {moved['removed']:,} removed")
+        own = counts[dataset.name]
+        changed = bool(others) or any(c["inserted"] or c["updated"] or c["removed"] for c in own.values())
+        for day, row in runs.items():
+            row |= warehouse.together(dataset, [own.pop(day)] if day in own else [])
+        # Versions of other partitions, on which keys fall back, are counted with the first.
+        first |= warehouse.together(dataset, [first, *own.values()])
+        for day, row in runs.items():
+            row["checksums"] = warehouse.checksums(connection, dataset, day)
             # Marts made from the run that stands are not older than a load that changed nothing.
             stands = None if changed else warehouse.loaded_alike(connection, row)
-            warehouse.settle(connection, row, silver["run_id"], stands)
-        warehouse.drop_staging(connection)
-    others = ", ".join(
-        f"{name} {c['inserted'] + c['updated']:,} restated {c['removed']:,} removed"
-        for name, c in counts.items()
-        if name != dataset.name and (c["inserted"] or c["updated"] or c["removed"])
-    )
-    return in_words(row) + (f"; {others}" if others else "")
+            warehouse.settle(connection, row, silver[day]["run_id"], stands)
+    warehouse.drop_staging(connection)
+    said = {day: in_words(row) for day, row in runs.items()}
+    said[days[0]] += f"; {', '.join(others)}" if others else ""
+    return said
 
 
 def in_words(row: dict[str, Any]) -> str:
@@ -105,4 +168,4 @@ def stage_versions(spark: Any, keys: str, dataset: Dataset, stopped: Sequence[da
 
 
 if __name__ == "__main__":
-    program.run(silver_to_gold, remaining=warehouse.remaining)
+    program.run(silver_to_gold, together=True, remaining=warehouse.remaining)

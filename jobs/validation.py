@@ -5,13 +5,14 @@ Pure DataFrame -> DataFrame, no UDF: the executors need none of our Python. DESI
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
 from decimal import Decimal
 from functools import reduce
 from operator import add, and_
 from typing import NamedTuple
 
 from pyspark.sql import Column as Expression
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame, Row, Window
 from pyspark.sql import functions as F
 
 from jobs import landing
@@ -62,13 +63,14 @@ def judge(
     keep: Keep = lambda rows: rows,
     keep_keys: Keep = lambda rows: rows,
 ) -> DataFrame:
-    """One row per record of `records(_raw string)`: its text, its typed values and its codes in `_reject_reason`;
-    `_versions_differ` is true for one row of each key whose sound rows differ in content.
+    """Returns a row per record of `records(_partition_date date, _raw string)`: its partition and text, its typed
+    values, its codes in `_reject_reason`; `_versions_differ` is true for one row of each key of a partition whose sound
+    rows differ in content.
 
-    `header` names the file's fields in their order. A column that it lacks was declared after the file had come in: it
-    is null, and nothing is asked of it. `parents` holds, per foreign key column, a DataFrame with
-    one column, the keys accepted in the partitions that count. `keep` is given the rows, which are read more than
-    once, `keep_keys` the few keys and codes that are joined to them.
+    `header` names the fields of all these files in their order. A column that it lacks was declared after the files had
+    come in: it is null, and nothing is asked of it. `parents` holds, per foreign key column, a DataFrame of the
+    accepted keys and their partitions, in this order. `keep` is given the rows, which are read more than once,
+    `keep_keys` the few keys and codes that are joined to them.
     """
     sent = landing.as_of(dataset, header)
     texts = records.transform(split_fields, header).transform(read_texts, sent, header)
@@ -83,26 +85,29 @@ def split(judged: DataFrame, dataset: Dataset, header: Sequence[str]) -> Verdict
     """The judged rows as silver keeps them: typed columns, or texts with their reasons."""
     codes = F.col("_reject_reason")
     declared = F.array(*(reason(dataset, code) for code in dataset.reasons))
-    rejected = judged.filter(codes != "").select("_raw", "_reject_reason").transform(split_fields, header)
+    rejected = judged.filter(codes != "").select("_partition_date", "_raw", "_reject_reason")
+    rejected = rejected.transform(split_fields, header)
     return Verdict(
-        accepted=judged.filter(codes == "").select(*dataset.names),
+        accepted=judged.filter(codes == "").select(*dataset.names, "_partition_date"),
         rejected=rejected.select(
             *(F.nullif(source(name, header), F.lit("")).alias(name) for name in dataset.names),
             "_raw",
             "_reject_reason",
             F.filter(declared, lambda each: has_code(each["code"])).alias("_reject_reasons"),
+            "_partition_date",
         ),
     )
 
 
-def count(judged: DataFrame, dataset: Dataset, salt: str | None = None) -> Counts:
-    """What became of the rows and of their money, in one pass; given a salt, with checksums of the accepted ones.
+def count(judged: DataFrame, dataset: Dataset, salt: str | None = None) -> dict[date, Counts]:
+    """Returns what became of each partition's rows and of their money, in one pass; given a salt, with checksums of the
+    accepted rows. A partition without rows has no entry.
 
     Rows are counted by the codes they have together, which are few, and not once for each code that there is.
     """
     amount = (F.col(dataset.amount) if dataset.amount else F.lit(None)).cast("decimal(12,2)")
     groups = (
-        judged.groupBy(F.col("_reject_reason").alias("codes"))
+        judged.groupBy(F.col("_partition_date").alias("day"), F.col("_reject_reason").alias("codes"))
         .agg(
             F.count("*").alias("rows"),
             F.count(amount).alias("amounts"),
@@ -112,6 +117,11 @@ def count(judged: DataFrame, dataset: Dataset, salt: str | None = None) -> Count
         )
         .collect()
     )
+    return {day: add_up(dataset, [g for g in groups if g.day == day]) for day in {group.day for group in groups}}
+
+
+def add_up(dataset: Dataset, groups: Sequence[Row]) -> Counts:
+    """Adds up the groups of one partition's rows, each of which has the same codes; no groups are a file of no rows."""
     sound, rejected = [group for group in groups if not group.codes], [group for group in groups if group.codes]
     hits = Counter[str]()
     for group in rejected:
@@ -125,7 +135,7 @@ def count(judged: DataFrame, dataset: Dataset, salt: str | None = None) -> Count
         amount_rejected=sum((group.amount for group in rejected), Decimal()),
         hits={code: hits[code] for code in dataset.reasons},
         differing=sum(group.differing for group in groups),
-        **{name: group[name] for group in sound for name in ("keys", "content") if salt},
+        **{name: group[name] for group in sound for name in ("keys", "content") if name in group},
     )
 
 
@@ -210,7 +220,7 @@ def read_texts(records: DataFrame, dataset: Dataset, header: Sequence[str]) -> D
     whole = (F.size("fields") == len(header)) & (~has_quotes() | (F.array_join("fields", ",") == F.col("_raw")))
     malformed = F.contains("_raw", F.lit("\0")) | ~F.coalesce(whole, F.lit(False))
     texts = (trim(source(name, header)).alias(f"text_{name}") for name in dataset.names)
-    return records.select("_raw", malformed.alias("malformed"), *texts)
+    return records.select("_partition_date", "_raw", malformed.alias("malformed"), *texts)
 
 
 def without_quotes(field: Expression) -> Expression:
@@ -266,6 +276,7 @@ def give_codes(rows: DataFrame, dataset: Dataset) -> DataFrame:
     malformed = F.col("malformed")
     return rows.select(
         F.monotonically_increasing_id().alias("_row"),
+        "_partition_date",
         "_raw",
         *(F.when(~malformed, F.col(name)).alias(name) for name in dataset.names),
         F.when(malformed, "malformed_row").otherwise(broken).alias("_reject_reason"),
@@ -290,22 +301,23 @@ def rules(dataset: Dataset) -> Iterable[tuple[str, Expression]]:
 
 def compare(rows: DataFrame, dataset: Dataset, parents: Mapping[str, DataFrame], keep: Keep) -> DataFrame:
     """(_row, codes, _versions_differ) of the rows that earn a code only beside others: orphans, and duplicates among
-    sound rows.
+    sound rows of one partition.
 
     Of the sound rows of one key the first by `precedence` stands, whatever order they came in. One of the others is
     marked where their content differs. Whole rows are sorted only where their key comes twice.
     """
     sound, found = rows.filter(F.col("_reject_reason") == ""), []
     for name, keys in parents.items():
-        wanted = rows.select("_row", name).filter(F.col(name).isNotNull())
-        orphans = keep(
-            wanted.join(keys.toDF("known"), on=F.col(name) == F.col("known"), how="left_anti").select("_row")
-        )
+        wanted = rows.select("_row", name, "_partition_date").filter(F.col(name).isNotNull())
+        in_time = F.col("day") <= F.date_add("_partition_date", dataset.orphan_days)
+        is_there = (F.col(name) == F.col("known")) & in_time
+        orphans = keep(wanted.join(keys.toDF("known", "day"), on=is_there, how="left_anti").select("_row"))
         found.append(orphans.select("_row", F.lit(f"orphan_{name}").alias("code"), F.lit(False).alias("differ")))
         sound = sound.join(orphans, on="_row", how="left_anti")
-    twice = keep(sound.groupBy(dataset.key).count().filter("count > 1").select(dataset.key))
-    of_key, content = Window.partitionBy(dataset.key), F.struct(*dataset.names)
-    versions = sound.join(twice, on=dataset.key, how="left_semi").select(
+    one_file = ["_partition_date", dataset.key]
+    twice = keep(sound.groupBy(*one_file).count().filter("count > 1").select(*one_file))
+    of_key, content = Window.partitionBy(*one_file), F.struct(*dataset.names)
+    versions = sound.join(twice, on=one_file, how="left_semi").select(
         "_row",
         F.row_number().over(of_key.orderBy(*precedence(dataset), F.desc("_raw"))).alias("place"),
         (~F.min(content).over(of_key).eqNullSafe(F.max(content).over(of_key))).alias("differ"),

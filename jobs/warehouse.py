@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import date, datetime, timezone
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -123,27 +123,35 @@ def must_hold(connection: Connection) -> None:
 def run(
     connection: Connection, layer: str, name: str, day: date, rule_set: str, log: str = ""
 ) -> Iterator[dict[str, Any]]:
-    """Writes a run's ledger row: the caller adds its counts and settles it; a failure is recorded here.
+    """Writes the ledger row of a run of one date, as `runs` does of several."""
+    with runs(connection, layer, name, [day], rule_set, log) as rows:
+        yield rows[day]
+
+
+@contextmanager
+def runs(
+    connection: Connection, layer: str, name: str, days: Sequence[date], rule_set: str, log: str = ""
+) -> Iterator[dict[date, dict[str, Any]]]:
+    """Writes a run's ledger rows, one for each date: the caller adds its counts and settles it; a failure is recorded
+    here.
 
     While the run lasts, its connection holds the lock `run <run_id>`, by which others know that the run is alive.
     """
-    row: dict[str, Any] = {
-        "run_id": new_run_id(),
-        "layer": layer,
-        "dataset": name,
-        "partition_date": day,
-        "rule_set": rule_set,
-        "log": log or settings.given("RUN_LOG") or None,
-    }
-    lock = [f"run {row['run_id']}"]
+    run_id = new_run_id()
+    about: dict[str, Any] = {"run_id": run_id, "layer": layer, "dataset": name, "rule_set": rule_set}
+    about["log"] = log or settings.given("RUN_LOG") or None
+    rows: dict[date, dict[str, Any]] = {day: about | {"partition_date": day} for day in days}
+    lock = [f"run {run_id}"]
     connection.execute("select pg_advisory_lock(hashtext(%s))", lock)
-    write(connection, "ops.ledger", row)
+    for row in rows.values():
+        write(connection, "ops.ledger", row)
     try:
-        yield row
+        yield rows
     except BaseException as error:
         if not connection.closed:
             outcome = "stopped" if isinstance(error, Stopped) else "failed"
-            write(connection, "ops.ledger", row | {"outcome": outcome, "error": program.sentence(error)})
+            for row in rows.values():
+                write(connection, "ops.ledger", row | {"outcome": outcome, "error": program.sentence(error)})
         raise
     finally:
         with suppress(psycopg.Error):  # the lock has gone with the connection
@@ -306,11 +314,11 @@ class Stopped(Refused):
     """A threshold keeps a date out of gold."""
 
 
-def refuse(stopped: Sequence[dict[str, Any]]) -> NoReturn:
-    """Raises Stopped with a sentence that names the thresholds that keep a date out of gold."""
-    day = stopped[0]["partition_date"]
-    raise Stopped(
-        f"{'; '.join(map(in_words, stopped))}; nothing of {day} goes to gold. See `make rejects DATE={day}`; correct "
+def stopped(levels: Sequence[dict[str, Any]]) -> Stopped:
+    """Returns the refusal of a date, which names the thresholds that keep it out of gold."""
+    day = levels[0]["partition_date"]
+    return Stopped(
+        f"{'; '.join(map(in_words, levels))}; nothing of {day} goes to gold. See `make rejects DATE={day}`; correct "
         f"the file and run the date again, or let it pass as it is: `make run DATE={day} OVERRIDE=1`."
     )
 
@@ -446,19 +454,26 @@ def newest(connection: Connection) -> date | None:
     return value(connection, "select day from ops.newest")
 
 
-def runs_before(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:
-    """`runs` that may have written this silver partition before, finished or not; the versions known of its tables."""
-    with connection.cursor(row_factory=dict_row) as cursor:
-        cursor.execute(
-            "select count(*) filter (where partition_date = %(partition_date)s and run_id <> %(run_id)s) as runs, "
-            "max(delta_accepted) as delta_accepted, max(delta_rejected) as delta_rejected "
-            "from ops.ledger where layer = 'silver' and dataset = %(dataset)s",
-            row,
-        )
-        return cursor.fetchmany(1)[0]
+def versions(connection: Connection, dataset: Dataset) -> dict[str, int | None]:
+    """Returns the newest version of each of a dataset's silver tables, by kind, that the ledger knows; None of none."""
+    [found] = connection.execute(
+        "select max(delta_accepted), max(delta_rejected) from ops.ledger where layer = 'silver' and dataset = %s",
+        [dataset.name],
+    ).fetchmany(1)
+    return dict(zip(("accepted", "rejected"), found, strict=True))
 
 
-def died_before(connection: Connection, row: dict[str, Any]) -> bool:
+def ran_before(connection: Connection, dataset: Dataset, days: Sequence[date], run_id: str) -> set[date]:
+    """Returns those of the dates whose silver partition another run may have written, finished or not."""
+    found = connection.execute(
+        "select distinct partition_date from ops.ledger where layer = 'silver' and dataset = %s "
+        "and partition_date = any(%s) and run_id <> %s",
+        [dataset.name, [*days], run_id],
+    )
+    return {day for (day,) in found}
+
+
+def died_before(connection: Connection, row: Mapping[str, Any]) -> bool:
     """Whether a run over this silver partition died since the one that stands, and may have taken keys away."""
     found = connection.execute(
         "select 1 from ops.ledger where layer = 'silver' and dataset = %(dataset)s and run_id <> %(run_id)s "
@@ -593,14 +608,16 @@ def drop_staging(connection: Connection) -> None:
         connection.execute(f"drop table staging.{table}")
 
 
-def create_staging(connection: Connection, silver: dict[str, Any], run_id: str) -> None:
-    """Empty staging tables for every dataset and for the keys it may lose; rows are of this `silver` run by default."""
+def create_staging(connection: Connection, run_id: str, silver: Mapping[str, Any] | None = None) -> None:
+    """Creates empty staging tables for every dataset and for the keys it may lose; rows are of the run `silver` where
+    they do not say of which.
+    """
     for dataset in CATALOG.values():
         names = ", ".join([*dataset.names, *AUDIT])
         for table, columns in ((staging(dataset.name, run_id), names), (lost(dataset, run_id), dataset.key)):
             connection.execute(f"create unlogged table {table} as select {columns} from {dataset.name} with no data")
-        of_run = silver["partition_date"], silver["run_id"]
-        for name, default in zip(AUDIT, of_run, strict=True):
+        of_run = {"_partition_date": silver["partition_date"], "_run_id": silver["run_id"]} if silver else {}
+        for name, default in of_run.items():
             table = staging(dataset.name, run_id)
             connection.execute(f"alter table {table} alter {name} set default {literal(str(default))}")
     withheld = staging("withheld", run_id)
@@ -615,16 +632,19 @@ def stage(rows: Any, dataset: Dataset, run_id: str, of_runs: bool = False) -> No
     append(rows.select(*names), staging(dataset.name, run_id), days)
 
 
-def must_be_staged(connection: Connection, dataset: Dataset, silver: dict[str, Any], run_id: str) -> None:
-    """Refused where not every row of the silver run is staged once: an executor that died may have written twice."""
-    tables = {"accepted": dataset.name, "rejected": "withheld"}
-    staged = {n: value(connection, f"select count(*) from {staging(t, run_id)}") for n, t in tables.items()}
-    for kind, rows in staged.items():
-        if rows != silver[kind]:
-            raise Refused(
-                f"{silver[kind]:,} rows of {dataset.name} {silver['partition_date']} were {kind} but {rows:,} staged; "
-                "nothing was published; run the date again."
-            )
+def must_be_staged(
+    connection: Connection, dataset: Dataset, silver: Mapping[date, Mapping[str, Any]], run_id: str
+) -> None:
+    """Refused where not every row of the silver runs is staged once: an executor that died may have written twice."""
+    for kind, table in {"accepted": dataset.name, "rejected": "withheld"}.items():
+        found = connection.execute(f"select _partition_date, count(*) from {staging(table, run_id)} group by 1")
+        staged = dict(found.fetchall())
+        for day, run in silver.items():
+            if (rows := staged.get(day, 0)) != run[kind]:
+                raise Refused(
+                    f"{run[kind]:,} rows of {dataset.name} {day} were {kind} but {rows:,} staged; nothing was "
+                    "published; run the date again."
+                )
 
 
 def append(rows: Any, table: str, days: Sequence[str] = ()) -> None:
@@ -643,8 +663,8 @@ def read_keys(spark: Any, table: str) -> Any:
     return spark.read.format("jdbc").options(**jdbc(table)).load()
 
 
-def find_lost(connection: Connection, dataset: Dataset, day: date, run_id: str) -> list[Dataset]:
-    """Fills `lost`: the keys gold has from this partition that are no longer staged, and all that hangs on them.
+def find_lost(connection: Connection, dataset: Dataset, days: Sequence[date], run_id: str) -> list[Dataset]:
+    """Fills `lost`: the keys gold has from these partitions that are no longer staged of them, and what hangs on those.
 
     Returns the datasets that lose keys, parents first.
     """
@@ -652,9 +672,9 @@ def find_lost(connection: Connection, dataset: Dataset, day: date, run_id: str) 
     connection.execute(f"analyze {staged}")
     connection.execute(
         f"insert into {lost(dataset, run_id)} select g.{dataset.key} from {dataset.name} as g "
-        f"where g._partition_date = %s "
-        f"and not exists (select from {staged} as s where s.{dataset.key} = g.{dataset.key})",
-        [day],
+        f"where g._partition_date = any(%s) and not exists (select from {staged} as s "
+        f"where s.{dataset.key} = g.{dataset.key} and s._partition_date = g._partition_date)",
+        [[*days]],
     )
     losing = []
     for loser in CATALOG.values():
@@ -683,11 +703,13 @@ def find_missing(connection: Connection, dataset: Dataset, name: str, run_id: st
     return table if connection.execute(f"select 1 from {table} limit 1").fetchone() else None
 
 
-def load(connection: Connection, dataset: Dataset, restating: bool, run_id: str) -> dict[str, int]:
-    """Brings one gold table in line with its staging table, in the caller's transaction; rows by what became of them.
+def load(connection: Connection, dataset: Dataset, choosing: bool, run_id: str) -> dict[date, dict[str, Any]]:
+    """Brings one gold table in line with its staging table, in the caller's transaction; returns what became of the
+    rows of each partition.
 
-    For every key the staged version of the newest partition counts, if its parents are in gold. An older partition
-    never undoes a newer one, unless the newer version is among the `lost`. Rows that do not differ are not touched.
+    For every key the staged version of the newest partition counts, if its parents are in gold; `choosing` is false
+    where there is but one version of each, whose parents are there. An older partition never undoes a newer one, unless
+    the newer version is among the `lost`. Rows that do not differ are not touched.
     """
     key, names = dataset.key, dataset.names
     standing, going = f"{dataset.name}_standing", lost(dataset, run_id)
@@ -695,7 +717,7 @@ def load(connection: Connection, dataset: Dataset, restating: bool, run_id: str)
         f" and exists (select from {parent} as p where p.{CATALOG[parent].key} = s.{name})"
         for name, parent in dataset.parents.items()
     )
-    if restating:
+    if choosing:
         connection.execute(
             f"create temp table {standing} on commit drop as select distinct on ({key}) * "
             f"from {staging(dataset.name, run_id)} as s where true{with_parents} order by {key}, _partition_date desc"
@@ -708,24 +730,24 @@ def load(connection: Connection, dataset: Dataset, restating: bool, run_id: str)
     differs = f"({', '.join(f'g.{n}' for n in content)}) is distinct from ({', '.join(f's.{n}' for n in content)})"
     is_lost = f"exists (select from {going} as l where l.{key} = g.{key})"
     amount = dataset.amount or "null::numeric"
-    staged = value(connection, f"select count(*) from {standing}")
 
-    def sums(statement: str) -> tuple[int, Any]:
-        """The rows that a statement has inserted or deleted, and their money."""
-        done = f"with done as ({statement} returning {amount} as amount) select count(*), sum(amount) from done"
-        [found] = connection.execute(done).fetchmany(1)
-        return found
+    def sums(rows: str, amount: str = "amount") -> dict[date, tuple[int, Any]]:
+        """Returns the number of rows of a query and their money, by partition."""
+        found = connection.execute(
+            f"with done as ({rows}) select _partition_date, count(*), coalesce(sum({amount}), 0) from done group by 1"
+        )
+        return {day: (count, money) for day, count, money in found.fetchall()}
 
+    staged = sums(f"select _partition_date from {standing}", "0")
+    rows = sum(count for count, _ in staged.values())
     # Restating moves rows between tables whose keys must hold together only at the end: those keys stay, and wait.
-    with nullcontext() if restating else without_keys(connection, dataset, staged):
+    with nullcontext() if choosing else without_keys(connection, dataset, rows):
         connection.execute(
             f"create temp table changed as select s.*, {f'g.{amount}' if dataset.amount else amount} "
             f"as amount_before from {standing} as s join {dataset.name} as g using ({key}) "
             f"where (s._partition_date >= g._partition_date or {is_lost}) and {differs}"
         )
-        updated, change = connection.execute(
-            f"select count(*), sum(coalesce({amount}, 0) - coalesce(amount_before, 0)) from changed"
-        ).fetchmany(1)[0]
+        updated = sums("select * from changed", f"coalesce({amount}, 0) - coalesce(amount_before, 0)")
         if updated:
             connection.execute("analyze changed")
             connection.execute(
@@ -733,22 +755,33 @@ def load(connection: Connection, dataset: Dataset, restating: bool, run_id: str)
                 f"_loaded_at = clock_timestamp() from changed as s where g.{key} = s.{key}"
             )
         connection.execute("drop table changed")
-        inserted, gained = sums(
+        inserted = sums(
             f"insert into {dataset.name} ({columns}) select {columns} from {standing} as s "
-            f"where not exists (select from {dataset.name} as g where g.{key} = s.{key})"
+            f"where not exists (select from {dataset.name} as g where g.{key} = s.{key}) "
+            f"returning _partition_date, {amount} as amount"
         )
-        removed, taken = sums(
+        removed = sums(
             f"delete from {dataset.name} as g using {going} as l where l.{key} = g.{key} "
-            f"and not exists (select from {standing} as s where s.{key} = g.{key})"
+            f"and not exists (select from {standing} as s where s.{key} = g.{key}) "
+            f"returning _partition_date, {amount} as amount"
         )
-    return {
-        "staged": staged,
-        "inserted": inserted,
-        "updated": updated,
-        "unchanged": staged - inserted - updated,
-        "removed": removed,
-        "amount_change": (change or 0) + (gained or 0) - (taken or 0) if dataset.amount else None,
-    }
+    done: dict[date, dict[str, Any]] = {}
+    for day in staged.keys() | removed.keys():
+        of_day = {"staged": staged, "inserted": inserted, "updated": updated, "removed": removed}
+        counts = {name: found.get(day, (0, 0))[0] for name, found in of_day.items()}
+        money = sum(found.get(day, (0, 0))[1] for found in (updated, inserted)) - removed.get(day, (0, 0))[1]
+        done[day] = counts | {
+            "unchanged": counts["staged"] - counts["inserted"] - counts["updated"],
+            "amount_change": money if dataset.amount else None,
+        }
+    return done
+
+
+def together(dataset: Dataset, counts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Adds up what became of the rows of several partitions of a dataset."""
+    words = ["staged", "inserted", "updated", "unchanged", "removed", *(["amount_change"] if dataset.amount else [])]
+    counts = list(counts)
+    return {"amount_change": None} | {word: sum(each[word] for each in counts) for word in words}
 
 
 MANY = 100_000  # rows
@@ -815,8 +848,10 @@ def account_for(connection: Connection, day: date) -> list[str]:
     return warnings
 
 
-def replace_withheld(connection: Connection, dataset: Dataset, day: date, run_id: str) -> None:
-    """Brings ops.withheld in line with what was staged of a partition, in the caller's transaction."""
-    connection.execute("delete from ops.withheld where dataset = %s and _partition_date = %s", [dataset.name, day])
+def replace_withheld(connection: Connection, dataset: Dataset, days: Sequence[date], run_id: str) -> None:
+    """Brings ops.withheld in line with what was staged of partitions, in the caller's transaction."""
+    connection.execute(
+        "delete from ops.withheld where dataset = %s and _partition_date = any(%s)", [dataset.name, [*days]]
+    )
     names = ", ".join(WITHHELD)
     connection.execute(f"insert into ops.withheld ({names}) select {names} from {staging('withheld', run_id)}")

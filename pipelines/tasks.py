@@ -362,7 +362,7 @@ class Cleared(Made):
                 if not self.override:
                     # So that the ledger has the refusal.
                     with warehouse.run(connection, "gold", "all", self.date, "", self.log):
-                        warehouse.refuse(stopped)
+                        raise warehouse.stopped(stopped)
                 warehouse.override(connection, stopped)
 
 

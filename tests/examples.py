@@ -1,7 +1,9 @@
 """A sound row of each dataset, and what a change to it is rejected for: at least one example of every reason code."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from datetime import date
 from itertools import count
+from typing import Any
 
 from jobs.catalog import CATALOG
 from jobs.dataset import Dataset
@@ -11,6 +13,7 @@ from jobs.further import sample
 from jobs.verdicts import verdicts
 
 Change = dict[str, str]
+DAY = date(2026, 1, 31)  # the partition of rows that may be of any
 
 
 def valid(dataset: Dataset) -> Change:
@@ -262,6 +265,16 @@ def versions(dataset: str, cases: list[tuple[str, list[Change]]] = VERSIONS) -> 
             for step in (1, -1):
                 own = {key: f"X{next(numbers)}"}
                 yield VALID[dataset] | rest[0] | own, [VALID[dataset] | change | own for change in rest[::step]]
+
+
+def records(spark: Any, texts: Iterable[str], day: date = DAY) -> Any:
+    """The records of one file, as validation.judge takes them."""
+    return spark.createDataFrame([(day, text) for text in texts], "_partition_date date, _raw string")
+
+
+def keys(spark: Any, column: str, *accepted: str, day: date = DAY) -> Any:
+    """Keys accepted in one partition, as validation.judge takes them."""
+    return spark.createDataFrame([(key, day) for key in accepted], f"{column} string, _partition_date date")
 
 
 def record(dataset: str, row: Change) -> str:

@@ -111,7 +111,7 @@ DEATHS = {
     ),
 }
 # What a job that comes too early says.
-TOO_EARLY = ("BronzeIngestion", "has not been judged to the end", "back meanwhile")
+TOO_EARLY = ("BronzeIngestion", "has not been validated to the end", "back meanwhile")
 
 
 class Killed(BaseException):

@@ -118,7 +118,7 @@ PLANTS = {
     "bronze left behind": (forget.remove_source, "lake.remove_bronze(dataset, day)", "pass"),
     "children that lose their parent not revalidated": (
         forget.empty,
-        "bronze_to_silver.stale_dates(spark, connection, dataset, row)",
+        "bronze_to_silver.stale_dates(spark, connection, dataset, [row])",
         "{}",
     ),
     "a child left in gold": (

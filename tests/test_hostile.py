@@ -37,7 +37,7 @@ from jobs.catalog import CATALOG
 from pipelines import __main__ as pipelines
 from stack import services
 from tests import hostile, model
-from tests.examples import PARENTS, VALID
+from tests.examples import PARENTS, VALID, keys, records
 from tests.history import MARTS, create_bucket, empty_warehouse, remove_bucket
 from tests.hostile import MARK, NUMBERED
 from tests.test_laws import plant
@@ -268,16 +268,16 @@ def misjudged(spark, files):
         if len(readings) == 1 and len(readings[0].records) < 3:
             continue  # an odd header by chance
         accepted, rejected, amounts, differing = hostile.verdicts(readings, dataset)
-        texts = [(record.raw,) for reading in readings for record in reading.records]
+        texts = [record.raw for reading in readings for record in reading.records]
         if not texts:
             continue
         parents = {
-            column: spark.createDataFrame([(PARENTS[parent],)], f"{CATALOG[parent].key} string")
+            column: keys(spark, CATALOG[parent].key, PARENTS[parent])
             for column, parent in CATALOG[dataset].parents.items()
         }
-        rows = spark.createDataFrame(texts, "_raw string")
-        judged = validation.judge(rows, CATALOG[dataset], header, parents)
-        counts, both = validation.count(judged, CATALOG[dataset]), validation.split(judged, CATALOG[dataset], header)
+        judged = validation.judge(records(spark, texts), CATALOG[dataset], header, parents)
+        [counts] = validation.count(judged, CATALOG[dataset]).values()
+        both = validation.split(judged, CATALOG[dataset], header)
         found += differ(f"{dataset} {header} accepted", accepted, accepted_rows(both.accepted, dataset))
         found += differ(f"{dataset} {header} rejected", rejected, rejected_rows(both.rejected, dataset))
         money = counts.amount_accepted + counts.amount_rejected

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from jobs import validation, warehouse
-from jobs.bronze_to_silver import bronze_to_silver, stale_dates
+from jobs.bronze_to_silver import stale_dates, validate
 from jobs.catalog import CATALOG
-from jobs.silver_to_gold import load
+from jobs.silver_to_gold import apply
 from tests import model
 from tests.examples import EXAMPLES, PARENTS, VALID, VERSIONS, WRITTEN_OTHERWISE, versions
 from tests.history import (
@@ -397,23 +397,23 @@ def test_late_parents_a_corrected_file_and_a_deleted_row_end_alike_in_any_order(
 PLANTS = {
     "what a corrected file no longer has stays in gold": (
         warehouse.find_lost,
-        "where g._partition_date = %s",
-        "where false and g._partition_date = %s",
+        "where g._partition_date = any(%s)",
+        "where false and g._partition_date = any(%s)",
     ),
     "late parents have nobody judged again": (stale_dates, "if found:", "if False:"),
     "an old day wins": (warehouse.load, "s._partition_date >= g._partition_date", "true"),
     "the receipt before the commit": (
-        bronze_to_silver,
-        "warehouse.withdraw(connection, row)",
-        "warehouse.settle(connection, row, facts.sha256)",
+        validate,
+        "warehouse.withdraw(connection, run)",
+        'warehouse.settle(connection, run, facts[run["partition_date"]].sha256)',
     ),
-    "no older version to fall back on": (load, "for loser in losing:", "for loser in []:"),
+    "no older version to fall back on": (apply, "for loser in losing:", "for loser in []:"),
     "orphans never final": (
-        bronze_to_silver,
-        'F.col("_partition_date") <= dataset.waits_until(day)',
+        validation.compare,
+        'F.col("day") <= F.date_add("_partition_date", dataset.orphan_days)',
         "F.lit(True)",
     ),
-    "a dead judge's cached rows": (bronze_to_silver, '.filter(F.lit(row["run_id"]) != "")', ""),
+    "a dead judge's cached rows": (validate, '.filter(F.lit(run_id) != "")', ""),
     "of versions the last by alphabet stands": (
         validation.precedence,
         "F.asc_nulls_last(rank(column)) for column in columns if column.ranks",
@@ -421,7 +421,7 @@ PLANTS = {
     ),
     "Unknown is known": (validation.is_known, "if column.not_known else", "if False else"),
     "alike versions are said to differ": (validation.compare, "(~F.min(content)", "(F.lit(True) | F.min(content)"),
-    "a dead judge's keys": (stale_dates, "or warehouse.died_before(connection, row)", ""),
+    "a dead judge's keys": (stale_dates, "or warehouse.died_before(connection, run)", ""),
 }
 
 

@@ -7,11 +7,12 @@ from decimal import Decimal
 
 import pytest
 from psycopg.rows import dict_row
+from pyspark.sql import functions as F
 
 from jobs import schema
 from jobs.catalog import CATALOG
 from jobs.program import Refused
-from tests.examples import VALID, record
+from tests.examples import VALID, keys, record
 
 AMOUNTS = [
     "12.345",
@@ -53,8 +54,9 @@ def test_the_money_of_a_file_is_the_same_by_a_plain_reading_and_by_spark(spark, 
         path.write_bytes("\r\n".join([",".join(billing.names), *lines, *more, ""]).encode())
         facts = landing.describe(path, billing, name)
         lake.upload(path, billing, day, facts)
-        parents = {"visit_id": spark.createDataFrame([("V1",)], f"{visits.key} string")}
-        counts = count(judge(lake.records(spark, billing, day, facts), billing, facts.header, parents), billing)
+        parents = {"visit_id": keys(spark, visits.key, "V1")}
+        frame = lake.records(spark, billing, day, facts).withColumn("_partition_date", F.lit(day))
+        [counts] = count(judge(frame, billing, facts.header, parents), billing).values()
         cents = int((counts.amount_accepted + counts.amount_rejected) * 100)
         assert (facts.records, facts.amounts, facts.cents) == (counts.rows, counts.amounts, cents)
         assert 5 < facts.amounts < len(AMOUNTS), "some can be read and some cannot"
@@ -115,7 +117,7 @@ def test_a_commit_that_holds_other_rows_than_were_judged_gets_no_receipt(hospita
     from jobs import lake, warehouse
 
     true = lake.last_commit
-    monkeypatch.setattr(lake, "last_commit", lambda *words: true(*words)._replace(rows=2))
+    monkeypatch.setattr(lake, "last_commit", lambda *words: true(*words)._replace(rows={hospital.day(1): 2}))
     with pytest.raises(Refused, match="law 1 is broken"):
         hospital.judge("patients", 1, hospital.row("patients", "P1"))
     assert warehouse.receipt("silver", "patients", hospital.day(1)) is None

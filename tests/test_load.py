@@ -71,7 +71,7 @@ def test_what_is_as_it_stood_is_not_written_again(hospital):
     hospital.load("patients", 1)
     stood, written = receipts(), versions()
     assert bronze_to_silver(dataset, day).endswith("as it stood")
-    warehouse.create_staging(hospital.postgres, warehouse.standing(hospital.postgres, dataset, day), "x-dead0000")
+    warehouse.create_staging(hospital.postgres, "x-dead0000")
     assert hospital.load("patients", 1).endswith("0 inserted, 0 updated, 1 unchanged, 0 removed; as it stood")
     assert versions() == written
     left = hospital.postgres.execute("select count(*) from pg_tables where schemaname = 'staging'").fetchone()
@@ -223,7 +223,7 @@ def test_what_a_dead_load_still_writes_reaches_no_other_load(hospital, monkeypat
     """Spark goes on writing for a load that was killed; here it comes when the next load has staged its rows."""
     hospital.judge("patients", 1, hospital.row("patients", "P1"))
     silver = {"partition_date": hospital.day(1), "run_id": "R"}
-    warehouse.create_staging(hospital.postgres, silver, "19700101T000000-dead0000")
+    warehouse.create_staging(hospital.postgres, "19700101T000000-dead0000", silver)
     late = "insert into {} (patient_id, gender, birth_date, registration_date) values (%s, 'F', '2000-1-1', '2020-1-1')"
     with warehouse.connect() as writer:  # one that has begun, and holds on to the table
         writer.execute("begin")

@@ -66,12 +66,12 @@ def touched(connection):
 
 def load(hospital, dataset, partition, staged):
     """A load of a partition with these rows, as silver_to_gold does it, where no other partition has a version."""
-    warehouse.create_staging(hospital, {"partition_date": partition, "run_id": "R1"}, "L1")
+    warehouse.create_staging(hospital, "L1", {"partition_date": partition, "run_id": "R1"})
     for row in staged:
         names = ", ".join(row)
         places = ", ".join(f"%({name})s" for name in row)
         hospital.execute(f"insert into {warehouse.staging(dataset.name, 'L1')} ({names}) values ({places})", row)
-    losing = warehouse.find_lost(hospital, dataset, partition, "L1")
+    losing = warehouse.find_lost(hospital, dataset, [partition], "L1")
     with hospital.transaction():
         if losing:
             hospital.execute("set constraints all deferred")

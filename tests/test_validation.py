@@ -2,16 +2,18 @@
 
 from collections import Counter
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
+from functools import reduce
 
 import pytest
 from chispa import assert_df_equality
+from pyspark.sql import DataFrame
 
 from jobs import landing
 from jobs.catalog import CATALOG
 from jobs.dataset import Column
-from tests.examples import EXAMPLES, PARENTS, VALID, record, versions
+from tests.examples import DAY, EXAMPLES, PARENTS, VALID, keys, record, records, versions
 
 MALFORMED = {
     "too few fields": "P1,F",
@@ -27,18 +29,17 @@ MALFORMED = {
 
 @pytest.fixture(scope="module")
 def judge(spark):
-    from jobs.validation import judge, split
+    from jobs.validation import Verdict, judge, split
 
-    def judge_records(name, records, header=None):
+    def judge_records(name, texts, header=None):
         """The verdict over records given as text, against the parents P1 and V1."""
         dataset = CATALOG[name]
         parents = {
-            column: spark.createDataFrame([(PARENTS[parent],)], f"{CATALOG[parent].key} string")
-            for column, parent in dataset.parents.items()
+            column: keys(spark, CATALOG[parent].key, PARENTS[parent]) for column, parent in dataset.parents.items()
         }
-        frame = spark.createDataFrame([(text,) for text in records], "_raw string")
         header = header or dataset.names
-        return split(judge(frame, dataset, header, parents), dataset, header)
+        judged = judge(records(spark, texts), dataset, header, parents)
+        return Verdict(*(rows.drop("_partition_date") for rows in split(judged, dataset, header)))
 
     return judge_records
 
@@ -155,10 +156,9 @@ def test_keys_are_counted_whose_versions_differ_in_more_than_their_text(spark):
     }
     rows = [record("billing", bill | {"bill_id": key} | change) for key, some in changes.items() for change in some]
     rows += [record("billing", bill | {"bill_id": " "}), record("billing", bill | {"bill_id": "", "total_amount": "1"})]
-    dataset, parents = CATALOG["billing"], {"visit_id": spark.createDataFrame([("V1",)], "visit_id string")}
-    for records in (rows, rows[::-1]):
-        frame = spark.createDataFrame([(text,) for text in records], "_raw string")
-        counts = count(judge(frame, dataset, dataset.names, parents), dataset)
+    dataset, parents = CATALOG["billing"], {"visit_id": keys(spark, "visit_id", "V1")}
+    for texts in (rows, rows[::-1]):
+        [counts] = count(judge(records(spark, texts), dataset, dataset.names, parents), dataset).values()
         assert (counts.rows, counts.accepted, counts.differing) == (len(rows), 9, 4)
         assert counts.hits["duplicate_bill_id"] == 9
 
@@ -228,11 +228,42 @@ def test_columns_without_a_name_stay_behind_wherever_they_stand(judge):
 def test_a_parent_given_twice_multiplies_no_row(spark):
     from jobs.validation import count, judge
 
-    twice = spark.createDataFrame([("P1",), ("P1",)], "patient_id string")
-    frame = spark.createDataFrame([(record("visits", VALID["visits"]),)], "_raw string")
-    dataset = CATALOG["visits"]
-    counts = count(judge(frame, dataset, dataset.names, {"patient_id": twice}), dataset)
+    twice = keys(spark, "patient_id", "P1", "P1").unionAll(keys(spark, "patient_id", "P1", day=date(2025, 1, 1)))
+    frame, dataset = records(spark, [record("visits", VALID["visits"])]), CATALOG["visits"]
+    [counts] = count(judge(frame, dataset, dataset.names, {"patient_id": twice}), dataset).values()
     assert (counts.rows, counts.accepted) == (1, 1)
+
+
+def test_partitions_in_one_plan_get_the_verdicts_that_each_gets_by_itself(spark):
+    """The key of one stands beside that of another, and each has parents up to a last date of its own."""
+    from jobs.validation import count, judge, split
+
+    dataset, key = CATALOG["visits"], CATALOG["patients"].key
+    days = [DAY, DAY + timedelta(1), DAY + timedelta(dataset.orphan_days), DAY + timedelta(dataset.orphan_days + 1)]
+    visits = {n: record("visits", VALID["visits"] | {"visit_id": f"V{n}"}) for n in range(3)}
+    late = record("visits", VALID["visits"] | {"visit_id": "V9", "patient_id": "late"})
+    files = {
+        days[0]: [visits[0], visits[1], late, "malformed"],
+        days[1]: [visits[1], visits[1], late],
+        days[2]: [],
+        days[3]: [visits[2], late],
+    }
+    parents = {"patient_id": keys(spark, key, "P1").unionAll(keys(spark, key, "late", day=days[3]))}
+
+    def verdicts(*of):
+        frame = reduce(DataFrame.unionAll, (records(spark, files[day], day) for day in of))
+        judged = judge(frame, dataset, dataset.names, parents).localCheckpoint()
+        rows = [
+            (kind, *row) for kind, part in enumerate(split(judged, dataset, dataset.names)) for row in part.collect()
+        ]
+        return Counter(map(str, rows)), count(judged, dataset)
+
+    rows, counts = verdicts(*days)
+    alone = [verdicts(day) for day in days]
+    assert rows == sum((each for each, _ in alone), Counter())
+    assert counts == {day: each for _, by_day in alone for day, each in by_day.items()}
+    assert {day: each.accepted for day, each in counts.items()} == {days[0]: 2, days[1]: 2, days[3]: 2}
+    assert counts[days[0]].hits["orphan_patient_id"] == 1, "its parent came a day too late"
 
 
 def test_a_checksum_tells_rows_apart_but_not_their_order(spark):
