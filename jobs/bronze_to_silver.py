@@ -1,7 +1,7 @@
 """Validates bronze partitions: `spark-submit jobs/bronze_to_silver.py visits 2026-01-31`."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import date
@@ -126,9 +126,10 @@ def validate(
                 warehouse.withdraw(connection, run)
             program.step(spark, dataset, days, "publish")
             publish(connection, dataset, changed, verdict, counts)
-            release.close()
+            came = verdict.accepted.filter(F.col("_partition_date").isin([run["partition_date"] for run in changed]))
             program.step(spark, dataset, days, "find dates to validate again")
-            for child, dates in stale_dates(spark, connection, dataset, changed).items():
+            keys = came.select(dataset.key, "_partition_date")
+            for child, dates in stale_dates(spark, connection, dataset, changed, keys).items():
                 warehouse.mark_stale(connection, child, list(dates))
                 changes += (f"{change}: to be validated again" for change in dates.values())
         said = []
@@ -313,48 +314,54 @@ def must_balance(day: date, facts: landing.Facts, counts: validation.Counts) -> 
 
 
 def stale_dates(
-    spark: Any, connection: warehouse.Connection, dataset: Dataset, runs: Iterable[Mapping[str, Any]]
+    spark: Any,
+    connection: warehouse.Connection,
+    dataset: Dataset,
+    runs: Sequence[Mapping[str, Any]],
+    came: DataFrame | None = None,
 ) -> dict[str, dict[date, str]]:
     """Returns the partitions, by dataset, of children of `dataset` whose verdicts no longer hold after these runs, each
     with what came or went.
 
-    Orphans there may have found a parent among the rows that these runs accepted. Where they took keys away, or a run
-    before them died and may have, rows that had a parent may have lost it, accepted ones and those rejected for
-    something else.
+    Orphans there may have found a parent among the rows that these runs accepted: `came` has their keys and partitions.
+    Where the runs took keys away, or one before them died and may have, rows that had a parent may have lost it,
+    accepted ones and those rejected for something else.
     """
-    days = [run["partition_date"] for run in runs]
-    keys = lake.silver(spark, dataset).select(F.col("_partition_date").alias("day"), F.col(dataset.key).alias("known"))
-    came = keys.filter(F.col("day").isin(days))
+    first = min(run["partition_date"] for run in runs)
     took = any(run.get("lost") or warehouse.died_before(connection, run) for run in runs)
-    codes, found = F.col("_reject_reasons.code"), []
+    waiting, having = [], []
     for child in children(dataset):
         name = next(column for column, parent in child.parents.items() if parent == dataset.name)
-        orphan = f"orphan_{name}"
-        wanted = F.lit(child.name).alias("dataset"), "_partition_date", F.btrim(name, F.lit(WHITE_SPACE)).alias("key")
-        in_time = F.col("day") <= F.date_add("_partition_date", child.orphan_days)
-        is_there = (F.col("key") == F.col("known")) & in_time
-        waiting = warehouse.dates_with(connection, child, orphan)
-        if orphans := [day for day in waiting if min(days) <= child.waits_until(day)]:
-            rejected = lake.silver(spark, child, "rejected").filter(F.col("_partition_date").isin(orphans))
-            without = rejected.filter(F.array_contains(codes, orphan)).select(*wanted)
-            having_now = without.join(came, on=is_there, how="left_semi")
-            found.append(having_now.withColumn("change", F.lit(f"found their {dataset.name}")))
+        orphan, codes = f"orphan_{name}", F.col("_reject_reasons.code")
+        wanted = (
+            F.lit(child.name).alias("dataset"),
+            F.col("_partition_date").alias("of_day"),
+            F.btrim(name, F.lit(WHITE_SPACE)).alias("wanted"),
+            F.date_add("_partition_date", child.orphan_days).alias("until"),
+        )
+        days = [day for day in warehouse.dates_with(connection, child, orphan) if first <= child.waits_until(day)]
+        if days and came is not None:
+            rejected = lake.silver(spark, child, "rejected").filter(F.col("_partition_date").isin(days))
+            waiting.append(rejected.filter(F.array_contains(codes, orphan)).select(*wanted))
         if took and lake.has_silver(child, "rejected"):
             without_one = F.array(*map(F.lit, (orphan, f"missing_{name}", "malformed_row")))
             rejected = lake.silver(spark, child, "rejected").filter(~F.arrays_overlap(codes, without_one))
-            having = lake.silver(spark, child).select(*wanted).unionAll(rejected.select(*wanted))
-            lacking_now = having.join(keys, on=is_there, how="left_anti")
-            found.append(lacking_now.withColumn("change", F.lit(f"lost their {dataset.name}")))
+            having += [lake.silver(spark, child).select(*wanted), rejected.select(*wanted)]
+    is_there = (F.col("wanted") == F.col("known")) & (F.col("day") <= F.col("until"))
+    found = []
+    if waiting and came is not None:
+        found_one = reduce(DataFrame.unionAll, waiting).join(came.toDF("known", "day"), on=is_there, how="left_semi")
+        found.append(found_one.withColumn("change", F.lit("found")))
+    if having:
+        keys = lake.silver(spark, dataset).select(dataset.key, "_partition_date").toDF("known", "day")
+        lost_one = reduce(DataFrame.unionAll, having).join(keys, on=is_there, how="left_anti")
+        found.append(lost_one.withColumn("change", F.lit("lost")))
     dates: dict[str, dict[date, str]] = {}
     if found:
-        partitions = reduce(
-            lambda one, other: one.unionAll(other),
-            (rows.select("dataset", "_partition_date", "change") for rows in found),
-        )
-        counted = partitions.groupBy("dataset", "_partition_date", "change").count().collect()
+        counted = reduce(DataFrame.unionAll, found).groupBy("dataset", "of_day", "change").count().collect()
         for name, day, change, rows in sorted(counted):
             whys = dates.setdefault(name, {})
-            why = f"{rows:,} {name} of {day} {change}"
+            why = f"{rows:,} {name} of {day} {change} their {dataset.name}"
             whys[day] = f"{whys[day]}, {why}" if day in whys else why
     return dates
 

@@ -105,11 +105,16 @@ def test_a_backup_is_private_encrypted_and_restores_to_what_it_was_taken_of(fill
 
 
 def test_the_rows_that_a_delta_log_tells_are_those_of_the_table(filled, spark):
-    """Over more than ten commits, after which Delta writes a checkpoint, and files that replaced others."""
+    """Over commits after which Delta writes a checkpoint, and files that replaced others."""
     table, day = CATALOG["patients"], filled.day(1)
+    interval = (
+        f"alter table delta.`{lake.silver_path(table, 'accepted')}` set tblproperties (delta.checkpointInterval={{}})"
+    )
+    spark.sql(interval.format(5))
     rows = lake.silver(spark, table).filter(f"_partition_date = '{day}'").drop("_run_id")
-    for number in range(12):
+    for number in range(7):
         lake.replace(rows, table, "accepted", [day], f"run {number}", None, lambda: None)
+    spark.sql(interval.format(50))
     live = lake.live_files(table, "accepted")
     log = lake.s3().list_objects_v2(Bucket=settings.get("MINIO_BUCKET_SILVER"), Prefix="patients/_delta_log/")
     assert [entry for entry in log["Contents"] if "checkpoint" in entry["Key"]]
