@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
 from fractions import Fraction
@@ -50,6 +50,7 @@ JOBS: dict[str, Callable[..., str]] = {
     "gold_to_marts.py": gold_to_marts.gold_to_marts,
     "forget.py": forget.forget,
 }
+TOGETHER = ("bronze_to_silver.py", "silver_to_gold.py")  # jobs that take all their dates at once
 # Where a job may die: before and after each call of these.
 BOUNDARIES = [
     *((lake, name) for name in ("upload", "replace", "remove_bronze")),
@@ -243,12 +244,13 @@ def empty_warehouse() -> None:
 
 
 def run(script: str, *words: str, death: str | None = None) -> bool:
-    """A job, once for each of its dates; False if it was killed."""
+    """A job, once for all of its dates or for each of them, as it is itself; False if it was killed."""
     dataset = [CATALOG[words[0]]] if words[0] in CATALOG else []
-    for day in words[len(dataset) :]:
+    days = [date.fromisoformat(day) for day in words[len(dataset) :]]
+    for each in [days] if script in TOGETHER else [[day] for day in days]:
         LIVES.append(Life(death))
         try:
-            JOBS[script](*dataset, date.fromisoformat(day))
+            JOBS[script](*dataset, *each)
         except Killed:
             return False
         finally:
@@ -344,8 +346,10 @@ class History:
         places = sorted(self.files)
         return places[number % len(places)]
 
-    def ready(self, script: str, number: int) -> tuple[str, ...]:
-        """The words of a job for one of the partitions there is something to do for; of the job before it, if none."""
+    def ready(self, script: str, number: int, others: Collection[date] = ()) -> tuple[str, ...]:
+        """The words of a job for one of the partitions there is something to do for, and for those of its dataset on
+        other dates; of the job before it, if there are none.
+        """
         needed = {"bronze_to_silver.py": "bronze", "silver_to_gold.py": "silver"}
         if script in ("gold_to_marts.py", "forget.py"):
             return script, str(self.day(number))
@@ -357,9 +361,10 @@ class History:
             places = connection.execute(query, [needed[script]]).fetchall()
         if not places:
             names = list(JOBS)
-            return self.ready(names[names.index(script) - 1], number)
+            return self.ready(names[names.index(script) - 1], number, others)
         dataset, day = places[number % len(places)]
-        return script, dataset, str(day)
+        more = [other for name, other in places if name == dataset and other in others and other != day]
+        return script, dataset, str(day), *map(str, more)
 
     def land(self, dataset: str, day: date, rows: Sequence[str]) -> None:
         """Writes a file in place of what was there."""

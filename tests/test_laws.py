@@ -111,6 +111,7 @@ takes_minutes = pytest.mark.skipif("STEPS" not in os.environ, reason="takes minu
 
 numbers = st.integers(0, len(DAYS) - 1)
 places = st.integers(0, len(DAYS) * len(CATALOG) - 1)
+dates = st.sets(st.sampled_from(DAYS))  # how dates are grouped into jobs
 whole_days = st.fixed_dictionaries({dataset: rows(dataset) for dataset in CATALOG})
 scripts = st.sampled_from([script for script in JOBS if script != "forget.py"])
 pipelines = st.sampled_from(["Day", "GoldPipeline", "SilverPipeline", "BronzeIngestion"])
@@ -194,10 +195,10 @@ class Laws(RuleBasedStateMachine):
             else:
                 history.land(dataset, day, [line for n, line in enumerate(lines) if n != row % len(lines)])
 
-    @rule(script=scripts, which=places)
-    def a_job_runs(self, script, which):
+    @rule(script=scripts, which=places, others=dates)
+    def a_job_runs(self, script, which, others):
         with self.step() as history:
-            history.run(*history.ready(script, which))
+            history.run(*history.ready(script, which, others))
 
     @rule(which=places)
     def a_file_goes_all_the_way(self, which):
@@ -209,10 +210,10 @@ class Laws(RuleBasedStateMachine):
         with self.step() as history:
             history.judge_again(which)
 
-    @rule(script=scripts, which=places, data=st.data())
-    def a_job_dies(self, script, which, data):
+    @rule(script=scripts, which=places, others=dates, data=st.data())
+    def a_job_dies(self, script, which, others, data):
         with self.step() as history:
-            script, *words = history.ready(script, which)
+            script, *words = history.ready(script, which, others)
             history.run(script, *words, death=data.draw(st.sampled_from(DEATHS[script])))
 
     @rule(number=numbers)
@@ -421,6 +422,16 @@ PLANTS = {
     ),
     "Unknown is known": (validation.is_known, "if column.not_known else", "if False else"),
     "alike versions are said to differ": (validation.compare, "(~F.min(content)", "(F.lit(True) | F.min(content)"),
+    "a marker for a date whose rows were not in the commit": (
+        validate,
+        "publish(connection, dataset, changed, verdict, counts)",
+        "publish(connection, dataset, changed[:1], verdict, counts)",
+    ),
+    "of dates loaded at once the oldest version stands": (
+        warehouse.load,
+        "order by {key}, _partition_date desc",
+        "order by {key}, _partition_date",
+    ),
     "a dead judge's keys": (stale_dates, "or warehouse.died_before(connection, run)", ""),
 }
 

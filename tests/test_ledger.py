@@ -13,6 +13,7 @@ from jobs import schema
 from jobs.catalog import CATALOG
 from jobs.program import Refused
 from tests.examples import VALID, keys, record
+from tests.test_laws import plant
 
 AMOUNTS = [
     "12.345",
@@ -123,6 +124,34 @@ def test_a_commit_that_holds_other_rows_than_were_judged_gets_no_receipt(hospita
     assert warehouse.receipt("silver", "patients", hospital.day(1)) is None
     [(outcome, error)] = ledger(hospital, "silver", "patients", "outcome", "error")
     assert outcome == "failed" and "law 1 is broken" in error
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("table.filter(of_days), dataset", 'table.withColumn("_partition_date", F.lit(days[0])), dataset'),
+        ("table.filter(of_days), dataset", 'table.filter(F.col("_partition_date") == days[0]), dataset'),
+        ("done.rows.get(day, 0)", "rows[day] + 1"),
+    ],
+    ids=["under another date", "of the first date alone", "more than there are"],
+)
+def test_rows_of_a_date_that_are_not_in_its_partition_get_no_marker(hospital, monkeypatch, line, wrong):
+    from jobs import bronze_to_silver, warehouse
+
+    dataset, days = CATALOG["patients"], [hospital.day(1), hospital.day(2)]
+    for number in (1, 2):
+        hospital.land("patients", number, hospital.row("patients", f"P{number}"))
+        hospital.bronze("patients", number)
+    with monkeypatch.context() as patch, pytest.raises(Refused, match="law 1 is broken"):
+        plant(patch, bronze_to_silver.publish, line, wrong)
+        bronze_to_silver.bronze_to_silver(dataset, *days)
+    assert [warehouse.receipt("silver", "patients", day) for day in days] == [None, None]
+    bronze_to_silver.bronze_to_silver(dataset, *days)
+    for number in (1, 2):
+        hospital.load("patients", number)
+    assert hospital.gold("patients", "patient_id", "_partition_date") == [
+        (hospital.key(f"P{number}"), hospital.day(number)) for number in (1, 2)
+    ]
 
 
 def test_too_many_rejects_stop_a_date_before_gold_until_somebody_lets_it_pass(hospital):

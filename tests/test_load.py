@@ -94,6 +94,54 @@ def test_what_is_as_it_stood_is_not_written_again(hospital):
     assert not hospital.load("patients", 1).endswith("as it stood"), "silver has another run"
 
 
+def test_dates_in_one_job_end_as_each_by_itself(hospital):
+    """The newer version of a key wins; one date is refused, and one is due for its parents, which come with them."""
+    from jobs import bronze_to_silver, silver_to_gold
+
+    patients, visits, days = CATALOG["patients"], CATALOG["visits"], [hospital.day(number) for number in (1, 2, 3)]
+    hospital.judge("visits", 1, hospital.row("visits", "V1"), hospital.row("visits", "V2", status="?"))
+    for number, cities in {1: ("old", "here"), 2: ("new",)}.items():
+        rows = (hospital.row("patients", f"P{n}", city=city) for n, city in enumerate(cities, 1))
+        hospital.land("patients", number, *rows)
+        hospital.bronze("patients", number)
+    with pytest.raises(program.Refused, match=f"bronze patients/{days[2]:%Y/%m/%d}/patients.csv is missing"):
+        bronze_to_silver.bronze_to_silver(patients, *days)
+    assert [day for _, day, _ in warehouse.stale(visits)] == days[:1]
+    hospital.land("visits", 2, hospital.row("visits", "V1", department="later"))
+    hospital.bronze("visits", 2)
+    said = bronze_to_silver.bronze_to_silver(visits, days[1])
+    assert f"silver visits {days[0]}: 2 rows = 1 accepted + 1 rejected (unknown_status 1)" in said
+    assert f"silver visits {days[1]}: 1 rows = 1 accepted + 0 rejected" in said and warehouse.stale(visits) == []
+    with pytest.raises(program.Refused, match=f"patients of {days[2]} has not been validated to the end"):
+        silver_to_gold.silver_to_gold(patients, *days)
+    said = silver_to_gold.silver_to_gold(visits, *days[:2]).splitlines()
+    assert said == [
+        f"gold visits {days[0]}: 0 inserted, 0 updated, 0 unchanged, 0 removed",
+        f"gold visits {days[1]}: 1 inserted, 0 updated, 0 unchanged, 0 removed",
+    ]
+    of_key = hospital.gold("patients", "patient_id", "city", "_partition_date")
+    assert of_key == [(hospital.key("P1"), "new", days[1]), (hospital.key("P2"), "here", days[0])]
+    assert hospital.gold("visits", "department", "_partition_date") == [("later", days[1])]
+    withheld = hospital.postgres.execute("select row_key from ops.withheld where _partition_date = any(%s)", [days])
+    assert withheld.fetchall() == [(hospital.key("V2"),)]
+
+
+def test_a_key_that_moves_between_dates_of_one_load_stays(hospital):
+    """From the newer partition to the older one, both of which are loaded at once."""
+    from jobs import bronze_to_silver, silver_to_gold
+
+    patients, days = CATALOG["patients"], [hospital.day(1), hospital.day(2)]
+    for number in (1, 2):
+        hospital.judge("patients", number, *([hospital.row("patients", "P1", city="two")] if number == 2 else []))
+        hospital.load("patients", number)
+    for number, rows in {1: [hospital.row("patients", "P1", city="one")], 2: []}.items():
+        hospital.land("patients", number, *rows)
+        hospital.bronze("patients", number)
+    bronze_to_silver.bronze_to_silver(patients, *days)
+    silver_to_gold.silver_to_gold(patients, *days)
+    assert hospital.gold("patients", "city", "_partition_date") == [("one", days[0])]
+
+
 def test_a_parent_of_another_date_is_loaded_with_the_child_that_needs_it(hospital):
     hospital.judge("patients", 2, hospital.row("patients", "P1"))
     hospital.judge("visits", 1, hospital.row("visits", "V1"))

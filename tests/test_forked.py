@@ -1,0 +1,75 @@
+"""Programs in forked processes: to others they look as if they had been called by themselves."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from jobs import settings
+from pipelines import forked
+
+TELLS = """
+import os, sys, time
+import psutil
+print(sys.argv[1:], os.environ["TOLD"], __name__)
+print("\\udcff as it is", file=sys.stderr)
+print(psutil.Process().cmdline())
+"""
+ENDS = {
+    "by itself": ("", 0, ""),
+    "with a code": ("sys.exit(3)", 3, ""),
+    "with a sentence": ("sys.exit('no')", 1, "no\n"),
+    "with an error": ("1 / 0", 1, "ZeroDivisionError: division by zero\n"),
+    "by a signal": ("os.kill(os.getpid(), 9)", -9, ""),
+}
+# Luigi's worker, the process of a task, and a job that would take minutes.
+WORKER = """
+import os, sys
+from pipelines import forked
+if not os.fork():
+    with forked.started(sys.argv[1], [], {}) as job:
+        print(job.process.pid, os.getpid(), flush=True)
+os.wait()
+"""
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_a_program_ends_as_it_would_by_itself(tmp_path, how):
+    end, code, said = ENDS[how]
+    script = tmp_path / "job.py"
+    script.write_text(TELLS + end)
+    with forked.started(str(script), ["visits", "2026-01-31"], {"TOLD": "a setting"}) as job:
+        lines = job.output.read().decode().splitlines(keepends=True)
+    assert job.returncode == code
+    assert lines[:2] == ["['visits', '2026-01-31'] a setting __main__\n", "\\udcff as it is\n"]
+    assert lines[2] == f"{[sys.executable, str(script), 'visits', '2026-01-31']}\n"
+    assert "".join(lines[3:]).endswith(said)
+    assert "TOLD" not in os.environ, "it has an environment of its own"
+
+
+def test_a_worker_that_is_killed_leaves_no_job_behind(tmp_path):
+    script = tmp_path / "job.py"
+    script.write_text("import time; time.sleep(300)")
+    command = [sys.executable, "-c", WORKER, str(script)]
+    with subprocess.Popen(command, cwd=settings.ROOT, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout
+        left = [psutil.Process(int(pid)) for pid in worker.stdout.readline().split()]
+        assert len(left) == 2 and all(process.is_running() for process in left)
+        worker.send_signal(signal.SIGKILL)
+        _, alive = psutil.wait_procs(left, timeout=10)
+    assert not alive, alive
+
+
+def test_a_job_starts_at_once(tmp_path):
+    """Its imports, which take longer than a small file, are those of the process that it was forked from."""
+    script = tmp_path / "job.py"
+    script.write_text("import sys; from jobs import bronze_to_silver; sys.exit(len(sys.modules) < 1000)")
+    forked.preload()
+    began = time.monotonic()
+    with forked.started(str(script), [], {}) as job:
+        pass
+    assert job.returncode == 0 and time.monotonic() - began < 1
