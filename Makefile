@@ -50,11 +50,13 @@ clean: $(INSTALLED) ## stop the embedded stack and remove its data
 secrets: $(INSTALLED) ## random passwords and keys in .env and in the stores, in place of all that there are; data stays
 	@$(RUN) -m stack secrets
 
-.PHONY: generate run forget
+.PHONY: generate run backfill forget
 generate: date $(INSTALLED) ## write a date's landing files: DATE=2026-01-31 [SCALE=1] [SEED=42] [START=2026-01-01]
 	@$(RUN) -m jobs.generate "$$DATE" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
 run: date up ## run a date through all layers, if it is due, and rebuild the pages: DATE=2026-01-31 [FORCE=1] [OVERRIDE=1] [FUTURE=1]
 	@$(RUN) -m pipelines run "$$DATE" $(if $(filter 1,$(FORCE)),--force) $(if $(filter 1,$(OVERRIDE)),--override)
+backfill: up ## run all dates from one to another through all layers, many in one job: FROM=2026-01-01 TO=2026-01-31
+	@$(RUN) -m pipelines backfill "$$FROM" "$$TO"
 forget: date up ## take a date back, as if it had never run; what other dates have for its keys stands again: DATE=2062-03-04
 	@$(RUN) -m pipelines forget "$$DATE"
 

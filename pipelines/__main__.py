@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 
 import psycopg
 from luigi.retcodes import retcode, run_with_retcodes
@@ -29,6 +29,9 @@ def main() -> None:
     run.add_argument("date")
     run.add_argument("--force", action="store_true", help="run it all the same")
     run.add_argument("--override", action="store_true", help="let it pass where its rejects stop it before gold")
+    backfill = commands.add_parser("backfill", help="bring all dates from one to another through all layers, if due")
+    backfill.add_argument("first")
+    backfill.add_argument("last")
     forget = commands.add_parser("forget", help="take a date back, as if it had never run")
     forget.add_argument("date")
     commands.add_parser("summary", help="rows per table, rejects per reason, URLs")
@@ -52,6 +55,8 @@ def main() -> None:
             tell_health()
         elif given.command == "maintain":
             run_maintenance()
+        elif given.command == "backfill":
+            run_backfill(given.first, given.last)
         elif given.command == "forget":
             forget_day(given.date)
         elif given.command == "schedule":
@@ -158,6 +163,35 @@ def run_day(text: str, force: bool, override: bool) -> None:
     print(nothing_to_do if is_current else closing_line(day, began), flush=True)
 
 
+def run_backfill(first: str, last: str) -> None:
+    """Runs Day for all dates from the first to the last one, as one run of Luigi's, and rebuilds the static pages.
+
+    The last line tells what was done. A date that fails leaves the others alone. Exits with Luigi's code.
+    """
+    days = [program.parse_day(text) for text in (first, last)]
+    for day in days:
+        program.must_have_begun(day)
+    if days[0] > days[1]:
+        raise program.Refused(f"{days[0]} comes after {days[1]}; give FROM the earlier of the two.")
+    began, stop = time.time(), days[1] + timedelta(1)
+    tasks.disabled.cache_clear()
+    code = code_of("RangeDaily", "--of", "Day", "--start", str(days[0]), "--stop", str(stop))
+    rebuild_pages()
+    with warehouse.connect() as connection:
+        done, rows, accepted, rejected = connection.execute(
+            "select count(*) filter (where state = 'done'), coalesce(sum(bronze_rows), 0), coalesce(sum(accepted), 0), "
+            "coalesce(sum(rejected), 0) from ops.dates where partition_date between %s and %s",
+            days,
+        ).fetchmany(1)[0]
+    print(
+        f"{days[0]} to {days[1]}: {done:,} of {(stop - days[0]).days:,} dates are done: {rows:,} rows = {accepted:,} "
+        f"accepted + {rejected:,} rejected, {time.time() - began:.0f} s",
+        flush=True,
+    )
+    if code:
+        sys.exit(code)
+
+
 def closing_line(day: date, began: float) -> str:
     """What was done for a date since a time (seconds since 1970): its rows, the tasks that ran, the seconds."""
     with warehouse.connect() as connection:
@@ -213,9 +247,14 @@ def luigi_in_turn(day: date, task: str, *options: str) -> int:
 def luigi_code(day: date, task: str, *words: str) -> int:
     """Has Luigi run a task of a date, what failed for good before included; the code it would exit with."""
     tasks.disabled.cache_clear()
+    with progress.shown(day):
+        return code_of(task, "--date", str(day), *words)
+
+
+def code_of(*words: str) -> int:
+    """Has Luigi run a task; returns the code it would exit with."""
     try:
-        with progress.shown(day):
-            run_with_retcodes(["--module", "pipelines", "--log-level", "WARNING", task, "--date", str(day), *words])
+        run_with_retcodes(["--module", "pipelines", "--log-level", "WARNING", *words])
     except SystemExit as end:
         return int(end.code or 0)
     return 0

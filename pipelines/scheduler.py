@@ -1,5 +1,6 @@
 """Talks to luigid, the central scheduler: with the login of the settings, and about tasks of this process alone."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import date
 from typing import Any
@@ -22,12 +23,21 @@ class Fetcher(rpc.RequestsFetcher):
         return str(super().fetch(full_url, body, timeout))
 
 
-def refuse_to_load(module: str, task_name: str, params_str: dict[str, str]) -> None:
-    """Raises TaskClassException for a task that luigid hands out and this process has not scheduled.
+SCHEDULED: dict[str, luigi.Task] = {}  # what this process has scheduled, by id
+
+
+def load(module: str, task_name: str, params_str: dict[str, Any]) -> luigi.Task:
+    """Returns the task in which luigid wants several tasks of this process run as one; raises TaskClassException for
+    any other that this process has not scheduled.
 
     Luigi would import the module that luigid names, and run the task with the parameters that luigid names. Luigi loads
     dynamic dependencies by the same function; no task here has any.
     """
+    lists = {name: texts for name, texts in params_str.items() if isinstance(texts, list)}
+    for family in {type(task) for task in SCHEDULED.values() if lists and task.task_family == task_name}:
+        ones = [dict(zip(lists, texts, strict=True)) for texts in zip(*lists.values(), strict=True)]
+        if all(family.from_str_params(params_str | one).task_id in SCHEDULED for one in ones):
+            return family.from_str_params(params_str)
     raise TaskClassException(f"luigid handed out {task_name!r}, which this command did not ask for; it is not run")
 
 
@@ -38,7 +48,7 @@ def tell_load_error(teller: worker.Worker, error: Exception, task_ids: list[str]
 
 tell_luigid = worker.Worker._handle_task_load_error
 rpc.RequestsFetcher = Fetcher  # type: ignore[misc]
-worker.load_task = refuse_to_load
+worker.load_task = load
 worker.Worker._handle_task_load_error = tell_load_error  # type: ignore[method-assign]
 
 
@@ -59,6 +69,22 @@ def tasks(status: str, day: date | None = None) -> dict[str, dict[str, Any]]:
     """Returns the tasks in a status by their ids, of one date or of all; raises RPCError where luigid is down."""
     found = luigid().task_list(status, "")
     return {name: task for name, task in found.items() if day is None or task["params"].get("date") == str(day)}
+
+
+def tell_done(together: str, done: Iterable[luigi.Task]) -> None:
+    """Tells luigid that these of the tasks that run as the one of this id are done; what becomes of it, becomes of the
+    others.
+    """
+    worker_id = tasks("RUNNING")[together]["worker_running"]
+    for task in done:
+        luigid().add_task(
+            worker=worker_id,
+            task_id=task.task_id,
+            status="DONE",
+            family=task.task_family,
+            module=task.task_module,
+            params=task.to_str_params(),
+        )
 
 
 def name_of(task: dict[str, Any]) -> str:

@@ -32,6 +32,7 @@ warnings.filterwarnings("ignore", category=luigi.parameter.UnconsumedParameterWa
 luigi.configuration.add_config_path(str(settings.ROOT / "conf" / "luigi.cfg"))
 
 SEEN: set[str] = set()
+TOGETHER = 31  # dates
 
 
 @cache
@@ -136,11 +137,37 @@ class DayParameter(AnyDayParameter):
         return day
 
 
+class DaysParameter(DayParameter):
+    """A date, or those of several tasks that Luigi runs as one, in its text joined by commas."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(batch_method=lambda days: tuple(sorted(days)), **more)
+
+    def parse(self, text: str) -> Any:
+        days = tuple(map(super().parse, text.split(",")))
+        return days if days[1:] else days[0]
+
+    def serialize(self, value: Any) -> str:
+        return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+    def normalize(self, value: Any) -> Any:
+        return value if isinstance(value, tuple) else super().normalize(value)
+
+
 class DatasetParameter(luigi.ChoiceParameter):
     """The name of a dataset; anything else ends the program with a sentence."""
 
     def parse(self, text: str) -> str:
         return program.given_dataset(text).name
+
+
+def priority(day: date, rank: int) -> int:
+    """Returns the priority of a task: older dates first, and of some dates together the layers in their order, so that
+    Luigi can run the tasks of a layer as one.
+
+    It is above 0, which is that of other wrappers: their tasks would else take it over.
+    """
+    return (date.max.toordinal() - day.toordinal()) // TOGETHER * 10 + rank
 
 
 class Made(luigi.Task):
@@ -154,22 +181,35 @@ class Made(luigi.Task):
     date = DayParameter()
     since = luigi.IntParameter(default=0, description="receipts from before this turn do not count")
     ledger = "", "all"  # the layer and the dataset under which the ledger has its runs
+    rank = 0  # of the tasks of the same dates those of higher rank go first
+    max_batch_size = TOGETHER
+
+    @property
+    def days(self) -> tuple[Any, ...]:
+        """Returns the dates of the task: more than one where Luigi runs several of them as one."""
+        return self.date if isinstance(self.date, tuple) else (self.date,)
+
+    @property
+    def ones(self) -> list[Any]:
+        """Returns the tasks that this one stands for, each of one date."""
+        return [self.clone(date=day) for day in self.days]
 
     @property
     def log(self) -> str:
         """The file with the output of this run of the date, as the ledger names it."""
-        return runs.log(self.date)
+        return runs.log(self.days[0])
 
     @property
     def priority(self) -> int:  # type: ignore[override]
-        """Older dates first; above the 0 of the wrappers, whose priority their tasks would else take over."""
-        return date.max.toordinal() - self.date.toordinal()
+        return priority(self.days[0], self.rank)
 
     def made_in(self) -> int | None:
         """The turn in which it was made from its present input; None if it was not."""
         raise NotImplementedError
 
     def complete(self) -> bool:
+        if self.days[1:]:
+            return all(task.complete() for task in self.ones)
         if self.task_id not in SEEN:
             with sentences():
                 session()  # before Luigi forks: those who run its tasks began when it did
@@ -190,6 +230,7 @@ class Made(luigi.Task):
         `disable_persist` shorter than the run would have the worker try it again and again (luigi issue 2337).
         """
         forked.preload()  # there is something to do, and Luigi has yet to fork
+        scheduler.SCHEDULED[self.task_id] = self
         if self.task_id in disabled():
             disabled().discard(self.task_id)
             scheduler.luigid().re_enable_task(self.task_id)
@@ -198,14 +239,18 @@ class Made(luigi.Task):
     def on_failure(self, exception: BaseException) -> str:
         """Records the failure in the ledger, whatever it was; returns what Luigi's page shows of it."""
         sentence = str(exception) if isinstance(exception, Failed) else program.sentence(exception)
+        if self.days[1:]:
+            scheduler.tell_done(self.task_id, [task for task in self.ones if task.complete()])
         self.record_failure(sentence, is_printed=isinstance(exception, Failed) and exception.is_printed)
         return sentence if isinstance(exception, Failed) else super().on_failure(exception)
 
     def record_failure(self, sentence: str, is_printed: bool = False) -> None:
         """Records in the ledger that this task failed, and in the run's file, unless its job has printed that there."""
-        if not is_printed:
-            runs.add(self.date, self.task_family, sentence)
-        runs.record_failure(*self.ledger, self.date, sentence)
+        for task in self.ones:
+            if len(self.days) == 1 or not task.complete():
+                if not is_printed:
+                    runs.add(task.date, self.task_family, sentence)
+                runs.record_failure(*self.ledger, task.date, sentence)
 
     def job(self, script: str, *words: str) -> None:
         """Runs a program in a process of its own on the resident application; raises Failed with its last line.
@@ -213,7 +258,7 @@ class Made(luigi.Task):
         Its lines go to the terminal and to the run's file as they come, the last one to Luigi's page with the link to
         Spark's history.
         """
-        name = " ".join([Path(script).stem, *words])
+        name = " ".join([Path(script).stem, *words[:2], *([f"and {len(words) - 2:,} more dates"] if words[2:] else [])])
         environment = {
             runs.LOG: self.log,
             "SPARK_REMOTE": program.spark_connect(),
@@ -226,7 +271,7 @@ class Made(luigi.Task):
                 if line.startswith(f"{program.TRACKING}{program.history()}"):
                     self.set_tracking_url(line.removeprefix(program.TRACKING))  # type: ignore[misc]
                 elif line:
-                    runs.add(self.date, name, line)
+                    runs.add(self.days[0], name, line)
                     # Luigi's page takes it for HTML, and names of columns come with the file.
                     self.set_status_message(borders.as_html(line))  # type: ignore[misc]
                     # In one write, or lines of tasks that end together would mix.
@@ -244,7 +289,7 @@ def record_death(task: Made, message: str) -> None:
     """Records that the process of a task has died, or was ended because it took too long: no on_failure is called."""
     late = "took longer than [worker] timeout in conf/luigi.cfg allows and was ended"
     kind = late if "timed out" in message else "died"
-    task.record_failure(f"{task.task_family} of {task.date} {kind}; run the date again.")
+    task.record_failure(f"{task.task_family} of {program.listed(task.days)} {kind}; run the date again.")
 
 
 class DatasetTask(Made):
@@ -257,15 +302,17 @@ class DatasetTask(Made):
     def ledger(self) -> tuple[str, str]:  # type: ignore[override]
         return self.layer, self.dataset
 
-    @property
-    def parents(self) -> list[str]:
-        return [parent for parent in CATALOG[self.dataset].parents.values() if parent in expected(self.date)]
+    def of_parents(self, day: date) -> list[luigi.Task]:
+        """Returns the tasks of the same layer for the datasets that this one refers to."""
+        parents = CATALOG[self.dataset].parents.values()
+        return [self.clone(dataset=parent, date=day) for parent in parents if parent in expected(day)]
 
 
 class Bronze(DatasetTask):
     """The landing file in bronze, byte for byte. A file that left the landing directory since is still in bronze."""
 
     layer = "bronze"
+    rank = 9
     retry_count = 1  # what it fails for is the file, and that does not mend itself
 
     def made_in(self) -> int | None:
@@ -289,19 +336,25 @@ class BronzeIngestion(luigi.WrapperTask):
     date = DayParameter()
     since = luigi.IntParameter(default=0)
 
+    @property
+    def priority(self) -> int:  # type: ignore[override]
+        return priority(self.date, rank=8)
+
     def requires(self) -> Any:
         return [Bronze(dataset=name, date=self.date, since=self.since) for name in expected(self.date)]
 
 
 class Silver(DatasetTask):
-    """A bronze partition judged. All files of the date come first, so that a bad one stops the date whole."""
+    """A bronze partition validated. All files of the date come first, so that a bad one stops the date whole."""
 
+    date = DaysParameter()
     layer = "silver"
+    rank = 7
 
     def requires(self) -> Any:
-        yield BronzeIngestion(date=self.date, since=self.since)
-        for parent in self.parents:
-            yield Silver(dataset=parent, date=self.date, since=self.since)
+        for day in self.days:
+            yield BronzeIngestion(date=day, since=self.since)
+            yield from self.of_parents(day)
 
     def made_in(self) -> int | None:
         dataset = CATALOG[self.dataset]
@@ -313,13 +366,14 @@ class Silver(DatasetTask):
         return receipt["turn"] if current or receipt["turn"] >= session() else None
 
     def run(self) -> None:
-        self.job("jobs/bronze_to_silver.py", self.dataset, self.date.isoformat())
+        self.job("jobs/bronze_to_silver.py", self.dataset, *map(str, self.days))
 
 
 class Rejudged(Made):
     """Every partition judged again whose parents came or went, whatever its date, parents before children."""
 
     ledger = "rejudged", "all"
+    rank = 6
     resources = {"rejudging": 1}  # noqa: RUF012  # dates of a backfill would judge the same partitions
 
     def requires(self) -> Any:
@@ -345,6 +399,7 @@ class Rejudged(Made):
 class Cleared(Made):
     """A date whose rejects stay below the levels that stop it before gold, or that somebody lets pass all the same."""
 
+    rank = 5
     override = luigi.BoolParameter(significant=False, description="let the date pass; the ledger keeps that you did")
     ledger = "gold", "all"
     retry_count = 1  # the rejects will not be fewer
@@ -367,14 +422,16 @@ class Cleared(Made):
 
 
 class Gold(DatasetTask):
-    """A silver partition loaded into PostgreSQL by key, once the whole date has been judged and cleared."""
+    """A silver partition loaded into PostgreSQL by key, once the whole date has been validated and cleared."""
 
+    date = DaysParameter()
     layer = "gold"
+    rank = 4
 
     def requires(self) -> Any:
-        yield Cleared(date=self.date, since=self.since)
-        for parent in self.parents:
-            yield Gold(dataset=parent, date=self.date, since=self.since)
+        for day in self.days:
+            yield Cleared(date=day, since=self.since)
+            yield from self.of_parents(day)
 
     def made_in(self) -> int | None:
         silver = warehouse.receipt("silver", self.dataset, self.date, session())
@@ -384,13 +441,18 @@ class Gold(DatasetTask):
         return gold["turn"] if gold["made_from"] == silver["run_id"] or gold["turn"] >= session() else None
 
     def run(self) -> None:
-        self.job("jobs/silver_to_gold.py", self.dataset, self.date.isoformat())
+        self.job("jobs/silver_to_gold.py", self.dataset, *map(str, self.days))
 
 
 class Marts(Made):
-    """The three marts, built from gold as it stands after this date's load, and the laws checked."""
+    """The three marts, built from gold as it stands after this date's load, and the laws checked.
 
+    Of several dates in gold the newest has them built for all.
+    """
+
+    date = DayParameter(batch_method=max)
     ledger = "marts", "marts"
+    rank = 3
 
     def requires(self) -> Any:
         return [Gold(dataset=name, date=self.date, since=self.since) for name in expected(self.date)]
@@ -516,6 +578,10 @@ class Pipeline(luigi.WrapperTask):
 
     date = DayParameter()
     since = luigi.IntParameter(default=0, description="receipts from before this turn do not count")
+
+    @property
+    def priority(self) -> int:  # type: ignore[override]
+        return priority(self.date, rank=2)
 
     @property
     def settled(self) -> dict[str, Any]:
