@@ -174,8 +174,9 @@ def run_backfill(first: str, last: str) -> None:
     if days[0] > days[1]:
         raise program.Refused(f"{days[0]} comes after {days[1]}; give FROM the earlier of the two.")
     began, stop = time.time(), days[1] + timedelta(1)
-    tasks.disabled.cache_clear()
-    code = code_of("RangeDaily", "--of", "Day", "--start", str(days[0]), "--stop", str(stop))
+    for task in ("BronzeIngestion", "Day"):  # with all files in bronze, Luigi has all dates to put into one job
+        tasks.disabled.cache_clear()
+        code = code_of("RangeDaily", "--of", task, "--start", str(days[0]), "--stop", str(stop))
     rebuild_pages()
     with warehouse.connect() as connection:
         done, rows, accepted, rejected = connection.execute(
