@@ -12,9 +12,10 @@ from datetime import date, datetime, timezone
 import pytest
 
 from dashboards import cards
-from jobs import settings
+from jobs import lake, settings
 from jobs.catalog import CATALOG
 from jobs.landing import landing_path
+from pipelines import scheduler
 from tests import score
 from tests.metabase import Metabase
 
@@ -55,12 +56,48 @@ def dates(stack):
     """Four dates of a small hospital, brought through all layers by one backfill."""
     for day in score.days(FIRST, LAST):
         assert call("-m", "jobs.generate", str(day), "--scale", "0.1").returncode == 0
-    done = luigi("RangeDaily", "--of", "Day", "--start", str(FIRST), "--stop", "2026-01-05")
+    done = call("-m", "pipelines", "backfill", str(FIRST), str(LAST))
     assert done.returncode == 0, done.stdout[-4000:]
     if "no failed tasks" not in done.stdout:
         why = [line for line in done.stdout.splitlines() if "rror" in line or " failed " in line]
         warnings.warn("\n".join(["a task of the backfill failed and was tried again", *why]), stacklevel=1)
     return done.stdout
+
+
+def test_a_backfill_puts_many_dates_into_one_job(dates, postgres):
+    assert dates.splitlines()[-1].startswith(f"{FIRST} to {LAST}: 4 of 4 dates are done: "), dates[-4000:]
+    for layer in ("silver", "gold"):
+        found = postgres.execute(
+            "select dataset, count(distinct run_id), count(distinct partition_date) from ops.ledger where layer = %s "
+            "and outcome = 'done' and partition_date between %s and %s group by dataset",
+            [layer, FIRST, LAST],
+        ).fetchall()
+        assert {name for name, _, days in found if days == 4} == set(CATALOG)
+        jobs = {name: jobs for name, jobs, _ in found}
+        # By the dates alone it would be four of each; files of another header have a plan of their own.
+        assert sum(jobs.values()) < 3 * len(CATALOG), (layer, jobs)
+    known = [task["params"] for name in ("DONE", "PENDING") for task in scheduler.tasks(name).values()]
+    tasks = {(each["dataset"], each["date"]) for each in known if "dataset" in each}
+    assert {(name, str(day)) for name in CATALOG for day in score.days(FIRST, LAST)} <= tasks, "each has its own task"
+
+
+def test_a_date_that_is_refused_leaves_the_others_of_a_backfill_alone(stack, postgres):
+    """Its file is in bronze by another program, and its header lacks a column."""
+    days = [date(2027, 5, number) for number in (1, 2, 3)]
+    for day in days:
+        for name, dataset in CATALOG.items():
+            names = [*dataset.names[:-1]] if (day, name) == (days[1], "patients") else dataset.names
+            content = (",".join(names) + "\n").encode()
+            lake.s3().put_object(
+                Bucket=settings.get("MINIO_BUCKET_BRONZE"), Key=lake.bronze_key(dataset, day), Body=content
+            )
+    done = call("-m", "pipelines", "backfill", str(days[0]), str(days[2]), FUTURE="1")
+    assert done.returncode and "2 of 3 dates are done" in done.stdout.splitlines()[-1], done.stdout[-4000:]
+    assert "lacks the column registration_date" in done.stdout
+    states = postgres.execute("select partition_date, state from ops.dates where partition_date = any(%s)", [days])
+    assert dict(states.fetchall()) == {days[0]: "done", days[1]: "failed", days[2]: "done"}
+    for day in days:
+        assert call("-m", "pipelines", "forget", str(day)).returncode == 0
 
 
 def test_every_injected_defect_is_rejected_with_its_reasons_and_no_other_row(dates, spark):
