@@ -72,14 +72,14 @@ def load(
     """
     with warehouse.runs(connection, "gold", dataset.name, [*silver], dataset.rule_set) as runs:
         said: dict[date, str] = {}
-        for day, row in runs.items():
-            if stands := warehouse.loaded(connection, dataset, day, silver[day]["run_id"]):
-                row |= {"staged": 0, "inserted": 0, "updated": 0, "unchanged": silver[day]["accepted"], "removed": 0}
-                warehouse.settle(connection, row, silver[day]["run_id"], stands)
+        for day, run in silver.items():
+            if stands := warehouse.loaded(connection, dataset, day, run["run_id"]):
+                row = runs.pop(day)  # what becomes of the others is no failure of this one
+                row |= {"staged": 0, "inserted": 0, "updated": 0, "unchanged": run["accepted"], "removed": 0}
+                warehouse.settle(connection, row, run["run_id"], stands)
                 said[day] = f"{in_words(row)}; as it stood"
-        changed = {day: silver[day] for day in silver if day not in said}
-        if changed:
-            said |= apply(spark, connection, dataset, changed, {day: runs[day] for day in changed}, stopped)
+        if runs:
+            said |= apply(spark, connection, dataset, {day: silver[day] for day in runs}, runs, stopped)
     return [said[day] for day in silver]
 
 

@@ -94,6 +94,9 @@ def become(script: str, words: Sequence[str], environment: Mapping[str, str], ou
     setproctitle.setproctitle(" ".join([sys.executable, *sys.argv]))
     try:
         runpy.run_path(script, run_name="__main__")
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     finally:
         program.close_sessions()
         sys.stdout.flush()
