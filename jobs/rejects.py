@@ -58,10 +58,11 @@ def main() -> None:
 
 def answer(given: argparse.Namespace) -> Iterator[str]:
     """The lines of one command."""
-    program.bring_up_to_date()
     if given.command == "why":
+        program.bring_up_to_date()
         return why(given.key)
-    day = program.given_day(given.date)
+    day = program.given_day(given.date)  # before any store is asked
+    program.bring_up_to_date()
     datasets = [CATALOG[given.dataset]] if given.dataset else list(CATALOG.values())
     if given.command == "show":
         return rejects(day, datasets, given.keys)
