@@ -1,11 +1,13 @@
 """The PostgreSQL warehouse: connections and locks, ledger and receipts, staging, the load by key."""
 
+import os
 import secrets
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import date, datetime, timezone
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -49,6 +51,25 @@ def connect(role: str = "POSTGRES", host: str = "") -> Connection:
     )
     connection.execute("set timezone to 'UTC'")
     return connection
+
+
+@contextmanager
+def asking() -> Iterator[Connection]:
+    """Gives a connection for short questions, which this process keeps: a task asks for some twenty markers, and a
+    login takes longer than an answer.
+    """
+    server = os.getpid(), *map(settings.get, ("POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DB"))
+    try:
+        kept(*server).execute("select 1")
+    except psycopg.OperationalError:  # the server has gone since, and may be back
+        kept.cache_clear()
+    yield kept(*server)
+
+
+@lru_cache(maxsize=4)
+def kept(process: int, *server: str) -> Connection:
+    """Opens the connection that a process keeps to a server; a process that was forked from it opens its own."""
+    return connect()
 
 
 def value(connection: Connection, query: str, arguments: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
@@ -240,7 +261,7 @@ def write(connection: Connection, table: str, row: dict[str, Any]) -> None:
 
 def turn() -> int:
     """The next turn: higher than that of all receipts and runs there are. No clock can set it back or ahead."""
-    with connect() as connection:
+    with asking() as connection:
         return value(connection, "select nextval('ops.turns')")
 
 
@@ -250,7 +271,7 @@ def receipt(layer: str, dataset: str, day: date, since: int | None = None) -> di
     One of turn `since` or later counts though it is withdrawn: who has done that judges the partition again, or has it
     judged.
     """
-    with connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
+    with asking() as connection, connection.cursor(row_factory=dict_row) as cursor:
         where = (
             "layer = %s and dataset = %s and partition_date = %s and outcome = 'done' "
             "and (layer not in ('bronze', 'silver') or made_from = bronze_sha256 "
@@ -516,7 +537,7 @@ def mark_stale(connection: Connection, dataset: str, days: Sequence[date]) -> No
 
 def stale(dataset: Dataset | None = None, day: date | None = None) -> list[tuple[str, date, int]]:
     """(dataset, partition, since which turn) of the silver partitions that must be judged again."""
-    with connect() as connection:
+    with asking() as connection:
         return connection.execute(
             "select dataset, partition_date, stale_turn from ops.receipts where stale_turn is not null "
             "and layer = 'silver' and dataset = coalesce(%s, dataset) "
@@ -547,7 +568,7 @@ def gold_state(connection: Connection) -> str:
 
 def marts_receipt(rule_set: str, session: int) -> dict[str, Any] | None:
     """The newest receipt of marts made by this SQL from gold as it stands, or made since turn `session`; or None."""
-    with connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
+    with asking() as connection, connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             "select * from ops.receipts where layer = 'marts' and rule_set = %s "
             "and (made_from = %s or turn >= %s) order by turn desc limit 1",

@@ -408,7 +408,7 @@ class Cleared(Made):
         return SilverPipeline(date=self.date, since=self.since)
 
     def made_in(self) -> int | None:
-        with warehouse.connect() as connection:
+        with warehouse.asking() as connection:
             return None if warehouse.stops(connection, self.date) else warehouse.turn()
 
     def run(self) -> None:
