@@ -39,6 +39,8 @@ HOME = settings.ROOT / ".bench"
 DAY = date(2026, 1, 1)  # the generator's start: the full volumes
 PACKAGES = ("pyspark", "delta-spark", "luigi", "pandas", "pyarrow", "psycopg2-binary", "duckdb")
 SIZES = ("spark.cores.max", "spark.executor.cores", "spark.executor.memory")
+# Ordinary dates are those of the hospital whose history is the first date of this scale.
+ORDINARY, DATES, BACKFILL = "1", 5, 30
 LAST_PLACE = Decimal("0.0001")  # averages have four places
 AVERAGES = ("avg_length_of_stay_days", "avg_los_days")
 
@@ -208,14 +210,43 @@ def bench(scale: str, repeats: int) -> dict[str, Any]:
             raise SystemExit("One per cent of the rows changed, and nothing in gold: the change did not arrive.")
         must_agree("duckdb", changed, contents(peer.database("duckdb")), hits, done["hits"])
     size = size_of(scale)
+    if scale == ORDINARY:
+        empty_platform()
+        note("platform", "first load", repeats + 1, run_platform())
+        days = [DAY + timedelta(number) for number in range(1, DATES + BACKFILL + 1)]
+        for day in days:
+            generate(scale, day)
+        for number, day in enumerate(days[:DATES], 1):
+            note("platform", "ordinary date", number, run_make(day, "run", f"DATE={day}"))
+        backfill = f"FROM={days[DATES]}", f"TO={days[-1]}"
+        note("platform", "backfill", 1, run_make(days[DATES], "backfill", *backfill))
     clear(scale)
     return size | {"measurements": found}
 
 
 def run_platform(day: date = DAY, *options: str) -> dict[str, Any]:
     """A date through all layers: by the ledger the seconds of each, its rows, and those it made due of other dates."""
+    return run_watched(day, sys.executable, "-m", "pipelines", "run", str(day), *options)
+
+
+def run_make(day: date, *words: str) -> dict[str, Any]:
+    """One or more dates by make, the look at the stack and the pages included, with the number of Spark jobs."""
+    before = spark_jobs()
+    measured = run_watched(day, "make", *words)
+    return measured | {"spark_jobs": spark_jobs() - before}
+
+
+def spark_jobs() -> int:
+    """The jobs that the resident application has started so far."""
+    [app] = (app["id"] for app in services.resident())
+    with urllib.request.urlopen(f"{services.resident_page()}/api/v1/applications/{app}/jobs", timeout=120) as answer:
+        return max((job["jobId"] + 1 for job in json.load(answer)), default=0)
+
+
+def run_watched(day: date, *command: str) -> dict[str, Any]:
+    """A command that runs dates, of which `day` is the first."""
     checkpoint()
-    measured = watch([sys.executable, "-m", "pipelines", "run", str(day), *options], own="luigi and jobs")
+    measured = watch(command, own="luigi and jobs")
     rows = query(
         settings.get("POSTGRES_DB"),
         "select layer, dataset, partition_date, accepted + rejected as judged, "
@@ -236,7 +267,7 @@ def run_platform(day: date = DAY, *options: str) -> dict[str, Any]:
     if missing := [layer for layer in peer.STAGES if layer not in stages]:
         raise SystemExit(f"The run left no word in the ledger of {', '.join(missing)}:\n{measured['output'][-2000:]}")
     silver = [row for row in rows if row["layer"] == "silver"]
-    here = sum(row["judged"] for row in silver if row["partition_date"] == day)
+    here = sum(row["judged"] for row in silver if row["partition_date"] >= day)
     again = sum(row["judged"] for row in silver) - here
     return measured | {"stages": stages, "busy": busy, "rows": here, "again": again}
 

@@ -84,9 +84,34 @@ def part(who: str, name: str, what: str = "first load") -> Callable[[Run], float
     return lambda run: stage(run, who, name, what)
 
 
+def ordinary(what: str) -> Callable[[Run], float | None]:
+    """What a date of some hundred rows takes: CPU seconds, or jobs that Spark starts for it."""
+    amounts: dict[str, Callable[[Run], float]] = {
+        "cpu": lambda m: sum(m["cpu_seconds"].values()),
+        "jobs": lambda m: m["spark_jobs"],
+    }
+    return lambda run: middle(run, "platform", "ordinary date", amounts[what])
+
+
 TARGETS = (  # SCALE, what is held against what, the ratio allowed, the one and the other
     ("1", "warm stack, whole day, to the pandas peer", 2.0, whole("platform"), whole("pandas")),
     ("1", "from a stopped stack, `make up` included, to the pandas peer", 10.0, cold, whole("pandas")),
+    (
+        "1",
+        "an ordinary date, warm, by `make run`, to the pandas peer's first load",
+        2.0,
+        whole("platform", "ordinary date"),
+        whole("pandas"),
+    ),
+    (
+        "1",
+        "thirty ordinary dates by `make backfill`, to one of them",
+        4.0,
+        whole("platform", "backfill"),
+        whole("platform", "ordinary date"),
+    ),
+    ("1", "CPU seconds of an ordinary date", 30.0, ordinary("cpu"), lambda _: 1.0),
+    ("1", "Spark jobs of an ordinary date", 90.0, ordinary("jobs"), lambda _: 1.0),
     ("100", "first load to the pandas peer", 0.25, whole("platform"), whole("pandas")),
     ("100", "first load to the DuckDB peer", 0.8, whole("platform"), whole("duckdb")),
     (
@@ -158,6 +183,23 @@ def by_dataset(run: Run) -> Iterable[str]:
         jobs = {name: median(m["busy"].get(layer, {}).get(name, 0.0) for m in first) for name in datasets}
         told = ", ".join(f"{name} {number(value)}" for name, value in jobs.items()) if len(jobs) > 1 else ""
         yield row(layer, number(stage(run, "platform", layer)), told)
+
+
+def ordinary_dates(run: Run) -> Iterable[str]:
+    """The dates after the first, one by one and many at once; nothing where they were not measured."""
+    found = [m for m in run["measurements"] if m["what"] in ("ordinary date", "backfill")]
+    if not found:
+        return
+    yield "Ordinary dates after it, by `make run`, then thirty of them by `make backfill`:"
+    yield ""
+    yield from table("what", "rows", "validated again", "seconds", *STAGES, "CPU seconds", "of which", "Spark jobs")
+    for m in found:
+        yield row(
+            m["what"], f"{m['rows']:,}", f"{m['again']:,}", number(m["seconds"]),
+            *(number(m["stages"].get(name)) for name in STAGES), number(sum(m["cpu_seconds"].values())),
+            greatest(m["cpu_seconds"], "{:.0f}"), f"{m['spark_jobs']:,}",
+        )  # fmt: skip
+    yield ""
 
 
 def costs(run: Run) -> Iterable[str]:
@@ -241,6 +283,7 @@ def page(runs: list[Run]) -> str:
             "",
             *by_dataset(run),
             "",
+            *ordinary_dates(run),
             "What it takes:",
             "",
             *costs(run),

@@ -86,8 +86,9 @@ def run(
 ) -> None:
     """Calls `job` with the command line's words and prints the sentence it returns, with the seconds it worked.
 
-    More dates than one are done `together` by one call, or one after the other; where `future` is false, one that has
-    not begun is refused. To a person who runs it by hand, `remaining` then says what is still to do for the dates.
+    More dates than one are done `together` by one call, or one after the other, and one that fails leaves the others
+    alone; where `future` is false, one that has not begun is refused. To a person who runs it by hand, `remaining` then
+    says what is still to do for the dates.
     Exits 2 where a word is wrong and 1 where the job fails, each with one sentence without patient values.
     """
     given = sys.argv[1:]
@@ -95,6 +96,7 @@ def run(
         leave(2, f"usage: {os.path.basename(sys.argv[0])} " + " ".join(f"<{word}>" for word in words))
     dataset = [given_dataset(given.pop(0))] if "dataset" in words else []
     days = [given_day(day) for day in given]
+    failures = []
     for each in [days] if together else [[day] for day in days]:
         started, waits = time.monotonic(), len(WAITS)
         try:
@@ -104,8 +106,11 @@ def run(
             bring_up_to_date()
             done = job(*dataset, *each)
         except Exception as error:
-            leave(1, f"{' '.join([*(d.name for d in dataset), listed(each)])}: {sentence(error)}")
+            failures.append(f"{' '.join([*(d.name for d in dataset), listed(each)])}: {sentence(error)}")
+            continue
         borders.say(f"{done} ({time.monotonic() - started - sum(WAITS[waits:]):.1f} s)")
+    if failures:
+        leave(1, " ".join(failures))
     if not settings.given("RUN_LOG"):
         for said in filter(None, map(remaining, dict.fromkeys(days))):
             borders.say(said)

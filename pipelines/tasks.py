@@ -311,6 +311,7 @@ class DatasetTask(Made):
 class Bronze(DatasetTask):
     """The landing file in bronze, byte for byte. A file that left the landing directory since is still in bronze."""
 
+    date = DaysParameter()
     layer = "bronze"
     rank = 9
     retry_count = 1  # what it fails for is the file, and that does not mend itself
@@ -327,7 +328,7 @@ class Bronze(DatasetTask):
         return receipt["turn"] if receipt else 0  # another program has put it there
 
     def run(self) -> None:
-        self.job("jobs/landing_to_bronze.py", self.dataset, self.date.isoformat())
+        self.job("jobs/landing_to_bronze.py", self.dataset, *map(str, self.days))
 
 
 class BronzeIngestion(luigi.WrapperTask):
