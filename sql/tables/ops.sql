@@ -190,6 +190,40 @@ create table if not exists ops.mart_trust (
 comment on table ops.mart_trust is
 'One row per day and department, and one per day for the whole hospital under the department *: the rows and the revenue
 that the figures of the marts stand on, and those that were rejected and have no other version in gold.';
+comment on column ops.mart_trust.stat_date is
+'Calendar day (UTC): of visits and bills the start of the visit; of admissions their own start under *, else that too.';
+comment on column ops.mart_trust.department is
+'Department of the visit; (unknown) where it cannot be read; * for the whole hospital.';
+comment on column ops.mart_trust.visits is
+'Visits in gold.';
+comment on column ops.mart_trust.visits_withheld is
+'Rejected visits that have no other version in gold.';
+comment on column ops.mart_trust.admissions is
+'Admissions in gold.';
+comment on column ops.mart_trust.admissions_withheld is
+'Rejected admissions that have no other version in gold.';
+comment on column ops.mart_trust.bills is
+'Bills in gold.';
+comment on column ops.mart_trust.bills_withheld is
+'Rejected bills that have no other version in gold.';
+comment on column ops.mart_trust.revenue is
+'Sum of total_amount over the bills in gold. Unit: currency of the installation.';
+comment on column ops.mart_trust.revenue_withheld is
+'Sum of total_amount over the withheld bills whose amount can be relied on. Unit: currency of the installation.';
+comment on column ops.mart_trust.visits_complete_pct is
+'100 x visits / (visits + withheld visits). Unit: %.';
+comment on column ops.mart_trust.admissions_complete_pct is
+'The same for admissions. Unit: %.';
+comment on column ops.mart_trust.bills_complete_pct is
+'The same for bills. Unit: %.';
+comment on column ops.mart_trust.revenue_complete_pct is
+'The same for revenue. Unit: %.';
+comment on column ops.mart_trust.patients is
+'Patients registered on the day, in gold; of the whole hospital only.';
+comment on column ops.mart_trust.patients_withheld is
+'Rejected patients that have no other version in gold; of the whole hospital only.';
+comment on column ops.mart_trust.patients_complete_pct is
+'100 x patients / (patients + withheld patients); of the whole hospital only. Unit: %.';
 comment on column ops.mart_trust.revenue_unknown is 'Withheld bills whose amount cannot be read or is below zero.';
 comment on column ops.mart_trust.withheld_by_reason is
 '{dataset: {reason: {"rows": n, "amount": x}}}; a row with two reasons stands under both.';
