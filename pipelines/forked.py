@@ -83,6 +83,7 @@ def started(script: str, words: Sequence[str], environment: Mapping[str, str]) -
 def become(script: str, words: Sequence[str], environment: Mapping[str, str], output: int, parent: int) -> None:
     """Turns this process, which has just been forked, into one that runs a program; never returns."""
     die_with(parent)
+    program.OPEN.clear()  # the parent's sessions are the parent's to end
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
