@@ -136,11 +136,13 @@ logs-docker: .env ## the last lines of every container
 	@$(COMPOSE) ps --all && $(COMPOSE) logs --tail 50
 metabase-docker: .secrets ## bring the dashboards into the Metabase of the containers anew; what is there already stays
 	@$(COMPOSE) run --rm metabase-dashboards
-.PHONY: generate-docker run-docker forget-docker
+.PHONY: generate-docker run-docker backfill-docker forget-docker
 generate-docker: date ## in containers, write a date's landing files: DATE=2026-01-31 [SCALE=1] [SEED=42] [START=2026-01-01]
 	@$(IN_RUNNER) python -m jobs.generate "$$DATE" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
 run-docker: date ## in containers, run a date through all layers, if it is due: DATE=2026-01-31 [FORCE=1] [OVERRIDE=1] [FUTURE=1]
 	@$(IN_RUNNER) env FUTURE="$$FUTURE" python -m pipelines run "$$DATE" $(if $(filter 1,$(FORCE)),--force) $(if $(filter 1,$(OVERRIDE)),--override)
+backfill-docker: ## in containers, run all dates from one to another through all layers: FROM=2026-01-01 TO=2026-01-31
+	@$(IN_RUNNER) python -m pipelines backfill "$$FROM" "$$TO"
 forget-docker: date ## in containers, take a date back, as if it had never run: DATE=2062-03-04
 	@$(IN_RUNNER) python -m pipelines forget "$$DATE"
 
