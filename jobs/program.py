@@ -118,7 +118,8 @@ def run(
 
 def listed(days: Sequence[date]) -> str:
     """Returns dates in words: the first of them, and how many more there are."""
-    return str(days[0]) + (f" and {len(days) - 1:,} more dates" if days[1:] else "")
+    more = len(days) - 1
+    return str(days[0]) + (f" and {more:,} more date{'s' * (more > 1)}" if more else "")
 
 
 @cache  # a process has one catalog
