@@ -258,9 +258,7 @@ class Made(luigi.Task):
         Its lines go to the terminal and to the run's file as they come, the last one to Luigi's page with the link to
         Spark's history.
         """
-        name = " ".join(
-            [Path(script).stem, *(words if len(words) < 4 else (*words[:2], f"and {len(words) - 2} more dates"))]
-        )
+        name = " ".join([Path(script).stem, *words[:2]]) + (f" and {len(words) - 2:,} more" if words[2:] else "")
         environment = {
             runs.LOG: self.log,
             "SPARK_REMOTE": program.spark_connect(),
