@@ -111,7 +111,7 @@ def test_who_stands_on_a_version_that_is_lost_is_judged_again(hospital):
         "select delta_accepted from ops.standing where dataset = 'patients' and partition_date = %s", [hospital.day(1)]
     ).fetchone()
     warehouse.doubt(hospital.postgres, PATIENTS, "accepted", version)
-    with pytest.raises(program.Refused, match="has not been judged to the end"):
+    with pytest.raises(program.Refused, match="has not been validated to the end"):
         hospital.load("patients", 1)
     assert hospital.judge_again() == [("patients", hospital.day(1))]
     hospital.load("patients", 1)
