@@ -176,7 +176,8 @@ def run_backfill(first: str, last: str) -> None:
     began, stop = time.time(), days[1] + timedelta(1)
     for task in ("BronzeIngestion", "Day"):  # with all files in bronze, Luigi has all dates to put into one job
         tasks.disabled.cache_clear()
-        code = code_of("RangeDaily", "--of", task, "--start", str(days[0]), "--stop", str(stop))
+        # Luigi's own lock would be in the way of the second.
+        code = code_of("RangeDaily", "--no-lock", "--of", task, "--start", str(days[0]), "--stop", str(stop))
     rebuild_pages()
     with warehouse.connect() as connection:
         done, rows, accepted, rejected = connection.execute(

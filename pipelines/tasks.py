@@ -29,6 +29,8 @@ from pipelines import forked, progress, runs, scheduler
 settings.load()
 # Luigi reads its own [core] under other names than those it documents, and then warns that nobody reads these.
 warnings.filterwarnings("ignore", category=luigi.parameter.UnconsumedParameterWarning)
+# RangeDaily's own default is none that its parameter takes.
+warnings.filterwarnings("ignore", message='Parameter "param_name" with value "None"')
 luigi.configuration.add_config_path(str(settings.ROOT / "conf" / "luigi.cfg"))
 
 SEEN: set[str] = set()
