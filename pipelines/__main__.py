@@ -174,10 +174,12 @@ def run_backfill(first: str, last: str) -> None:
     if days[0] > days[1]:
         raise program.Refused(f"{days[0]} comes after {days[1]}; give FROM the earlier of the two.")
     began, stop = time.time(), days[1] + timedelta(1)
+    ahead = max(0, (stop - datetime.now(timezone.utc).date()).days)  # with FUTURE=1
     for task in ("BronzeIngestion", "Day"):  # with all files in bronze, Luigi has all dates to put into one job
         tasks.disabled.cache_clear()
         # Luigi's own lock would be in the way of the second.
-        code = code_of("RangeDaily", "--no-lock", "--of", task, "--start", str(days[0]), "--stop", str(stop))
+        words = "--no-lock", "--of", task, "--start", str(days[0]), "--stop", str(stop), "--days-forward", str(ahead)
+        code = code_of("RangeDaily", *words)
     rebuild_pages()
     with warehouse.connect() as connection:
         done, rows, accepted, rejected = connection.execute(
@@ -190,8 +192,8 @@ def run_backfill(first: str, last: str) -> None:
         f"accepted + {rejected:,} rejected, {time.time() - began:.0f} s",
         flush=True,
     )
-    if code:
-        sys.exit(code)
+    if code or done < (stop - days[0]).days:
+        sys.exit(code or 1)
 
 
 def closing_line(day: date, began: float) -> str:
