@@ -42,7 +42,16 @@ def load(module: str, task_name: str, params_str: dict[str, Any]) -> luigi.Task:
 
 
 def tell_load_error(teller: worker.Worker, error: Exception, task_ids: list[str]) -> None:
-    """Tells luigid why tasks were not loaded; Luigi 3.8.1 passes the exception itself, which JSON cannot encode."""
+    """Tells luigid why tasks were not loaded; Luigi 3.8.1 passes the exception itself, which JSON cannot encode.
+
+    luigid may put tasks of several workers together. Those of others are then to run by themselves; with the next
+    question for work all of them are pending again.
+    """
+    of_others = [task_id for task_id in task_ids if task_id not in SCHEDULED]
+    if len(of_others) < len(task_ids):
+        for task_id in of_others:
+            luigid().add_task(worker=teller._id, task_id=task_id, runnable=False, batchable=False)
+        return
     tell_luigid(teller, str(error), task_ids)
 
 
