@@ -155,6 +155,9 @@ class DaysParameter(DayParameter):
     def normalize(self, value: Any) -> Any:
         return value if isinstance(value, tuple) else super().normalize(value)
 
+    def next_in_enumeration(self, value: Any) -> Any:
+        return None if isinstance(value, tuple) else super().next_in_enumeration(value)
+
 
 class DatasetParameter(luigi.ChoiceParameter):
     """The name of a dataset; anything else ends the program with a sentence."""

@@ -80,22 +80,24 @@ def test_a_backfill_puts_many_dates_into_one_job(dates, postgres):
 
 
 def test_a_date_that_is_refused_leaves_the_others_of_a_backfill_alone(stack, postgres):
-    """Its file is in bronze by another program, and its header lacks a column."""
+    """One of its files is in bronze by another program, and the header lacks a column."""
     days = [date(2025, 12, number) for number in (1, 2, 3)]
     for day in days:
         for name, dataset in CATALOG.items():
-            names = [*dataset.names[:-1]] if (day, name) == (days[1], "patients") else dataset.names
-            content = (",".join(names) + "\n").encode()
-            lake.s3().put_object(
-                Bucket=settings.get("MINIO_BUCKET_BRONZE"), Key=lake.bronze_key(dataset, day), Body=content
-            )
+            if (day, name) == (days[1], "patients"):
+                bucket, header = settings.get("MINIO_BUCKET_BRONZE"), ",".join(dataset.names[:-1])
+                lake.s3().put_object(Bucket=bucket, Key=lake.bronze_key(dataset, day), Body=f"{header}\n".encode())
+                continue
+            landing_path(dataset, day).parent.mkdir(parents=True, exist_ok=True)
+            landing_path(dataset, day).write_text(",".join(dataset.names) + "\n")
     done = call("-m", "pipelines", "backfill", str(days[0]), str(days[2]), FUTURE="1")
     assert done.returncode and "2 of 3 dates are done" in done.stdout.splitlines()[-1], done.stdout[-4000:]
-    assert "lacks the column registration_date" in done.stdout
+    assert "lacks the column 'registration_date'" in done.stdout
     states = postgres.execute("select partition_date, state from ops.dates where partition_date = any(%s)", [days])
     assert dict(states.fetchall()) == {days[0]: "done", days[1]: "failed", days[2]: "done"}
     for day in days:
         assert call("-m", "pipelines", "forget", str(day)).returncode == 0
+        shutil.rmtree(landing_path(CATALOG["patients"], day).parent)
 
 
 def test_every_injected_defect_is_rejected_with_its_reasons_and_no_other_row(dates, spark):
