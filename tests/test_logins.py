@@ -1,6 +1,7 @@
 """Who is let in by Luigi's scheduler, by Spark's master and by Spark Connect, and who is not."""
 
 import http.client
+import itertools
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from base64 import b64encode
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import quote
 
 import luigi
@@ -112,6 +114,46 @@ def test_a_worker_runs_only_tasks_that_it_has_scheduled_itself(stack, tmp_path, 
         careless.run()
     assert not ran.exists()
     assert "Strange__1" in scheduler.tasks("FAILED") | scheduler.tasks("DISABLED")  # after its third failure
+
+
+class Together(luigi.Task):
+    """Tasks that Luigi may run as one."""
+
+    numbers = luigi.ListParameter(batch_method=lambda lists: tuple(sorted(itertools.chain(*lists))))
+    resources = {"rejudging": 1}  # noqa: RUF012  # a worker without any is offered its own tasks alone
+    worker_timeout = 0  # none, so that it runs in this process
+    ran: ClassVar[list] = []
+
+    def deps(self):
+        scheduler.SCHEDULED[self.task_id] = self
+        return []
+
+    def complete(self):
+        return {*self.numbers} <= {*self.ran}
+
+    def run(self):
+        self.ran.extend(self.numbers)
+
+
+class Root(luigi.WrapperTask):
+    def requires(self):
+        return [Together(numbers=[number]) for number in (1, 2, 3)]
+
+
+def test_of_tasks_that_luigid_puts_together_a_worker_runs_its_own_and_leaves_others_alone(stack, monkeypatch):
+    monkeypatch.setattr(scheduler, "SCHEDULED", {})
+    monkeypatch.setattr(Together, "ran", [])
+    luigid_of_ours, others = scheduler.luigid(), Together(numbers=[7])
+    told = {"family": "Together", "module": Together.__module__, "resources": Together.resources, "batchable": True}
+    luigid_of_ours.add_task(worker="another", task_id=others.task_id, params=others.to_str_params(), **told)
+    with worker.Worker(scheduler=luigid_of_ours, worker_id="one of ours", keep_alive=True, wait_interval=0.1) as ours:
+        ours.add(Root())
+        ours.run()
+    assert sorted(Together.ran) == [1, 2, 3]
+    known = {status: scheduler.tasks(status) for status in ("PENDING", "DONE", "FAILED", "DISABLED")}
+    assert others.task_id in known["PENDING"]
+    assert {Together(numbers=[number]).task_id for number in (1, 2, 3)} <= known["DONE"].keys()
+    assert not [name for name in known["FAILED"] | known["DISABLED"] if name.startswith("Together")]
 
 
 def test_a_wrong_login_is_told_in_a_sentence(stack):
