@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
@@ -64,12 +63,13 @@ def test_a_worker_that_is_killed_leaves_no_job_behind(tmp_path):
     assert not alive, alive
 
 
-def test_a_job_starts_at_once(tmp_path):
-    """Its imports, which take longer than a small file, are those of the process that it was forked from."""
+def test_a_job_finds_its_imports_made(tmp_path):
+    """They take longer than a small file, and are those of the process that it was forked from."""
     script = tmp_path / "job.py"
-    script.write_text("import sys; from jobs import bronze_to_silver; sys.exit(len(sys.modules) < 1000)")
+    script.write_text(
+        "import sys; sys.exit(str({'pyspark.sql.connect.session', 'pandas'} - sys.modules.keys()) != 'set()')"
+    )
     forked.preload()
-    began = time.monotonic()
     with forked.started(str(script), [], {}) as job:
         pass
-    assert job.returncode == 0 and time.monotonic() - began < 1
+    assert job.returncode == 0
