@@ -47,9 +47,10 @@ def two_at_once(stage):
 PLANTS = {
     "the receipt before the commit": (
         "jobs.bronze_to_silver",
-        "bronze_to_silver",
-        "warehouse.withdraw(connection, row)",
-        "warehouse.settle(connection, row | {'bronze_sha256': facts.sha256}, facts.sha256)",
+        "validate",
+        "warehouse.withdraw(connection, run)",
+        "sha256 = facts[run['partition_date']].sha256; "
+        "warehouse.settle(connection, run | {'bronze_sha256': sha256}, sha256)",
     ),
     "staging reused": ("jobs.warehouse", "staging", "_{run_id.rpartition('-')[2]}", "_shared"),
     "no lock": ("jobs.warehouse", "writer", "while not value(connection", "while False and not value(connection"),
