@@ -16,7 +16,7 @@ import os, sys, time
 import psutil
 print(sys.argv[1:], os.environ["TOLD"], __name__)
 print("\\udcff as it is", file=sys.stderr)
-print(psutil.Process().cmdline())
+print(" ".join(psutil.Process().cmdline()).strip())
 """
 ENDS = {
     "by itself": ("", 0, ""),
@@ -45,7 +45,7 @@ def test_a_program_ends_as_it_would_by_itself(tmp_path, how):
         lines = job.output.read().decode().splitlines(keepends=True)
     assert job.returncode == code
     assert lines[:2] == ["['visits', '2026-01-31'] a setting __main__\n", "\\udcff as it is\n"]
-    assert lines[2] == f"{[sys.executable, str(script), 'visits', '2026-01-31']}\n"
+    assert lines[2] == f"{sys.executable} {script} visits 2026-01-31\n"
     assert "".join(lines[3:]).endswith(said)
     assert "TOLD" not in os.environ, "it has an environment of its own"
 

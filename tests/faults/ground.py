@@ -186,8 +186,11 @@ def jobs_alive() -> list[str]:
     for process in psutil.process_iter():
         try:
             words = " ".join(process.cmdline())
-            if ("jobs/" in words or "-m pipelines" in words) and process.environ().get("STACK_DIR") == home:
-                found.append(words)
+            if "jobs/" in words or "-m pipelines" in words:
+                # A job of Luigi's has its name where its environment was.
+                family = [process, *process.parents()]
+                if any(each.environ().get("STACK_DIR") == home for each in family):
+                    found.append(words)
         except psutil.Error:
             continue
     return found
