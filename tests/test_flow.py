@@ -16,6 +16,7 @@ from dashboards import cards
 from jobs import lake, settings
 from jobs.catalog import CATALOG
 from jobs.landing import landing_path
+from pipelines import scheduler
 from tests import score
 from tests.metabase import Metabase
 
