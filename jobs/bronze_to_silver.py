@@ -232,6 +232,7 @@ def publish(
     days, run_id = [run["partition_date"] for run in runs], runs[0]["run_id"]
     since, ready = warehouse.versions(connection, dataset), partial(warehouse.must_hold, connection)
     of_days = F.col("_partition_date").isin(days)
+    of_run = F.coalesce(*(F.when(F.col("_partition_date") == run["partition_date"], run["run_id"]) for run in runs))
     tables = {
         "rejected": (verdict.rejected, {day: counts[day].rows - counts[day].accepted for day in days}),
         "accepted": (verdict.accepted, {day: counts[day].accepted for day in days}),
@@ -239,7 +240,9 @@ def publish(
 
     def commit(kind: str) -> int:
         table, rows = tables[kind]
-        done = lake.replace(table.filter(of_days), dataset, kind, days, run_id, since[kind], ready)
+        done = lake.replace(
+            table.filter(of_days).withColumn("_run_id", of_run), dataset, kind, days, run_id, since[kind], ready
+        )
         for day in days:
             if (written := done.rows.get(day, 0)) != rows[day]:
                 raise program.Refused(

@@ -62,7 +62,7 @@ def empty(dataset: Dataset, day: date) -> str:
         warehouse.withdraw(connection, row)
         since, ready = warehouse.versions(connection, dataset), partial(warehouse.must_hold, connection)
         for kind, table in tables.items():
-            none = table.filter(F.lit(False)).drop("_run_id")
+            none = table.filter(F.lit(False))
             done = lake.replace(none, dataset, kind, [day], row["run_id"], since[kind], ready)
             row[f"delta_{kind}"] = done.version
         for child, days in bronze_to_silver.stale_dates(spark, connection, dataset, [row]).items():

@@ -216,16 +216,15 @@ def replace(
 ) -> Commit:
     """Leaves exactly these rows in some partitions of the table, by one Delta transaction.
 
+    The commit is marked with a run, each row with that of its partition in `_run_id`.
     Returns what the table's log says of it; `since` is a version known to be older. `ready` raises where the caller is
     not, or no longer, the only writer. Even then a commit may be overtaken: by what the resident application goes on
     writing for a run that was killed; it is tried again.
     """
-    from pyspark.sql import functions as F
 
     within = ", ".join(f"'{day}'" for day in days)
     writer = (
-        rows.withColumn("_run_id", F.lit(run_id))
-        .write.format("delta")
+        rows.write.format("delta")
         .mode("overwrite")
         .partitionBy("_partition_date")
         .option("replaceWhere", f"_partition_date in ({within})")

@@ -153,17 +153,16 @@ def run(
 def runs(
     connection: Connection, layer: str, name: str, days: Sequence[date], rule_set: str, log: str = ""
 ) -> Iterator[dict[date, dict[str, Any]]]:
-    """Writes a run's ledger rows, one for each date: the caller adds its counts and settles it; a failure is recorded
-    here.
+    """Writes the ledger rows of runs that are done at once, one for each date: the caller adds their counts and settles
+    them; a failure is recorded here.
 
-    While the run lasts, its connection holds the lock `run <run_id>`, by which others know that the run is alive.
+    While a run lasts, its connection holds the lock `run <run_id>`, by which others know that the run is alive.
     """
-    run_id = new_run_id()
-    about: dict[str, Any] = {"run_id": run_id, "layer": layer, "dataset": name, "rule_set": rule_set}
-    about["log"] = log or settings.given("RUN_LOG") or None
-    rows: dict[date, dict[str, Any]] = {day: about | {"partition_date": day} for day in days}
-    lock = [f"run {run_id}"]
-    connection.execute("select pg_advisory_lock(hashtext(%s))", lock)
+    about = {"layer": layer, "dataset": name, "rule_set": rule_set, "log": log or settings.given("RUN_LOG") or None}
+    rows: dict[date, dict[str, Any]] = {day: about | {"run_id": new_run_id(), "partition_date": day} for day in days}
+    locks = [[f"run {row['run_id']}"] for row in rows.values()]
+    for lock in locks:
+        connection.execute("select pg_advisory_lock(hashtext(%s))", lock)
     for row in rows.values():
         write(connection, "ops.ledger", row)
     try:
@@ -175,8 +174,9 @@ def runs(
                 write(connection, "ops.ledger", row | {"outcome": outcome, "error": program.sentence(error)})
         raise
     finally:
-        with suppress(psycopg.Error):  # the lock has gone with the connection
-            connection.execute("select pg_advisory_unlock(hashtext(%s))", lock)
+        with suppress(psycopg.Error):  # the locks have gone with the connection
+            for lock in locks:
+                connection.execute("select pg_advisory_unlock(hashtext(%s))", lock)
 
 
 def record_failure(

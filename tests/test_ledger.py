@@ -129,8 +129,8 @@ def test_a_commit_that_holds_other_rows_than_were_judged_gets_no_receipt(hospita
 @pytest.mark.parametrize(
     ("line", "wrong"),
     [
-        ("table.filter(of_days), dataset", 'table.withColumn("_partition_date", F.lit(days[0])), dataset'),
-        ("table.filter(of_days), dataset", 'table.filter(F.col("_partition_date") == days[0]), dataset'),
+        ("table.filter(of_days)", 'table.withColumn("_partition_date", F.lit(days[0]))'),
+        ("table.filter(of_days)", 'table.filter(F.col("_partition_date") == days[0])'),
         ("done.rows.get(day, 0)", "rows[day] + 1"),
     ],
     ids=["under another date", "of the first date alone", "more than there are"],

@@ -94,9 +94,9 @@ def test_what_is_as_it_stood_is_not_written_again(hospital):
     assert not hospital.load("patients", 1).endswith("as it stood"), "silver has another run"
 
 
-def test_dates_in_one_job_end_as_each_by_itself(hospital):
+def test_dates_in_one_job_end_as_each_by_itself(hospital, spark):
     """The newer version of a key wins; one date is refused, and one is due for its parents, which come with them."""
-    from jobs import bronze_to_silver, silver_to_gold
+    from jobs import bronze_to_silver, lake, silver_to_gold
 
     patients, visits, days = CATALOG["patients"], CATALOG["visits"], [hospital.day(number) for number in (1, 2, 3)]
     hospital.judge("visits", 1, hospital.row("visits", "V1"), hospital.row("visits", "V2", status="?"))
@@ -112,6 +112,14 @@ def test_dates_in_one_job_end_as_each_by_itself(hospital):
     said = bronze_to_silver.bronze_to_silver(visits, days[1])
     assert f"silver visits {days[0]}: 2 rows = 1 accepted + 1 rejected (unknown_status 1)" in said
     assert f"silver visits {days[1]}: 1 rows = 1 accepted + 0 rejected" in said and warehouse.stale(visits) == []
+    both = [warehouse.standing(hospital.postgres, visits, day) for day in days[:2]]
+    assert len({run["run_id"] for run in both}) == 2, "each partition has a run of its own"
+    rows = (
+        lake.silver(spark, visits)
+        .filter(f"year(_partition_date) = {hospital.year}")
+        .select("_partition_date", "_run_id")
+    )
+    assert {tuple(row) for row in rows.collect()} == {(run["partition_date"], run["run_id"]) for run in both}
     with pytest.raises(program.Refused, match=f"patients of {days[2]} has not been validated to the end"):
         silver_to_gold.silver_to_gold(patients, *days)
     said = silver_to_gold.silver_to_gold(visits, *days[:2]).splitlines()
