@@ -230,21 +230,21 @@ def run_platform(day: date = DAY, *options: str) -> dict[str, Any]:
 
 
 def run_make(day: date, *words: str) -> dict[str, Any]:
-    """One or more dates by make, the look at the stack and the pages included, with the number of Spark jobs."""
+    """Measures a make target that runs dates, its check of the stack and its pages included, and counts Spark jobs."""
     before = spark_jobs()
     measured = run_watched(day, "make", *words)
     return measured | {"spark_jobs": spark_jobs() - before}
 
 
 def spark_jobs() -> int:
-    """The jobs that the resident application has started so far."""
+    """Counts the Spark jobs that the Spark Connect server has started so far."""
     [app] = (app["id"] for app in services.resident())
     with urllib.request.urlopen(f"{services.resident_page()}/api/v1/applications/{app}/jobs", timeout=120) as answer:
         return max((job["jobId"] + 1 for job in json.load(answer)), default=0)
 
 
 def run_watched(day: date, *command: str) -> dict[str, Any]:
-    """A command that runs dates, of which `day` is the first."""
+    """Measures a command that runs dates, of which `day` is the first; reads rows and seconds from the ledger."""
     checkpoint()
     measured = watch(command, own="luigi and jobs")
     rows = query(
@@ -267,9 +267,9 @@ def run_watched(day: date, *command: str) -> dict[str, Any]:
     if missing := [layer for layer in peer.STAGES if layer not in stages]:
         raise SystemExit(f"The run left no word in the ledger of {', '.join(missing)}:\n{measured['output'][-2000:]}")
     silver = [row for row in rows if row["layer"] == "silver"]
-    here = sum(row["judged"] for row in silver if row["partition_date"] >= day)
-    again = sum(row["judged"] for row in silver) - here
-    return measured | {"stages": stages, "busy": busy, "rows": here, "again": again}
+    own_rows = sum(row["judged"] for row in silver if row["partition_date"] >= day)
+    again = sum(row["judged"] for row in silver) - own_rows
+    return measured | {"stages": stages, "busy": busy, "rows": own_rows, "again": again}
 
 
 def run_peer(name: str) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def part(who: str, name: str, what: str = "first load") -> Callable[[Run], float
 
 
 def ordinary(what: str) -> Callable[[Run], float | None]:
-    """What a date of some hundred rows takes: CPU seconds, or jobs that Spark starts for it."""
+    """Returns the median of what an ordinary date takes: CPU seconds, or Spark jobs."""
     amounts: dict[str, Callable[[Run], float]] = {
         "cpu": lambda m: sum(m["cpu_seconds"].values()),
         "jobs": lambda m: m["spark_jobs"],
@@ -186,7 +186,7 @@ def by_dataset(run: Run) -> Iterable[str]:
 
 
 def ordinary_dates(run: Run) -> Iterable[str]:
-    """The dates after the first, one by one and many at once; nothing where they were not measured."""
+    """Yields a table of the dates after the first, one by one and many at once; nothing where none was measured."""
     found = [m for m in run["measurements"] if m["what"] in ("ordinary date", "backfill")]
     if not found:
         return

@@ -167,8 +167,7 @@ def retrial(spark: Any, dataset: Dataset, days: list[date], trials: Mapping[str,
     def again(day: date) -> tuple[validation.Counts, validation.Verdict]:
         header, judged = judge(spark, dataset, day, trials)
         verdict = validation.split(judged, dataset, header)
-        counts = validation.count(judged, dataset).get(day) or validation.add_up(dataset, [])
-        return counts, verdict
+        return validation.count(judged, dataset, [day])[day], verdict
 
     with ThreadPoolExecutor(4) as pool:
         counts, verdicts = zip(*pool.map(again, days), strict=True)

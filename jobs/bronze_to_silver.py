@@ -12,11 +12,9 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs import borders, lake, landing, program, validation, warehouse
+from jobs import lake, landing, program, validation, warehouse
 from jobs.catalog import CATALOG, children
 from jobs.dataset import WHITE_SPACE, Dataset
-
-MANY_DATES = 31  # in one plan: each brings a scan of its own
 
 
 def bronze_to_silver(dataset: Dataset, *days: date) -> str:
@@ -33,18 +31,20 @@ def bronze_to_silver(dataset: Dataset, *days: date) -> str:
         due = [day for _, day, _ in warehouse.stale(dataset)]
         facts, refused = read_facts(connection, dataset, sorted({*days, *due}))
         spark = program.spark(f"bronze_to_silver {dataset.name} {program.listed(days)}") if facts else None
-        said = [line for part in parts(facts) for line in validate(spark, connection, dataset, part)]
+        rows = {day: each.records for day, each in facts.items()}
+        headers = {day: each.header for day, each in facts.items()}
+        done: list[str] = []
+        for plan in program.plans(rows, headers):
+            done += validate(spark, connection, dataset, {day: facts[day] for day in plan})
     if refused:
-        for line in said:
-            borders.say(line)
-        raise program.Refused(" ".join(map(str, refused)))
-    return "\n".join(said)
+        program.refuse(refused, done)
+    return "\n".join(done)
 
 
 def read_facts(
     connection: warehouse.Connection, dataset: Dataset, days: Sequence[date]
 ) -> tuple[dict[date, landing.Facts], list[program.Refused]]:
-    """Returns the facts of the bronze files by date, and why the others are refused, which the ledger has by then."""
+    """Returns the facts of the bronze files by date, and the refusals of the others, which it records in the ledger."""
     facts: dict[date, landing.Facts] = {}
     refused: list[program.Refused] = []
     for day in days:
@@ -55,21 +55,6 @@ def read_facts(
             with suppress(program.Refused), warehouse.run(connection, "silver", dataset.name, day, dataset.rule_set):
                 raise
     return facts, refused
-
-
-def parts(facts: Mapping[date, landing.Facts]) -> list[dict[date, landing.Facts]]:
-    """Divides partitions into those that are validated in one plan: of one header, and of few rows all together."""
-    found: list[dict[date, landing.Facts]] = []
-    for day, each in facts.items():
-        for part in found:
-            rows = each.records + sum(other.records for other in part.values())
-            alike = all(other.header == each.header for other in part.values())
-            if alike and rows < program.FEW_ROWS and len(part) < MANY_DATES:
-                part[day] = each
-                break
-        else:
-            found.append({day: each})
-    return found
 
 
 def validate(
@@ -107,8 +92,7 @@ def validate(
             keep = release.enter_context(kept())
             judged = validation.judge(records, dataset, header, parents, keep, keep)
         ran = warehouse.ran_before(connection, dataset, days, run_id)
-        found = validation.count(judged, dataset, run_id if ran else None)
-        counts = {day: found.get(day) or validation.add_up(dataset, []) for day in days}
+        counts = validation.count(judged, dataset, days, run_id if ran else None)
         for day in days:
             must_balance(day, facts[day], counts[day])
         verdict = validation.split(judged, dataset, header)
@@ -127,9 +111,9 @@ def validate(
             program.step(spark, dataset, days, "publish")
             publish(connection, dataset, changed, verdict, counts)
             came = verdict.accepted.filter(F.col("_partition_date").isin([run["partition_date"] for run in changed]))
+            came = came.select(dataset.key, "_partition_date")
             program.step(spark, dataset, days, "find dates to validate again")
-            keys = came.select(dataset.key, "_partition_date")
-            for child, dates in stale_dates(spark, connection, dataset, changed, keys).items():
+            for child, dates in stale_dates(spark, connection, dataset, changed, came).items():
                 warehouse.mark_stale(connection, child, list(dates))
                 changes += (f"{change}: to be validated again" for change in dates.values())
         said = []

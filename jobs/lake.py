@@ -232,7 +232,7 @@ def replace(
         .option("mergeSchema", True)  # a column declared since the table was made
         # Of a new table. Nobody looks rows up by anything else, and statistics of all columns are a fourth of writing.
         .option("delta.dataSkippingStatsColumns", dataset.key)
-        # A checkpoint takes longer than the commit of a small file; by default every tenth commit writes one.
+        # A checkpoint is a Spark job of its own; by default every tenth commit writes one.
         .option("delta.checkpointInterval", 50)
     )
     for tries_left in reversed(range(5)):

@@ -7,7 +7,7 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timezone
 from functools import cache
 from pathlib import Path
@@ -29,6 +29,7 @@ OPEN: list[Any] = []  # the Spark sessions of this process
 WAITS: list[float] = []  # seconds that this process has waited for a lock
 
 FEW_ROWS = 100_000  # below that a job plans longer than it computes
+MANY_DATES = 31  # at most in one job and one plan, to which each date adds a scan
 
 
 class Refused(Exception):
@@ -208,6 +209,30 @@ def spark(name: str) -> Any:
 def history() -> str:
     """Returns how the address of an application in Spark's history begins."""
     return f"http://127.0.0.1:{settings.get('SPARK_HISTORY_PORT')}/history/"
+
+
+def plans(rows: Mapping[date, int], kinds: Mapping[date, Any] | None = None) -> list[list[date]]:
+    """Groups partitions into those that share one plan: of one kind, MANY_DATES at most, fewer than FEW_ROWS together.
+
+    `rows` are those of each partition. A partition of more rows has a plan of its own.
+    """
+    found: list[list[date]] = []
+    for day in rows:
+        for plan in found:
+            alike = kinds is None or kinds[plan[0]] == kinds[day]
+            if alike and len(plan) < MANY_DATES and sum(rows[other] for other in (*plan, day)) < FEW_ROWS:
+                plan.append(day)
+                break
+        else:
+            found.append([day])
+    return found
+
+
+def refuse(refused: Sequence[Refused], done: Sequence[str]) -> NoReturn:
+    """Prints what was done for the other partitions, then raises the refusals, several of them as one."""
+    for line in done:
+        borders.say(line)
+    raise refused[0] if len(refused) == 1 else Refused(" ".join(map(str, refused)))
 
 
 def step(session: Any, dataset: Dataset, days: Sequence[date], name: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
-from jobs import borders, lake, program, validation, warehouse
+from jobs import lake, program, validation, warehouse
 from jobs.catalog import CATALOG
 from jobs.dataset import Dataset
 
@@ -39,25 +39,12 @@ def silver_to_gold(dataset: Dataset, *days: date) -> str:
                 refused.append(program.Refused(why))
             else:
                 silver[day] = run
-        done = [line for part in parts(silver) for line in load(spark, connection, dataset, part, stopped)]
+        done: list[str] = []
+        for plan in program.plans({day: run["accepted"] for day, run in silver.items()}):
+            done += load(spark, connection, dataset, {day: silver[day] for day in plan}, stopped)
     if refused:
-        for line in done:
-            borders.say(line)
-        raise refused[0] if len(refused) == 1 else program.Refused(" ".join(map(str, refused)))
+        program.refuse(refused, done)
     return "\n".join(done)
-
-
-def parts(silver: Mapping[date, dict[str, Any]]) -> list[dict[date, dict[str, Any]]]:
-    """Divides partitions, by their standing silver runs, into those that are loaded at once, of few rows together."""
-    found: list[dict[date, dict[str, Any]]] = []
-    for day, run in silver.items():
-        for part in found:
-            if run["accepted"] + sum(other["accepted"] for other in part.values()) < program.FEW_ROWS:
-                part[day] = run
-                break
-        else:
-            found.append({day: run})
-    return found
 
 
 def load(
@@ -67,8 +54,9 @@ def load(
     silver: Mapping[date, dict[str, Any]],
     stopped: Sequence[date],
 ) -> list[str]:
-    """Stages partitions over JDBC and applies them, with ledger rows and markers, in one transaction; says what became
-    of each. `silver` holds their standing silver runs.
+    """Loads partitions that gold does not hold as they are, and settles the others. Returns what became of each.
+
+    `silver` holds the current silver run of each partition.
     """
     with warehouse.runs(connection, "gold", dataset.name, [*silver], dataset.rule_set) as runs:
         said: dict[date, str] = {}
@@ -91,8 +79,10 @@ def apply(
     runs: Mapping[date, dict[str, Any]],
     stopped: Sequence[date],
 ) -> dict[date, str]:
-    """Stages and applies partitions of which gold holds something else; says what became of each, and of what moved
-    with them.
+    """Stages partitions over JDBC and applies them, with ledger rows and markers, in one transaction.
+
+    `silver` and `runs` hold each partition's current silver run and the run of this load. Returns what became of each
+    partition, and of rows of other datasets with the first.
     """
     days, first = list(silver), next(iter(runs.values()))
     run_id = first["run_id"]

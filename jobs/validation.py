@@ -99,9 +99,9 @@ def split(judged: DataFrame, dataset: Dataset, header: Sequence[str]) -> Verdict
     )
 
 
-def count(judged: DataFrame, dataset: Dataset, salt: str | None = None) -> dict[date, Counts]:
-    """Returns what became of each partition's rows and of their money, in one pass; given a salt, with checksums of the
-    accepted rows. A partition without rows has no entry.
+def count(judged: DataFrame, dataset: Dataset, days: Iterable[date], salt: str | None = None) -> dict[date, Counts]:
+    """Counts the rows of each partition of `days`, and their money, in one pass; given a salt, with checksums of the
+    accepted rows.
 
     Rows are counted by the codes they have together, which are few, and not once for each code that there is.
     """
@@ -117,7 +117,7 @@ def count(judged: DataFrame, dataset: Dataset, salt: str | None = None) -> dict[
         )
         .collect()
     )
-    return {day: add_up(dataset, [g for g in groups if g.day == day]) for day in {group.day for group in groups}}
+    return {day: add_up(dataset, [group for group in groups if group.day == day]) for day in days}
 
 
 def add_up(dataset: Dataset, groups: Sequence[Row]) -> Counts:

@@ -53,22 +53,22 @@ def connect(role: str = "POSTGRES", host: str = "") -> Connection:
     return connection
 
 
-@contextmanager
-def asking() -> Iterator[Connection]:
-    """Gives a connection for short questions, which this process keeps: a task asks for some twenty markers, and a
-    login takes longer than an answer.
+def process_connection() -> Connection:
+    """Returns the connection that this process keeps open to read markers. A task reads some twenty of them.
+
+    Opens another one where the server has ended it. Do not use it in `with`, which would close it.
     """
     server = os.getpid(), *map(settings.get, ("POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DB"))
     try:
-        kept(*server).execute("select 1")
-    except psycopg.OperationalError:  # the server has gone since, and may be back
-        kept.cache_clear()
-    yield kept(*server)
+        open_connection(*server).execute("select 1")
+    except psycopg.OperationalError:
+        open_connection.cache_clear()
+    return open_connection(*server)
 
 
 @lru_cache(maxsize=4)
-def kept(process: int, *server: str) -> Connection:
-    """Opens the connection that a process keeps to a server; a process that was forked from it opens its own."""
+def open_connection(process: int, *server: str) -> Connection:
+    """Opens a connection once for each process and server: a forked process must not use its parent's."""
     return connect()
 
 
@@ -261,8 +261,7 @@ def write(connection: Connection, table: str, row: dict[str, Any]) -> None:
 
 def turn() -> int:
     """The next turn: higher than that of all receipts and runs there are. No clock can set it back or ahead."""
-    with asking() as connection:
-        return value(connection, "select nextval('ops.turns')")
+    return value(process_connection(), "select nextval('ops.turns')")
 
 
 def receipt(layer: str, dataset: str, day: date, since: int | None = None) -> dict[str, Any] | None:
@@ -271,7 +270,7 @@ def receipt(layer: str, dataset: str, day: date, since: int | None = None) -> di
     One of turn `since` or later counts though it is withdrawn: who has done that judges the partition again, or has it
     judged.
     """
-    with asking() as connection, connection.cursor(row_factory=dict_row) as cursor:
+    with process_connection().cursor(row_factory=dict_row) as cursor:
         where = (
             "layer = %s and dataset = %s and partition_date = %s and outcome = 'done' "
             "and (layer not in ('bronze', 'silver') or made_from = bronze_sha256 "
@@ -537,14 +536,14 @@ def mark_stale(connection: Connection, dataset: str, days: Sequence[date]) -> No
 
 def stale(dataset: Dataset | None = None, day: date | None = None) -> list[tuple[str, date, int]]:
     """(dataset, partition, since which turn) of the silver partitions that must be judged again."""
-    with asking() as connection:
-        return connection.execute(
-            "select dataset, partition_date, stale_turn from ops.receipts where stale_turn is not null "
-            "and layer = 'silver' and dataset = coalesce(%s, dataset) "
-            "and partition_date = coalesce(%s, partition_date) "
-            "order by partition_date",
-            [dataset and dataset.name, day],
-        ).fetchall()
+    connection = process_connection()
+    return connection.execute(
+        "select dataset, partition_date, stale_turn from ops.receipts where stale_turn is not null "
+        "and layer = 'silver' and dataset = coalesce(%s, dataset) "
+        "and partition_date = coalesce(%s, partition_date) "
+        "order by partition_date",
+        [dataset and dataset.name, day],
+    ).fetchall()
 
 
 def remaining(day: date) -> str:
@@ -568,7 +567,8 @@ def gold_state(connection: Connection) -> str:
 
 def marts_receipt(rule_set: str, session: int) -> dict[str, Any] | None:
     """The newest receipt of marts made by this SQL from gold as it stands, or made since turn `session`; or None."""
-    with asking() as connection, connection.cursor(row_factory=dict_row) as cursor:
+    connection = process_connection()
+    with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             "select * from ops.receipts where layer = 'marts' and rule_set = %s "
             "and (made_from = %s or turn >= %s) order by turn desc limit 1",

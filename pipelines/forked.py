@@ -1,5 +1,5 @@
 """Runs a program in a process forked from this one, which has imported what the program needs: a job's imports take
-longer than a small file.
+about as long as a small file.
 """
 
 import ctypes
@@ -37,7 +37,7 @@ WORKER = os.getpid()  # Luigi's, which forks a process for each task; a task's p
 
 
 class Process(NamedTuple):
-    """A program that runs: what it writes to standard output and standard error, and the process itself."""
+    """Holds a program that runs: its standard output and error as one stream, and its process."""
 
     output: BinaryIO
     process: multiprocessing.process.BaseProcess
@@ -59,9 +59,9 @@ def preload() -> None:
 def started(script: str, words: Sequence[str], environment: Mapping[str, str]) -> Iterator[Process]:
     """Starts a program with words of a command line and settings of its own, and waits for its end.
 
-    To others the process looks as if it had been called by itself: command line, output, exit code, death by a signal.
-    It is killed when the process that started it dies. Call it in the main thread: a fork drops what other threads
-    hold, and with it their connections.
+    The process has the command line, output and exit code of a program that was called by itself. It is killed when the
+    process that started it dies. Call this in the main thread alone: a forked process has no other threads, and Linux
+    counts the end of the thread that forked as the death of the parent.
     """
     if os.getpid() != WORKER:
         die_with(WORKER)
@@ -104,9 +104,9 @@ def become(script: str, words: Sequence[str], environment: Mapping[str, str], ou
 
 
 def die_with(parent: int) -> None:
-    """Has this process killed when the one of that number dies, from which it was forked.
+    """Has Linux kill this process when its parent, the process of that id, dies.
 
-    It shares the parent's connections, and with them locks, which end with their last holder.
+    The two share connections, and PostgreSQL frees a connection's locks only when no process holds it any more.
     """
     ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:

@@ -27,8 +27,8 @@ SCHEDULED: dict[str, luigi.Task] = {}  # what this process has scheduled, by id
 
 
 def load(module: str, task_name: str, params_str: dict[str, Any]) -> luigi.Task:
-    """Returns the task in which luigid wants several tasks of this process run as one; raises TaskClassException for
-    any other that this process has not scheduled.
+    """Returns the one task as which luigid has several tasks run, if this process has scheduled all of them; raises
+    TaskClassException for anything else that luigid hands out.
 
     Luigi would import the module that luigid names, and run the task with the parameters that luigid names. Luigi loads
     dynamic dependencies by the same function; no task here has any.
@@ -44,8 +44,8 @@ def load(module: str, task_name: str, params_str: dict[str, Any]) -> luigi.Task:
 def tell_load_error(teller: worker.Worker, error: Exception, task_ids: list[str]) -> None:
     """Tells luigid why tasks were not loaded; Luigi 3.8.1 passes the exception itself, which JSON cannot encode.
 
-    luigid may put tasks of several workers together. Those of others are then to run by themselves; with the next
-    question for work all of them are pending again.
+    luigid may put tasks of several workers together. This worker declines them and excludes those of other workers from
+    batches. luigid sets all of them to pending when this worker asks for work again.
     """
     of_others = [task_id for task_id in task_ids if task_id not in SCHEDULED]
     if len(of_others) < len(task_ids):
@@ -81,9 +81,7 @@ def tasks(status: str, day: date | None = None) -> dict[str, dict[str, Any]]:
 
 
 def tell_done(together: str, done: Iterable[luigi.Task]) -> None:
-    """Tells luigid that these of the tasks that run as the one of this id are done; what becomes of it, becomes of the
-    others.
-    """
+    """Tells luigid that some of the tasks that run as the one of the id `together` are done, the others not yet."""
     worker_id = tasks("RUNNING")[together]["worker_running"]
     for task in done:
         luigid().add_task(

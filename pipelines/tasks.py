@@ -29,12 +29,11 @@ from pipelines import forked, progress, runs, scheduler
 settings.load()
 # Luigi reads its own [core] under other names than those it documents, and then warns that nobody reads these.
 warnings.filterwarnings("ignore", category=luigi.parameter.UnconsumedParameterWarning)
-# RangeDaily's own default is none that its parameter takes.
+# Luigi warns of the default of a parameter of its own RangeDaily.
 warnings.filterwarnings("ignore", message='Parameter "param_name" with value "None"')
 luigi.configuration.add_config_path(str(settings.ROOT / "conf" / "luigi.cfg"))
 
 SEEN: set[str] = set()
-TOGETHER = 31  # dates
 
 
 @cache
@@ -172,7 +171,7 @@ def priority(day: date, rank: int) -> int:
 
     It is above 0, which is that of other wrappers: their tasks would else take it over.
     """
-    return (date.max.toordinal() - day.toordinal()) // TOGETHER * 10 + rank
+    return (date.max.toordinal() - day.toordinal()) // program.MANY_DATES * 10 + rank
 
 
 class Made(luigi.Task):
@@ -187,7 +186,7 @@ class Made(luigi.Task):
     since = luigi.IntParameter(default=0, description="receipts from before this turn do not count")
     ledger = "", "all"  # the layer and the dataset under which the ledger has its runs
     rank = 0  # of the tasks of the same dates those of higher rank go first
-    max_batch_size = TOGETHER
+    max_batch_size = program.MANY_DATES
 
     @property
     def days(self) -> tuple[Any, ...]:
@@ -244,9 +243,10 @@ class Made(luigi.Task):
     def on_failure(self, exception: BaseException) -> str:
         """Records the failure in the ledger, whatever it was; returns what Luigi's page shows of it."""
         sentence = str(exception) if isinstance(exception, Failed) else program.sentence(exception)
-        if self.days[1:]:
-            scheduler.tell_done(self.task_id, [task for task in self.ones if task.complete()])
         self.record_failure(sentence, is_printed=isinstance(exception, Failed) and exception.is_printed)
+        if self.days[1:]:
+            with suppress(RPCError):  # else all of them fail, and are tried again
+                scheduler.tell_done(self.task_id, [task for task in self.ones if task.complete()])
         return sentence if isinstance(exception, Failed) else super().on_failure(exception)
 
     def record_failure(self, sentence: str, is_printed: bool = False) -> None:
@@ -414,8 +414,7 @@ class Cleared(Made):
         return SilverPipeline(date=self.date, since=self.since)
 
     def made_in(self) -> int | None:
-        with warehouse.asking() as connection:
-            return None if warehouse.stops(connection, self.date) else warehouse.turn()
+        return None if warehouse.stops(warehouse.process_connection(), self.date) else warehouse.turn()
 
     def run(self) -> None:
         with sentences(), warehouse.connect() as connection:
@@ -453,7 +452,7 @@ class Gold(DatasetTask):
 class Marts(Made):
     """The three marts, built from gold as it stands after this date's load, and the laws checked.
 
-    Of several dates in gold the newest has them built for all.
+    Where several dates have been loaded, the task of the newest one builds the marts for all of them.
     """
 
     date = DayParameter(batch_method=max)

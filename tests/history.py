@@ -167,18 +167,6 @@ def boundary(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-class InTurn:
-    """In place of a pool of threads, so that the same history runs the same way each time."""
-
-    def __enter__(self) -> "InTurn":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    map = staticmethod(map)
-
-
 @contextmanager
 def ground(spark: Any) -> Iterator[None]:
     """Makes jobs and tasks run in this process, where they can be killed; leaves the warehouse empty."""

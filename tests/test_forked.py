@@ -64,7 +64,7 @@ def test_a_worker_that_is_killed_leaves_no_job_behind(tmp_path):
 
 
 def test_a_job_finds_its_imports_made(tmp_path):
-    """They take longer than a small file, and are those of the process that it was forked from."""
+    """The process that it was forked from has made them."""
     script = tmp_path / "job.py"
     script.write_text(
         "import sys; sys.exit(str({'pyspark.sql.connect.session', 'pandas'} - sys.modules.keys()) != 'set()')"

@@ -57,7 +57,7 @@ def test_the_money_of_a_file_is_the_same_by_a_plain_reading_and_by_spark(spark, 
         lake.upload(path, billing, day, facts)
         parents = {"visit_id": keys(spark, visits.key, "V1")}
         frame = lake.records(spark, billing, day, facts).withColumn("_partition_date", F.lit(day))
-        [counts] = count(judge(frame, billing, facts.header, parents), billing).values()
+        [counts] = count(judge(frame, billing, facts.header, parents), billing, [day]).values()
         cents = int((counts.amount_accepted + counts.amount_rejected) * 100)
         assert (facts.records, facts.amounts, facts.cents) == (counts.rows, counts.amounts, cents)
         assert 5 < facts.amounts < len(AMOUNTS), "some can be read and some cannot"
@@ -503,6 +503,15 @@ def test_a_run_that_died_is_known_to_be_the_last_whatever_the_clocks_say(hospita
     hospital.judge("patients", 1)
     hospital.postgres.execute("update ops.ledger set started_at = '2999-01-01' where run_id = 'died'")
     assert not warehouse.died_before(hospital.postgres, row | {"run_id": "next"})
+
+
+def test_markers_are_read_though_the_server_has_ended_the_connection(hospital):
+    from jobs import warehouse
+
+    before = warehouse.process_connection()
+    assert warehouse.process_connection() is before
+    hospital.postgres.execute("select pg_terminate_backend(%s)", [before.info.backend_pid])
+    assert warehouse.turn() and warehouse.process_connection() is not before
 
 
 @pytest.mark.parametrize("fault", ["lost", "run_id = 'x'", "made_from = 'x'", "made_from = ''"])

@@ -1,5 +1,7 @@
 """Gold is a pure function of silver: updates, restatements and parents in any order, on the real stack."""
 
+from datetime import date
+
 import psycopg
 import pytest
 
@@ -132,6 +134,16 @@ def test_dates_in_one_job_end_as_each_by_itself(hospital, spark):
     assert hospital.gold("visits", "department", "_partition_date") == [("later", days[1])]
     withheld = hospital.postgres.execute("select row_key from ops.withheld where _partition_date = any(%s)", [days])
     assert withheld.fetchall() == [(hospital.key("V2"),)]
+
+
+def test_partitions_share_a_plan_while_they_are_of_one_kind_and_have_few_rows(monkeypatch):
+    monkeypatch.setattr(program, "FEW_ROWS", 10)
+    monkeypatch.setattr(program, "MANY_DATES", 3)
+    days = [date(2026, 1, number) for number in range(1, 7)]
+    few = dict.fromkeys(days, 1)
+    assert program.plans(few) == [days[:3], days[3:]]
+    assert program.plans(few | {days[0]: 9}) == [days[:1], days[1:4], days[4:]], "together they have ten"
+    assert program.plans(few, {day: day.day % 2 for day in days}) == [days[::2], days[1::2]]
 
 
 def test_a_key_that_moves_between_dates_of_one_load_stays(hospital):
