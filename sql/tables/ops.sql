@@ -188,10 +188,10 @@ create table if not exists ops.mart_trust (
 );
 
 comment on table ops.mart_trust is
-'One row per day and department; the department * stands for the whole hospital. Counts the rows and the revenue in gold,
-and those that were rejected and have no other version in gold.';
+'One row per day and department; the department * stands for the whole hospital. Counts the rows and the revenue in
+gold, and those that were rejected and have no other version in gold.';
 comment on column ops.mart_trust.stat_date is
-'Calendar day (UTC): of visits and bills the start of the visit; of admissions their own start under *, else the start of the visit.';
+'Calendar day (UTC) on which the visit started; of admissions under * the day on which they began.';
 comment on column ops.mart_trust.department is
 'Department of the visit; (unknown) where it cannot be read; * for the whole hospital.';
 comment on column ops.mart_trust.visits is
