@@ -33,6 +33,7 @@ NEEDED = (
     "pyspark.sql.connect.session",
 )
 DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
+setproctitle.getproctitle()  # it finds the command line in memory only while the environment is as it was at the start
 WORKER = os.getpid()  # Luigi's, which forks a process for each task; a task's process forks its job
 
 

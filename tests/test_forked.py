@@ -12,11 +12,9 @@ from jobs import settings
 from pipelines import forked
 
 TELLS = """
-import os, sys, time
-import psutil
+import os, sys
 print(sys.argv[1:], os.environ["TOLD"], __name__)
 print("\\udcff as it is", file=sys.stderr)
-print(" ".join(psutil.Process().cmdline()).strip())
 """
 ENDS = {
     "by itself": ("", 0, ""),
@@ -34,6 +32,12 @@ if not os.fork():
         print(job.process.pid, os.getpid(), flush=True)
 os.wait()
 """
+TITLED = """
+import sys
+from pipelines import forked, tasks
+with forked.started(sys.argv[1], ["visits", "2026-01-31"], {}) as job:
+    print(job.output.read().decode(), end="")
+"""
 
 
 @pytest.mark.parametrize("how", ENDS)
@@ -45,9 +49,18 @@ def test_a_program_ends_as_it_would_by_itself(tmp_path, how):
         lines = job.output.read().decode().splitlines(keepends=True)
     assert job.returncode == code
     assert lines[:2] == ["['visits', '2026-01-31'] a setting __main__\n", "\\udcff as it is\n"]
-    assert lines[2] == f"{sys.executable} {script} visits 2026-01-31\n"
-    assert "".join(lines[3:]).endswith(said)
+    assert "".join(lines[2:]).endswith(said)
     assert "TOLD" not in os.environ, "it has an environment of its own"
+
+
+def test_a_job_has_a_command_line_of_its_own(tmp_path):
+    """It has one too where the settings replace the first variable of the environment, which is next to it in memory."""
+    script = tmp_path / "job.py"
+    script.write_text("import psutil; print(' '.join(psutil.Process().cmdline()).strip())")
+    environment = {"TZ": "Europe/Rome"} | {name: value for name, value in os.environ.items() if name != "TZ"}
+    command = [sys.executable, "-c", TITLED, str(script)]
+    told = subprocess.check_output(command, cwd=settings.ROOT, env=environment, text=True)
+    assert told == f"{sys.executable} {script} visits 2026-01-31\n"
 
 
 def test_a_worker_that_is_killed_leaves_no_job_behind(tmp_path):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import termios
 import time
+from contextlib import ExitStack
 from datetime import date, datetime, timedelta, timezone
 
 import pytest
@@ -184,19 +185,26 @@ def test_a_person_at_a_terminal_sees_how_far_a_run_is(stack):
     command = [sys.executable, "-m", "pipelines", "run", "2027-01-03"]
     screen, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
-    with subprocess.Popen(command, cwd=settings.ROOT, stdout=theirs, stderr=theirs) as run:
+    seen = b""
+    with (
+        warehouse.connect() as connection,
+        ExitStack() as waits,
+        subprocess.Popen(command, cwd=settings.ROOT, stdout=theirs, stderr=theirs) as run,
+    ):
         os.close(theirs)
-        seen = b""
+        waits.enter_context(warehouse.writer(connection, "bronze visits 2027-01-03"))
         while True:
             try:
                 seen += os.read(screen, 4096)
             except OSError:  # the last one who could write has gone
                 break
+            if re.search(rb"tasks, \d\d:\d\d, .*Bronze visits \d+ s", seen):
+                waits.close()
     os.close(screen)
     text = seen.decode()
     assert run.returncode == 30
     assert re.search(r"\r\d+ of \d+ tasks, \d\d:\d\d", text), text
-    assert re.search(r"tasks, \d\d:\d\d, .*Bronze \w+ \d+ s", text), text
+    assert re.search(r"tasks, \d\d:\d\d, .*Bronze visits \d+ s", text), text
     lines = [line.rpartition("\r\x1b[K")[2] for line in text.split("\r\n")]
     missing = [line for line in lines if "has not landed" in line]
     assert len(missing) == len(set(missing)) == 5, "each failure is told once"
