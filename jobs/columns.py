@@ -1,0 +1,187 @@
+"""Tells what the DDL declares of each table's columns, and which columns those of a mart are made of.
+
+Both are read from SQL by a parser, so that a new mart needs no declaration of its lineage.
+"""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, NamedTuple, cast
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+from sqlglot.lineage import Node, lineage
+from sqlglot.optimizer.qualify import qualify
+from sqlglot.optimizer.scope import Scope, build_scope
+
+from jobs import marts, schema
+
+DIALECT = "postgres"
+# The names that PostgreSQL gives types in its catalog, where sqlglot has others.
+POSTGRES_NAMES = {
+    "decimal": "numeric",
+    "int": "integer",
+    "timestamp": "timestamp without time zone",
+    "timestamptz": "timestamp with time zone",
+}
+# The clauses by which a column influences which rows there are, in OpenLineage's words.
+CLAUSES = ((exp.Join, "JOIN"), (exp.Group, "GROUP_BY"), (exp.Where, "FILTER"), (exp.Having, "FILTER"))
+STRENGTH = ("IDENTITY", "TRANSFORMATION", "AGGREGATION")
+
+
+class TableColumn(NamedTuple):
+    """One column as the DDL declares it."""
+
+    name: str
+    type: str
+    required: bool
+
+
+class Table(NamedTuple):
+    """One table as the DDL declares it; `key` names the columns of its primary key."""
+
+    columns: tuple[TableColumn, ...]
+    key: tuple[str, ...]
+
+
+class Source(NamedTuple):
+    """A column of a table that another column is made of."""
+
+    table: str
+    column: str
+
+
+@cache
+def tables() -> dict[str, Table]:
+    """Returns every table of the DDL by its name, which has its schema unless that is public."""
+    created = re.findall(r"^create table (?:if not exists )?([\w.]+) \((.*?)^\);", schema.ddl(), re.M | re.S)
+    return {name.removeprefix("public."): parse_table(name, body) for name, body in created}
+
+
+def parse_table(name: str, body: str) -> Table:
+    """Returns the table that a `create table` statement makes."""
+    statement = sqlglot.parse_one(f"create table {name} ({body})", dialect=DIALECT)
+    key = [part.name for found in statement.find_all(exp.PrimaryKey) for part in found.expressions]
+    columns = []
+    for column in statement.this.find_all(exp.ColumnDef):
+        in_key = column.find(exp.PrimaryKeyColumnConstraint) is not None
+        key += [column.name] if in_key else []
+        required = in_key or column.name in key or column.find(exp.NotNullColumnConstraint) is not None
+        columns.append(TableColumn(column.name, type_name(column.args["kind"]), required))
+    columns = [column._replace(required=column.required or column.name in key) for column in columns]
+    return Table(tuple(columns), tuple(key))
+
+
+def type_name(kind: exp.Expression) -> str:
+    """Returns a type as PostgreSQL's catalog spells it."""
+    text = kind.sql(dialect=DIALECT).lower().replace(", ", ",")
+    name, bracket, sizes = text.partition("(")
+    return f"{POSTGRES_NAMES.get(name, name)}{bracket}{sizes}"
+
+
+def described() -> dict[str, Any]:
+    """Returns the types of all columns by schema, table and column, as sqlglot wants them."""
+    known: dict[str, Any] = {}
+    for name, table in tables().items():
+        space, _, short = name.rpartition(".")
+        known.setdefault(space or "public", {})[short] = {column.name: column.type for column in table.columns}
+    return known
+
+
+def views() -> dict[str, str]:
+    """Returns the queries of the views over all of gold, which are read through to the tables."""
+    return {f"ops.{name}": query for name, (query, _) in schema.gold_queries().items()}
+
+
+@cache
+def made_of(mart: str) -> dict[str, dict[Source, str]]:
+    """Returns, for each column of a mart, the columns it is made of, each with how: as OpenLineage's DIRECT subtypes.
+
+    It is empty for a mart whose SQL the parser cannot read: its tables are known all the same.
+    """
+    try:
+        nodes = lineage(None, marts.selects()[mart], schema=described(), sources=views(), dialect=DIALECT, db="public")
+    except SqlglotError:
+        return {}
+    return {column: dict(sorted(sources_of(node, {}).items())) for column, node in nodes.items()}
+
+
+def sources_of(node: Node, known: dict[int, dict[Source, str]]) -> dict[Source, str]:
+    """Returns the columns of tables at the ends of a column's lineage, each with the strongest change on the way."""
+    if id(node) in known:
+        return known[id(node)]
+    found: dict[Source, str] = {}
+    if isinstance(node.expression, exp.Table):
+        found[Source(table_name(node.expression), node.name.rpartition(".")[2])] = "IDENTITY"
+    elif not node.downstream:
+        found = dict.fromkeys(counted(node), "AGGREGATION")
+    own = change(node.expression)
+    for below in node.downstream:
+        for source, how in sources_of(below, known).items():
+            found[source] = max(found.get(source, how), how, own, key=STRENGTH.index)
+    known[id(node)] = found
+    return found
+
+
+def change(expression: exp.Expr) -> str:
+    """Returns what an expression does to the columns in it."""
+    inner = expression.unalias()
+    if isinstance(inner, exp.Column | exp.Table | exp.Query):
+        return "IDENTITY"
+    return "AGGREGATION" if inner.find(exp.AggFunc) else "TRANSFORMATION"
+
+
+def counted(node: Node) -> Iterator[Source]:
+    """Yields the keys of the tables whose rows a `count(*)` counts."""
+    if not any(isinstance(count.this, exp.Star) for count in node.expression.find_all(exp.Count)):
+        return
+    source = node.source.args.get("from_") or node.source.args.get("from")
+    table = source.this if source is not None else None
+    if isinstance(table, exp.Table) and (name := table_name(table)) in tables():
+        yield from (Source(name, column) for column in tables()[name].key)
+
+
+def table_name(table: exp.Table) -> str:
+    """Returns a table's name as `tables` has it."""
+    return f"{table.db}.{table.name}".removeprefix("public.").removeprefix(".")
+
+
+@cache
+def scopes(mart: str) -> tuple[Scope, ...]:
+    """Returns the parts of a mart's SQL, each with the tables that its columns come from; none if it cannot be read."""
+    try:
+        query = exp.expand(
+            sqlglot.parse_one(marts.selects()[mart], dialect=DIALECT),
+            {name: cast(exp.Query, sqlglot.parse_one(text, dialect=DIALECT)) for name, text in views().items()},
+            dialect=DIALECT,
+        )
+        query = qualify(
+            query, dialect=DIALECT, schema=described(), db="public", validate_qualify_columns=False, identify=False
+        )
+    except SqlglotError:
+        return ()
+    root = build_scope(query)
+    return tuple(root.traverse()) if root else ()
+
+
+def influences(mart: str) -> dict[Source, str]:
+    """Returns the columns that decide which rows a mart has and what they sum up, each with the clause it stands in."""
+    found: dict[Source, str] = {}
+    for scope in scopes(mart):
+        for column in scope.columns:
+            table = scope.sources.get(column.table)
+            clause = next((word for kind, word in CLAUSES if column.find_ancestor(kind)), None)
+            if clause and isinstance(table, exp.Table):
+                found[Source(table_name(table), column.name)] = clause
+    return dict(sorted(found.items()))
+
+
+def read_by(mart: str) -> tuple[str, ...]:
+    """Returns the names of the tables that a mart reads, sorted."""
+    sources = [source for scope in scopes(mart) for source in scope.sources.values()]
+    named = {table_name(source) for source in sources if isinstance(source, exp.Table)}
+    if not scopes(mart):  # by the letter, where the parser gives up
+        text = re.sub(r"--.*", "", marts.selects()[mart])
+        named = {name for name in tables() if re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", text)}
+    return tuple(sorted((named & {*tables()}) - {mart}))
