@@ -13,7 +13,7 @@ SEED ?= 42
 START ?= 2026-01-01
 # What a person gives on the command line reaches the programs through the environment, never through the eyes of
 # the shell, and make itself leaves it as it is.
-GIVEN := DATE SCALE SEED START FORCE OVERRIDE FUTURE KEY DATASET TO FROM BACKUP_IDENTITY FIRST LAST FILE SCALES REPEATS ALONE DATES
+GIVEN := DATE SCALE SEED START FORCE OVERRIDE FUTURE KEY DATASET TO FROM BACKUP_IDENTITY FIRST LAST FILE COLUMN SCALES REPEATS ALONE DATES
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 export $(GIVEN)
 
@@ -74,11 +74,15 @@ metabase-verify: $(INSTALLED) ## run every card there, plain and with each of it
 screenshots: up ## take the pictures in docs/screenshots anew, from the running stack
 	@$(RUN) -m dashboards.screenshots
 
-.PHONY: ledger health
+.PHONY: ledger health lineage metrics
 health: $(INSTALLED) ## one line per problem: a date, a late file, a service, a full disk; fails if there is any
 	@$(RUN) -m pipelines health
 ledger: $(INSTALLED) ## is every date complete, balanced and current, and if not, why
 	@$(RUN) -m pipelines ledger
+lineage: $(INSTALLED) ## draw where a date's rows, or a mart's column, come from and go to: DATE=2026-01-31 or COLUMN=mart_daily_kpis.total_revenue
+	@$(RUN) -m dashboards.lineage $(if $(COLUMN),--column "$$COLUMN",$(if $(DATE),--date "$$DATE"))
+metrics: $(INSTALLED) ## write the metrics of runs as Prometheus's text, which runs do too: [TO=healthcare.prom]
+	@$(RUN) -m pipelines.metrics $(if $(TO),--to "$$TO")
 
 .PHONY: maintain
 maintain: up ## merge silver's small files, remove what nobody reads any more, forget Luigi's old history

@@ -307,7 +307,8 @@ def build(to: Path) -> dict[str, int]:
         (to / f".{name}.new").replace(to / name)
     if to == home():
         for old in {file.name for file in to.glob("*.html")} - set(pages):
-            (to / old).unlink()
+            if not old.startswith("lineage"):  # which dashboards/lineage.py draws
+                (to / old).unlink()
     return {name: (to / name).stat().st_size for name in pages}
 
 

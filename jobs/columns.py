@@ -20,10 +20,13 @@ from jobs import marts, schema
 DIALECT = "postgres"
 # The names that PostgreSQL gives types in its catalog, where sqlglot has others.
 POSTGRES_NAMES = {
+    "char": "character",
     "decimal": "numeric",
     "int": "integer",
+    "time": "time without time zone",
     "timestamp": "timestamp without time zone",
     "timestamptz": "timestamp with time zone",
+    "varchar": "character varying",
 }
 # The clauses by which a column influences which rows there are, in OpenLineage's words.
 CLAUSES = ((exp.Join, "JOIN"), (exp.Group, "GROUP_BY"), (exp.Where, "FILTER"), (exp.Having, "FILTER"))

@@ -234,6 +234,7 @@ class Made(luigi.Task):
         `disable_persist` shorter than the run would have the worker try it again and again (luigi issue 2337).
         """
         forked.preload()  # there is something to do, and Luigi has yet to fork
+        observe()
         scheduler.SCHEDULED[self.task_id] = self
         if self.task_id in disabled():
             disabled().discard(self.task_id)
@@ -295,6 +296,15 @@ def record_death(task: Made, message: str) -> None:
     late = "took longer than [worker] timeout in conf/luigi.cfg allows and was ended"
     kind = late if "timed out" in message else "died"
     task.record_failure(f"{task.task_family} of {program.listed(task.days)} {kind}; run the date again.")
+
+
+@cache
+def observe() -> None:
+    """Has Luigi tell lineage and metrics of runs, once there is something to do: the client is slow to import."""
+    from pipelines import lineage, metrics
+
+    lineage.observe(Made, BronzeIngestion, Pipeline)
+    metrics.observe(Pipeline, Made)
 
 
 class DatasetTask(Made):
@@ -562,10 +572,10 @@ class Maintenance(Made):
             warehouse.connect() as connection,
             warehouse.run(connection, "maintenance", "history", self.date, "", self.log) as row,
         ):
-            from pipelines import history  # it brings SQLAlchemy, which nobody else needs
+            from pipelines import history, lineage  # they bring SQLAlchemy, which nobody else needs, and a slow client
 
             before = datetime.now() - timedelta(self.history_days)
-            forgotten, removed = history.forget(before), runs.remove(before)
+            forgotten, removed = history.forget(before), runs.remove(before) + lineage.rotate(before)
             warehouse.settle(connection, row, "")
         print(f"luigi: {forgotten:,} tasks of more than {self.history_days} days ago forgotten", flush=True)
         print(f"logs: {removed:,} files of runs of more than {self.history_days} days ago removed", flush=True)

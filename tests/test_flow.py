@@ -1,6 +1,7 @@
 """Whole days through Luigi on the real stack, held against the generator's manifest."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -13,12 +14,13 @@ from datetime import date, datetime, timezone
 import pytest
 
 from dashboards import cards
-from jobs import lake, settings
+from jobs import lake, marts, settings
 from jobs.catalog import CATALOG
 from jobs.landing import landing_path
 from pipelines import scheduler
 from tests import score
 from tests.metabase import Metabase
+from tests.test_openlineage import VALIDATOR, receiver, wait_for
 
 FIRST, LAST = date(2026, 1, 1), date(2026, 1, 4)
 MARTS = ("mart_daily_kpis", "mart_department_stats", "mart_patient_stats")
@@ -53,11 +55,18 @@ def state(postgres):
 
 
 @pytest.fixture(scope="module")
-def dates(stack):
+def lineage_server():
+    """A server that takes lineage, and all that it is sent."""
+    with receiver() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def dates(stack, lineage_server):
     """Four dates of a small hospital, brought through all layers by one backfill."""
     for day in score.days(FIRST, LAST):
         assert call("-m", "jobs.generate", str(day), "--scale", "0.1").returncode == 0
-    done = call("-m", "pipelines", "backfill", str(FIRST), str(LAST))
+    done = call("-m", "pipelines", "backfill", str(FIRST), str(LAST), OPENLINEAGE_URL=lineage_server[0])
     assert done.returncode == 0, done.stdout[-4000:]
     why = [line for line in done.stdout.splitlines() if re.search("error| failed ", line, re.I)]
     assert not why, "a task of the backfill failed and was tried again"
@@ -83,6 +92,34 @@ def test_a_backfill_puts_many_dates_into_one_job(dates, stack, postgres):
     together = {name for name, _, texts in told if len(days & {*texts.split(",")}) > 1}
     assert together == {"Bronze", "Silver", "Gold"}, "tasks of several dates ran as one"
     assert {("Silver", name, day) for name in CATALOG for day in days} <= {*told}, "and each has its own page"
+
+
+def test_each_date_of_a_backfill_leaves_a_graph_from_its_files_to_the_marts(dates, stack, lineage_server):
+    told = [json.loads(line) for line in (stack / "lineage" / "events.jsonl").read_text().splitlines()]
+    wait_for(lambda: len(lineage_server[1]) >= len(told))
+    by_run = lambda event: (event["run"]["runId"], event["eventType"])  # noqa: E731
+    assert sorted(map(by_run, (event for *_, event in lineage_server[1]))) == sorted(map(by_run, told))
+    for event in told:
+        VALIDATOR.validate(event)
+    kinds = {kind: {e["run"]["runId"] for e in told if e["eventType"] == kind} for kind in ("START", "COMPLETE")}
+    assert kinds["START"] == kinds["COMPLETE"] and not [e for e in told if e["eventType"] == "FAIL"]
+    done = [event for event in told if event["eventType"] == "COMPLETE"]
+    ahead = {
+        (each["namespace"], each["name"]) for event in done for each in event["inputs"] if each["namespace"] == "file"
+    }
+    files = {f"{day:%Y/%m/%d}/{name}.csv" for day in score.days(FIRST, LAST) for name in CATALOG}
+    assert {"/".join(name.split("/")[-4:]) for _, name in ahead} == files
+    reached = set()
+    while ahead - reached:
+        reached |= ahead
+        ahead = {
+            (each["namespace"], each["name"])
+            for event in done
+            if reached & {(each["namespace"], each["name"]) for each in event["inputs"]}
+            for each in event["outputs"]
+        }
+    tables = {name.partition(".")[2] for space, name in reached if space.startswith("postgres:")}
+    assert tables == {name if "." in name else f"public.{name}" for name in (*CATALOG, *marts.selects())}
 
 
 def test_a_date_that_is_refused_leaves_the_others_of_a_backfill_alone(stack, postgres):

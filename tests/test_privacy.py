@@ -398,6 +398,7 @@ def test_no_command_log_page_ledger_row_or_event_log_holds_any_of_them(said, sta
         "luigi/state",
         "luigi/history",
         "logs/postgres",
+        "lineage/events",
         "http",
         "ops.ledger",
     ):

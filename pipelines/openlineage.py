@@ -1,0 +1,221 @@
+"""Emits OpenLineage events for Luigi's tasks: START, COMPLETE and FAIL, by Luigi's own event handlers.
+
+It is of use without this platform:
+
+    openlineage.observe(MyTask, describe, home=lambda: Path("lineage"))
+
+`describe(task, state, error)` yields a TaskRun, with the datasets it reads and writes, for each run that a task stands
+for. Luigi calls the handlers in the process that it forks for a task, and in its own where a task's process has died.
+Each event is appended to `events.jsonl` in `home`. Where OPENLINEAGE_URL is set, a process that nobody waits for sends
+it there as well, so that a server that is slow or dead delays nothing and fails nothing. OPENLINEAGE_ENDPOINT,
+OPENLINEAGE_API_KEY, OPENLINEAGE_NAMESPACE and OPENLINEAGE_DISABLED mean what they mean to OpenLineage's other clients.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import luigi
+from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent, RunState
+from openlineage.client.facet_v2 import (
+    documentation_job,
+    error_message_run,
+    job_type_job,
+    nominal_time_run,
+    processing_engine_run,
+)
+from openlineage.client.serde import Serde
+from openlineage.client.transport.http import HttpConfig, HttpTransport
+from openlineage.client.uuid import generate_new_uuid
+
+EVENTS = "events.jsonl"
+UNSENT = "unsent.log"
+LARGEST = 16_000_000  # bytes of it, above which `rotate` begins another
+SECONDS = 5.0  # for which a server may keep a sender waiting
+LIFE = 20  # seconds after which a sender ends, whatever it waits for
+RETRIES = {"total": 2, "connect": 2, "read": 0, "backoff_factor": 0.5}
+
+
+@dataclass
+class TaskRun:
+    """One run of a task, as events tell it; `key` names it among those that the same task stands for.
+
+    `state` is what became of this one, where the task's own state says something else.
+    """
+
+    job: str
+    namespace: str = "luigi"
+    key: str = ""
+    doc: str = ""
+    day: datetime | None = None
+    inputs: list[InputDataset] = field(default_factory=list)
+    outputs: list[OutputDataset] = field(default_factory=list)
+    state: RunState | None = None
+    error: str = ""
+
+
+Describe = Callable[[luigi.Task, RunState, Any], Iterable[TaskRun]]
+
+
+def observe(tasks: type[luigi.Task], describe: Describe, home: Callable[[], Path]) -> None:
+    """Registers handlers by which tasks of a class, and of those derived from it, emit events."""
+
+    def handler(state: RunState) -> Callable[..., None]:
+        return lambda task, error=None, *_: emit(task, state, error, describe, home())
+
+    for event, state in (
+        (luigi.Event.START, RunState.START),
+        (luigi.Event.SUCCESS, RunState.COMPLETE),
+        (luigi.Event.FAILURE, RunState.FAIL),
+        (luigi.Event.TIMEOUT, RunState.FAIL),
+        (luigi.Event.PROCESS_FAILURE, RunState.FAIL),
+    ):
+        tasks.event_handler(event)(handler(state))
+
+
+def emit(task: luigi.Task, state: RunState, error: Any, describe: Describe, home: Path) -> None:
+    """Emits an event for each run that a task stands for; what goes wrong with it is a line in Luigi's log, no more."""
+    if os.environ.get("OPENLINEAGE_DISABLED", "").strip().lower() == "true":
+        return
+    now = datetime.now(timezone.utc)
+    try:
+        events = []
+        with run_ids(home, task.task_id, ends=state != RunState.START) as ids:
+            for run in describe(task, state, error):
+                run_id = ids.setdefault(f"{run.job} {run.key}", str(generate_new_uuid(now)))
+                events.append(event_of(run, state, run_id, now))
+        for event in events:
+            append(home / EVENTS, Serde.to_json(event))
+        if url := os.environ.get("OPENLINEAGE_URL", "").strip():
+            start_sender(url, events, home / UNSENT)
+    except Exception as fault:  # its text may quote a value
+        logging.getLogger("luigi-interface").warning(
+            "%s has no lineage event %s (%s); its run goes on.", task.task_family, state.value, type(fault).__name__
+        )
+
+
+@contextmanager
+def run_ids(home: Path, task_id: str, ends: bool) -> Iterator[dict[str, str]]:
+    """Gives the ids of a task's runs, which a file hands from the process that starts it to the one that ends it.
+
+    An attempt that follows has new ones. A task of which nobody has heard a START gets them at its end.
+    """
+    file = home / "running" / hashlib.sha256(task_id.encode()).hexdigest()[:32]
+    known: dict[str, str] = {}
+    if ends:
+        with suppress(OSError, ValueError):
+            known = json.loads(file.read_text())
+    yield known
+    if ends:
+        file.unlink(missing_ok=True)
+    else:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file.write_text(json.dumps(known))
+
+
+def event_of(run: TaskRun, state: RunState, run_id: str, now: datetime) -> RunEvent:
+    """Returns the event that tells of a run."""
+    state = run.state or state
+    facets: dict[str, Any] = {
+        "processing_engine": processing_engine_run.ProcessingEngineRunFacet(version("luigi"), name="Luigi")
+    }
+    if run.day:
+        end = (run.day + timedelta(1)).isoformat()
+        facets["nominalTime"] = nominal_time_run.NominalTimeRunFacet(run.day.isoformat(), end)
+    if state == RunState.FAIL and run.error:
+        facets["errorMessage"] = error_message_run.ErrorMessageRunFacet(run.error, programmingLanguage="python")
+    of_job: dict[str, Any] = {"jobType": job_type_job.JobTypeJobFacet("BATCH", "LUIGI", "TASK")}
+    if run.doc:
+        of_job["documentation"] = documentation_job.DocumentationJobFacet(run.doc)
+    namespace = os.environ.get("OPENLINEAGE_NAMESPACE") or run.namespace
+    return RunEvent(
+        eventType=state,
+        eventTime=now.isoformat(),
+        run=Run(run_id, facets),
+        job=Job(namespace, run.job, of_job),
+        inputs=run.inputs,
+        outputs=run.outputs,
+    )
+
+
+def append(file: Path, line: str) -> None:
+    """Appends a line to a file of this user alone, in one write, so that lines of several processes never mix."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(handle, f"{line}\n".encode())
+    finally:
+        os.close(handle)
+
+
+def rotate(home: Path, before: datetime) -> int:
+    """Begins a new file of events where it has grown large; removes former ones of which nothing was written since.
+
+    Returns how many were removed, with the ids of runs that never came to an end.
+    """
+    file = home / EVENTS
+    if file.is_file() and file.stat().st_size > LARGEST:
+        file.rename(home / f"events-{datetime.now(timezone.utc):%Y%m%dT%H%M%S}.jsonl")
+    former = [*home.glob("events-*.jsonl"), *home.glob("running/*"), *home.glob(UNSENT)]
+    old = [each for each in former if each.stat().st_mtime < before.timestamp()]
+    for each in old:
+        each.unlink(missing_ok=True)
+    return len(old)
+
+
+def start_sender(url: str, events: list[RunEvent], unsent: Path) -> None:
+    """Sends events to a server by a process that nobody waits for.
+
+    It is forked twice, so that nobody has to see to its end, and lets go of everything that it inherits: a connection
+    to a database, whose locks would outlive their holder, and output that somebody reads to its end.
+    """
+    if first := os.fork():
+        os.waitpid(first, 0)
+        return
+    try:
+        if not os.fork():
+            os.setsid()
+            for name in (signal.SIGALRM, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(name, signal.SIG_DFL)
+            signal.alarm(LIFE)
+            nothing = os.open(os.devnull, os.O_RDWR)
+            for stream in range(3):
+                os.dup2(nothing, stream)
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+            send(url, events, unsent)
+    finally:
+        os._exit(0)
+
+
+def send(url: str, events: list[RunEvent], unsent: Path) -> None:
+    """Sends events in their order; where a server does not take one, a line in a file says so, without its address."""
+    way = transport(url)
+    for number, event in enumerate(events):
+        try:
+            way.emit(event)
+        except Exception as error:
+            name, left = f"{event.job.name} {getattr(event.eventType, 'value', '')}", len(events) - number
+            append(unsent, f"{event.eventTime} {name}: {left} not sent ({type(error).__name__})")
+            return
+
+
+def transport(url: str) -> HttpTransport:
+    """Returns the client's way to a server, made anew in the process that uses it: no connection survives a fork."""
+    key = os.environ.get("OPENLINEAGE_API_KEY")
+    settings: dict[str, Any] = {
+        "url": url,
+        "endpoint": os.environ.get("OPENLINEAGE_ENDPOINT") or "api/v1/lineage",
+        "timeout": SECONDS,
+        "retry": RETRIES,
+        "auth": {"type": "api_key", "apiKey": key} if key else {},
+    }
+    return HttpTransport(HttpConfig.from_dict(settings))
