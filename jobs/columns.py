@@ -4,7 +4,6 @@ Both are read from SQL by a parser, so that a new mart needs no declaration of i
 """
 
 import re
-from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple, cast
 
@@ -98,15 +97,51 @@ def views() -> dict[str, str]:
 
 
 @cache
+def parsed(mart: str) -> Scope | None:
+    """Returns a mart's SQL with each column's table named, as the scope of its outermost select; None if unreadable."""
+    try:
+        query = exp.expand(
+            cast(exp.Query, sqlglot.parse_one(marts.selects()[mart], dialect=DIALECT)),
+            {name: cast(exp.Query, sqlglot.parse_one(text, dialect=DIALECT)) for name, text in views().items()},
+            dialect=DIALECT,
+        )
+        name_counted(query)
+        query = qualify(
+            query, dialect=DIALECT, schema=described(), db="public", validate_qualify_columns=False, identify=False
+        )
+    except SqlglotError:
+        return None
+    return build_scope(query)
+
+
+def name_counted(query: exp.Expr) -> None:
+    """Has each `count(*)` name a column of what it counts: a table's key, or the first column of a common table."""
+    common = {cte.alias: cte.this for cte in query.find_all(exp.CTE)}
+    for count in [*query.find_all(exp.Count)]:
+        select = count.find_ancestor(exp.Select)
+        source = select.args["from_"].this if select and select.args.get("from_") else None
+        if not isinstance(count.this, exp.Star) or source is None:
+            continue
+        names = source.this.named_selects if isinstance(source, exp.Subquery) else []
+        if isinstance(source, exp.Table):
+            inner = common.get(source.name) if not source.db else None
+            known = tables().get(table_name(source))
+            names = inner.named_selects if inner else list(known.key) if known else []
+        names = [name for name in names if name not in ("", "*")]
+        if names:
+            count.set("this", exp.column(names[0], table=source.alias_or_name))
+
+
+@cache
 def made_of(mart: str) -> dict[str, dict[Source, str]]:
     """Returns, for each column of a mart, the columns it is made of, each with how: as OpenLineage's DIRECT subtypes.
 
     It is empty for a mart whose SQL the parser cannot read: its tables are known all the same.
     """
-    try:
-        nodes = lineage(None, marts.selects()[mart], schema=described(), sources=views(), dialect=DIALECT, db="public")
-    except SqlglotError:
+    scope = parsed(mart)
+    if scope is None:
         return {}
+    nodes = lineage(None, scope.expression, schema=described(), scope=scope, dialect=DIALECT)
     return {column: dict(sorted(sources_of(node, {}).items())) for column, node in nodes.items()}
 
 
@@ -117,8 +152,6 @@ def sources_of(node: Node, known: dict[int, dict[Source, str]]) -> dict[Source, 
     found: dict[Source, str] = {}
     if isinstance(node.expression, exp.Table):
         found[Source(table_name(node.expression), node.name.rpartition(".")[2])] = "IDENTITY"
-    elif not node.downstream:
-        found = dict.fromkeys(counted(node), "AGGREGATION")
     own = change(node.expression)
     for below in node.downstream:
         for source, how in sources_of(below, known).items():
@@ -135,37 +168,15 @@ def change(expression: exp.Expr) -> str:
     return "AGGREGATION" if inner.find(exp.AggFunc) else "TRANSFORMATION"
 
 
-def counted(node: Node) -> Iterator[Source]:
-    """Yields the keys of the tables whose rows a `count(*)` counts."""
-    if not any(isinstance(count.this, exp.Star) for count in node.expression.find_all(exp.Count)):
-        return
-    source = node.source.args.get("from_") or node.source.args.get("from")
-    table = source.this if source is not None else None
-    if isinstance(table, exp.Table) and (name := table_name(table)) in tables():
-        yield from (Source(name, column) for column in tables()[name].key)
-
-
 def table_name(table: exp.Table) -> str:
     """Returns a table's name as `tables` has it."""
     return f"{table.db}.{table.name}".removeprefix("public.").removeprefix(".")
 
 
-@cache
 def scopes(mart: str) -> tuple[Scope, ...]:
     """Returns the parts of a mart's SQL, each with the tables that its columns come from; none if it cannot be read."""
-    try:
-        query = exp.expand(
-            sqlglot.parse_one(marts.selects()[mart], dialect=DIALECT),
-            {name: cast(exp.Query, sqlglot.parse_one(text, dialect=DIALECT)) for name, text in views().items()},
-            dialect=DIALECT,
-        )
-        query = qualify(
-            query, dialect=DIALECT, schema=described(), db="public", validate_qualify_columns=False, identify=False
-        )
-    except SqlglotError:
-        return ()
-    root = build_scope(query)
-    return tuple(root.traverse()) if root else ()
+    scope = parsed(mart)
+    return tuple(scope.traverse()) if scope else ()
 
 
 def influences(mart: str) -> dict[Source, str]:
