@@ -249,6 +249,8 @@ def main() -> None:
     words.add_argument("file", type=Path)
     words.add_argument("--to", type=Path, default=HOME, help="another directory than jobs/catalog")
     given = words.parse_args()
+    if not given.file.name:
+        program.leave(2, "Say which contract, as in: make contract-import FILE=lab_results.odcs.yaml")
     try:
         found = [*drafts(read(given.file))]
         for dataset, _ in found:

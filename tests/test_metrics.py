@@ -79,6 +79,36 @@ def test_a_run_goes_on_where_the_metrics_cannot_be_written(ledger, monkeypatch, 
     assert "are not renewed after Day (ValueError)" in caplog.text and "QZAN" not in caplog.text
 
 
+A_YEAR = """
+insert into ops.ledger (
+    run_id, layer, dataset, partition_date, ended_at, outcome, bronze_rows, bronze_sha256, accepted, rejected, faulty,
+    inserted, updated, unchanged, removed
+)
+select
+    format('%s %s %s', layer, dataset, day), layer, dataset, date '2025-01-01' + day, now(), 'done', 100, 'sha', 98, 2,
+    2, 98, 0, 0, 0
+from generate_series(0, 364) as day
+cross join unnest(array['bronze', 'silver', 'gold']) as layer
+cross join ops.datasets;
+insert into ops.receipts (layer, dataset, partition_date, run_id, made_from, rule_set)
+select
+    layer, dataset, partition_date, run_id,
+    case when layer = 'gold' then replace(run_id, 'gold', 'silver') else 'sha' end, 'rules'
+from ops.ledger;
+insert into ops.reasons (run_id, dataset, partition_date, reason, hits)
+select run_id, dataset, partition_date, reason, 1
+from ops.ledger inner join ops.rules using (dataset)
+where layer = 'silver' and reason <> 'rejected';
+analyze ops.ledger, ops.receipts, ops.reasons, ops.rules, ops.datasets;
+"""
+
+
+def test_a_year_of_dates_is_told_in_seconds(ledger):  # noqa: F811
+    ledger.execute(A_YEAR)
+    found = read(metrics.text())
+    assert sum(value for (name, *_), value in found.items() if name == "healthcare_dates") == 365
+
+
 def test_every_metric_of_an_alert_is_there(ledger):  # noqa: F811
     whole_date(ledger)
     with pytest.raises(ValueError), warehouse.run(ledger, "bronze", "visits", date(2026, 1, 6), "rules"):

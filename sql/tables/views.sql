@@ -285,7 +285,8 @@ marts as (
     ) as are_current
 ),
 
-stops as (
+-- Once, and not for each partition, which the planner would do over a year of dates.
+stops as materialized (
     select
         dataset,
         partition_date,
