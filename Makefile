@@ -162,19 +162,19 @@ restore-docker: ## in containers, back to what a backup has: FROM=backups/2026-0
 
 .PHONY: endpoints verify-docker screenshots-docker test-compose
 endpoints: $(INSTALLED) ## ask every address that the containers publish
-	@$(RUN) -m tests.compose.endpoints
+	@$(RUN) -m tests.campaigns.compose.endpoints
 verify-docker: date $(INSTALLED) ## in containers: are a date's files, tables and laws there: DATE=2026-01-31
-	@$(RUN) -m tests.compose.verify "$$DATE"
+	@$(RUN) -m tests.campaigns.compose.verify "$$DATE"
 screenshots-docker: $(DEVELOPER_TOOLS) ## take the pictures in docs/screenshots from the containers
 	@$(IN_RUNNER) python -m dashboards.pages
 	@mkdir -m 700 -p .stack-docker && $(COMPOSE) cp runner:/var/lib/healthcare/dashboards .stack-docker/
 	@STACK_DIR=.stack-docker $(RUN) -m dashboards.screenshots
 test-compose: $(DEVELOPER_TOOLS) ## the containers for real, without a registry of images: a day, deaths, two workers (root, Debian)
-	@$(RUN) -m pytest -s tests/compose
+	@$(RUN) -m pytest -s tests/campaigns/compose
 
 .PHONY: test-tls
 test-tls: $(DEVELOPER_TOOLS) ## a date from landing to gold over TLS, with certificates of its own making (root, Debian)
-	@$(RUN) -m pytest -s tests/tls
+	@$(RUN) -m pytest -s tests/campaigns/tls
 
 .PHONY: bench endurance
 bench: $(DEVELOPER_TOOLS) ## whole days beside two peers, on a stack of its own: [SCALES="1 10 100"] [REPEATS=3] [ALONE=1]
@@ -187,23 +187,27 @@ endurance: $(DEVELOPER_TOOLS) ## many dates through one resident application, an
 graph: up ## every task of a date in Luigi's order, and whether it is done: [DATE=2026-01-31]
 	@$(VENV)/bin/luigi-deps-tree --module pipelines Day --date "$${DATE:-$$START}"
 
-.PHONY: test test-unit test-laws test-hostile test-faults lint lint-clusters lint-workflows format schema dictionary lock
+.PHONY: test check test-unit test-laws test-hostile test-faults lint lint-clusters lint-workflows format schema dictionary lock
 test: $(DEVELOPER_TOOLS) ## run every test, on a stack of their own
 	@$(RUN) -m pytest
+check: $(DEVELOPER_TOOLS) ## the quick part of the tests, for while one works: units, SQL, a backfill through all layers
+	@$(RUN) -m pytest tests/unit tests/sql $(addprefix tests/flow/test_flow.py::test_,$(CHECKED))
+CHECKED := every_injected_defect_is_rejected_with_its_reasons_and_no_other_row every_row_is_accounted_for \
+	gold_is_the_newest_accepted_version_of_every_key
 test-unit: $(DEVELOPER_TOOLS) ## run the tests that need no server
 	@$(RUN) -m pytest -m "not stack"
 test-laws: $(DEVELOPER_TOOLS) ## random histories of small hospitals until STEPS=2000 have been run, and bugs planted to be found
-	@STEPS="$${STEPS:-2000}" $(RUN) -m pytest tests/test_laws.py tests/test_forget.py
+	@STEPS="$${STEPS:-2000}" $(RUN) -m pytest tests/campaigns/test_laws.py tests/campaigns/test_forget.py
 test-hostile: $(DEVELOPER_TOOLS) ## 10,000 hostile files against an oracle, in Spark and through the real jobs: [FILES=10000]
-	@FILES="$${FILES:-10000}" $(RUN) -m pytest tests/test_hostile.py
+	@FILES="$${FILES:-10000}" $(RUN) -m pytest tests/campaigns/test_hostile.py
 test-faults: $(DEVELOPER_TOOLS) ## 200 faults at the boundaries of jobs and days, many runs at once, bugs planted to be found [FAULTS=50]
-	@FAULTS="$${FAULTS:-all}" $(RUN) -m pytest tests/faults
+	@FAULTS="$${FAULTS:-all}" $(RUN) -m pytest tests/campaigns/faults
 lint: $(DEVELOPER_TOOLS) ## check style, types and SQL
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 	@$(RUN) -m sqlfluff lint sql
-	@$(VENV)/bin/hadolint Dockerfile conf/*/*/Dockerfile tests/compose/*/Dockerfile
+	@$(VENV)/bin/hadolint Dockerfile conf/*/*/Dockerfile tests/campaigns/compose/*/Dockerfile
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
