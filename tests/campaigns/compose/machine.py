@@ -176,7 +176,9 @@ class Project:
         """Makes the networks whose options only Docker knows, without these; podman-compose makes the others."""
         for name, network in (self.declared.get("networks") or {}).items():
             if network and network.get("driver_opts"):
-                podman("network", "create", "--ignore", f"{self.name}_{name}")
+                whole = f"{self.name}_{name}"
+                if subprocess.run(["podman", "network", "exists", whole]).returncode:
+                    podman("network", "create", whole)
 
     def in_order(self) -> Iterator[str]:
         """The services, each after those it depends on."""
