@@ -17,6 +17,7 @@ from tests.model import Gold, four_decimals, total
 Rows = list[dict[str, Any]]
 DAY = timedelta(days=1)
 NEVER = date(9999, 12, 31)
+CALENDAR = timedelta(days=36525)  # census and balance tell no day that is further back; what it brought counts later
 BUCKETS = (
     ("not yet due", None, -1),
     ("0\u201330", 0, 30),
@@ -199,8 +200,9 @@ def census(episodes: list[Rows], as_of: date, beds: Sequence[Beds]) -> Rows:
         return []
     room_types = {stay["room_type"] for stay, _ in stays} | {each.room_type for each in beds}
     rows = []
-    for day in days_between(min(stay["admit_ts"] for stay, _ in stays).date(), as_of):
-        of_day = {room_type: room_row(room_type, day, stays) for room_type in sorted(room_types)}
+    oldest = max(min(stay["admit_ts"] for stay, _ in stays).date(), as_of - CALENDAR)
+    for day in days_between(oldest, as_of):
+        of_day = {room_type: room_row(room_type, day, oldest, stays) for room_type in sorted(room_types)}
         for room_type, row in of_day.items():
             valid = [
                 each
@@ -209,7 +211,7 @@ def census(episodes: list[Rows], as_of: date, beds: Sequence[Beds]) -> Rows:
             ]
             row["beds"] = valid[0].beds if valid else None
             row["available_beds"] = valid[0].beds - valid[0].out_of_service if valid else None
-        whole = hospital_row(day, episodes)
+        whole = hospital_row(day, oldest, episodes)
         known = [row for row in of_day.values() if row["beds"] is not None]
         lacking = any(row["beds"] is None and row["patient_days"] for row in of_day.values())
         for name in ("beds", "available_beds"):
@@ -221,14 +223,21 @@ def census(episodes: list[Rows], as_of: date, beds: Sequence[Beds]) -> Rows:
     return rows
 
 
-def room_row(room_type: str, day: date, stays: list[tuple[dict[str, Any], Rows]]) -> dict[str, Any]:
+def counts_on(time: datetime | None, day: date, oldest: date) -> bool:
+    """Whether the day of a time is this one; a day before the oldest counts there."""
+    return time is not None and max(time.date(), oldest) == day
+
+
+def count_same_day(spans: Iterable[tuple[datetime, datetime | None]], day: date, oldest: date) -> int:
+    return sum(counts_on(start, day, oldest) and end is not None and end.date() == start.date() for start, end in spans)
+
+
+def room_row(room_type: str, day: date, oldest: date, stays: list[tuple[dict[str, Any], Rows]]) -> dict[str, Any]:
     own = [(stay, episode) for stay, episode in stays if stay["room_type"] == room_type]
-    came = [stay is episode[0] for stay, episode in own if stay["admit_ts"].date() == day]
-    left = [stay is last_of(episode) for stay, episode in own if stay["end"] and stay["end"].date() == day]
+    came = [stay is episode[0] for stay, episode in own if counts_on(stay["admit_ts"], day, oldest)]
+    left = [stay is last_of(episode) for stay, episode in own if counts_on(stay["end"], day, oldest)]
     present = sum(is_present(stay["admit_ts"], stay["end"], midnight(day)) for stay, _ in own)
-    same_day = sum(
-        stay["admit_ts"].date() == day and stay["end"] is not None and stay["end"].date() == day for stay, _ in own
-    )
+    same_day = count_same_day([(stay["admit_ts"], stay["end"]) for stay, _ in own], day, oldest)
     return {
         "census_date": day,
         "room_type": room_type,
@@ -242,15 +251,15 @@ def room_row(room_type: str, day: date, stays: list[tuple[dict[str, Any], Rows]]
     }
 
 
-def hospital_row(day: date, episodes: list[Rows]) -> dict[str, Any]:
+def hospital_row(day: date, oldest: date, episodes: list[Rows]) -> dict[str, Any]:
     spans = [(episode[0]["admit_ts"], last_of(episode)["end"]) for episode in episodes]
     present = sum(is_present(start, end, midnight(day)) for start, end in spans)
-    same_day = sum(start.date() == day and end is not None and end.date() == day for start, end in spans)
+    same_day = count_same_day(spans, day, oldest)
     return {
         "census_date": day,
         "room_type": "*",
-        "admissions": sum(start.date() == day for start, _ in spans),
-        "discharges": sum(end is not None and end.date() == day for _, end in spans),
+        "admissions": sum(counts_on(start, day, oldest) for start, _ in spans),
+        "discharges": sum(counts_on(end, day, oldest) for _, end in spans),
         "transfers_in": 0,
         "transfers_out": 0,
         "midnight_census": present,
@@ -474,14 +483,15 @@ def bill_days(bills: Rows) -> Rows:
 def receivables(bills: Rows, as_of: date) -> Rows:
     if not bills:
         return []
+    oldest = max(min(bill["day"] for bill in bills), as_of - CALENDAR)
     return [
         {
             "day": day,
-            "billed": amount(bill for bill in bills if bill["day"] == day),
-            "paid": amount(bill for bill in bills if bill["paid_on"] == day),
+            "billed": amount(bill for bill in bills if max(bill["day"], oldest) == day),
+            "paid": amount(bill for bill in bills if max(bill["paid_on"], oldest) == day),
             "balance": amount(bill for bill in bills if is_open(bill, midnight(day))),
         }
-        for day in days_between(min(bill["day"] for bill in bills), as_of)
+        for day in days_between(oldest, as_of)
     ]
 
 

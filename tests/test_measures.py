@@ -553,9 +553,9 @@ def draw_hospital(chance):
         rows["patients"].append({"patient_id": f"P{number}"})
         at = first
         for place in range(chance.randint(0, 7)):
-            at = moment(at, 24 * 60)
+            at = moment(at, 24 * 60) if chance.random() < 0.6 else at + timedelta(minutes=chance.randint(0, 90))
             key = f"V{number}{place}"
-            end = moment(at, 30)
+            end = moment(at, 30) if chance.random() < 0.5 else at + timedelta(minutes=chance.randint(1, 200))
             kind = chance.choice(("Outpatient", "Emergency", "Inpatient"))
             rows["visits"].append(
                 {
