@@ -19,11 +19,15 @@ bills as (
     inner join billing on visits.visit_id = billing.visit_id
 ),
 
--- Split in the ratio of the two amounts, which need not add up to the total.
+-- Split in the ratio of the two amounts, which need not add up to the total; where they do, nothing is divided.
 split as (
     select
         *,
-        round(total_amount * insurance_amount / nullif(insurance_amount + patient_amount, 0), 2) as insurer_part
+        case
+            when insurance_amount + patient_amount = 0 then null
+            when insurance_amount + patient_amount = total_amount then insurance_amount
+            else round(total_amount * insurance_amount / (insurance_amount + patient_amount), 2)
+        end as insurer_part
     from bills
 )
 

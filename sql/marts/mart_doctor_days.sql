@@ -13,7 +13,7 @@ worked as (
             visit_start_ts,
             max(visit_end_ts) over (
                 partition by visit_start_ts::date, coalesce(left(doctor_id, 100), '(none)'), department
-                order by visit_start_ts, visit_id
+                order by visit_start_ts
                 rows between unbounded preceding and 1 preceding
             )
         ) as added

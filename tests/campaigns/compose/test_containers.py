@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import subprocess
 import time
 import urllib.request
@@ -74,7 +75,7 @@ def generate(project: machine.Project, day: date) -> None:
 
 def make(project: machine.Project, *words: str) -> str:
     """A target of the Makefile, on this project; its output."""
-    return machine.run("make", f"COMPOSE={' '.join(project.command)}", *words, cwd=settings.ROOT)
+    return machine.run("make", f"COMPOSE={shlex.join(project.command)}", *words, cwd=settings.ROOT)
 
 
 def luigi(project: machine.Project, day: date) -> subprocess.CompletedProcess[str]:
