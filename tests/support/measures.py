@@ -12,7 +12,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from tests.model import Gold, four_decimals, total
+from tests.support.model import Gold, four_decimals, total
 
 Rows = list[dict[str, Any]]
 DAY = timedelta(days=1)

@@ -11,9 +11,9 @@ from jobs import beds, marts, settings
 from jobs.catalog import CATALOG
 from jobs.marts import check, rebuild, refresh
 from jobs.program import Refused
-from tests import measures
-from tests.test_marts import add, rebuilt
-from tests.test_marts import hospital as hospital
+from tests.sql.test_marts import add, rebuilt
+from tests.sql.test_marts import hospital as hospital
+from tests.support import measures
 
 NOW = "2026-03-31"  # the newest date of the hospitals below
 HEADER = "room_type,beds,out_of_service,valid_from,valid_to\n"
