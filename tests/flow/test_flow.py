@@ -56,7 +56,7 @@ def state(postgres):
 def dates(stack):
     """Four dates of a small hospital, brought through all layers by one backfill."""
     for day in score.days(FIRST, LAST):
-        assert call("-m", "jobs.generate", str(day), "--scale", "0.1").returncode == 0
+        assert call("-m", "jobs.generate", str(day), "--scale", "0.5").returncode == 0
     done = call("-m", "pipelines", "backfill", str(FIRST), str(LAST))
     assert done.returncode == 0, done.stdout[-4000:]
     why = [line for line in done.stdout.splitlines() if re.search("error| failed ", line, re.I)]

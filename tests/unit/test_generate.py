@@ -343,7 +343,7 @@ def test_children_arrive_before_their_parents_and_are_resolved_the_next_day(land
     late = [(date, row) for date in days(7) for row in manifest(landing, date) if row["resolved_on"]]
     assert {row["reasons"] for _, row in late} == {"orphan_patient_id", "orphan_visit_id"}
     assert all(row["resolved_on"] == str(date + datetime.timedelta(days=1)) for date, row in late)
-    assert len({date for date, _ in late}) >= 6
+    assert {date for date, _ in late} >= {days(7)[0], days(7)[3], days(7)[6]}, "every third date has some"
 
 
 # --- the files ----------------------------------------------------------------------------------------------
@@ -361,14 +361,13 @@ def test_another_seed_is_another_hospital(landing: Path, tmp_path: Path) -> None
     assert all(ours[name] != theirs[name] for name in ours)
 
 
-def test_start_holds_the_volumes_and_each_later_date_about_a_hundredth(landing: Path) -> None:
-    for date in days(7):
-        for name, volume in VOLUMES.items():
-            rows = sum(1 for _ in rows_of(folder(landing, date) / f"{name}.csv"))
-            if date == START:
-                assert 0.96 < rows / volume < 1.04, name
-            else:
-                assert 0.005 < rows / volume < 0.022, (name, date)
+def test_start_holds_the_volumes_and_each_later_date_about_a_730th(landing: Path) -> None:
+    """Half as much again, or more, where rows are sent twice: as they begin, and as they end."""
+    for name, volume in VOLUMES.items():
+        counts = [sum(1 for _ in rows_of(folder(landing, date) / f"{name}.csv")) for date in days(7)]
+        assert 0.96 < counts[0] / volume < 1.04, name
+        assert 0.5 < mean(counts[1:]) / volume * 730 < 3.5, name
+        assert all(0.2 < count / volume * 730 < 7 for count in counts[1:]), name
 
 
 def test_nothing_but_the_five_files_and_the_manifest_is_left(landing: Path) -> None:
@@ -380,7 +379,7 @@ def test_nothing_but_the_five_files_and_the_manifest_is_left(landing: Path) -> N
 def test_the_header_has_the_declared_columns(tmp_path: Path, landing: Path) -> None:
     for date in days(40):
         if date != START:
-            generate(date, tmp_path, scale=0.05)
+            generate(date, tmp_path)
     paths = [*folder(landing, START).glob("*.csv"), *tmp_path.rglob("*.csv")]
     files = [(CATALOG[p.stem].names, p.read_bytes()) for p in paths if p.stem in CATALOG]
     headers = [(names, data.decode("utf-8-sig").splitlines()[0].split(",")) for names, data in files]
@@ -473,7 +472,7 @@ def test_later_dates_send_earlier_rows_again_as_the_patient_leaves_or_pays(landi
                     again[name] += 1
                     assert (earlier[end], bool(row.values[end])) == ("", True)
                 sent[row.values[key]] = row.values
-    assert all(again[name] > 30 for name in ("visits", "admissions", "billing"))
+    assert all(again[name] > 10 for name in ("visits", "admissions", "billing"))
 
 
 def test_a_row_speaks_of_nothing_later_than_its_file(landing: Path) -> None:

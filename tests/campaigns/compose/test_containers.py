@@ -30,7 +30,7 @@ from tests.support import model
 from tests.support.history import comparable, expect, found, found_rows
 
 FIRST, *LATER = (date(2026, 1, day) for day in range(1, 8))
-SCALE = "0.1"
+SCALE = "0.5"  # ten visits on a later date
 # Under other names the data of whoever comes from an earlier version would be left behind.
 VOLUMES = {"postgres", "minio", "landing", "spark-events", "scheduler", "dashboards"}
 

@@ -17,7 +17,7 @@ from tests.campaigns.faults.proxy import Trap
 from tests.campaigns.faults.strikes import STRIKES, Blow, Boundary
 
 FIRST, SECOND, THIRD = (date(2031, 1, day) for day in (1, 2, 3))
-SCALE = "0.02"
+SCALE = "0.2"  # four visits on a later date
 RECEIPT = r"insert into ops\.receipts"
 
 # Where a day is struck: a boundary, and what happens there.
