@@ -1,6 +1,6 @@
 """The generated hospital behaves like one: its measures lie where a hospital's do, and no date draws a cliff.
 
-What is measured is in tests/support/hospital_figures.py. The ranges leave room for chance, so that another seed passes too.
+tests/support/hospital_figures.py computes the measures. The ranges leave room for chance, so that other seeds pass too.
 """
 
 import datetime
@@ -151,12 +151,12 @@ def test_emergencies_come_by_day_and_evening_and_on_every_weekday_alike(history:
 def test_one_stay_in_eight_is_a_transfer(history: Rows, later: Rows) -> None:
     assert 0.1 < hospital_figures.share_moved(history) < 0.15
     assert hospital_figures.share_moved(later) > 0.05
-    rooms: dict[str, list[measures.Stay]] = {}
+    rooms: dict[str, list[hospital_figures.Stay]] = {}
     for stay in hospital_figures.list_stays(history):
         rooms.setdefault(stay.visit, []).append(stay)
     for first, second in (stays for stays in rooms.values() if len(stays) > 1):  # no visit has three
         assert first.room != second.room and first.end
-        assert datetime.timedelta() < second.start - first.end < 7 * measures.HOUR
+        assert datetime.timedelta() < second.start - first.end < 7 * hospital_figures.HOUR
     leaves = [len(stays) > 1 for stays in rooms.values() if stays[0].room == "ICU" and stays[0].end]
     assert mean(leaves) > 0.6, "intensive care is left for a ward"
 
