@@ -110,7 +110,7 @@ def create_databases() -> None:
         raise SystemExit(f"The peers' databases could not be created.\n{run.stderr}")
 
 
-# ---- what is measured ----------------------------------------------------------------------------------------------
+# ---- measurements --------------------------------------------------------------------------------------------------
 
 
 def generate(scale: str, day: date = DAY) -> None:
@@ -230,7 +230,7 @@ def run_platform(day: date = DAY, *options: str) -> dict[str, Any]:
 
 
 def run_make(day: date, *words: str) -> dict[str, Any]:
-    """Measures a make target that runs dates, its check of the stack and its pages included, and counts Spark jobs."""
+    """Measures a make target that runs dates, including the check of the stack and the pages, and counts Spark jobs."""
     before = spark_jobs()
     measured = run_watched(day, "make", *words)
     return measured | {"spark_jobs": spark_jobs() - before}
@@ -244,7 +244,7 @@ def spark_jobs() -> int:
 
 
 def run_watched(day: date, *command: str) -> dict[str, Any]:
-    """Measures a command that runs dates, of which `day` is the first; reads rows and seconds from the ledger."""
+    """Measures a command that runs dates, starting with `day`; reads rows and seconds from the ledger."""
     checkpoint()
     measured = watch(command, own="luigi and jobs")
     rows = query(

@@ -41,7 +41,7 @@ def by(crontab: str) -> None:
                 f"SCHEDULE {crontab!r} is not a time of crontab's; write five fields, as in: 15 6 * * *"
             ) from None
         catch_up_days()
-        # A missed run is made up for once, and never runs beside another.
+        # A missed run is caught up once, and never runs at the same time as another.
         scheduler.add_job(nightly, trigger, misfire_grace_time=None, coalesce=True, max_instances=1)
         print(f"Runs the dates that have ended, at {crontab} (UTC).", flush=True)
     else:

@@ -93,9 +93,7 @@ def image(reference: str) -> int:
 
 
 def installed(reference: str) -> list[Package]:
-    """Lists the Debian, Ubuntu or Alpine packages of an image without running it; raises ValueError with the reason if
-    it cannot.
-    """
+    """Lists the Debian, Ubuntu or Alpine packages of an image without running it; raises ValueError otherwise."""
     program = shutil.which("docker") or shutil.which("podman")
     if not program:
         raise ValueError("there is neither docker nor podman on the PATH")

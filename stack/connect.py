@@ -1,6 +1,6 @@
 """The driver of the Spark Connect server; it runs until its SparkContext stops.
 
-     spark-submit --conf spark.plugins=org.apache.spark.sql.connect.SparkConnectPlugin stack/connect.py
+    spark-submit --conf spark.plugins=org.apache.spark.sql.connect.SparkConnectPlugin stack/connect.py
 
 Spark's own SparkConnectServer gives every session its own class loader, so that each job recompiles generated code.
 Here sessions share one class loader (docs/benchmarks.md).

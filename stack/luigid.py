@@ -1,6 +1,6 @@
 """Runs luigid, Luigi's central scheduler, so that only clients with its login can add or change tasks.
 
-     LUIGI_USER=... LUIGI_PASSWORD=... python -m stack.luigid --address 127.0.0.1 --port 8082
+    LUIGI_USER=... LUIGI_PASSWORD=... python -m stack.luigid --address 127.0.0.1 --port 8082
 
 Luigi's own luigid has no authentication: anybody who reaches its port, and any web page open in a browser on this
 machine, can make a worker load a module and run a task from it. Here

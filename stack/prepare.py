@@ -321,8 +321,10 @@ def failure(command: list[str], text: str | None) -> str:
 
 
 def first_statements() -> dict[str, str]:
-    """Returns the statements of sql/init.sql per database, with this stack's names and passwords, one per line as
-    single-user mode requires; also revokes PUBLIC's access to the server's own databases.
+    """Returns the statements of sql/init.sql per database, with this stack's names and passwords.
+
+    Returns one statement per line, as single-user mode requires; also revokes PUBLIC's access to the server's own
+    databases.
     """
     init = (settings.ROOT / "sql" / "init.sql").read_text()
     server, database = named(init).split("\\connect ecomdb\n")

@@ -98,9 +98,7 @@ def base_environment() -> dict[str, str]:
 
 
 def password_file() -> Path:
-    """Writes PostgreSQL's passwords to the file that its drivers read, which keeps them out of Spark plans and event
-    logs.
-    """
+    """Writes PostgreSQL's password to the file that its drivers read, to keep it out of Spark plans and event logs."""
     names = ("POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD")
     line = ":".join(re.sub(r"([:\\])", r"\\\1", settings.get(name)) for name in names)
     path = stack_dir() / "pgpass"
@@ -136,7 +134,7 @@ def postgres_bin() -> Path:
 
 
 def unprivileged() -> list[str]:
-    """Returns a command prefix that drops root, as whom PostgreSQL refuses to run; empty for other users."""
+    """Returns a command prefix that drops root privileges, which PostgreSQL refuses; empty for other users."""
     if os.geteuid() != 0:
         return []
     import pwd

@@ -46,8 +46,9 @@ def admin() -> MinioAdmin:
 
 
 def policy(bucket: str, actions: Sequence[str]) -> dict[str, Any]:
-    """Returns a policy that allows only these actions in one bucket; explicitly denies deleting versions, which MinIO
-    grants along with deletion.
+    """Returns a policy that allows only these actions in one bucket.
+
+    Denies the deletion of versions explicitly, since MinIO grants it along with that of objects.
     """
     resources = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
     allowed = {"Effect": "Allow", "Action": actions, "Resource": resources}

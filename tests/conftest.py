@@ -197,7 +197,7 @@ class Hospital:
         return bronze_to_silver(CATALOG[dataset], self.day(number))
 
     def judge_again(self):
-        """Revalidates what is due, as Luigi's Rejudged does."""
+        """Revalidates what is due, as Luigi's tasks do."""
         from jobs import warehouse
         from jobs.bronze_to_silver import bronze_to_silver
 

@@ -325,7 +325,7 @@ def file(dataset, *changes):
     return [",".join((VALID[dataset] | change).values()) for change in changes]
 
 
-# Three dates: the second brings the parents of some of the first's rows, the third newer versions.
+# Three dates: the second brings the parents of some of the first's rows, the third brings newer versions.
 AS_FIRST_SENT = {
     0: {
         "patients": file("patients", {"patient_id": "P1"}, {"patient_id": "P3", "gender": "?"}),

@@ -168,7 +168,9 @@ def test_a_partition_that_another_date_has_judged_again_breaks_no_task_of_this_r
     [[turn, made_from]] = postgres.execute(f"select turn, made_from from ops.receipts where {own}", [FIRST]).fetchall()
     of_this_run = tasks.Silver(dataset="visits", date=FIRST), tasks.Gold(dataset="visits", date=FIRST)
     try:
-        postgres.execute(f"update ops.receipts set made_from = '' where {own}", [FIRST])  # as warehouse.withdraw does
+        postgres.execute(
+            f"update ops.receipts set made_from = '' where {own}", [FIRST]
+        )  # as the invalidation of a marker does
         monkeypatch.setattr(tasks, "session", lambda: turn)
         assert all(task.made_in() for task in of_this_run)
         monkeypatch.setattr(tasks, "session", lambda: turn + 1)

@@ -1,4 +1,4 @@
-"""Checks privileges in the lake: jobs' user and reader have the two buckets, `make forget` deletes in bronze."""
+"""Checks privileges in the lake: the jobs' user and a reader have two buckets, `make forget` deletes in bronze."""
 
 import http.client
 import json

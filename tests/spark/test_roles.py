@@ -1,4 +1,4 @@
-"""Checks privileges in the warehouse: the loader owns its schemas, readers only read, nobody else has any."""
+"""Checks privileges in the warehouse: the loader owns its schemas, readers only read, other users have none."""
 
 import os
 import re
@@ -72,7 +72,7 @@ def test_no_program_can_connect_as_a_superuser(postgres):
 
 
 def readable(connection):
-    """Returns the platform's tables and views of which a role may read at least one column."""
+    """Returns the platform's tables and views in which a role may read at least one column."""
     return {
         (schema, table)
         for schema, table in connection.execute(

@@ -45,7 +45,7 @@ KNOWN = {
 
 @pytest.fixture
 def server(warehouse_server, monkeypatch):
-    """Yields a new Metabase that is not set up, beside a warehouse."""
+    """Yields a new Metabase that is not set up, with a warehouse."""
     server = Metabase()
     monkeypatch.setenv("METABASE_URL", server.start())
     monkeypatch.setenv("POSTGRES_PORT", str(warehouse_server.info.port))
@@ -339,7 +339,7 @@ def test_what_people_made_stays(server):
     for number, card in enumerate(
         [
             ours | mine,  # the same name elsewhere
-            ours | {"description": "My own count."},  # the same name beside ours
+            ours | {"description": "My own count."},  # the same name in our collection
             ours | {"name": f"{ours['name']} - Duplicate"},  # a copy with our description
             ours | mine | {"collection_id": collection, "name": "Mine"},
         ],

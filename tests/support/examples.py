@@ -268,12 +268,12 @@ def versions(dataset: str, cases: list[tuple[str, list[Change]]] = VERSIONS) -> 
 
 
 def records(spark: Any, texts: Iterable[str], day: date = DAY) -> Any:
-    """Returns the records of one file in the form that validation.judge takes."""
+    """Returns the records of one file in the form that the validation takes."""
     return spark.createDataFrame([(day, text) for text in texts], "_partition_date date, _raw string")
 
 
 def keys(spark: Any, column: str, *accepted: str, day: date = DAY) -> Any:
-    """Returns accepted keys of one partition in the form that validation.judge takes."""
+    """Returns accepted keys of one partition in the form that the validation takes."""
     return spark.createDataFrame([(key, day) for key in accepted], f"{column} string, _partition_date date")
 
 

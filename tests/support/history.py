@@ -249,7 +249,7 @@ def run(script: str, *words: str, death: str | None = None) -> bool:
 
 
 def job(task: luigi.Task, script: str, *words: str) -> None:
-    """Replaces Made.job."""
+    """Replaces the method of tasks that runs a job."""
     if not run(script.removeprefix("jobs/"), *words, death=Luigi.death):
         Luigi.death = None
         raise tasks.Failed("killed")

@@ -116,7 +116,7 @@ def get(port: str, path: str) -> str:
         return answer.read().decode()
 
 
-# ---- what is up ------------------------------------------------------------------------------------------------------
+# ---- services --------------------------------------------------------------------------------------------------------
 
 
 def test_the_data_lies_in_the_volumes_that_the_documentation_names(project):

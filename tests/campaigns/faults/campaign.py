@@ -1,4 +1,4 @@
-"""Declares which fault strikes at which boundary of which job, and what must hold afterwards."""
+"""Declares the faults, the boundaries of jobs at which they strike, and what must hold afterwards."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A loopback TCP proxy in front of a store; it sees all messages, and faults strike here."""
+"""Forwards TCP connections on loopback to a store, observes all messages, and lets faults strike."""
 
 import re
 import socket

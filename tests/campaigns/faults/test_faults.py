@@ -24,7 +24,7 @@ def test_two_loads_at_once_take_turns(stage):
 
 
 def two_at_once(stage):
-    """Runs a load that stages its rows slowly beside a second one; returns the violations."""
+    """Runs a load that stages its rows slowly and a second one at the same time; returns the violations."""
     stage.flip("billing")
     for job in ("landing_to_bronze", "bronze_to_silver"):
         assert not stage.run(job, "billing")
