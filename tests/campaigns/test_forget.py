@@ -1,4 +1,4 @@
-"""A date that is taken back: afterwards everything is as if it had never run, wherever the command dies before."""
+"""Forgets a date: afterwards everything is as if it had never run, wherever the command died before."""
 
 import os
 import subprocess
@@ -13,14 +13,14 @@ from jobs.catalog import CATALOG
 from tests.campaigns.test_laws import AS_FIRST_SENT, file, hashes, hospital, plant, takes_minutes  # noqa: F401  # a fixture
 from tests.support.history import DAYS, DEATHS, History, found
 
-# The second date has a row that is rejected: its partition of rejected rows has to go, too.
+# The second date has a rejected row, so its partition of rejected rows must go as well.
 FAULTY = file("patients", {"patient_id": "P5", "gender": "?"})
 FILES = AS_FIRST_SENT | {1: AS_FIRST_SENT[1] | {"patients": AS_FIRST_SENT[1]["patients"] + FAULTY}}
 
 
 @pytest.fixture(scope="module")
 def history(hospital):  # noqa: F811
-    """Three dates in gold: the second brought parents of the first's rows, the third newer versions of its keys."""
+    """Yields three dates in gold: the second brought parents of the first's rows, the third newer versions."""
     yield from three_dates()
 
 
@@ -36,7 +36,7 @@ def three_dates():
 
 
 def forgotten(history, number, spark):
-    """Forgets a date, once more if that was cut short, and holds everything to the model of the other dates."""
+    """Forgets a date, again if that was interrupted, and compares everything with the model of the other dates."""
     history.forget(DAYS[number])
     assert history.come_to_rest(range(3), backfill=False) == 0, "nothing is left to do"
     history.check(spark)

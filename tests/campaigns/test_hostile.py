@@ -1,4 +1,4 @@
-"""Hostile files and hostile words: every file balances or is refused in a sentence, and nothing else happens."""
+"""Checks hostile files and command lines: every file balances or is refused in a sentence, and nothing else happens."""
 
 import csv
 import hashlib
@@ -46,10 +46,10 @@ from tests.support.hostile import MARK, NUMBERED
 
 IN_FULL = "FILES" in os.environ
 FILES = int(os.environ.get("FILES") or 500)
-FEW = None if IN_FULL else 100  # files that Spark reads
+FEW = None if IN_FULL else 100  # number of files that Spark reads
 takes_minutes = pytest.mark.skipif(not IN_FULL, reason="takes minutes: make test-hostile")
 NAME = "2026/01/01/the-file.csv"
-BATCH = 100  # files that Spark reads in one query
+BATCH = 100  # number of files that Spark reads in one query
 
 
 @pytest.fixture
@@ -63,19 +63,19 @@ def say(capsys):
     return line
 
 
-# ---- the plain reading of a file against the model ------------------------------------------------------------------
+# ---- the plain reader against the model -----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def files():
-    """The corpus and generated files: (dataset, content). In few datasets where there is little time."""
+    """Returns (dataset, content) of the corpus and generated files; for few datasets if time is short."""
     datasets = tuple(CATALOG) if IN_FULL else ("patients", "billing")
     return [*hostile.corpus().values(), *hostile.generate(FILES, 1, datasets)]
 
 
 @pytest.fixture(scope="module")
 def folder(files, tmp_path_factory):
-    """Where they lie, under their numbers."""
+    """Returns the folder that has the files under their numbers."""
     folder = tmp_path_factory.mktemp("hostile")
     for number, (_, content) in enumerate(files):
         (folder / f"{number}.csv").write_bytes(content)
@@ -83,7 +83,7 @@ def folder(files, tmp_path_factory):
 
 
 def expected(dataset, content):
-    """The model's reading of a file, or its Refusal."""
+    """Returns the model's reading of a file, or its Refusal."""
     try:
         return model.read_file(content, dataset)
     except model.Refusal as refusal:
@@ -91,7 +91,7 @@ def expected(dataset, content):
 
 
 def told(dataset, path):
-    """The facts of a file, or what it is refused with."""
+    """Returns the profile of a file, or the sentence that refuses it."""
     try:
         return landing.describe(path, CATALOG[dataset], NAME)
     except program.Refused as refused:
@@ -99,7 +99,7 @@ def told(dataset, path):
 
 
 def money_of(reading, dataset):
-    """(how many amounts of a file can be read, their cents)."""
+    """Returns (number of readable amounts of a file, their cents)."""
     if dataset not in model.AMOUNTS:
         return 0, 0
     place = reading.header.index(model.AMOUNTS[dataset])
@@ -108,12 +108,12 @@ def money_of(reading, dataset):
 
 
 def is_clear(sentence):
-    """One line that a terminal may show and that holds no patient's value."""
+    """Tells whether a sentence is one printable line without a patient's value."""
     return sentence.isprintable() and len(sentence) < 400 and MARK not in sentence
 
 
 def difference(dataset, content, path):
-    """What is wrong about the facts of a file, or empty."""
+    """Describes what is wrong about a file's profile; "" if nothing is."""
     reading, facts = expected(dataset, content), told(dataset, path)
     if isinstance(facts, str):
         if isinstance(reading, model.Reading):
@@ -156,7 +156,7 @@ def test_a_file_of_megabytes_is_described_or_refused_as_the_model_says(name, tmp
     assert difference(dataset, content, tmp_path / "file.csv") == ""
 
 
-# (what is done wrong, the function in which, its line, the wrong line)
+# (what is done wrong, the function, its line, the wrong line)
 PLAIN_PLANTS = {
     "a trailing comma does not count": (
         landing.read_amount,
@@ -195,12 +195,12 @@ def test_a_bug_planted_in_the_plain_reading_is_found(files, folder, wrong, monke
     say(f"{wrong}: found in {len(found):,} of {len(files[:1000]):,} files")
 
 
-# ---- Spark's reading against the model's ----------------------------------------------------------------------------
+# ---- Spark's reader against the model --------------------------------------------------------------------------------
 
 
 @contextmanager
 def few_rows(spark):
-    """Makes the session quick for queries over few rows."""
+    """Tunes the session for queries over few rows."""
     quickly = {
         "spark.sql.adaptive.enabled": "false",
         "spark.sql.shuffle.partitions": "1",
@@ -216,14 +216,14 @@ def few_rows(spark):
 
 @pytest.fixture
 def quick(spark, folder, monkeypatch):
-    """A session for queries over few rows, which finds the files in their folder."""
+    """Yields a session tuned for few rows, which finds the files in their folder."""
     monkeypatch.setattr(lake, "bronze_path", lambda dataset, number: f"file://{folder}/{number}.csv")
     with few_rows(spark):
         yield spark
 
 
 def sound(files, folder):
-    """(number, dataset, reading, facts) of the files that are to be judged."""
+    """Yields (number, dataset, reading, profile) of the files to validate."""
     for number, (dataset, content) in enumerate(files):
         reading = expected(dataset, content)
         if isinstance(reading, model.Reading):
@@ -231,7 +231,7 @@ def sound(files, folder):
 
 
 def read_by_spark(spark, files):
-    """The texts of each file's records, by its number."""
+    """Returns the texts of each file's records by its number."""
     frames = [
         lake.records(spark, CATALOG[dataset], number, facts).select(F.lit(number).alias("file"), "_raw")
         for number, dataset, _, facts in files
@@ -246,7 +246,7 @@ def read_by_spark(spark, files):
 
 
 def misread(spark, files):
-    """The files whose records are others by Spark than by the model."""
+    """Lists the files whose records differ between Spark and the model."""
     found, files = [], list(files)
     for start in range(0, len(files), BATCH):
         batch = files[start : start + BATCH]
@@ -259,14 +259,14 @@ def misread(spark, files):
 
 
 def misjudged(spark, files):
-    """What is wrong about the verdicts over all records under one header, for each of the headers."""
+    """Lists wrong verdicts over all records with the same header, for each header."""
     groups, found = defaultdict(list), []
     for _, dataset, reading, _ in files:
         groups[dataset, reading.header].append(reading)
     most_first = sorted(groups.items(), key=lambda group: -sum(len(reading.records) for reading in group[1]))
     for (dataset, header), readings in most_first if IN_FULL else most_first[:2]:
         if len(readings) == 1 and len(readings[0].records) < 3:
-            continue  # an odd header by chance
+            continue  # a random header
         accepted, rejected, amounts, differing = hostile.verdicts(readings, dataset)
         texts = [record.raw for reading in readings for record in reading.records]
         if not texts:
@@ -303,7 +303,7 @@ def rejected_rows(rows, dataset):
 
 
 def differ(what, wanted, found):
-    """A line for each row that is too much or lacking."""
+    """Returns a line for each surplus or missing row."""
     return [f"{what}: {n} x {row} lacking" for row, n in (wanted - found).items()] + [
         f"{what}: {n} x {row} too much" for row, n in (found - wanted).items()
     ]
@@ -385,7 +385,7 @@ OF_A_DATASET = {
 
 @pytest.fixture(scope="module")
 def ground(stack, spark, tmp_path_factory):
-    """Buckets and a landing directory of these tests' own, an empty warehouse, and one sound date in gold."""
+    """Yields the Spark Connect server, with separate buckets and landing files and one valid date in gold."""
     with pytest.MonkeyPatch.context() as patch, few_rows(spark):
         patch.setenv("SPARK_REMOTE", f"sc://127.0.0.1:{settings.get('SPARK_CONNECT_PORT')}")
         patch.setenv("LANDING_DIR", str(tmp_path_factory.mktemp("landing")))
@@ -414,12 +414,12 @@ def land(dataset, day, content):
 
 
 def resident():
-    """The resident application: another one would mean that it has crashed."""
+    """Returns the Spark Connect server's applications; another id would mean that it has crashed."""
     return [app["id"] for app in services.resident()]
 
 
 def versions():
-    """The newest version of each Delta table."""
+    """Returns the newest version of each Delta table."""
     return [
         lake.last_commit(CATALOG[name], kind)
         for name in CATALOG
@@ -429,7 +429,7 @@ def versions():
 
 
 def contents(spark, postgres):
-    """The rows of the sound date, in silver and in gold."""
+    """Returns the rows of the valid date in silver and gold."""
     silver = [
         lake.silver(spark, CATALOG[name]).filter(F.col("_partition_date") == FIRST).select(F.to_json(F.struct("*")))
         for name in SOUND
@@ -446,7 +446,7 @@ DATES = (FIRST + timedelta(days=number) for number in itertools.count(1))
 
 
 def refused_files():
-    """The corpus's files that are to be refused, with much time the large ones too."""
+    """Returns the files of the corpus to refuse; the large ones too if there is time."""
     made = {name: (dataset, make()) for name, (dataset, make) in hostile.large().items() if IN_FULL}
     for name, (dataset, content) in (hostile.corpus() | made).items():
         if isinstance(expected(dataset, content), model.Refusal):
@@ -488,7 +488,7 @@ def test_a_bad_file_in_the_place_of_a_good_one_leaves_the_good_one_standing(grou
 
 
 def check_silver(spark, postgres, dataset, day, content):
-    """Silver and the ledger have of a file what the model says."""
+    """Checks that silver and the ledger hold the model's result for a file."""
     reading = model.read_file(content, dataset)
     accepted, rejected, amounts, _ = hostile.verdicts([reading], dataset)
     here = F.col("_partition_date") == day
@@ -519,7 +519,7 @@ TO_GOLD = ("days at the edges", "moments at the edges", "amounts at the edges", 
 
 
 def call(*words):
-    """A program as a person calls it; what it says, which is printable lines without a patient's value."""
+    """Runs a program as a person would; returns its output, checked to be printable and without patients' values."""
     done = subprocess.run(
         [sys.executable, *words],
         cwd=settings.ROOT,
@@ -534,7 +534,7 @@ def call(*words):
 
 
 def test_a_sound_hostile_file_balances_from_landing_to_the_marts(ground, spark, postgres, say):
-    """In this process, a few of the corpus; all of them, and as programs of their own, in the test below."""
+    """Runs a few of the corpus in this process; the test below runs all of them as separate programs."""
     before = contents(spark, postgres)
     for name in AT_ONCE:
         dataset, content = hostile.corpus()[name]
@@ -615,7 +615,7 @@ def test_the_first_and_the_last_date_there_are_break_nothing(ground, spark, post
 
 
 def without(departments, name, content):
-    """A file's text; a dashboard's without the departments, which its figures are by, as a page may hold them."""
+    """Returns a file's text; for a dashboard, without the department names, which its page may contain."""
     for department in sorted(departments, key=len, reverse=True) if name.startswith("dashboards/") else []:
         text = json.dumps(department, ensure_ascii=False).replace("<", "\\u003c")
         content = content.replace(text.encode(), b'""')
@@ -630,11 +630,11 @@ def test_no_log_page_or_ledger_row_holds_a_value_of_them(ground, stack, spark, p
     assert held == [] and not any(MARK in text for (text,) in ledger)
 
 
-# ---- what goes into a spreadsheet -----------------------------------------------------------------------------------
+# ---- spreadsheets ----------------------------------------------------------------------------------------------------
 
 
 def live_cells(text):
-    """The cells of a CSV text that a spreadsheet would take for formulas, whichever of its separators it splits at."""
+    """Returns the cells of a CSV text that a spreadsheet would take for formulas, split at any of its separators."""
     cells = [cell for row in csv.reader(io.StringIO(text, newline="")) for cell in row]
     for separator in ";\t":
         cells += [
@@ -647,7 +647,7 @@ def live_cells(text):
 
 
 def formulas():
-    """A visits file's header, its rows, all to be rejected, and its malformed records."""
+    """Returns a visits file's header, its rows, all to be rejected, and its malformed records."""
     texts = [text.replace(NUMBERED, f"{MARK}7x") for text in hostile.TEXTS]
     rows = [[text, f"+{n}", "P1", "-1", text, text, "=1", "", "?", text] for n, text in enumerate(texts)]
     names = ["=cmd|' /C calc'!A0", *model.COLUMNS["visits"], "@SUM(1)"]
@@ -688,7 +688,7 @@ def test_an_export_holds_no_live_formula(ground, tmp_path):
     assert Counter(row[4].replace("'", "") for row in found if row[4]) == sent, "nothing but apostrophes is added"
 
 
-# ---- words of the command line --------------------------------------------------------------------------------------
+# ---- command-line arguments ------------------------------------------------------------------------------------------
 
 BAD_DAYS = [
     "", " ", "../../etc/passwd", "/etc/passwd", "2026-01-01/../..", "2026/01/01", "2026-1-1", "2026-02-30",
@@ -719,7 +719,7 @@ OF_A_DAY = {
 
 
 def refusal(run, words, monkeypatch, capsys):
-    """What a program says that ends because of its words."""
+    """Returns the message of a program that ends because of its arguments."""
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as end:
         run()

@@ -1,7 +1,7 @@
-"""The laws over histories nobody thought of: whatever was run in whatever order, gold and marts are those of the files.
+"""Checks the invariants over random histories: whatever ran in whatever order, gold and marts follow from the files.
 
-`make test` runs a few histories; `make test-laws STEPS=2000` goes on until that many steps have been executed, and
-shows that broken jobs are found.
+`make test` runs a few histories; `make test-laws STEPS=2000` continues until that many steps have been executed, and
+shows that planted bugs are found.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ from tests.support.history import (
     ground,
 )
 
-# Few keys and few values, so that files disagree about them.
+# Few keys and few values, so that files conflict.
 VALUES = {
     "patients": {
         "patient_id": ["P1", "P2", "P3"],
@@ -97,7 +97,7 @@ BROKEN = {
 
 @st.composite
 def rows(draw, dataset):
-    """A file's rows, one in eight of them broken."""
+    """Draws a file's rows, one in eight of them defective."""
     found = []
     for _ in range(draw(st.integers(0, 4))):
         row = {name: draw(st.sampled_from(values)) for name, values in VALUES[dataset].items()}
@@ -111,14 +111,14 @@ takes_minutes = pytest.mark.skipif("STEPS" not in os.environ, reason="takes minu
 
 numbers = st.integers(0, len(DAYS) - 1)
 places = st.integers(0, len(DAYS) * len(CATALOG) - 1)
-dates = st.sets(st.sampled_from(DAYS))  # how dates are grouped into jobs
+dates = st.sets(st.sampled_from(DAYS))  # groups of dates for jobs
 whole_days = st.fixed_dictionaries({dataset: rows(dataset) for dataset in CATALOG})
 scripts = st.sampled_from([script for script in JOBS if script != "forget.py"])
 pipelines = st.sampled_from(["Day", "GoldPipeline", "SilverPipeline", "BronzeIngestion"])
 
 
 class Tally:
-    """What has been executed so far, and the sentence that says so."""
+    """Counts what has been executed, and describes it in a sentence."""
 
     def __init__(self, spark, say):
         self.spark, self.say, self.started = spark, say, time.monotonic()
@@ -130,11 +130,11 @@ class Tally:
 
 
 class Broken(BaseException):
-    """A law is broken. No Exception, so that hypothesis does not play the history again, which takes minutes."""
+    """Signals a violation; it is no Exception, so that hypothesis does not replay the history, which takes minutes."""
 
 
 class Laws(RuleBasedStateMachine):
-    """Any history of a small hospital; once it has come to rest, everything is what the model says."""
+    """Plays any history of a small hospital; once nothing is due, everything must equal the model."""
 
     tally: Tally
 
@@ -144,7 +144,7 @@ class Laws(RuleBasedStateMachine):
 
     @contextmanager
     def readable(self):
-        """A failure says what led to it, in words."""
+        """Adds the history to a failure, in words."""
         self.sound = False
         try:
             yield self.history
@@ -167,7 +167,7 @@ class Laws(RuleBasedStateMachine):
         backfill=st.booleans(),
     )
     def begin(self, first, second, number, order, backfill):
-        assume(any(first.values()))  # else hypothesis tries the simplest history first, in which nothing happens
+        assume(any(first.values()))  # otherwise hypothesis tries the simplest history first, in which nothing happens
         self.order, self.backfill = order, backfill
         self.history = History()
         with self.readable() as history:
@@ -258,7 +258,7 @@ class Laws(RuleBasedStateMachine):
 
 @pytest.fixture(scope="module")
 def hospital(stack, spark):
-    """The ground on which histories happen; the session."""
+    """Yields the session, with the ground on which histories run."""
     with ground(spark):
         yield spark
 
@@ -275,7 +275,7 @@ def say(capsys):
 
 
 def run_histories(tally, steps, length, first):
-    """Histories of `length` steps, each from a seed of its own, until `steps` have been executed or a law is broken."""
+    """Runs histories of `length` steps, each with its own seed, until `steps` have run or an invariant is violated."""
     for number in range(first, 1_000_000):
         machine = seed(number)(type("Laws", (Laws,), {"tally": tally}))
         one = settings(
@@ -321,11 +321,11 @@ def test_any_history_ends_in_what_the_files_say(hospital, say):
 
 
 def file(dataset, *changes):
-    """The rows of a landing file: valid ones, changed so."""
+    """Returns the rows of a landing file: valid ones with changes."""
     return [",".join((VALID[dataset] | change).values()) for change in changes]
 
 
-# Three dates: the second brings the parents of some of the first's rows, the third newer versions.
+# Three dates: the second brings the parents of some of the first's rows, the third brings newer versions.
 AS_FIRST_SENT = {
     0: {
         "patients": file("patients", {"patient_id": "P1"}, {"patient_id": "P3", "gender": "?"}),
@@ -354,7 +354,8 @@ CORRECTED = (
     "billing",
     file("billing", {"visit_id": "V1", "total_amount": "800"}, {"bill_id": "B2", "visit_id": "V2"}),
 )
-DELETED = 1, "patients", AS_FIRST_SENT[1]["patients"][:2]  # with the last patient go a visit, a treatment and a bill
+# with the last patient, a visit, a treatment and a bill are removed
+DELETED = 1, "patients", AS_FIRST_SENT[1]["patients"][:2]
 ORDERS = {
     "as they happened": [0, 1, 2, CORRECTED, DELETED],
     "the newest first": [2, 1, DELETED, 0, CORRECTED],
@@ -363,7 +364,7 @@ ORDERS = {
 
 
 def hashes():
-    """A hash of each layer: every row without the marks of its run; of the ledger what its sums are."""
+    """Returns a hash per layer over all rows without the marks of their run, and over the ledger's sums."""
     rows = {
         "gold": [(name, sorted(map(repr, found_rows(name)))) for name in CATALOG],
         "marts": [(name, sorted(map(repr, found_rows(name)))) for name in (*MARTS, "ops.mart_trust")],
@@ -394,7 +395,7 @@ def test_late_parents_a_corrected_file_and_a_deleted_row_end_alike_in_any_order(
     assert len({str(end) for end in ends.values()}) == 1
 
 
-# (what is done wrong, the function in which, its line, the wrong line)
+# (what is done wrong, the function, its line, the wrong line)
 PLANTS = {
     "what a corrected file no longer has stays in gold": (
         warehouse.find_lost,
@@ -452,7 +453,7 @@ def test_a_planted_bug_is_found(hospital, say, wrong, monkeypatch):
 
 
 def plant(monkeypatch, function, line, wrong):
-    """Puts a function with a wrong line in the place of the true one."""
+    """Replaces a function with a copy that has a wrong line."""
     source = inspect.getsource(function)
     assert source.count(line) == 1, f"{function.__name__} no longer says {line}"
     module, name, made = sys.modules[function.__module__], function.__name__, {}

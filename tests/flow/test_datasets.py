@@ -1,4 +1,4 @@
-"""A dataset is one file of jobs/catalog: three that nobody else knows, dropped into a clone, from file to marts."""
+"""Adds datasets to a clone as one file each of jobs/catalog, and follows three of them from file to marts."""
 
 import csv
 import os
@@ -74,7 +74,7 @@ RESULT = {
 
 
 class Clone:
-    """A copy of the tree with a stack of its own, whose commands run as a person would call them."""
+    """Copies the tree with a separate stack; runs its commands as a person would."""
 
     def __init__(self, home):
         self.root = home / "clone with a blank"
@@ -90,7 +90,7 @@ class Clone:
         return subprocess.run(command, cwd=self.root, env=self.environment, text=True, capture_output=True)
 
     def bronze(self, dataset, day):
-        """Takes a landing file to bronze by the job itself."""
+        """Loads a landing file to bronze with the job itself."""
         command = [self.python, "jobs/landing_to_bronze.py", dataset, str(day)]
         return subprocess.run(command, cwd=self.root, env=self.environment, text=True, capture_output=True)
 
@@ -98,7 +98,7 @@ class Clone:
         (self.root / "jobs" / "catalog" / f"{name}.py").write_text(text)
 
     def land(self, day, **rows):
-        """Lands the files of a date: the datasets given with their rows, the five others with a header alone."""
+        """Lands the files of a date: the given datasets with rows, other standard ones with a header alone."""
         folder = self.landing / f"{day:%Y/%m/%d}"
         folder.mkdir(parents=True)
         headers = {name: dataset.names for name, dataset in CATALOG.items()} | {
@@ -111,7 +111,7 @@ class Clone:
                 writer.writerows(row for row in rows.get(name, []) if any(row.values()))
 
     def sql(self, query):
-        """The rows of a query, asked as the loader."""
+        """Returns the rows of a query run as the loader."""
         ask = f"from jobs import warehouse\nwith warehouse.connect() as c: print(c.execute({query!r}).fetchall())"
         found = subprocess.run(
             [self.python, "-c", ask], cwd=self.root, env=self.environment, text=True, capture_output=True
@@ -179,7 +179,7 @@ def test_further_datasets_go_from_their_files_to_gold_and_its_accounts(clone):
         ("lab_results", "negative_result_value"),
         ("lab_results", "orphan_visit_id"),
     ]
-    # What the figures lack: by department where a row belongs to a visit, else for the hospital alone.
+    # Excluded rows count per department if a row belongs to a visit, else for the whole hospital.
     lacking = "select department, withheld_by_reason from ops.mart_trust where stat_date = '{}'"
     second = dict(clone.sql(lacking.format(SECOND)))
     assert second.keys() == {"*", "(unknown)"}
@@ -203,7 +203,7 @@ def test_a_column_added_later_is_taken_up_and_makes_no_date_due(clone):
             '        Column("result_unit", required=True),\n        Column("resulted_ts"',
         ),
     )
-    # The visit that a result of the day before waits for, whose file has no such column.
+    # Brings the visit that a result of the day before, whose file has no such column, is waiting for.
     clone.land(
         THIRD,
         visits=[VISIT | AT | {"visit_id": "V2"}],
@@ -273,7 +273,7 @@ SOME = Dataset(
 
 
 def changed(column=None, rule=None, **changes):
-    """SOME with changes, among them those of its second column and of its rule."""
+    """Returns SOME with changes to itself, its second column or its rule."""
     from dataclasses import replace
 
     columns = (SOME.columns[0], replace(SOME.columns[1], **(column or {})), SOME.columns[2])

@@ -1,4 +1,4 @@
-"""The person's own environment: variables of other programs, and names of directories, do not reach our servers."""
+"""Checks that a person's environment variables and directory names do not affect the servers."""
 
 import json
 import os
@@ -78,12 +78,12 @@ HOSTILE = PROXIES | {
     "LC_ALL": "C",
     "LANG": "de_DE@euro",
 }
-NOT_DROPPED = {*PROXIES, "JAVA_HOME", "LANG"}  # they stay as they are
-PINNED = {"JAVA_TOOL_OPTIONS", "TZ", "LC_ALL", "LUIGI_CONFIG_PATH"}  # they stay, and say something else
+NOT_DROPPED = {*PROXIES, "JAVA_HOME", "LANG"}  # unchanged
+PINNED = {"JAVA_TOOL_OPTIONS", "TZ", "LC_ALL", "LUIGI_CONFIG_PATH"}  # present with another value
 
 
 def hostile(tmp_path: Path, **more: str) -> dict[str, str]:
-    """The tests' environment with all of these, and a PYTHONPATH on which another `jobs` and `pyspark` lie."""
+    """Returns the tests' environment with all of these, and other modules `jobs` and `pyspark` on PYTHONPATH."""
     for name in ("jobs", "pyspark", "stack"):
         (tmp_path / "other" / name).mkdir(parents=True, exist_ok=True)
         (tmp_path / "other" / name / "__init__.py").write_text(f"raise SystemExit('another {name}')")
@@ -92,7 +92,7 @@ def hostile(tmp_path: Path, **more: str) -> dict[str, str]:
 
 
 def run(*words: object, environment: dict[str, str], cwd: Path = settings.ROOT) -> str:
-    """What a command says that succeeds."""
+    """Returns the output of a command that must succeed."""
     command = list(map(str, words))
     done = subprocess.run(command, env=environment, cwd=cwd, text=True, capture_output=True, umask=0o077)
     assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
@@ -103,7 +103,7 @@ LOADED = "import json, os; from jobs import settings; settings.load(); print(jso
 
 
 def loaded(environment: dict[str, str], cwd: Path = settings.ROOT) -> dict[str, str]:
-    """What a program of ours has of an environment once it has asked for a setting."""
+    """Returns the environment of a program once it has loaded the settings."""
     return json.loads(run(sys.executable, "-c", LOADED, environment=environment, cwd=cwd))
 
 
@@ -203,7 +203,7 @@ def test_spark_by_hand_is_this_clones(tmp_path):
 
 
 def clone(place: Path) -> Path:
-    """The clone as it would be in another place, with this one's venv."""
+    """Returns a copy of the clone in another directory, with this one's venv."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=settings.ROOT, capture_output=True, check=True, text=True)
     for name in filter(None, listed.stdout.split("\0")):
         if not name.startswith(("tests/", "docs/")) and (settings.ROOT / name).exists():
@@ -253,7 +253,7 @@ def test_a_clone_that_cannot_work_is_refused_before_anything_is_installed(sign, 
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A stack of its own, in a directory with blanks, that was started in a hostile environment; that environment."""
+    """Yields the hostile environment in which a stack was started in a directory with blanks."""
     home = tmp_path_factory.mktemp("hostile")
     *ports, minio = own.free_ports(len(own.PORTS) + 1)
     place = {"STACK_DIR": str(home / "my stäck"), "LANDING_DIR": str(home / "my landing")}

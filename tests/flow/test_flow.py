@@ -1,4 +1,4 @@
-"""Whole days through Luigi on the real stack, held against the generator's manifest."""
+"""Runs whole dates through Luigi on the real stack and compares them with the generator's manifest."""
 
 import hashlib
 import os
@@ -26,7 +26,7 @@ NOT_CONTENT = {"_run_id", "_loaded_at"}
 
 
 def call(*words, **environment):
-    """A command as a person gives it; output and errors together."""
+    """Runs a command as a person would; returns output and errors together."""
     return subprocess.run(
         [sys.executable, *words],
         cwd=settings.ROOT,
@@ -42,7 +42,7 @@ def luigi(*words, **environment):
 
 
 def state(postgres):
-    """A hash of each gold table and mart: every row, every column but the run's marks."""
+    """Returns a hash of each gold table and mart over all rows and columns, except the run's marks."""
     found = {}
     for table in (*CATALOG, *MARTS):
         columns = postgres.execute(f"select * from {table} limit 0").description
@@ -54,7 +54,7 @@ def state(postgres):
 
 @pytest.fixture(scope="module")
 def dates(stack):
-    """Four dates of a small hospital, brought through all layers by one backfill."""
+    """Loads four dates of a small hospital through all layers by one backfill."""
     for day in score.days(FIRST, LAST):
         assert call("-m", "jobs.generate", str(day), "--scale", "0.5").returncode == 0
     done = call("-m", "pipelines", "backfill", str(FIRST), str(LAST))
@@ -86,7 +86,7 @@ def test_a_backfill_puts_many_dates_into_one_job(dates, stack, postgres):
 
 
 def test_a_date_that_is_refused_leaves_the_others_of_a_backfill_alone(stack, postgres):
-    """One of its files is in bronze by another program, and the header lacks a column."""
+    """Puts one file in bronze with another program, under a header that lacks a column."""
     days = [date(2025, 12, number) for number in (1, 2, 3)]
     for day in days:
         for name, dataset in CATALOG.items():
@@ -127,7 +127,7 @@ def test_gold_is_the_newest_accepted_version_of_every_key(dates, postgres, spark
 
     for name, dataset in CATALOG.items():
         columns, newest = ("_partition_date", *dataset.names), {}
-        # A test's hospital leaves the ledger and gold when the test ends; its partitions stay in silver.
+        # The test's hospital removes its rows from ledger and gold at the end; its partitions stay in silver.
         known = postgres.execute(
             "select partition_date from ops.receipts where layer = 'silver' and dataset = %s", [name]
         )
@@ -168,7 +168,9 @@ def test_a_partition_that_another_date_has_judged_again_breaks_no_task_of_this_r
     [[turn, made_from]] = postgres.execute(f"select turn, made_from from ops.receipts where {own}", [FIRST]).fetchall()
     of_this_run = tasks.Silver(dataset="visits", date=FIRST), tasks.Gold(dataset="visits", date=FIRST)
     try:
-        postgres.execute(f"update ops.receipts set made_from = '' where {own}", [FIRST])  # as warehouse.withdraw does
+        postgres.execute(
+            f"update ops.receipts set made_from = '' where {own}", [FIRST]
+        )  # as the invalidation of a marker does
         monkeypatch.setattr(tasks, "session", lambda: turn)
         assert all(task.made_in() for task in of_this_run)
         monkeypatch.setattr(tasks, "session", lambda: turn + 1)
@@ -191,7 +193,7 @@ def test_a_worker_that_died_with_a_task_in_hand_is_known_until_luigid_has_notice
     assert not is_a_worker_missed(), "it has nothing in hand"
     assert luigid.get_work(worker="ghost", host="nowhere")["task_id"] == lost.task_id
     assert is_a_worker_missed()
-    luigid.add_task(**ghost, status="FAILED")  # as luigid has it when it gives the worker up
+    luigid.add_task(**ghost, status="FAILED")  # as luigid does when it gives up a worker
     assert lost.task_id in luigid.task_list("DISABLED", "") and is_a_worker_missed()
     tasks.disabled.cache_clear()
     assert not is_a_worker_missed(), "an earlier run failed it"
@@ -210,7 +212,7 @@ def test_a_scheduler_that_is_down_is_said_in_a_sentence(stack):
 def test_a_forced_rerun_of_the_first_date_changes_nothing_but_what_a_hand_did_to_a_mart(dates, postgres):
     before = state(postgres)
     assert all(rows for rows, _ in before.values())
-    postgres.execute("update mart_department_stats set avg_los_days = 9")  # no check sees it
+    postgres.execute("update mart_department_stats set avg_los_days = 9")  # no check detects this
     assert state(postgres) != before
     done = call("-m", "pipelines", "run", str(FIRST), "--force")
     assert done.returncode == 0, done.stdout[-4000:]
@@ -237,7 +239,7 @@ def test_a_corrected_file_makes_its_date_due_and_its_rows_leave_and_return(dates
     before = state(postgres)
     path = settings.path("LANDING_DIR") / "2026/01/02/patients.csv"
     original = path.read_bytes()
-    path.write_bytes(original.splitlines(keepends=True)[0])  # nobody registered, says the corrected file
+    path.write_bytes(original.splitlines(keepends=True)[0])  # the corrected file says that nobody registered
     assert call("-m", "pipelines", "run", "2026-01-02").returncode == 0
     shrunk = state(postgres)
     assert shrunk["patients"][0] < before["patients"][0] and shrunk["visits"][0] < before["visits"][0]
@@ -297,7 +299,7 @@ def test_pages_and_metabase_follow_the_marts(dates, stack, postgres):
     day, page = ("--date", str(LAST)), stack / "dashboards" / "executive-overview.html"
     done = luigi("Pages", *day)
     assert done.returncode == 0, done.stdout[-4000:]
-    [newest] = postgres.execute("select day from ops.newest").fetchone()  # other tests have dates of their own
+    [newest] = postgres.execute("select day from ops.newest").fetchone()  # other tests have their own dates
     assert f'"newest":"{newest}"' in page.read_text()
     built = page.stat().st_mtime_ns
     assert luigi("Pages", *day).returncode == 0 and page.stat().st_mtime_ns == built, "they are of these marts"
@@ -353,7 +355,7 @@ def test_what_cannot_run_says_why_in_a_sentence(stack, case):
     assert "Traceback" not in done.stdout and "sesame" not in done.stdout
 
 
-# Root may read whatever there is, unless it gives that up.
+# Root can read any file unless it gives up these capabilities.
 AS_OTHERS = ["setpriv", *(f"--{kind}=-dac_override,-dac_read_search" for kind in ("bounding-set", "inh-caps"))]
 
 
@@ -394,7 +396,7 @@ def test_a_landing_file_that_may_not_be_read_is_told_by_job_and_by_luigi(stack, 
         assert not postgres.execute(f"select from ops.receipts {where}", [day]).fetchall()
         assert run(*bronze)[0] == 0
         closed.chmod(0)
-        code, said = run(*bronze)  # is it current? Luigi itself reads the file
+        code, said = run(*bronze)  # Luigi itself reads the file to see whether it is current
         assert code and sentence in said
     finally:
         closed.parent.chmod(0o700)

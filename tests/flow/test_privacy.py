@@ -1,6 +1,6 @@
-"""Patients' values stay in the lake and the warehouse, and secrets in the files that are meant to hold them.
+"""Checks that patients' values stay in lake and warehouse, and secrets in the files meant for them.
 
-A whole flow over marked values, under random passwords, leaves neither in a list of processes, a log, a page or a file.
+A whole flow over marked values, under random passwords, must leave neither in a process list, log, page or file.
 """
 
 import ast
@@ -34,10 +34,10 @@ from tests.support.examples import VALID
 
 FIRST, SECOND = date(2003, 5, 1), date(2003, 5, 2)
 
-# What tells a value that belongs to a patient: in texts and keys, in dates and timestamps, in amounts.
+# Marks a patient's value in texts and keys, in dates and timestamps, and in amounts.
 MARK = re.compile(rb"(?i)QZAN[0-9]\w*|19(?:13|17|21)-[0-9]{2}-[0-9]{2}|48151[0-9]{2}\.[0-9]{2}")
 
-# How a row breaks each of the further rules; how it earns any other code follows from the code.
+# How a row breaks each of the further rules; the changes for other codes follow from the code.
 BREAKS = {
     "birth_after_registration": {"birth_date": "1921-05-21"},
     "visit_end_not_after_start": {"visit_end_ts": "1913-02-13T03:47:19"},
@@ -56,7 +56,7 @@ def key(dataset, number):
 
 
 def sound(dataset, number, **changes):
-    """A row to accept, every value of it marked but those of a list; its parent has the same number, up to 9."""
+    """Returns a row to accept, with marks in all but listed values; its parent has the same number, up to 9."""
     texts = {
         "text": f"QZAN{number:02}",
         "date": f"1913-02-{number % 28 + 1:02}",
@@ -67,13 +67,13 @@ def sound(dataset, number, **changes):
     for column in CATALOG[dataset].columns:
         row[column.name] = VALID[dataset][column.name] if column.one_of else texts[column.type]
     row |= {name: key(parent, number if number < 10 else 1) for name, parent in CATALOG[dataset].parents.items()}
-    later = {"date": "1917-03-19", "timestamp": "1917-04-30T01:02"}  # of a row's times, all but the first
+    later = {"date": "1917-03-19", "timestamp": "1917-04-30T01:02"}  # for all but the first time in a row
     row |= {column.name: later[column.type] for column in [c for c in CATALOG[dataset].columns if c.is_time][1:]}
     return row | {CATALOG[dataset].key: key(dataset, number)} | changes
 
 
 def broken(dataset, code, number):
-    """A row to reject for this code."""
+    """Returns a row to reject with this code."""
     kind, _, column = code.partition("_")
     if kind == "missing":
         return sound(dataset, number, **{column: ""})
@@ -87,7 +87,7 @@ def broken(dataset, code, number):
 
 
 def land(dataset, day, rows, tail=b""):
-    """A landing file with a column that nobody declared, and `tail` as it is; its path."""
+    """Lands a file with an undeclared column and `tail` appended as is; returns its path."""
     path = settings.path("LANDING_DIR") / f"{day:%Y/%m/%d}" / f"{dataset}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
@@ -99,10 +99,10 @@ def land(dataset, day, rows, tail=b""):
 
 
 def first_rows(dataset):
-    """The first date: sound rows (of the third the patient has yet to come) and a row for each code but malformed_row.
+    """Returns rows of the first date: accepted ones, and one for each code except malformed_row.
 
-    What stays, comes and goes of money is never one amount alone, in whatever order the dates are judged again: a sum
-    over one row is that row's value.
+    The parent of the third row comes later. Money that stays, arrives or goes is never a single amount, in whatever
+    order dates are revalidated: a sum over one row would be that row's value.
     """
     codes = [code for code in CATALOG[dataset].reasons if code != "malformed_row"]
     rows = [sound(dataset, 1), sound(dataset, 2), *(broken(dataset, code, 10 + n) for n, code in enumerate(codes))]
@@ -114,7 +114,7 @@ def first_rows(dataset):
 
 
 def land_refused(day):
-    """Five files that bronze refuses, each for a reason of its own."""
+    """Lands five files that bronze refuses, each for a different reason."""
     paths = {dataset: land(dataset, day, [sound(dataset, 1), sound(dataset, 2)]) for dataset in CATALOG}
 
     def spoil(dataset, old, new):
@@ -124,14 +124,14 @@ def land_refused(day):
 
     spoil("patients", b"QZAN01note", b"QZAN01\xff")
     spoil("visits", b",".join(name.encode() for name in (*CATALOG["visits"].names, "note")) + b"\n", b"")
-    spoil("visits", b"QZAN01note", key("visits", 1).encode())  # the row that is the header now has a value twice
+    spoil("visits", b"QZAN01note", key("visits", 1).encode())  # the first row is now the header, and repeats a value
     spoil("admissions", b"QZAN01note", b"QZAN01" * 20_000)
     spoil("treatments", key("treatments", 1).encode(), b"QZAN01" * 100)
     spoil("billing", b"payment_ts,note", b"4815101.42,4815101.42")
 
 
 def call(*words, fails=False, **more):
-    """What a command says; it succeeds, or fails where it must."""
+    """Returns a command's output; checks that it succeeds, or fails if `fails`."""
     given = {n: v for n, v in os.environ.items() if n not in ("SPARK_REMOTE", "SPARK_CONNECT_MODE_ENABLED")} | more
     done = subprocess.run(words, cwd=settings.ROOT, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert bool(done.returncode) == fails, done.stdout.decode()[-4000:]
@@ -139,14 +139,14 @@ def call(*words, fails=False, **more):
 
 
 def without_keys(said):
-    """What a command says that was asked for keys; the keys are taken out, and there were some."""
+    """Removes keys from the output of a command that was asked for keys; checks that there were some."""
     rest, keys = re.subn(rf"QZAN[0-9]+({'|'.join(CATALOG)})\b".encode(), b"", said)
     assert keys
     return rest
 
 
 def call_job(statement):
-    """What a job says that fails at `statement`, over the marked patients of silver: whichever row comes first."""
+    """Returns the output of a job that fails at `statement` over the marked patients of silver, at any row."""
     job = f"""
 from jobs import lake, program, warehouse
 def job(dataset, day):
@@ -169,7 +169,7 @@ backtest.main()
 
 
 class Watch:
-    """What others see of processes: all command lines there are, and the addresses at which this stack's are open."""
+    """Records what others see of processes: all command lines, and this stack's open addresses."""
 
     def __init__(self):
         self.commands, self.addresses = set(), set()
@@ -192,7 +192,7 @@ class Watch:
 
 @contextmanager
 def watched():
-    """A Watch that looks at what runs meanwhile."""
+    """Runs a Watch during the block."""
     watch, over = Watch(), threading.Event()
 
     def look():
@@ -214,14 +214,14 @@ def watched():
 
 @pytest.fixture(scope="module")
 def said(stack, tmp_path_factory):
-    """What commands, Luigi and the list of processes said about all that can happen to two dates of a hospital."""
+    """Returns the output of commands, Luigi and the process list for everything that can happen to two dates."""
     with watched() as watch:
         said = happen(tmp_path_factory.mktemp("exports"))
     return said | {"command lines": "\n".join(watch.commands).encode(), "addresses": repr(watch.addresses).encode()}
 
 
 def happen(exports):
-    """All that can happen to two dates, over marked values: what commands and Luigi said about it."""
+    """Runs everything that can happen to two dates with marked values; returns the output of commands and Luigi."""
     python, said = sys.executable, {}
     for dataset in CATALOG:
         land(dataset, FIRST, first_rows(dataset), MALFORMED)
@@ -234,10 +234,10 @@ def happen(exports):
         land(dataset, SECOND, [sound(dataset, 4), sound(dataset, 5)])
     late, update = sound("patients", 3), sound("patients", 2, city="QZAN99moved")
     land("patients", SECOND, [sound("patients", 4), sound("patients", 5), late, update])
-    lost = key("patients", 1)  # with all that hangs on him
+    lost = key("patients", 1)  # a patient whose dependent rows go as well
     land("patients", FIRST, [row for row in first_rows("patients") if row["patient_id"] != lost], MALFORMED)
     range_of = "--of", "Day", "--start", str(FIRST), "--stop", str(SECOND + timedelta(days=1))
-    # Nearly all rows of the first date's patients are faulty now, which somebody lets pass.
+    # Nearly all rows of the first date's patients are rejected now, which an operator overrides.
     said["both again"] = call(
         python, "-m", "luigi", "--module", "pipelines", "RangeDaily", *range_of, "--Cleared-override"
     )
@@ -246,11 +246,11 @@ def happen(exports):
     said["rejects"] = call(python, "-m", "jobs.rejects", "show", str(FIRST))
     said["export"] = call(python, "-m", "jobs.rejects", "export", str(FIRST), "--to", str(exports))
     said["backtest"] = call(python, "-c", BACKTEST, "--first", str(FIRST), "--last", str(SECOND))
-    # Who asks for keys is told keys, and nothing else.
+    # A user who asks for keys gets keys and nothing else.
     said["keys"] = without_keys(call(python, "-m", "jobs.rejects", "show", str(FIRST), "--keys"))
     said["why"] = without_keys(call(python, "-m", "jobs.rejects", "why", KEY=key("visits", 3)))
     said["errors"] = fail()
-    # Luigi's scheduler writes its state down when it ends.
+    # Luigi's scheduler writes its state to disk when it ends.
     supervision.supervisor().stopProcess("luigid")
     supervision.supervisor().startProcess("luigid")
     while services.SERVICES["luigid"].lacking():
@@ -259,7 +259,7 @@ def happen(exports):
 
 
 def fail():
-    """Failures over rows, in Spark's executors and in PostgreSQL: what a job says about them."""
+    """Makes jobs fail over rows in Spark's executors and in PostgreSQL; returns their output."""
     with services.connect() as postgres:
         postgres.execute("create unlogged table staging.picky (city text check (city = 'none'))")
         said = call_job("warehouse.append(rows.select('city'), 'staging.picky')")
@@ -272,24 +272,24 @@ def fail():
     return said
 
 
-# --- where a trace could be ------------------------------------------------------------------------------------------
+# --- places to search ------------------------------------------------------------------------------------------------
 
 
 def is_data(path):
-    """Whether a file under STACK_DIR is of the data itself: objects, tables and their log, what Spark works on."""
+    """Tells whether a file under STACK_DIR is data: objects, tables with their log, Spark's working files."""
     buckets = [f"minio/{settings.get(name)}" for name in ("MINIO_BUCKET_BRONZE", "MINIO_BUCKET_SILVER")]
     places = [*buckets, "minio/.minio.sys/tmp", "postgres/base", "postgres/pg_wal", "spark/local"]
     return any(f"{path}/".startswith(f"{place}/") for place in places)
 
 
 def files(stack, under="", data=False):
-    """(name, content) of every file of the stack that is, or is not, of the data itself."""
+    """Yields (name, content) of every file of the stack, either only data or all but data."""
     for path in (stack / under).rglob("*"):
         name = path.relative_to(stack)
         if is_data(name) == data and path.is_file() and path.suffix != ".jar":
             try:
                 content = path.read_bytes()
-            except FileNotFoundError:  # gone meanwhile, as an event log that the history server has packed
+            except FileNotFoundError:  # removed meanwhile, as an event log compacted by the history server
                 continue
             if path.suffix == ".zstd":
                 reader = zstandard.ZstdDecompressor().stream_reader(content, read_across_frames=True)
@@ -303,7 +303,7 @@ def get(address):
 
 
 def luigi_pages():
-    """(address, content) of what Luigi's scheduler shows and answers."""
+    """Yields (address, content) of what Luigi's scheduler shows and answers."""
     luigi = f"http://127.0.0.1:{settings.get('LUIGI_PORT')}"
     addresses = [f"{luigi}/history", f"{luigi}/api/graph", f"{luigi}/api/worker_list"]
     for state in ("PENDING", "DONE", "FAILED", "DISABLED"):
@@ -315,7 +315,7 @@ def luigi_pages():
 
 
 def spark_pages():
-    """(address, content) of what Spark's services show and answer: the resident application, the others' history."""
+    """Yields (address, content) of Spark's pages and APIs: the Spark Connect server's, and the history."""
     master, worker, history = (
         f"http://127.0.0.1:{settings.get(name)}"
         for name in ("SPARK_MASTER_WEBUI_PORT", "SPARK_WORKER_WEBUI_PORT", "SPARK_HISTORY_PORT")
@@ -336,20 +336,20 @@ def spark_pages():
 
 
 def records(postgres):
-    """(name, content) of what the ledger's tables hold."""
+    """Yields (name, content) of the ledger's tables."""
     for table in ("ops.ledger", "ops.receipts", "ops.reasons"):
         rows = postgres.execute(f"select each::text from {table} as each").fetchall()
         yield table, "\n".join(row for (row,) in rows).encode()
 
 
 def words(*texts):
-    """A pattern of these very texts, also as a URL or JSON has them."""
+    """Returns a pattern for these texts, also in URL and JSON form."""
     forms = {form for text in texts for form in (text, quote(text), json.dumps(text)[1:-1])}
     return re.compile("|".join(map(re.escape, sorted(forms))).encode())
 
 
 class Search:
-    """Looks for marks in (name, content); knows afterwards how much there was, and what was found where."""
+    """Searches (name, content) for marks; records the bytes and names searched, and the marks found by name."""
 
     def __init__(self, *places, mark=MARK):
         self.bytes, self.names, self.found = 0, [], {}
@@ -361,7 +361,7 @@ class Search:
 
 
 def all_logged(spark, stack):
-    """Returns once the event log of the resident application has a query of now, and so all that came before it."""
+    """Waits until the Spark Connect server's event log contains a query made now, and so everything before it."""
     word = f"now-{time.time()}"
     spark.sql(f"select '{word}' as word").collect()
     for _ in range(60):
@@ -386,7 +386,7 @@ def test_the_marked_values_are_in_the_lake_the_rejects_and_gold(said, stack, spa
 def test_no_command_log_page_ledger_row_or_event_log_holds_any_of_them(said, stack, spark, postgres):
     all_logged(spark, stack)
     search = Search(said.items(), files(stack), luigi_pages(), spark_pages(), records(postgres))
-    # The pages of the dashboards hold sums by day, city, department and treatment, as they are meant to; and no key.
+    # The dashboards' pages hold sums by day, city, department and treatment, as intended, and no key.
     pages = {place: values for place, values in search.found.items() if place.startswith("dashboards/")}
     keys = {key(dataset, number).encode() for dataset in CATALOG for number in range(20)}
     assert {place: values & keys for place, values in pages.items() if values & keys} == {}
@@ -422,7 +422,7 @@ def test_the_search_finds_what_is_planted_and_what_spark_quotes(said, stack, spa
 
 # --- secrets ---------------------------------------------------------------------------------------------------------
 
-# The files of the stack that hold a secret, and are their owner's alone: what the JDBC driver reads, and MinIO's users.
+# The stack's files that hold a secret, readable by their owner alone: the JDBC driver's password file, MinIO's users.
 KEEPERS = ("pgpass", "minio/.minio.sys/config/iam/")
 
 
@@ -451,11 +451,11 @@ luigi.build([Failing()], scheduler_url=os.environ.pop("LUIGID"))  # which it wou
 
 
 def test_the_search_finds_secrets_that_are_planted_and_an_open_port(said, stack):
-    """On a command line, in a log, and where Luigi's own SparkSubmitTask leaves them: on its pages and the terminal."""
+    """Plants secrets on a command line, in a log, and where Luigi's SparkSubmitTask leaves them: pages and terminal."""
     secret = secrets.token_hex(16)
     with watched() as watch, subprocess.Popen([sys.executable, "-c", OPEN, f"--key={secret}"]) as planted:
         until = time.monotonic() + 30
-        # One look is not the other: the port may be seen before the command line has been.
+        # The port may be seen before the command line, so look until both are.
         while not (secret in "".join(list(watch.commands)) and "0.0.0.0" in {ip for _, ip in list(watch.addresses)}):
             assert time.monotonic() < until, "both are seen in time"
             time.sleep(0.1)

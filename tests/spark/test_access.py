@@ -1,4 +1,4 @@
-"""Who may do what in the lake: the jobs' user and a reader have the two buckets, `make forget` deletes in bronze."""
+"""Checks privileges in the lake: the jobs' user and a reader have two buckets, `make forget` deletes in bronze."""
 
 import http.client
 import json
@@ -31,7 +31,7 @@ JOBS_ARE_ROOT = {"MINIO_ACCESS_KEY": "MINIO_ROOT_USER", "MINIO_SECRET_KEY": "MIN
 
 @pytest.fixture(scope="module")
 def buckets(stack):
-    """The two buckets, each with an object, beside one of somebody else's."""
+    """Yields the two buckets, each with an object, beside a foreign bucket."""
     store.root().create_bucket(Bucket=ELSEWHERE)
     names = [settings.get(name) for name in store.BUCKETS]
     for name in (*names, ELSEWHERE):
@@ -51,7 +51,7 @@ def forgetter():
 
 
 def is_denied(call, **words):
-    """Whether the store refuses this to somebody whom it knows."""
+    """Tells whether the store denies a call to a user that it knows."""
     try:
         call(**words)
     except ClientError as error:
@@ -61,7 +61,7 @@ def is_denied(call, **words):
 
 
 def readings(client, bucket):
-    """Whether it may read, one answer for each way."""
+    """Tells for each way of reading whether a user may."""
     return [
         not is_denied(client.list_objects_v2, Bucket=bucket),
         not is_denied(client.get_object, Bucket=bucket, Key="access/object"),
@@ -70,7 +70,7 @@ def readings(client, bucket):
 
 
 def writings(client, bucket):
-    """Whether it may write, one answer for each way."""
+    """Tells for each way of writing whether a user may."""
     return [
         not is_denied(client.put_object, Bucket=bucket, Key="access/more", Body=b"more"),
         not is_denied(client.create_multipart_upload, Bucket=bucket, Key="access/parts"),
@@ -78,7 +78,7 @@ def writings(client, bucket):
 
 
 def deletes(client, bucket):
-    """Whether it may delete, one by one and many at once."""
+    """Tells whether a user may delete, one object and many at once."""
     one = not is_denied(client.delete_object, Bucket=bucket, Key="access/more")
     if is_denied(client.delete_objects, Bucket=bucket, Delete={"Objects": [{"Key": "access/more"}]}):
         return one
@@ -106,7 +106,7 @@ def test_the_jobs_user_deletes_in_silver_alone_and_forget_in_bronze_alone(bucket
 
 @pytest.fixture
 def a_file(stack):
-    """A date's file in bronze; its key."""
+    """Returns the key of a date's file in bronze."""
     day = date(2049, 1, 1)
     where = {"Bucket": settings.get("MINIO_BUCKET_BRONZE"), "Key": lake.bronze_key(CATALOG["visits"], day)}
     store.root().put_object(**where, Body=b"content")
@@ -277,7 +277,7 @@ def test_keys_that_cannot_be_are_told_in_a_sentence(stack, verb, key, secret, se
 
 
 class PlainStore(BaseHTTPRequestHandler):
-    """The store as one that speaks S3 and nothing else: what is MinIO's own it takes for a bucket that is not there."""
+    """Passes on S3 calls and answers MinIO's own with NoSuchBucket, like a store that knows only S3."""
 
     def do_GET(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -313,7 +313,7 @@ def test_a_store_that_is_not_ours_is_given_no_users_and_says_so(buckets, root):
 
 
 class Listener(BaseHTTPRequestHandler):
-    """Keeps what MinIO's audit tells, and the token that comes with it."""
+    """Records MinIO's audit messages with the token sent with them."""
 
     def do_POST(self):
         text = self.rfile.read(int(self.headers.get("Content-Length", 0)))

@@ -1,4 +1,4 @@
-"""A backtest publishes nothing, and predicts exactly what a run under the changed declaration then does."""
+"""Checks that a backtest publishes nothing, and predicts exactly the results of a run under the changed declaration."""
 
 import os
 import re
@@ -14,7 +14,7 @@ MEANS = r"avg_.*|.*_pct|.*_years"
 
 
 def verdicts(spark, hospital):
-    """What silver holds of this hospital: accepted rows by dataset, date and key; rejected records by text."""
+    """Returns this hospital's accepted rows by dataset, date and key, and its rejected records by text."""
     from jobs import lake
 
     accepted, rejected = {}, Counter()
@@ -29,7 +29,7 @@ def verdicts(spark, hospital):
 
 
 def flips_between(before, after):
-    """The flips that two states of silver show, by the text of records and the values of keys."""
+    """Returns the changed verdicts between two states of silver, by the texts of records and the values of keys."""
     from jobs.backtest import ACCEPTED, CHANGED, OTHERWISE, REJECTED
 
     (was_accepted, was), (accepted, would) = before, after
@@ -53,7 +53,7 @@ def flips_between(before, after):
 
 
 def marts(postgres):
-    """Every row of the marts by its key, and every figure over them."""
+    """Returns every row of the marts by its key, and every total over them."""
     rows, figures = {}, {}
     for table, key in (("mart_daily_kpis", 1), ("mart_department_stats", 2), ("mart_patient_stats", 1)):
         columns = [column.name for column in postgres.execute(f"select * from {table} limit 0").description]
@@ -70,7 +70,7 @@ def marts(postgres):
 
 
 def figures_in(lines):
-    """(mart, column) -> what a backtest's lines say that the figure is, and would be; and the rows that change."""
+    """Returns by (mart, column) the current and predicted figures in a backtest's lines, and the changed rows."""
     found, changed, mart = {}, {}, ""
     for line in lines:
         if match := re.fullmatch(r"  (\S+): ([\d,]+) rows change, ([\d,]+) come, ([\d,]+) go", line):
@@ -98,12 +98,12 @@ def test_a_backtest_predicts_what_a_run_then_does(hospital, spark, postgres, mon
             hospital.row("billing", "B2", visit_id=hospital.key("V2")),
             hospital.row("billing", "B3", insurance_amount="490", patient_amount="-1"),
             hospital.row("billing", "B4", insurance_amount="10", patient_amount="-1"),
-            hospital.row("billing", "B5", insurance_amount="490", total_amount="600"),  # of two the greater stands,
-            hospital.row("billing", "B5", insurance_amount="590", total_amount="600"),  # until a rule takes it out
+            hospital.row("billing", "B5", insurance_amount="490", total_amount="600"),  # of two the greater wins,
+            hospital.row("billing", "B5", insurance_amount="590", total_amount="600"),  # until a rule rejects it
             hospital.row("billing", "B6", payment_status="partial"),
             hospital.row("billing", "B7", insurance_amount="490", **bill),
             hospital.row("billing", "B7", insurance_amount="490", **bill),
-            hospital.row("billing", "B8", insurance_amount="10"),  # of two the paid stands, until ranks say otherwise
+            hospital.row("billing", "B8", insurance_amount="10"),  # of two the paid one wins, until the ranks change
             hospital.row("billing", "B8", insurance_amount="10", payment_status="Pending"),
             hospital.row("billing", "", insurance_amount="490"),
         ],
@@ -136,7 +136,7 @@ def test_a_backtest_predicts_what_a_run_then_does(hospital, spark, postgres, mon
         trials = backtest.retry(spark, runs, backtest.due_days(runs, first, last))
         lines = list(backtest.report(connection, runs, trials))
     flips = sum((trial.flips for trial in trials.values()), Counter())
-    print("\n".join(lines))  # shown where the test fails
+    print("\n".join(lines))  # shown if the test fails
     assert "patients: its declaration differs; 1 date judged again, 2 rows" in lines
     assert "visits: its parents would come or go; 1 date judged again, 2 rows" in lines
     assert "billing: its declaration differs; 2 dates judged again, 13 rows" in lines

@@ -1,4 +1,4 @@
-"""A backup is whole, private and encrypted, brings everything back, and a drill finds what it does not bring back."""
+"""Checks that a backup is complete, private and encrypted, and that a drill finds what it would not restore."""
 
 import json
 import os
@@ -24,7 +24,7 @@ DATA = ["globals.sql", "history.sql", "lake.tar", "warehouse.dump"]
 
 
 def run(*words, **environment):
-    """A module of ours as `make` calls it."""
+    """Runs a module as `make` does."""
     return subprocess.run(
         [sys.executable, "-m", *map(str, words)],
         cwd=settings.ROOT,
@@ -41,7 +41,7 @@ def taken(target, **environment):
 
 
 def drilled(source, **environment):
-    """A drill's code and lines; of its stack nothing stays."""
+    """Returns code and output of a drill; checks that its stack is removed."""
     before = set(Path(os.environ.get("TMPDIR", "/tmp")).glob("healthcare-[dp][rg]*"))
     done = run("stack.restore", "drill", source, **environment)
     assert not set(Path(os.environ.get("TMPDIR", "/tmp")).glob("healthcare-[dp][rg]*")) - before
@@ -51,7 +51,7 @@ def drilled(source, **environment):
 
 @pytest.fixture(scope="session")
 def key_pair(tmp_path_factory):
-    """The file of a private key of age, and its public key; without age, tests fail with what to install."""
+    """Returns age's key file and public key; without age, tests fail and name what to install."""
     try:
         archive.age()
     except Refused as error:
@@ -63,7 +63,7 @@ def key_pair(tmp_path_factory):
 
 @pytest.fixture
 def filled(hospital):
-    """A hospital's day in every store: gold, the marts, both Delta tables, bronze."""
+    """Returns a hospital's day in every store: gold, the marts, both Delta tables, bronze."""
     from jobs.gold_to_marts import gold_to_marts
 
     people = [hospital.row("patients", f"P{number}", city=PLANTED) for number in range(30)]
@@ -105,7 +105,7 @@ def test_a_backup_is_private_encrypted_and_restores_to_what_it_was_taken_of(fill
 
 
 def test_the_rows_that_a_delta_log_tells_are_those_of_the_table(filled, spark):
-    """Over commits after which Delta writes a checkpoint, and files that replaced others."""
+    """Covers commits followed by a Delta checkpoint, and files that replaced others."""
     table, day = CATALOG["patients"], filled.day(1)
     interval = (
         f"alter table delta.`{lake.silver_path(table, 'accepted')}` set tblproperties (delta.checkpointInterval={{}})"
@@ -136,7 +136,7 @@ def test_a_drill_finds_a_changed_byte_a_missing_row_and_a_missing_object(filled,
     assert code == 1 and "lake.tar is not the file that was written" in err
 
     def with_parts(name, parts, **facts):
-        """The first backup with parts of the second, and a manifest that vouches for them."""
+        """Returns the first backup with parts of the second, and a manifest that matches them."""
         made = shutil.copytree(first, tmp_path / name)
         manifest = json.loads((made / "manifest.json").read_text())
         for part in parts:
@@ -181,7 +181,7 @@ def test_a_backup_is_restored_into_an_empty_stack_and_over_another_only_by_force
     assert refused.returncode == 1 and "patients (as many rows, with other values)" in refused.stderr
     assert "The stack is as it was, and down" in refused.stderr
     assert (home / "luigi" / "mark").exists(), "what was there stays"
-    (home / prepare.MARKER).write_text(f"{prepare.RESTORING}\n")  # of one that was killed halfway
+    (home / prepare.MARKER).write_text(f"{prepare.RESTORING}\n")  # left by a restore killed halfway
     refused = run("stack", "up", **environment)
     assert refused.returncode == 1 and "was killed: give it again, with FORCE=1" in refused.stderr
     done = run("stack.restore", "put", source, "--force", **environment)
@@ -193,7 +193,7 @@ def test_a_backup_is_restored_into_an_empty_stack_and_over_another_only_by_force
         server = subprocess.Popen(services.postgres().command, cwd="/", stderr=subprocess.DEVNULL)
         try:
             deadline = time.monotonic() + 30
-            while services.lacks_login():  # as each of the three roles, with the passwords of the settings
+            while services.lacks_login():  # logs in as each of the three roles with the passwords of the settings
                 assert server.poll() is None and time.monotonic() < deadline
                 time.sleep(0.1)
             with services.connect() as connection, services.connect("POSTGRES_READ") as reader:

@@ -1,4 +1,4 @@
-"""Hostile text of files, errors and command lines, at every border behind which a program reads more than text."""
+"""Checks hostile text in files, errors and command lines at every border to a program that interprets text."""
 
 import csv
 import functools
@@ -29,8 +29,8 @@ from pipelines.tasks import Bronze, Made, OnlySentences
 from stack import services
 from tests.conftest import Hospital
 
-MARK = "b0rders"  # is in every hostile text, so that it is found wherever one came to
-NAMES = (  # of columns
+MARK = "b0rders"  # is part of every hostile text, to find it anywhere
+NAMES = (  # column names
     f"<img src=x onerror='window.pwned=1'>{MARK}",
     f"</pre><script>window.pwned=1;alert(1)</script>{MARK}",
     f"\"'><svg onload=window.pwned=1>{MARK}",
@@ -43,7 +43,7 @@ NAMES = (  # of columns
     MARK * 100,
 )
 VALUES = (*NAMES, f"javascript:window.pwned=1//{MARK}", f"{MARK}\u2028\u2029\x85\x7f", f"\\u003cb\\x3e{MARK}</script>")
-# What nobody foresaw: a job that ends with it, a store that answers it, a file that is named so.
+# Unexpected text: a job ends with it, a store answers with it, a file is named by it.
 SHOUT = (
     b"\x1b[2J\x1b]0;owned\x07\r23:59:59 Gold: forged \x00 \xff \xe2\x80\xae <img src=x onerror='window.pwned=1'>"
     b"</pre><script>window.pwned=1</script> `id` $(id) %s {0} ~!id \" ' \\ "
@@ -57,7 +57,7 @@ DAY = date(2026, 1, 2)
 
 
 def is_plain(text):
-    """Whether text holds lines that a terminal and a log show as they are."""
+    """Tells whether a terminal and a log show every line of text literally."""
     return all(line.isprintable() for line in text.split("\n"))
 
 
@@ -166,7 +166,7 @@ def listening():
 
 
 def examples():
-    """The scripts that docs/operations.md gives to be told by: a mail, a webhook of text, a webhook of JSON."""
+    """Returns the notification scripts of docs/operations.md: a mail, a webhook with text, a webhook with JSON."""
     text = (settings.ROOT / "docs" / "operations.md").read_text()
     found = [
         block.replace("\n    ", "\n") for block in re.findall(r"^    (#!/bin/sh\n(?:    .*\n)+)", text, re.MULTILINE)
@@ -176,7 +176,7 @@ def examples():
 
 
 def program_of(folder, script, server=None):
-    """Writes an example as a program of the operator's, for a web server that listens here."""
+    """Writes an example as an executable for the operator, pointed at a local web server."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "tell somebody"
     address = f"http://127.0.0.1:{server.server_address[1]}/" if server else ""
@@ -241,7 +241,7 @@ def test_an_alert_is_lines_on_standard_input_and_a_line_in_each_variable(home, m
 
 
 class Broken(Made):
-    """A task whose job ends with text that nobody foresaw."""
+    """Fails with a job that ends with unexpected text."""
 
     ledger = "bronze", "patients"
     retry_count = 1
@@ -254,7 +254,7 @@ class Broken(Made):
 
 
 def fail(text):
-    """Has a worker of Luigi's run the task that fails."""
+    """Makes a Luigi worker run the failing task."""
     with Worker(scheduler=scheduler.luigid()) as worker:
         worker.add(Broken(date=date.fromisoformat(text)))
         worker.run()
@@ -266,7 +266,7 @@ def write(path, header, rows):
 
 
 class Night:
-    """What a date with hostile files has left: a run that ended well, and a task that failed."""
+    """Holds the traces of a date with hostile files: a run that ended well, and a task that failed."""
 
     def __init__(self, hospital, folder, told):
         self.hospital, self.folder, self.told = hospital, folder, told
@@ -276,7 +276,7 @@ class Night:
 
 
 def land(hospital, day):
-    """Lands five files: hostile names of columns, values, keys, and one name of a file that is no text."""
+    """Lands five files with hostile column names, values and keys, and one file name that is not text."""
     for dataset in CATALOG:
         hospital.land(dataset, 1)
     folder = landing.landing_path(CATALOG["patients"], day).parent
@@ -309,7 +309,7 @@ def night(stack, spark, tmp_path_factory):
         tasks.disabled.cache_clear()
         assert night.broken.task_id not in tasks.disabled()
         fail = f"from tests import test_borders; test_borders.fail('{night.day}')"
-        call("-c", fail, BROKEN_JOB=str(job))  # a process that has no session of Spark, since Luigi forks
+        call("-c", fail, BROKEN_JOB=str(job))  # in a process without a Spark session, since Luigi forks
         pipelines.tell_failure(night.day, *pipelines.failure(night.day, "nothing is known"))
         yield night
         tasks.disabled.cache_clear()
@@ -328,7 +328,7 @@ urllib.request.urlopen(urllib.request.Request("http://127.0.0.1:PORT/", body), t
 
 @pytest.fixture
 def page(browser):
-    """A page that asks nobody but this machine; at its end no script of a text has run."""
+    """Yields a page that contacts only this machine; checks at the end that no script in a text has run."""
     opened, dialogs = browser.new_page(), []
     opened.route("**/*", lambda route: route.continue_() if "//127.0.0.1:" in route.request.url else route.abort())
     opened.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
@@ -399,7 +399,7 @@ def test_no_log_holds_a_line_that_is_not_printable_or_forged(night, stack, spark
         lambda: spark.sql(f"select * from `{forged}`").collect(),
         lambda: spark.range(1).selectExpr(f"raise_error('{forged}')").collect(),
     ):
-        with pytest.raises(Exception):  # noqa: B017  # Spark says which
+        with pytest.raises(Exception):  # noqa: B017  # the type is Spark's choice
             ask()
     found = [
         (file, line)

@@ -1,4 +1,4 @@
-"""What `make health` tells; dates that failed are in tests/flow/test_flow.py."""
+"""Checks the problems listed by `make health`; tests/flow/test_flow.py covers failed dates."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Who listens in PostgreSQL's place: a program that asks for the password in another way than SCRAM gets none."""
+"""Checks that a server in PostgreSQL's place that asks for the password other than by SCRAM gets none."""
 
 import os
 import socketserver
@@ -14,12 +14,12 @@ from jobs import settings, warehouse
 
 PASSWORD = "planted-password"
 SSL_REQUEST, GSS_REQUEST = 80877103, 80877104
-# What a server asks with (protocol 3.0): a clear-text password, one hashed by MD5, or nothing at all.
+# Authentication requests of protocol 3.0: clear-text password, MD5, or none.
 CLEAR, MD5, NOTHING = struct.pack("!I", 3), struct.pack("!I", 5) + b"salt", struct.pack("!I", 0)
 
 
 class Impostor(socketserver.StreamRequestHandler):
-    """A listener that has no TLS, asks with `server.question`, and keeps what it is answered."""
+    """Listens without TLS, asks with `server.question`, and records the answers."""
 
     def handle(self):
         while True:
@@ -35,7 +35,7 @@ class Impostor(socketserver.StreamRequestHandler):
 
 @pytest.fixture
 def impostor():
-    """Starts an impostor that asks with a question; all of them are stopped afterwards."""
+    """Starts impostors that ask with a given question; stops them afterwards."""
     started = []
 
     def start(question):
@@ -52,7 +52,7 @@ def impostor():
 
 
 def answers(server):
-    """What it was answered, once every connection has been."""
+    """Returns the answers after every connection has ended."""
     for _ in range(1000):
         if server.asked and len(server.answers) == server.asked:
             return server.answers
@@ -61,7 +61,7 @@ def answers(server):
 
 
 def ledger(server, **more):
-    """`make ledger` with this server as the warehouse."""
+    """Runs `make ledger` with this server as the warehouse."""
     environment = os.environ | {"POSTGRES_PORT": str(server.server_address[1]), "POSTGRES_PASSWORD": PASSWORD} | more
     command = [sys.executable, "-m", "pipelines", "ledger"]
     return subprocess.run(command, env=environment, cwd=settings.ROOT, capture_output=True, text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""Spark finds the same records in a bronze file as the plain reading of it."""
+"""Checks that Spark finds the same records in a bronze file as the plain reader."""
 
 import json
 from datetime import date
@@ -53,7 +53,7 @@ def test_a_file_put_there_by_another_program_is_read_anew(stack, tmp_path):
 
 
 def commits(dataset, kind):
-    """The texts of a table's log, from its first version on."""
+    """Returns the texts of a table's log from its first version on."""
     from jobs import lake, settings
 
     bucket, prefix = settings.get("MINIO_BUCKET_SILVER"), lake.log_prefix(dataset, kind)

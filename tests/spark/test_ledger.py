@@ -1,4 +1,4 @@
-"""Every row and every sum is accounted for: the ledger, its levels and what they stop, on the real stack."""
+"""Checks on the real stack that every row and sum is accounted for: ledger, thresholds and what breaches stop."""
 
 from collections import Counter
 from dataclasses import replace
@@ -184,7 +184,7 @@ def test_too_many_rejects_stop_a_date_before_gold_until_somebody_lets_it_pass(ho
     hospital.load("visits", 2)
     assert (len(hospital.gold("patients")), len(hospital.gold("visits"))) == (90, 1)
 
-    rows[0]["city"] = "Elsewhere"  # another file is another decision
+    rows[0]["city"] = "Elsewhere"  # another file needs another decision
     hospital.judge("patients", 1, *rows)
     with pytest.raises(Refused, match=level):
         hospital.load("patients", 1)
@@ -213,7 +213,7 @@ def test_a_small_file_that_is_nearly_all_faulty_stops_its_date_too(hospital):
     hospital.load("patients", 1)
     assert judge(2, 9, sound=1).count(level) == 2 and level in judge(2, 5)
     assert "stop:" not in judge(2, 4) + judge(2, 8, sound=1)
-    said = judge(3, 60)  # reaches both
+    said = judge(3, 60)  # breaches both thresholds
     assert said.count("the stop level is 33 % and 50 rows") == 2 and said.count("stop:") == 2
 
 
@@ -225,7 +225,7 @@ def test_a_small_file_of_orphans_alone_stops_nothing(hospital):
 
 
 def levels_by_hand(hits, rows):
-    """By action the share of the smallest level that so many rejected rows of a file reach."""
+    """Returns by action the share of the smallest threshold that a file with these rejected rows breaches."""
     warns = [0.05] * (hits >= 20 and hits * 20 >= rows)
     stops = [1 / 3] * (hits >= 50 and hits * 3 >= rows) + [0.9] * (hits >= 5 and hits * 10 >= rows * 9)
     return {action: shares[0] for action, shares in {"warn": warns, "stop": stops}.items() if shares}
@@ -313,7 +313,7 @@ def test_a_parent_counts_only_if_it_comes_in_time(hospital, monkeypatch):
     ).fetchall()
     assert [tuple(row) for row in waiting] == [("orphan_patient_id", 1, 2)]
 
-    hospital.judge("patients", 3)  # the parent goes again
+    hospital.judge("patients", 3)  # the parent is removed again
     assert hospital.judge_again() == [("visits", hospital.day(1))]
     hospital.judge("patients", 4, hospital.row("patients", "P1"), hospital.row("patients", "P2"))
     assert hospital.judge_again() == []
@@ -339,7 +339,7 @@ def test_a_file_of_unusual_size_is_reported_when_it_comes(hospital):
 
 def test_a_file_that_is_another_dates_very_file_is_taken_with_a_warning(hospital):
     def lands(number, *keys, dataset="patients"):
-        """What is said when a file with rows of these keys lands, and the warnings in the ledger."""
+        """Lands a file with rows of these keys; returns the printed warnings and those in the ledger."""
         hospital.land(dataset, number, *(hospital.row(dataset, key) for key in keys))
         _, *warnings = hospital.bronze(dataset, number).splitlines()
         return warnings, ledger(hospital, "bronze", dataset, "warnings")[-1][0]
@@ -449,7 +449,7 @@ def test_what_a_run_keeps_it_lets_go_when_it_fails(spark):
 
 
 def made(hospital, name):
-    """Whether the receipt of a task of the first day counts, for a Luigi that begins now."""
+    """Tells whether the marker of a task of the first day counts for a Luigi process that starts now."""
     from pipelines import tasks
 
     tasks.session.cache_clear()
@@ -459,7 +459,7 @@ def made(hospital, name):
 
 @pytest.fixture
 def brought(hospital):
-    """What brings a file of the first day as far as a task does; the file is another one each time."""
+    """Returns a function that loads a file of the first day up to a layer, with a new file each time."""
     from jobs.bronze_to_silver import bronze_to_silver
 
     def bring(layer, city):
@@ -491,7 +491,7 @@ def test_no_clock_makes_a_receipt_look_newer_or_older_than_it_is(hospital, broug
 
 
 def test_a_run_that_died_is_known_to_be_the_last_whatever_the_clocks_say(hospital):
-    """It took a key away; its row says it began before the run that stands, whose clock was ahead."""
+    """Records a dead run that removed a key and began before the current run, whose clock was ahead."""
     from jobs import warehouse
 
     day = hospital.day(1)

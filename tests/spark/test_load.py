@@ -1,4 +1,4 @@
-"""Gold is a pure function of silver: updates, restatements and parents in any order, on the real stack."""
+"""Checks on the real stack that gold is a pure function of silver: updates, restatements and parents in any order."""
 
 from datetime import date
 
@@ -40,7 +40,7 @@ def test_a_parent_takes_its_children_along_and_brings_them_back(hospital):
     assert {name: hospital.gold(name) for name in everything} == whole
 
     hospital.judge("patients", 1)  # a corrected file without the patient
-    hospital.load("patients", 1)  # in one transaction, without a foreign key failure
+    hospital.load("patients", 1)  # in one transaction, without a foreign key violation
     assert {name: hospital.gold(name) for name in everything} == {name: [] for name in everything}
     assert hospital.judge_again() == [("visits", hospital.day(1)), ("billing", hospital.day(1))]
     assert hospital.judge_again() == []
@@ -53,14 +53,14 @@ def test_a_parent_takes_its_children_along_and_brings_them_back(hospital):
 
 
 def test_what_is_as_it_stood_is_not_written_again(hospital):
-    """A rerun by force: silver keeps its versions and gold its rows, unless somebody changed them by hand."""
+    """Forces a rerun: silver keeps its versions and gold its rows, unless somebody changed them by hand."""
     from jobs import lake
     from jobs.bronze_to_silver import bronze_to_silver
 
     dataset, day = CATALOG["patients"], hospital.day(1)
 
     def receipts():
-        """{layer: (the run that stands, its turn)}"""
+        """Returns {layer: (current run, its sequence number)}."""
         found = hospital.postgres.execute(
             "select layer, run_id, turn from ops.receipts where dataset = 'patients' and partition_date = %s", [day]
         )
@@ -88,7 +88,7 @@ def test_what_is_as_it_stood_is_not_written_again(hospital):
     assert not hospital.load("patients", 1).endswith("as it stood")
     assert hospital.load("patients", 1).endswith("as it stood")
 
-    hospital.postgres.execute(  # as a run leaves it that died while it wrote
+    hospital.postgres.execute(  # as a run that died while writing leaves it
         "update ops.receipts set made_from = '' where layer = 'silver' and partition_date = %s", [day]
     )
     assert not bronze_to_silver(dataset, day).endswith("as it stood")
@@ -97,7 +97,7 @@ def test_what_is_as_it_stood_is_not_written_again(hospital):
 
 
 def test_dates_in_one_job_end_as_each_by_itself(hospital, spark):
-    """The newer version of a key wins; one date is refused, and one is due for its parents, which come with them."""
+    """Covers a key whose newer version wins, a refused date, and a date that is due because its parents arrive."""
     from jobs import bronze_to_silver, lake, silver_to_gold
 
     patients, visits, days = CATALOG["patients"], CATALOG["visits"], [hospital.day(number) for number in (1, 2, 3)]
@@ -147,7 +147,7 @@ def test_partitions_share_a_plan_while_they_are_of_one_kind_and_have_few_rows(mo
 
 
 def test_a_key_that_moves_between_dates_of_one_load_stays(hospital):
-    """From the newer partition to the older one, both of which are loaded at once."""
+    """Moves a key from the newer partition to the older one, loading both at once."""
     from jobs import bronze_to_silver, silver_to_gold
 
     patients, days = CATALOG["patients"], [hospital.day(1), hospital.day(2)]
@@ -209,7 +209,8 @@ def test_what_was_rejected_for_something_else_is_judged_again_when_its_parent_go
     hospital.judge("patients", 1, *patients)
     hospital.judge("visits", 1, hospital.row("visits", "V1", status="?"))
     other = hospital.row("visits", "V2", patient_id=hospital.key("P2"))
-    hospital.judge("visits", 2, other, hospital.row("visits", "V2"))  # of two sound rows the greater patient_id stands
+    # of two valid rows the one with the greater patient_id wins
+    hospital.judge("visits", 2, other, hospital.row("visits", "V2"))
     hospital.judge("visits", 3, hospital.row("visits", "V3", patient_id=""))
     assert reasons() == ["duplicate_visit_id", "missing_patient_id", "unknown_status"]
     hospital.judge("patients", 1, patients[1])
@@ -288,12 +289,12 @@ def test_keys_that_are_built_after_a_load_are_held_to(stack):
 
 
 def test_what_a_dead_load_still_writes_reaches_no_other_load(hospital, monkeypatch):
-    """Spark goes on writing for a load that was killed; here it comes when the next load has staged its rows."""
+    """Lets Spark's late writes for a killed load arrive when the next load has staged its rows."""
     hospital.judge("patients", 1, hospital.row("patients", "P1"))
     silver = {"partition_date": hospital.day(1), "run_id": "R"}
     warehouse.create_staging(hospital.postgres, "19700101T000000-dead0000", silver)
     late = "insert into {} (patient_id, gender, birth_date, registration_date) values (%s, 'F', '2000-1-1', '2020-1-1')"
-    with warehouse.connect() as writer:  # one that has begun, and holds on to the table
+    with warehouse.connect() as writer:  # a writer that has begun and holds a lock on the table
         writer.execute("begin")
         writer.execute(late.format(warehouse.staging("patients", "dead0000")), [hospital.key("P8")])
         find_lost = warehouse.find_lost
@@ -312,7 +313,7 @@ def test_what_a_dead_load_still_writes_reaches_no_other_load(hospital, monkeypat
 
 @pytest.mark.parametrize("table", ["visits", "withheld"])
 def test_rows_that_are_staged_twice_are_not_loaded(hospital, monkeypatch, table):
-    """As when an executor has committed what it wrote, and dies before it says so: Spark has it written again."""
+    """Simulates an executor that dies after its commit but before reporting it: Spark writes the rows again."""
     hospital.judge("patients", 1, hospital.row("patients", "P1"))
     hospital.judge("visits", 1, hospital.row("visits", "V1"), hospital.row("visits", "V2", status="?"))
     append = warehouse.append

@@ -1,4 +1,4 @@
-"""Who is let in by Luigi's scheduler, by Spark's master and by Spark Connect, and who is not."""
+"""Checks who can log in to Luigi's scheduler, Spark's master and Spark Connect."""
 
 import http.client
 import itertools
@@ -25,13 +25,13 @@ from stack import luigid, services, supervision
 
 @pytest.fixture
 def login(stack):
-    """The header that a browser sends once a person has given it the login."""
+    """Returns the header that a browser sends after a person has entered the login."""
     text = f"{settings.get('LUIGI_USER')}:{settings.get('LUIGI_PASSWORD')}"
     return {"Authorization": f"Basic {b64encode(text.encode()).decode()}"}
 
 
 def ask(path, headers=(), method="GET", **data):
-    """Asks luigid as any program on this machine can; returns the status and the text of its answer."""
+    """Calls luigid as any program on this machine can; returns status and text of the answer."""
     connection = http.client.HTTPConnection("127.0.0.1", services.port("LUIGI_PORT"), timeout=60)
     query = f"?data={quote(json.dumps(data))}" if data else ""
     connection.request(method, f"{path}{query}", headers=dict(headers))
@@ -54,7 +54,7 @@ def test_nobody_changes_anything_in_luigid_without_its_login(stack, login):
 
 
 def test_reading_calls_add_no_task_and_no_worker(stack):
-    """Luigi does not say which calls only read: `count_pending` creates the worker that it is asked about."""
+    """Covers calls that Luigi does not declare as writing: `count_pending` creates the worker that it names."""
     given = {"worker": "nobody", "task_id": "Nothing__1", "task_str": "Nothing", "status": "", "upstream_status": ""}
     known = ask("/api/task_list", status="", upstream_status="")[1]
     for name in luigid.READING:
@@ -101,7 +101,7 @@ def test_a_browser_reads_luigis_pages_without_a_login_and_changes_tasks_with_one
 
 
 def test_a_worker_runs_only_tasks_that_it_has_scheduled_itself(stack, tmp_path, monkeypatch):
-    """Even from somebody who has the login, or from a luigid that is not ours."""
+    """Refuses tasks even from a client with the login, or from a foreign luigid."""
     ran = tmp_path / "ran"
     strange = (
         f"import luigi, pathlib\npathlib.Path({str(ran)!r}).touch()\n\n\nclass Strange(luigi.Task):\n    override = 1\n"
@@ -117,11 +117,11 @@ def test_a_worker_runs_only_tasks_that_it_has_scheduled_itself(stack, tmp_path, 
 
 
 class Together(luigi.Task):
-    """Tasks that Luigi may run as one."""
+    """Declares tasks that Luigi may run as one."""
 
     numbers = luigi.ListParameter(batch_method=lambda lists: tuple(sorted(itertools.chain(*lists))))
-    resources = {"rejudging": 1}  # noqa: RUF012  # a worker without any is offered its own tasks alone
-    worker_timeout = 0  # none, so that it runs in this process
+    resources = {"rejudging": 1}  # noqa: RUF012  # a worker without resources is offered only its own tasks
+    worker_timeout = 0  # zero makes it run in this process
     ran: ClassVar[list] = []
 
     def deps(self):
@@ -166,7 +166,7 @@ def test_a_wrong_login_is_told_in_a_sentence(stack):
     assert "sesame" not in told.stdout + told.stderr
 
 
-# In a process of its own: a session that a test creates becomes the one that later tests go on with.
+# Uses a separate process: a session created in a test becomes the one that later tests continue with.
 COUNT = """
 import sys
 from jobs import program
@@ -182,7 +182,7 @@ CONNECT = "from jobs import program\nprogram.run(lambda day: program.connect('so
 
 
 def client(code, word, **more):
-    """Runs a client of Spark Connect; returns its exit code, and what it says on standard output and error."""
+    """Runs a client of Spark Connect; returns its exit code, standard output and error."""
     environment = os.environ | {"SPARK_REMOTE": program.spark_connect(), "PYTHONPATH": str(settings.ROOT)} | more
     ended = subprocess.run([sys.executable, "-c", code, word], env=environment, capture_output=True, text=True)
     return ended.returncode, ended.stdout, ended.stderr
@@ -206,7 +206,7 @@ AUTHENTICATED = "-Dspark.authenticate=true -Dspark.authenticate.secret=in-the-en
     ("secret", "options", "is_answered"), [("", AUTHENTICATED, True), ("sesame", AUTHENTICATED, False), ("", "", False)]
 )
 def test_the_master_answers_only_who_knows_sparks_secret(stack, secret, options, is_answered):
-    """By a call that asks the master for the end of a driver there is not."""
+    """Asks the master to end a driver that does not exist."""
     script = str(settings.ROOT / ".venv" / "bin" / "spark-class")
     words = [script, "org.apache.spark.deploy.Client", "kill", services.master_url(), "driver-of-nobody"]
     environment = os.environ | {"JAVA_TOOL_OPTIONS": options}
@@ -228,7 +228,7 @@ def test_sparks_pages_end_no_job(stack):
 
 
 def test_postgresql_started_as_root_may_read_as_root_and_write_as_its_own_user(stack):
-    """It reads the clone and the venv wherever they lie; CAP_DAC_OVERRIDE would let it write there, too."""
+    """Reads clone and venv wherever they are; CAP_DAC_OVERRIDE would allow writing there, too."""
     process = psutil.Process(supervision.processes()["postgres"]["pid"])
     status = Path(f"/proc/{process.pid}/status").read_text()
     [capabilities] = re.findall(r"^CapEff:\s*(\w+)", status, re.M)

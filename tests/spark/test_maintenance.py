@@ -1,4 +1,4 @@
-"""Maintenance makes files fewer and changes nothing else: no row, no receipt, nothing that is due."""
+"""Checks that maintenance reduces the number of files and changes nothing else: no row, no marker, nothing due."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ KINDS = ("accepted", "rejected")
 
 @pytest.fixture
 def at_once(spark, monkeypatch):
-    """Keeps nothing for those who might still read it."""
+    """Sets all retention to zero, as if nobody still read old files."""
     from jobs import maintain, warehouse
 
     monkeypatch.setattr(maintain, "LEAST", 0)
@@ -29,14 +29,14 @@ def at_once(spark, monkeypatch):
 
 
 def rows(spark, kind):
-    """Every row of silver patients with all that it is stamped with."""
+    """Returns every row of silver patients, including stamps."""
     from jobs import lake
 
     return sorted(map(repr, lake.silver(spark, PATIENTS, kind).collect()))
 
 
 def files(spark, kind):
-    """(files that count, files that are there) of silver patients."""
+    """Returns (files in the current version, files in the bucket) of silver patients."""
     from jobs import lake
 
     return len(lake.silver(spark, PATIENTS, kind).inputFiles()), lake.held(PATIENTS, kind)[0]
@@ -47,7 +47,7 @@ def receipts(postgres):
 
 
 def scatter(spark, day, parts):
-    """A partition as a run of many tasks leaves it: in many files."""
+    """Rewrites a partition into many files, as a run of many tasks would."""
     from jobs import lake
 
     whole = lake.silver(spark, PATIENTS).filter(f"_partition_date = '{day}'")
@@ -67,9 +67,9 @@ def test_files_become_fewer_and_nothing_else_changes(hospital, spark, postgres, 
 
     people = [hospital.row("patients", f"P{number}") for number in range(40)]
     hospital.judge("patients", 1, *people)
-    maintain(PATIENTS, hospital.day(9))  # what other tests have left
+    maintain(PATIENTS, hospital.day(9))  # clears what other tests have left
     for number in (1, 2):
-        for gender in ("!", "?"):  # what the first file's run wrote no longer counts
+        for gender in ("!", "?"):  # replaces what the first file's run wrote
             hospital.judge("patients", number, *people, hospital.row("patients", "X", gender=gender))
     hospital.load("patients", 1)
     scatter(spark, hospital.day(1), 6)
@@ -82,7 +82,7 @@ def test_files_become_fewer_and_nothing_else_changes(hospital, spark, postgres, 
     assert "1 partitions merged" in told
     assert {kind: rows(spark, kind) for kind in KINDS} == before and receipts(postgres) == known
     assert files(spark, "accepted")[0] == counting["accepted"] - 5
-    # Each day was judged twice, and one scattered: what those runs replaced is gone, and so is what was merged.
+    # Each day was validated twice and one was scattered: replaced and merged files are removed.
     assert there["accepted"] - files(spark, "accepted")[1] >= 2 + 1 + 5
     assert files(spark, "rejected")[0] == counting["rejected"] and there["rejected"] - files(spark, "rejected")[1] >= 2
 
@@ -159,5 +159,5 @@ def test_luigis_old_history_is_forgotten_and_luigid_goes_on_with_its_tasks(tmp_p
         connection.execute("update task_events set ts = '2020-01-01' where task_id = 1")
     assert history.forget(datetime.now() - timedelta(days=90)) == 1
     assert {record.task_id for record in luigid.find_all_by_name("Silver")} == {"new"}
-    luigid.task_scheduled(tasks[0])  # it remembers the record that it made
+    luigid.task_scheduled(tasks[0])  # the scheduler remembers the record that it made
     assert {record.task_id for record in luigid.find_all_by_name("Silver")} == {"old", "new"}

@@ -1,4 +1,4 @@
-"""What `make rejects`, `make why` and `make export-rejects` tell, and the way back of a corrected file."""
+"""Checks `make rejects`, `make why` and `make export-rejects`, and the return of a corrected file."""
 
 import csv
 import stat
@@ -250,7 +250,7 @@ def test_exported_rejects_that_come_back_corrected_are_restated_by_the_ordinary_
     of_record = "the record has too few or too many fields, an open quote or a NUL character"
     assert by_key[""] == [*[""] * len(names), "malformed_row", of_record, "short,P4"] and len(rows) == 3
 
-    with path.open("w", newline="") as file:  # what its owner makes of it; P3 was never a patient
+    with path.open("w", newline="") as file:  # the owner's correction; P3 was never a patient
         writer = csv.writer(file)
         writer.writerow(names)
         writer.writerows([*by_key[key][:2], "F", "1980-02-29", *by_key[key][4:8]] for key in (one, other))

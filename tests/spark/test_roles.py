@@ -1,4 +1,4 @@
-"""Who may do what in the warehouse: the loader keeps its schemas, readers only read, nobody else has anything."""
+"""Checks privileges in the warehouse: the loader owns its schemas, readers only read, other users have none."""
 
 import os
 import re
@@ -22,7 +22,7 @@ from stack.own import free_ports
 
 OURS = ["public", "ops", "reports", "reference", "staging"]
 MARTS = {file.stem for file in (SQL / "marts").glob("*.sql")}
-# What a reader sees of ops. Of every other table there, present and future, it sees nothing.
+# The part of ops that a reader sees; it sees no other table there, present or future.
 TOLD = {"ledger", "reasons", "receipts", "rules", "datasets", "mart_trust"}
 TOLD |= {"standing", "tripped", "dates", "never_ran", "orphans", "freshness", "newest", "run_times", "unaccounted"}
 
@@ -40,7 +40,7 @@ def dashboards(stack):
 
 
 def values(connection, query, *arguments):
-    """The one column of a query, as a set."""
+    """Returns the values of a query's single column as a set."""
     return {value for (value,) in connection.execute(query, arguments)}
 
 
@@ -72,7 +72,7 @@ def test_no_program_can_connect_as_a_superuser(postgres):
 
 
 def readable(connection):
-    """The tables and views of ours of which a role may read at least one column."""
+    """Returns the platform's tables and views in which a role may read at least one column."""
     return {
         (schema, table)
         for schema, table in connection.execute(
@@ -135,12 +135,12 @@ def test_readers_have_limits_and_may_not_lift_that_of_the_disk(stack, role):
 PLANTED = "Zq7Kplanted"
 READS = [
     "select * from patients where city is distinct from '{}'",
-    "select * from patients where birth_date = '{}'",  # fails, and PostgreSQL's message quotes it
+    "select * from patients where birth_date = '{}'",  # fails, and PostgreSQL's message quotes the value
     "select patient_id from patients where city like '%{}%' union select visit_id from visits",
     "prepare mine as select * from patients where city <> $1; execute mine('{}')",
     "declare mine cursor with hold for select * from patients where city <> '{}'",
     "select * from patients where /* {} */ nothing = '{}'",
-    "select ops.log_read(E'patients\\n{}')",  # who calls it by hand writes no line of theirs
+    "select ops.log_read(E'patients\\n{}')",  # called by hand, it must not log the caller's text
     "copy (select * from patients where city <> '{}') to stdout",
     "copy billing to stdout",
 ]
@@ -238,7 +238,7 @@ def test_a_new_table_of_gold_is_readable_after_the_next_up(postgres, reader):
 
 
 def test_everybody_else_may_do_nothing(postgres):
-    # Where nothing is granted the defaults hold, and they give PUBLIC something of a database.
+    # Without grants the defaults apply, and they give PUBLIC privileges on a database.
     given = "exists (select from aclexplode(coalesce({acl}, {default})) where grantee = 0)"
     databases = given.format(acl="datacl", default="acldefault('d', datdba)")
     assert values(postgres, f"select datname from pg_database where {databases} and datallowconn") == set()
@@ -271,7 +271,7 @@ def test_roles_and_database_may_have_any_names_and_passwords(tmp_path, monkeypat
 
 @contextmanager
 def running(log=Path(os.devnull)):
-    """Runs the server of STACK_DIR, once its logins work; its log goes to a file."""
+    """Runs the server of STACK_DIR until its logins work; writes its log to a file."""
     with log.open("w") as file, subprocess.Popen(services.postgres().command, stderr=file) as server:
         try:
             while services.lacks_login():
@@ -283,7 +283,7 @@ def running(log=Path(os.devnull)):
             server.wait()
 
 
-# Data as the version before made it: without sql/roles.sql.
+# Creates data as the version before did, without sql/roles.sql.
 ROLES_BEFORE = """\
 create role ecom login;
 create role healthcare_read;

@@ -1,4 +1,4 @@
-"""The files with the output of runs, and the ledger's rows of tasks that did not come so far as to write one."""
+"""Checks the log files of runs, and the ledger rows of tasks that failed before writing one."""
 
 import fcntl
 import os
@@ -32,7 +32,7 @@ with warehouse.connect() as connection, warehouse.run(connection, "bronze", "pat
 
 @pytest.fixture
 def task(hospital, monkeypatch):
-    """A task as Luigi has it while a worker runs it."""
+    """Returns a task as Luigi has it while a worker runs it."""
     task = Bronze(dataset="patients", date=hospital.day(1))
     monkeypatch.setattr(task, "set_status_message", lambda text: None)
     return task
@@ -133,7 +133,7 @@ def test_files_of_old_runs_are_removed(tmp_path, monkeypatch):
 
 
 def test_a_date_tells_its_state(hospital):
-    """From a first file to a date that is stopped."""
+    """Follows a date from its first file until it is stopped."""
 
     def state():
         query = "select state, why from ops.dates where partition_date = %s"
@@ -196,7 +196,7 @@ def test_a_person_at_a_terminal_sees_how_far_a_run_is(stack):
         while True:
             try:
                 seen += os.read(screen, 4096)
-            except OSError:  # the last one who could write has gone
+            except OSError:  # the last writer has closed it
                 break
             if re.search(rb"tasks, \d\d:\d\d, .*Bronze visits \d+ s", seen):
                 waits.close()

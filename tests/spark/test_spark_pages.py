@@ -1,4 +1,4 @@
-"""What Spark shows of a run: its jobs by name, the same in its history, and a quiet screen for a job by hand."""
+"""Checks what Spark shows of a run: named jobs, live and in the history, and little output for a job run by hand."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def test_jobs_are_named_by_dataset_date_and_step(hospital):
     before = max((job["jobId"] for job in resident_jobs()), default=-1)  # Spark lists a limited number of jobs
     hospital.judge("patients", 1, hospital.row("patients", "P1"), hospital.row("patients", "P2"))
     hospital.judge("visits", 1, hospital.row("visits", "V1"))
-    hospital.judge("patients", 1, hospital.row("patients", "P2"))  # a parent goes
+    hospital.judge("patients", 1, hospital.row("patients", "P2"))  # removes a parent
     hospital.load("patients", 1)
 
     jobs = wait_until(lambda: [job for job in resident_jobs() if job["jobId"] > before])
@@ -71,7 +71,7 @@ def test_the_link_of_a_job_that_luigi_runs_shows_it_in_sparks_history(hospital, 
     page = browser.new_page()
 
     def shown():
-        page.goto(link)  # loaded again after an error: the server compacts the log of a long run while it reads it
+        page.goto(link)  # reloads after an error: the server compacts the log of a long run while reading it
         return page.locator("table").get_by_text(name).count() > 0
 
     wait_until(shown)
@@ -96,6 +96,6 @@ def test_a_job_by_hand_says_what_it_did_and_nothing_else(hospital):
 
 def test_a_job_by_hand_that_fails_says_why_and_nothing_else(hospital):
     done = run_job("spark-submit", "jobs/bronze_to_silver.py", "patients", str(hospital.day(4)))
-    assert (done.returncode, done.stderr) == (1, "")  # Spark passes a program's standard error on as its output
+    assert (done.returncode, done.stderr) == (1, "")  # Spark prints a program's standard error as its own output
     [line] = done.stdout.splitlines()
     assert line.startswith(f"patients {hospital.day(4)}: bronze patients/"), line

@@ -1,4 +1,4 @@
-"""The embedded stack keeps what `make up`, `status` and `down` promise."""
+"""Checks the promises of `make up`, `status` and `down` on the embedded stack."""
 
 import os
 import re
@@ -25,7 +25,7 @@ print("rows", spark.read.csv("s3a://{bucket}/by-hand").count(), spark.sparkConte
 
 
 def archived(tmp_path, monkeypatch, archive):
-    """Loads a table of 20 MB into a PostgreSQL of its own; its data_checksums and wal_level, and the bytes of log."""
+    """Loads a table of 20 MB into a separate PostgreSQL; returns data_checksums, wal_level and the bytes of log."""
     monkeypatch.setenv("STACK_DIR", str(tmp_path / "stack"))
     monkeypatch.setenv("POSTGRES_PORT", str(free_ports(1)[0]))
     monkeypatch.setenv("WAL_ARCHIVE", str(archive))

@@ -1,4 +1,4 @@
-"""Every rule by example, judged in one Spark job per dataset."""
+"""Checks every rule by example, validated in one Spark job per dataset."""
 
 from collections import Counter
 from dataclasses import replace
@@ -32,7 +32,7 @@ def judge(spark):
     from jobs.validation import Verdict, judge, split
 
     def judge_records(name, texts, header=None):
-        """The verdict over records given as text, against the parents P1 and V1."""
+        """Returns the verdict over records given as text, against the parents P1 and V1."""
         dataset = CATALOG[name]
         parents = {
             column: keys(spark, CATALOG[parent].key, PARENTS[parent]) for column, parent in dataset.parents.items()
@@ -46,10 +46,10 @@ def judge(spark):
 
 @pytest.fixture(scope="module")
 def verdicts(judge):
-    """For each example, in order, the reasons it was rejected for."""
+    """Returns the rejection reasons of each example, in order."""
     found = {}
     for name in CATALOG:
-        # Each example gets a key of its own, so that none is another's duplicate, unless its key is what is blank.
+        # A key of its own keeps each example from being a duplicate, unless its key is what is blank.
         numbered = [(n, {**VALID[name], **change}) for n, (d, change, _) in enumerate(EXAMPLES) if d == name]
         key = CATALOG[name].key
         rows = {n: record(name, row | ({key: f"X{n}"} if row[key] else {})) for n, row in numbered}
@@ -164,7 +164,7 @@ def test_keys_are_counted_whose_versions_differ_in_more_than_their_text(spark):
 
 
 def test_versions_of_one_day_as_an_extract_may_bring_them(judge):
-    """A day whose extract was taken while bills were booked: the later state of each row stands."""
+    """Covers an extract taken while bills were booked: the later state of each row wins."""
     bill = VALID["billing"] | {"insurance_amount": "200.00", "patient_amount": "50.00", "total_amount": "250.00"}
     rows = [
         bill | {"bill_id": "B1", "payment_status": "Pending", "payment_ts": ""},
@@ -235,7 +235,7 @@ def test_a_parent_given_twice_multiplies_no_row(spark):
 
 
 def test_partitions_in_one_plan_get_the_verdicts_that_each_gets_by_itself(spark):
-    """The key of one stands beside that of another, and each has parents up to a last date of its own."""
+    """Gives partitions overlapping keys, and each its own last date up to which parents count."""
     from jobs.validation import count, judge, split
 
     dataset, key = CATALOG["visits"], CATALOG["patients"].key

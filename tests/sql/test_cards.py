@@ -1,4 +1,4 @@
-"""The dashboards' declaration and the reports its cards sum up, on rows few enough to count by hand."""
+"""Checks the dashboards' declaration and the reports under its cards, on few enough rows to count by hand."""
 
 import re
 from datetime import date, datetime, timedelta
@@ -63,7 +63,7 @@ def test_a_card_s_query_gives_the_columns_it_says_whatever_is_filtered(warehouse
 
 @pytest.fixture
 def filled(hospital):  # noqa: F811
-    """Two patients and six visits over two years, as of the end of January 2026."""
+    """Fills two patients and six visits over two years, as of the end of January 2026."""
     add(hospital, "patients")
     add(hospital, "patients", patient_id="P2", gender="M", city=None, birth_date="2020-01-01")
     visits = [
@@ -102,7 +102,7 @@ def test_headlines_are_what_counting_by_hand_gives(filled):
     def headline(board, title, **given):
         return [str(row[-1]) for row in rows_of(filled, card_of(board, title), **given)]
 
-    # The year up to 31 January 2026 holds V2 to V5; the one before V1 and V6.
+    # The year up to 31 January 2026 has V2 to V5; the year before has V1 and V6.
     assert headline("Executive Overview", "Visits") == ["2", "4"]
     assert headline("Executive Overview", "Revenue") == ["10.00", "300.35"]
     assert headline("Executive Overview", "Payment rate") == ["100.0000", "33.3333"]
@@ -172,7 +172,7 @@ def test_a_chart_of_a_long_period_takes_a_coarser_grain_and_leaves_out_no_day(ho
 
     assert [str(day) for day, _ in chart("Daily visits")] == steps, grain
     assert [visits for _, visits in chart("Daily visits")] == ([1, 4] if len(steps) == 2 else [1, 2, 2])
-    # A rate is one of the sums, not a mean of rates: of a day, a week and a month.
+    # A rate per week or month is a rate of sums, not a mean of daily rates.
     assert [str(rate) for _, rate in chart("Admission rate by week")][1:] == (
         ["50.0000"] if len(steps) == 2 else ["100.0000", "0.0000"]
     )
@@ -264,7 +264,7 @@ BY_HAND = "by hand"
 
 
 def ledger(connection, run, day, layer, dataset, outcome, began, ended, error=None, of=None):
-    """Writes a ledger row of a run of its date, of another or by hand, so many seconds after its date's midnight."""
+    """Writes a ledger row with times in seconds after the date's midnight; `of` is another date's run, or BY_HAND."""
     midnight = datetime.fromisoformat(f"{day}T00:00Z")
     at = [None if seconds is None else midnight + timedelta(seconds=seconds) for seconds in (began, ended)]
     row = [run, layer, dataset, day, outcome, *at, error, f"{of or day}/{run}.log" if of != BY_HAND else None]
@@ -277,7 +277,7 @@ def ledger(connection, run, day, layer, dataset, outcome, began, ended, error=No
 
 @pytest.fixture
 def nights(hospital):  # noqa: F811
-    """Eleven dates that ran, and others that failed, died or were taken back, in the ledger alone."""
+    """Fills the ledger with eleven dates that ran, and others that failed, died or were forgotten."""
     for number in range(1, 12):
         day = f"2026-03-{number:02}"
         ledger(hospital, "first", day, "bronze", "visits", "done", 0, 2.5)
@@ -319,9 +319,7 @@ def test_dates_that_are_not_done_come_with_their_sentence_the_newest_first(night
     assert refused == ("never ran", "the file 2026/03/12/visits.csv has not landed", "2026-03-12/night.log")
     assert {state for state, *_ in others} == {"incomplete"}
     assert rows_of(nights, card_of("Data Quality", "Dates not done")) == [(13,)]
-    nights.execute(
-        "delete from ops.ledger where run_id in ('hand', 'late')"
-    )  # after which the failure is the last attempt
+    nights.execute("delete from ops.ledger where run_id in ('hand', 'late')")  # now the failure is the last attempt
     [failed] = nights.execute("select state, sentence from reports.dates where day = '2026-03-11'").fetchall()
     assert failed[0] == "failed" and "visits 2026-03-11: disk full" in failed[1]
 
@@ -343,7 +341,7 @@ def test_a_run_without_a_process_has_died_and_a_live_one_has_not(nights):
 
 
 def reverse(connection):
-    """Puts in what case 32 has: a paid bill of 500.00, and its reversal of -500.00, which is rejected."""
+    """Inserts case 32: a paid bill of 500.00, and its rejected reversal of -500.00."""
     day = "2026-03-01"
     times = {"visit_start_ts": f"{day} 06:00", "visit_end_ts": f"{day} 06:30"}
     add(connection, "patients", day, patient_id="P02", registration_date="2026-02-01")

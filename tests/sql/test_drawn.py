@@ -1,4 +1,4 @@
-"""What the pages draw, mark by mark: every day that has data, as high or long as the card's SQL says."""
+"""Checks the pages' charts mark by mark: every day with data is drawn, in proportion to the card's SQL."""
 
 import re
 from dataclasses import replace
@@ -24,8 +24,8 @@ from tests.sql.test_pages import (  # noqa: F401  # built and tab are fixtures
     tab,
 )
 
-# The marks of each chart as the browser holds them: the datum that each is bound to, where it lies and how large it is.
-# A line and an area are one path through points.
+# Collects the marks of each chart from the browser: their datum, position and size. A line or an area is one path
+# through points.
 MARKS = """() => Object.fromEntries([...document.querySelectorAll('.card:has(details.behind)')].map((card) => {
   const of = (kind) => [...card.querySelectorAll(`.plot g.mark-${kind}.role-mark > path`)];
   const said = ({ datum: { x, s, v }, ...at }) => ({
@@ -69,7 +69,7 @@ FILES = """insert into ops.ledger (run_id, layer, dataset, partition_date, outco
     from unnest(%(days)s::date[]) as day cross join unnest(%(datasets)s::text[]) as dataset"""
 RECEIPTS = """insert into ops.receipts (layer, dataset, partition_date, run_id, made_from, rule_set)
     select 'silver', dataset, partition_date, 'L', '', '' from ops.ledger where run_id = 'L' on conflict do nothing"""
-HISTORIES = {  # days that come to those of `fill`, a visit and a file of each dataset on each of them
+HISTORIES = {  # days added to those of `fill`, each with a visit and a file per dataset
     "usual": [],
     "1926": [date(1926, 3, 1), date(2062, 3, 1)],
     "year-1": [date(1, 1, 1), date(1926, 3, 1)],
@@ -79,7 +79,7 @@ HISTORIES = {  # days that come to those of `fill`, a visit and a file of each d
 
 @pytest.fixture(scope="module", params=HISTORIES)
 def history(request, built):  # noqa: F811
-    """The warehouse with one of these histories, the address of its pages, and the first day that has a visit."""
+    """Provides the warehouse with one of these histories, the address of its pages, and the first day with a visit."""
     connection, days = built[0], HISTORIES[request.param]
     given = {"days": days, "types": TYPES, "departments": DEPARTMENTS, "datasets": DATASETS}
     with connection.transaction():
@@ -96,7 +96,7 @@ def history(request, built):  # noqa: F811
 
 
 def step_of(grain, day):
-    """The first day of the step that a day lies in."""
+    """Returns the first day of the period of this grain that contains a day."""
     if grain in ("day", "week"):
         return day - timedelta(days=day.weekday() if grain == "week" else 0)
     month = {"month": day.month, "quarter": 3 * ((day.month - 1) // 3) + 1}.get(grain, 1)
@@ -104,7 +104,7 @@ def step_of(grain, day):
 
 
 def by_day(connection, card, given):
-    """What the card's SQL gives of the columns that it sums on each day, for each of its series."""
+    """Yields the sums of the card's SQL per day and series."""
     names = dict.fromkeys(name for figure in card.figures for name in (figure.column, figure.per) if name)
     parts = tuple(Figure(name, name, None, 1, 1, "integer") for name in names)
     others = tuple(name for name in card.by if name not in TIMES)
@@ -115,7 +115,7 @@ def by_day(connection, card, given):
 
 
 def value_of(figure, sums):
-    """A figure of sums, as SQL rounds it."""
+    """Returns a figure of sums, rounded as SQL does."""
     if figure.per is None:
         return Decimal(sums[figure.column])
     if not sums[figure.per]:
@@ -125,7 +125,7 @@ def value_of(figure, sums):
 
 
 def regrouped(card, days, grain):
-    """The values of a card over time by step and series, made of the sums of the days of each step."""
+    """Returns a time card's values by period and series, summed from its days."""
     sums = {}
     for day, series, parts in days:
         total = sums.setdefault((str(step_of(grain, day)), *series), dict.fromkeys(parts, 0))
@@ -137,14 +137,14 @@ def regrouped(card, days, grain):
 
 
 def linear(pairs):
-    """Whether what is drawn grows in proportion to the values, from whatever size on."""
+    """Tells whether drawn sizes are a linear function of the values."""
     (least, low), (most, high) = min(pairs), max(pairs)
     per = (high - low) / ((most - least) or 1)
     return all(abs(size - (low + per * (value - least))) < 0.02 for value, size in pairs)
 
 
 def drawn(card, chart):
-    """The values that can be seen in a chart, by step and series, each of them as high or as long as it is great."""
+    """Returns the visible values of a chart by period and series; checks that their sizes are proportional."""
     found = chart[MARK[card.chart]]
     if card.chart in ("line", "area"):
         seen = {(one["x"], one["s"]) for one in chart["symbol"]}
@@ -168,14 +168,14 @@ def drawn(card, chart):
         assert [one for one in found if one["v"] and not one[across] > 0] == []
     assert linear(sized), card.title
     place = len(card.result) - 1
-    is_coded = place == 2 and card.chart != "heat"  # a series is drawn by its place in the legend
+    is_coded = place == 2 and card.chart != "heat"  # a series is drawn by its position in the legend
     keys = [(one["x"], chart["series"][one["s"]] if is_coded else one["s"])[:place] for one in found]
     assert len(set(keys)) == len(keys), "one mark for one value"
     return {key: one["v"] for key, one in zip(keys, found, strict=True)}
 
 
 def grain_of(card, chart):
-    """The grain that a card names, else its own; None where its axis is none of time."""
+    """Returns the grain that a card's notes name, else its own; None if its axis is not time."""
     finest = next((name for name in card.by if name in TIMES), None)
     told = re.search(r"\bBy (\w+) instead of by (\w+): .+ to .+ are more than [\d\u202f]+ (\w+)s\.", chart["notes"])
     assert not told or (told[2] == told[3] == finest and told[0] in chart["label"])
@@ -186,7 +186,7 @@ def grain_of(card, chart):
 
 
 def assert_drawn(connection, card, chart, given, rows):
-    """That the marks of a chart are the values of the card's SQL, and that none of its days is missing."""
+    """Checks that the marks of a chart are the values of the card's SQL, without a missing day."""
     marks, grain = drawn(card, chart), grain_of(card, chart)
     if grain is None:
         wanted = {tuple(row[:-1]): row[-1] for row in rows}
@@ -228,7 +228,7 @@ def test_every_chart_draws_what_sql_gives(history, tab, board):  # noqa: F811
             assert len(rows) <= 2000, "Metabase cuts off what is more"
 
 
-GRAINS_OF_ALL = {  # of the charts by day, by day, by week and by month
+GRAINS_OF_ALL = {  # under All, of two charts by day, one by week and one by month
     "usual": ["day", "day", "week", "month"],
     "1926": ["quarter", "quarter", "quarter", "year"],
     "year-1": ["decade", "decade", "decade", "decade"],

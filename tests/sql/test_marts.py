@@ -1,4 +1,4 @@
-"""The marts, on rows few enough to add up by hand."""
+"""Checks the marts on few enough rows to add up by hand."""
 
 import psycopg
 import pytest
@@ -8,9 +8,10 @@ from jobs.catalog import CATALOG
 from jobs.marts import SQL, LawBroken, check, rebuild
 
 MARTS = sorted(file.stem for file in (SQL / "marts").glob("*.sql"))
-VISITED = ("mart_daily_kpis", "mart_department_stats", "mart_patient_stats", "ops.mart_trust")  # a visit changes them
+# marts that a visit changes
+VISITED = ("mart_daily_kpis", "mart_department_stats", "mart_patient_stats", "ops.mart_trust")
 
-# One sound row per table, from which the tests differ.
+# A valid row per table, which the tests vary.
 SOUND = {
     "patients": {
         "patient_id": "P1",
@@ -59,17 +60,17 @@ OPS = ("ops.withheld", "ops.ledger", "ops.receipts", "ops.reasons", "ops.touched
 
 @pytest.fixture
 def hospital(empty_warehouse: Connection) -> Connection:
-    """A warehouse of the tests' own, without a row."""
+    """Returns an empty warehouse."""
     return empty_warehouse
 
 
 def connect(other: Connection) -> Connection:
-    """One more connection to the same database."""
+    """Opens one more connection to the same database."""
     return psycopg.connect(other.info.dsn, password=other.info.password, autocommit=True)
 
 
 def add(hospital: Connection, table: str, partition: str = "2026-01-31", **values: str | None) -> None:
-    """Puts one row into gold, sound but for the values given."""
+    """Inserts a row into gold: a valid one with the given values."""
     row = SOUND[table] | values | {"_partition_date": partition, "_run_id": "R1"}
     names = sql.SQL(", ").join(map(sql.Identifier, row))
     places = sql.SQL(", ").join(map(sql.Placeholder, row))
@@ -77,7 +78,7 @@ def add(hospital: Connection, table: str, partition: str = "2026-01-31", **value
 
 
 def rebuilt(hospital: Connection) -> dict[str, int]:
-    """The rows per mart, after a rebuild that passed the checks."""
+    """Rebuilds the marts, checks them, and returns the rows per mart."""
     with hospital.transaction():
         made = rebuild(hospital)
         check(hospital)
@@ -85,12 +86,12 @@ def rebuilt(hospital: Connection) -> dict[str, int]:
 
 
 def rows(connection: Connection, mart: str) -> list[str]:
-    """A mart's whole rows, as text with nothing between the commas for null."""
+    """Returns a mart's rows as text, with nothing between the commas for null."""
     return [row for (row,) in connection.execute(f"select mart::text from {mart} as mart order by mart")]
 
 
 def versions(hospital: Connection) -> dict[str, list[tuple]]:
-    """Where each row of each mart lies and which transaction wrote it."""
+    """Returns the location and the writing transaction of each mart row."""
     return {
         mart: hospital.execute(f"select ctid::text, xmin::text from {mart} order by ctid").fetchall() for mart in MARTS
     }
@@ -105,7 +106,7 @@ def test_one_visit_in_every_mart(hospital):
         "mart_patient_stats": 1,
         "mart_episode_stays": 1,
         "mart_episodes": 1,
-        "mart_daily_census": 27 * 6,  # days of January, five room types and the hospital
+        "mart_daily_census": 27 * 6,  # 27 days of January, for five room types and the whole hospital
         "mart_stays": 1,
         "mart_readmissions": 1,
         "mart_emergency_flow": 0,
@@ -177,7 +178,7 @@ def test_a_bill_counts_on_its_visits_day_whenever_it_was_paid(hospital):
 def test_days_are_utc_in_any_session(hospital):
     add(hospital, "patients", registration_date="2026-01-05")
     add(hospital, "visits", visit_start_ts="2026-01-05 00:30")
-    with hospital.transaction():  # other tests have this connection too
+    with hospital.transaction():  # other tests share this connection
         hospital.execute("set local time zone 'America/Los_Angeles'")
         rebuilt(hospital)
     assert rows(hospital, "mart_daily_kpis") == ["(2026-01-05,1,1,0,,0.00,0.00,0.00,0,0,,1)"]
@@ -244,7 +245,7 @@ def test_averages_and_rates_are_rounded_once_at_the_end(hospital):
         )
         add(hospital, "billing", bill_id=visit, visit_id=visit, payment_status="Paid" if number else "Partial")
     rebuilt(hospital)
-    # Rounded one by one before the mean, they would come to 0.0122 days and 0.2945 hours.
+    # Rounding each before averaging would give 0.0122 days and 0.2945 hours.
     assert rows(hospital, "mart_daily_kpis") == ["(2026-01-05,3,3,3,0.0123,300.00,210.00,90.00,2,0,66.6667,1)"]
     assert rows(hospital, "mart_department_stats") == ["(Cardiology,2026-01-05,3,3,0,0,3,0.2944,3,0.0123,300.00)"]
 
@@ -252,7 +253,7 @@ def test_averages_and_rates_are_rounded_once_at_the_end(hospital):
 def test_a_mean_that_is_half_a_last_place_is_rounded_up(hospital):
     add(hospital, "patients", registration_date="2026-01-05")
     add(hospital, "visits")
-    # Three times four thirds of a day, of which none ends as a decimal, and 0.425 days: 1.10625 on average.
+    # Three times four thirds of a day, a recurring decimal, and 0.425 days: 1.10625 on average.
     for number, end in enumerate(("06 20:00", "06 20:00", "06 20:00", "05 22:12")):
         add(hospital, "admissions", admission_id=f"A{number}", discharge_ts=f"2026-01-{end}")
     rebuilt(hospital)
@@ -416,7 +417,7 @@ def test_a_select_names_its_tables_columns_in_their_order(hospital, mart):
 
 
 def withhold(hospital: Connection, dataset: str, reasons: str, partition: str = "2026-01-31", **values: str) -> None:
-    """Notes a rejected row as a load of its partition would."""
+    """Records a rejected row as a load of its partition would."""
     row = {"dataset": dataset, "reasons": reasons, "_partition_date": partition} | values
     names = sql.SQL(", ").join(map(sql.Identifier, row))
     places = sql.SQL(", ").join(map(sql.Placeholder, row))
@@ -503,7 +504,7 @@ def test_a_row_rejected_twice_is_withheld_once_with_its_newest_amount(hospital):
     assert day == ("2026-01-05", "*", 4, "2.00", 2), "without a key each is its own; below zero is no amount"
 
 
-# What must not be, and the checks that see it.
+# A violation, and the checks that detect it.
 TAMPERED = [
     ("update mart_daily_kpis set total_revenue = total_revenue + 0.01", "revenue_adds_up (1 row)"),
     ("update mart_department_stats set total_revenue = 0", "revenue_adds_up (1 row)"),

@@ -1,4 +1,4 @@
-"""Marts made in part, from what gold's changes have touched, are the marts made whole."""
+"""Checks that marts updated incrementally, from the changes of gold, equal marts rebuilt completely."""
 
 import random
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from jobs.marts import PARTS, check, rebuild, refresh
 from tests.sql.test_marts import MARTS, SOUND, add, connect, rows
 from tests.sql.test_marts import hospital as hospital
 
-# Few keys and few values, so that loads disagree about them; partitions on both sides of birthdays, leap days included.
+# Few keys and few values, so that loads conflict; partitions before and after birthdays, leap days included.
 PARTITIONS = [date(2023, 2, 28), date(2023, 3, 1), date(2024, 2, 28), date(2024, 2, 29), date(2024, 3, 1)]
 DAYS = ["2023-02-27", "2023-02-28", "2023-03-01", "2024-02-29"]
 VALUES = {
@@ -50,7 +50,7 @@ VALUES = {
 
 @pytest.fixture(autouse=True)
 def always_in_part(monkeypatch):
-    """However few rows there are: whether it pays is not what is tested here."""
+    """Allows incremental builds for any number of rows; whether they are worthwhile is not tested here."""
     monkeypatch.setattr(marts, "ENOUGH", 1000)
 
 
@@ -59,13 +59,13 @@ def found(connection):
 
 
 def touched(connection):
-    """What is noted, each once."""
+    """Returns the distinct recorded changes."""
     noted = connection.execute("select distinct day::text, patient_id from ops.touched order by 1, 2")
     return [tuple(note) for note in noted]
 
 
 def load(hospital, dataset, partition, staged):
-    """A load of a partition with these rows, as silver_to_gold does it, where no other partition has a version."""
+    """Loads rows into a partition as silver_to_gold does, assuming that no other partition has a version."""
     warehouse.create_staging(hospital, "L1", {"partition_date": partition, "run_id": "R1"})
     for row in staged:
         names = ", ".join(row)
@@ -81,7 +81,7 @@ def load(hospital, dataset, partition, staged):
 
 
 def change(hospital, chance):
-    """Something happens to gold: mostly a load of a partition, now and then a hand on a row."""
+    """Changes gold at random: mostly by a load of a partition, sometimes by an update of a row by hand."""
     name = chance.choice(list(CATALOG))
     dataset = CATALOG[name]
     if chance.random() < 0.15:
@@ -105,7 +105,7 @@ def change(hospital, chance):
 
 
 def live(hospital, seed, changes):
-    """A history of gold, in which marts are made in part now and then, and each time are those made whole."""
+    """Plays a random history of gold and compares incremental with complete marts at intervals."""
     chance, parts = random.Random(seed), 0
     for _ in range(changes):
         change(hospital, chance)
@@ -161,7 +161,7 @@ def test_what_is_not_noted_is_found(hospital, bug):
 
 @pytest.fixture
 def built(hospital):
-    """A hospital with a row in each table and its marts, and a patient and a visit beside."""
+    """Returns a hospital with a row in each table and its marts, and one further patient and visit."""
     for table in CATALOG:
         add(hospital, table)
     add(hospital, "patients", patient_id="P2", registration_date="2026-01-02")
@@ -296,7 +296,7 @@ def test_readers_see_the_old_marts_until_the_commit(built):
 
 @pytest.fixture
 def job(built, monkeypatch):
-    """The job over this warehouse; a word on each of its marts."""
+    """Returns a function that runs the job on this warehouse and names the marts built incrementally."""
     monkeypatch.setenv("POSTGRES_PORT", str(built.info.port))
 
     def run():
@@ -335,7 +335,7 @@ def test_marts_changed_by_hand_are_mended_where_the_checks_see_it(built, job):
 
 def test_what_is_forgotten_is_built_whole(built, job):
     before = found(built)
-    built.execute("update mart_department_stats set avg_los_days = 9")  # no check sees it
+    built.execute("update mart_department_stats set avg_los_days = 9")  # no check detects this
     assert job() == IN_PART
     assert found(built) != before
     marts.forget(built)

@@ -1,4 +1,4 @@
-"""Metabase gets the declared dashboards, once, whole and working: a stand-in that keeps to what is known of it does."""
+"""Checks that Metabase gets the declared dashboards, on a stand-in that follows its known behaviour."""
 
 import json
 import os
@@ -22,11 +22,11 @@ from tests.support.metabase import Metabase, Refusal, trend
 
 BOARDS = cards.load()
 COUNT = sum(len(board.cards) for board in BOARDS)
-ALL = COUNT + len(BOARDS) + 2  # the database and the collection too
+ALL = COUNT + len(BOARDS) + 2  # plus the database and the collection
 NAMES = [bodies.card_name(board, card) for board in BOARDS for card in board.cards]
 
-# What each display may be told, besides column_settings; Metabase draws nothing where it does not know a display, and
-# ignores a setting that it does not know.
+# Settings that each display accepts besides column_settings; Metabase draws nothing for an unknown display, and ignores
+# unknown settings.
 AXES = {"graph.dimensions", "graph.metrics", "graph.x_axis.title_text", "graph.y_axis.title_text"}
 AXES |= {"graph.x_axis.scale", "graph.show_goal", "graph.goal_value", "graph.goal_label", "stackable.stack_type"}
 KNOWN = {
@@ -45,7 +45,7 @@ KNOWN = {
 
 @pytest.fixture
 def server(warehouse_server, monkeypatch):
-    """A new Metabase that nobody has set up, beside a warehouse."""
+    """Yields a new Metabase that is not set up, with a warehouse."""
     server = Metabase()
     monkeypatch.setenv("METABASE_URL", server.start())
     monkeypatch.setenv("POSTGRES_PORT", str(warehouse_server.info.port))
@@ -56,7 +56,7 @@ def server(warehouse_server, monkeypatch):
 
 @pytest.fixture
 def full(filled):  # noqa: F811
-    """A warehouse in which every report has rows."""
+    """Returns a warehouse in which every report has rows."""
     amount = {"row_day": "2026-01-31", "department": "Surgery", "amount": "7.00"}
     withhold(filled, "billing", "negative_patient_amount", **amount)
     withhold(filled, "billing", "negative_patient_amount", **amount | {"amount": "-7.00"})
@@ -74,7 +74,7 @@ def full(filled):  # noqa: F811
 
 
 def provision(boards=None):
-    """What a run changed, by kind of change."""
+    """Provisions Metabase; returns the number of changes by kind."""
     instance = metabase.log_in(may_set_up=True)
     metabase.provision(instance, BOARDS if boards is None else boards)
     return dict(instance.done)
@@ -85,7 +85,7 @@ def verify():
 
 
 def refused(capsys, *words):
-    """What the program says when it fails: sentences, no stack trace and no secret."""
+    """Returns the error of a program that must fail; checks that it has no stack trace and no secret."""
     with pytest.raises(SystemExit) as left:
         metabase.main(list(words))
     said = capsys.readouterr()
@@ -96,14 +96,14 @@ def refused(capsys, *words):
 
 
 def edited(title, /, **changes):
-    """The declaration with a card changed, or without it where nothing is changed."""
+    """Returns the declaration with a card changed, or without the card if no change is given."""
     first, *others = BOARDS
     kept = [replace(card, **changes) if card.title == title else card for card in first.cards]
     return [replace(first, cards=tuple(card for card in kept if changes or card.title != title)), *others]
 
 
 def shown(server):
-    """What readers find, by names in place of ids."""
+    """Returns what readers see, with names in place of ids."""
     names = {card["id"]: card["name"] for card in server.cards.values()}
     standing = [card for card in server.cards.values() if not card["archived"]]
     dashboards = {}
@@ -121,7 +121,7 @@ def shown(server):
 
 
 def shown_of_new(boards=None):
-    """What readers find in a Metabase that never held anything else."""
+    """Returns what readers see in a new Metabase."""
     if boards is None and WHOLE:
         return WHOLE[0]
     with pytest.MonkeyPatch.context() as patch:
@@ -136,11 +136,11 @@ def shown_of_new(boards=None):
     return shown(other)
 
 
-WHOLE = []  # it is asked for often
+WHOLE = []  # cached, since many tests need it
 
 
 def lint(body, columns):
-    """What Metabase would not tell of a card's body: it draws something else, or nothing."""
+    """Lists faults in a card's body that Metabase accepts silently, drawing something else or nothing."""
     made, [stage] = body["visualization_settings"], body["dataset_query"]["stages"]
     tags = stage.get("template-tags", {})
     faults = [f"no display {body['display']}"] if body["display"] not in KNOWN else []
@@ -209,7 +209,7 @@ def test_cards_lie_side_by_side_within_the_grid_and_every_filter_reaches_one(ser
 
 
 def test_a_new_metabase_is_set_up_and_gets_everything(server, capsys):
-    assert provision() == {"created": ALL + 1}  # and the first user
+    assert provision() == {"created": ALL + 1}  # including the first user
     assert server.user == (settings.get("METABASE_USER"), settings.get("METABASE_PASSWORD"))
     [collection] = server.collections.values()
     assert {card["name"] for card in server.cards.values()} == set(NAMES)
@@ -234,7 +234,7 @@ def test_a_new_metabase_is_set_up_and_gets_everything(server, capsys):
     ],
 )
 def test_a_second_run_writes_nothing_whatever_form_metabase_answers_in(server, version, tells_legacy):
-    """A map of tags, or a list from v0.63 on."""
+    """Answers with a map of tags, or from v0.63 on with a list."""
     server.version = version
     provision()
     server.log.clear()
@@ -247,14 +247,14 @@ def test_a_second_run_writes_nothing_whatever_form_metabase_answers_in(server, v
 
 
 def headlines(server):
-    """The cards that Metabase shows as a trend, and their declaration."""
+    """Yields the cards that Metabase shows as a trend, with their declaration."""
     declared = {bodies.card_name(board, card): card for board in BOARDS for card in board.cards}
     return [(card, declared[card["name"]]) for card in server.cards.values() if declared[card["name"]].is_compared]
 
 
 @pytest.mark.parametrize("days", [None, 1, 7, 28, 30, 31, 90, 91, 364, 365, 366, 400])
 def test_a_headline_shows_the_last_day_of_its_period_however_long_that_is(server, full, days):
-    """Not "2025", nor "January 2026" for any thirty days."""
+    """Shows the last day, not "2025" or "January 2026" for an arbitrary thirty days."""
     provision()
     newest = date(2026, 1, 31)
     given = {} if days is None else {"from": str(newest - timedelta(days=days - 1)), "to": str(newest)}
@@ -267,7 +267,7 @@ def test_a_headline_shows_the_last_day_of_its_period_however_long_that_is(server
 
 
 def test_a_headline_shows_nothing_where_its_period_has_no_figure_rather_than_the_period_before(server, full):
-    """Rates: a month without a visit after one with some, whose rates would stand there as the month's own."""
+    """Uses rates: a month without a visit must not show the rate of the month before."""
     provision()
     rates = [(card, declared) for card, declared in headlines(server) if declared.figures[0].per]
     told = []
@@ -278,7 +278,7 @@ def test_a_headline_shows_nothing_where_its_period_has_no_figure_rather_than_the
         assert (trend(card, february), february["rows"]) == ([None, None], []), card["name"]
     assert len([now for now in told if now]) >= 7
     for card, declared in headlines(server):
-        if not declared.figures[0].per:  # a sum of nothing is 0
+        if not declared.figures[0].per:  # a sum over nothing is 0
             february = server.run(card["dataset_query"], {"from": "2026-02-01", "to": "2026-02-28"})["data"]
             assert trend(card, february)[0] == ("28 February 2026", 0), card["name"]
 
@@ -339,8 +339,8 @@ def test_what_people_made_stays(server):
     for number, card in enumerate(
         [
             ours | mine,  # the same name elsewhere
-            ours | {"description": "My own count."},  # the same name beside ours
-            ours | {"name": f"{ours['name']} - Duplicate"},  # a copy, with our description
+            ours | {"description": "My own count."},  # the same name in our collection
+            ours | {"name": f"{ours['name']} - Duplicate"},  # a copy with our description
             ours | mine | {"collection_id": collection, "name": "Mine"},
         ],
         1,
@@ -396,7 +396,7 @@ def test_what_people_changed_in_ours_is_changed_back(server):
     names["Executive Overview: Revenue"]["visualization_settings"]["scalar.field"] = "since"
     tags = names["Executive Overview: Daily visits"]["dataset_query"]["stages"][0]["template-tags"]
     tags["department"]["default"] = ["Surgery"]
-    names["Executive Overview: Daily revenue"]["visualization_settings"]["card.hide_empty"] = True  # none of ours
+    names["Executive Overview: Daily revenue"]["visualization_settings"]["card.hide_empty"] = True  # not our setting
     assert provision() == {"changed": 3, "unchanged": ALL - 3}
     assert shown(server) == shown_of_new()
 
@@ -404,7 +404,8 @@ def test_what_people_changed_in_ours_is_changed_back(server):
 @pytest.mark.parametrize(
     ("key", "changed"),
     [
-        ('["ref",["field","visits",{"base-type":"type/Integer"}]]', 0),  # what v0.50 and older called the same column
+        # the same column in the form of v0.50 and older cards
+        ('["ref",["field","visits",{"base-type":"type/Integer"}]]', 0),
         ('["ref",["field",7,null]]', 1),
         ('["ref",["expression","double"]]', 1),
         ('["ref",["field",7,{"source-field":3}]]', 1),
@@ -470,7 +471,7 @@ def test_verify_runs_every_card_plain_and_under_each_filter(server, full, capsys
 
 
 def opened(server):
-    """The filters that the user finds set, by dashboard, once Metabase has stored what was asked."""
+    """Returns the filters that the user finds set per dashboard, once Metabase has stored its request."""
     session = next(iter(server.sessions))
     told = [[server.answer("GET", f"/dashboard/{one}", {}, None, session)[1] for one in server.dashboards]] * 3
     return {one["name"]: one.get("last_used_param_values", {}) for one in told[-1]}
@@ -478,7 +479,7 @@ def opened(server):
 
 @pytest.mark.parametrize("saves_filters", [True, False])
 def test_verify_leaves_no_filter_set(server, full, capsys, saves_filters):
-    """Metabase opens a dashboard with the filters that its user set last; our containers tell it not to."""
+    """Runs with and without Metabase's memory of each user's last filters, which our containers turn off."""
     server.saves_filters = saves_filters
     provision()
     assert verify() == []
@@ -519,7 +520,7 @@ def test_verify_says_nothing_against_an_empty_warehouse(server, hospital):  # no
 
 
 def test_verify_finds_each_filter_that_reaches_no_card(server, full):
-    """A mapping without card_id: Metabase takes it, and ignores the filter without a word."""
+    """Drops the card_id of mappings: Metabase then ignores the filter silently."""
     provision()
     mapped = [
         (server.cards[one["card_id"]]["name"], mapping)
@@ -536,7 +537,7 @@ def test_verify_finds_each_filter_that_reaches_no_card(server, full):
 
 
 def test_verify_finds_a_failure_that_metabase_answers_with_202(server, full, capsys):
-    """A column renamed in a report."""
+    """Renames a column in a report."""
     provision()
     full.execute("alter view reports.patients rename column returning_patients to faithful_patients")
     try:
@@ -590,7 +591,7 @@ def test_a_renamed_column_that_a_filter_is_bound_to_is_named(server, full, capsy
     full.execute("alter view reports.treatments rename column department to unit")
     database = f"/database/{max(server.databases)}"
     instance = metabase.log_in(may_set_up=False)
-    instance.call("POST", f"{database}/sync_schema")  # as Metabase does by itself every hour
+    instance.call("POST", f"{database}/sync_schema")  # as Metabase does every hour
     for _ in range(3):
         instance.call("GET", f"{database}/metadata")
     server.log.clear()
@@ -613,7 +614,7 @@ def test_a_new_password_of_the_reader_is_given_to_metabase(server):
 
 @pytest.mark.parametrize("finds_tls", [True, False])
 def test_what_metabase_found_out_of_a_connection_is_kept_with_a_new_password(server, monkeypatch, finds_tls):
-    """TLS, which it tries by itself only when a database is added, and what people set there."""
+    """Covers TLS, which Metabase tries only when a database is added, and settings made by people."""
     server.finds_tls = finds_tls
     provision()
     [held] = [one for one in server.databases.values() if one["name"] == "Hospital"]
@@ -670,7 +671,7 @@ def test_metabase_that_somebody_else_set_up_is_left_alone(server, capsys):
 
 
 def test_a_pinned_setup_token_does_not_make_it_new(server, capsys, monkeypatch):
-    """MB_SETUP_TOKEN pins one, and has-user-setup may be late."""
+    """Pins a token with MB_SETUP_TOKEN; has-user-setup may lag behind."""
     server.is_token_pinned = True
     server.user = ("somebody@else.org", "their own 7 secrets")
     wait = metabase.wait
@@ -681,7 +682,7 @@ def test_a_pinned_setup_token_does_not_make_it_new(server, capsys, monkeypatch):
 @pytest.mark.parametrize("is_token_pinned", [False, True])
 @pytest.mark.parametrize("is_us", [False, True])
 def test_a_metabase_that_is_set_up_meanwhile_is_used_or_left_alone(server, capsys, monkeypatch, is_token_pinned, is_us):
-    """Between its properties and our set-up comes another run, or somebody: the token is spent."""
+    """Lets another run or a person use the token between reading Metabase's properties and setting it up."""
     server.is_token_pinned = is_token_pinned
     ask = metabase.Metabase.ask
 
@@ -693,7 +694,7 @@ def test_a_metabase_that_is_set_up_meanwhile_is_used_or_left_alone(server, capsy
 
     monkeypatch.setattr(metabase.Metabase, "ask", late)
     if is_us:
-        assert provision() == {"created": ALL}  # and no first user
+        assert provision() == {"created": ALL}  # no first user
     else:
         assert "already set up and does not let METABASE_USER in" in refused(capsys, "provision")
 
@@ -772,7 +773,7 @@ def test_the_program_ends_with_a_sentence(server, full):
 
 
 def test_metabase_s_own_validator_takes_every_query(tmp_path):
-    """It does not read SQL, so of the cards with the same tags one is shown to it; and one that is wrong."""
+    """Covers cards with distinct tags, since the validator reads no SQL, and one wrong card."""
     if not shutil.which("npx"):
         pytest.skip("npx is not on the PATH: Metabase's validator is a program of Node.js")
     queries = {}
@@ -782,10 +783,11 @@ def test_metabase_s_own_validator_takes_every_query(tmp_path):
             queries[tuple(sorted(card.tags))] = bodies.card_body(board, card, 1, 1, fields)["dataset_query"]
     wrong = json.loads(json.dumps(queries[max(queries, key=len)]))
     [tag] = [tag for tag in wrong["stages"][0]["template-tags"].values() if tag["type"] == "dimension"][:1]
-    tag["dimension"] = ["field", 7, None]  # the order of MBQL 4
+    tag["dimension"] = ["field", 7, None]  # in the order of MBQL 4
     for number, query in enumerate([wrong, *queries.values()]):
         (tmp_path / f"{number}.json").write_text(json.dumps(query))
-    environment = os.environ | {"MB_URL": "http://127.0.0.1:1", "MB_API_KEY": "none"}  # it wants them, and asks nobody
+    # required, although it calls no server
+    environment = os.environ | {"MB_URL": "http://127.0.0.1:1", "MB_API_KEY": "none"}
     script = 'for file in *.json; do mb query --file "$file" --dry-run --json >"$file.out" 2>"$file.err"; done; true'
     command = ["npx", "--yes", "--package", "@metabase/cli@0.3.1", "--call", script]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

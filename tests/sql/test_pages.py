@@ -1,4 +1,4 @@
-"""The pages in a real browser, over a small hospital: whatever is filtered, they show what the cards' SQL gives."""
+"""Checks the pages in a real browser on a small hospital: for any filters, they show the results of the cards' SQL."""
 
 import json
 import os
@@ -35,7 +35,7 @@ REFUSAL = (
     "save it as CSV in UTF-8 with commas and run the date again"
 )
 
-# What a dashboard is looked at under; its own filters decide which of them it gets.
+# Filter values to try; a dashboard gets those for its own filters.
 CHOICES = [
     {},
     PERIOD,
@@ -71,7 +71,7 @@ CARDS = """() => Object.fromEntries([...document.querySelectorAll('.card')].map(
 
 
 def fill(connection):
-    """Two years and more of a hospital with every status, open stays, empty amounts, and files that lack rows."""
+    """Fills two years and more of a hospital with every status, open stays, empty amounts, and partly loaded files."""
     dice = random.Random(7)
     for number in range(60):
         gender, city = dice.choice(["M", "F", "Other"]), dice.choice(CITIES)
@@ -147,7 +147,7 @@ def fill(connection):
 
 @pytest.fixture(scope="module")
 def built(warehouse_server, tmp_path_factory):
-    """The warehouse, and the pages of it as the stack serves them; beside them those of an empty one and of case 32."""
+    """Provides the warehouse and its pages as served by the stack, and pages of an empty warehouse and of case 32."""
     home, connection = tmp_path_factory.mktemp("pages"), warehouse_server
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STACK_DIR", str(home))
@@ -181,7 +181,7 @@ def built(warehouse_server, tmp_path_factory):
 
 
 class Tab:
-    """A page in the browser that notes what it complains of and what it asks for."""
+    """Drives a page in the browser, recording its errors and requests."""
 
     def __init__(self, tab, address):
         self.tab, self.address, self.complaints, self.asked = tab, address, [], []
@@ -190,13 +190,13 @@ class Tab:
         tab.on("request", lambda request: self.asked.append(request.url))
 
     def open(self, path, state="ready"):
-        self.tab.goto("about:blank")  # or another hash of an open page would only change that
+        self.tab.goto("about:blank")  # otherwise another hash of an open page would not reload it
         self.tab.goto(f"{self.address}/{path}")
         self.tab.wait_for_function(f"document.documentElement.dataset.state === '{state}'")
         return self.tab
 
     def settle(self, action):
-        """Does something that draws the page anew and waits until it is."""
+        """Runs an action that redraws the page and waits for the end."""
         before = self.tab.evaluate("document.documentElement.dataset.drawn")
         action()
         self.tab.wait_for_function(
@@ -245,14 +245,14 @@ def rows_of(connection, card, given):
 
 
 def before(given):
-    """The same choice for the period of as many days before."""
+    """Returns the same filters for the preceding period of equal length."""
     last = given.get("to", NEWEST)
     first = given.get("from", last - timedelta(days=cards.DAYS - 1))
     return given | {"from": first - (last - first) - timedelta(days=1), "to": first - timedelta(days=1)}
 
 
 def expected(connection, card, given):
-    """What SQL gives for a card, as rows of its page's table; a comparison without a current figure has no rows."""
+    """Returns the SQL result of a card as rows of its page's table; a comparison without a current figure has none."""
     rows = rows_of(connection, card, given)
     if not card.is_compared:
         return rows
@@ -263,7 +263,7 @@ def expected(connection, card, given):
 
 
 def same(rows, shown):
-    """Whether a page's rows are SQL's: numbers to their last digit, in the same order."""
+    """Tells whether a page's rows equal those of SQL, in the same order and to the last digit."""
 
     def read(text, value):
         return None if text == "" else text if isinstance(value, str) else Decimal(text)
@@ -293,7 +293,7 @@ def differing(connection, board, tab, given):
 
 
 def change(before, now, is_rate):
-    """The change of a headline in words, as a person would work it out."""
+    """Describes the change of a headline as a person would compute it."""
     if before is None or now is None or (not is_rate and before == 0):
         return "\u2013"
     by = now - before if is_rate else 100 * (now - before) / abs(before)
@@ -351,7 +351,7 @@ def test_the_bars_are_as_long_as_the_figures_are_great(tab):
 
 
 def data_of(slug):
-    """A page's data, and the page around it."""
+    """Returns a page's data and its HTML."""
     whole = (pages.home() / f"{slug}.html").read_text()
     before, data, after = re.split(r'(?<=id="data">)(.*?)(?=</script>)', whole, maxsplit=1)
     return json.loads(data), lambda changed: before + json.dumps(changed).replace("<", "\\u003c") + after
@@ -424,7 +424,7 @@ def test_the_index_shows_headlines_and_leads_to_every_page(built, tab):
         first = [card for card in board.cards if card.chart == "headline"][:3]
         shown = of.locator(".value").evaluate_all("(all) => all.map((one) => [one.dataset.value])")
         assert same([[expected(built[0], card, {})[0][-1]] for card in first], shown)
-        with page.expect_navigation():  # up to its load: a page that waits longer for a text of a test may not run it
+        with page.expect_navigation():  # waits for the load event: a page that waits for a test's text would not run it
             of.click()
         page.wait_for_function("document.documentElement.dataset.state === 'ready'")
         assert page.locator("h1").inner_text() == board.name
@@ -571,7 +571,7 @@ def test_the_numbers_behind_a_chart_are_reached_and_sorted_by_keyboard(tab):
     page.keyboard.press("Enter")
     card.locator("table").wait_for()
     before = card.locator("tbody th").all_inner_texts()
-    page.keyboard.press("Tab")  # the table itself, which scrolls
+    page.keyboard.press("Tab")  # focuses the table itself, which scrolls
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     assert card.locator("thead th").first.get_attribute("aria-sort") == "ascending"
@@ -630,7 +630,7 @@ def test_every_page_says_how_fresh_and_how_complete_it_is(built, tab):
 
 
 def test_no_page_calls_the_revenue_complete_without_the_bill_that_was_reversed(tab):
-    """Case 32: a paid bill of 500.00, and its rejected reversal of -500.00."""
+    """Covers case 32: a paid bill of 500.00, and its rejected reversal of -500.00."""
     for slug in ("index", *SLUGS):
         page = tab.open(f"reversal/{slug}.html")
         told = page.locator("#state li").all_inner_texts()

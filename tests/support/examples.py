@@ -1,4 +1,4 @@
-"""A sound row of each dataset, and what a change to it is rejected for: at least one example of every reason code."""
+"""Declares a valid row of each dataset and the changes that cause rejection: at least one example per reason code."""
 
 from collections.abc import Iterable, Iterator
 from datetime import date
@@ -13,13 +13,13 @@ from jobs.further import sample
 from jobs.verdicts import verdicts
 
 Change = dict[str, str]
-DAY = date(2026, 1, 31)  # the partition of rows that may be of any
+DAY = date(2026, 1, 31)  # the default partition
 
 
 def valid(dataset: Dataset) -> Change:
-    """Returns a sound row: its columns' examples, or a row as the generator draws it where a required one has none.
+    """Returns a valid row from the columns' examples, or as generated if a required column has no example.
 
-    Keys are short: of a dataset with the example P00000042 the key is P1, and so is what refers to it.
+    Keys are short: with the example P00000042, the key and all references to it become P1.
     """
     examples = {column.name: column.example for column in dataset.columns}
     lacking = [column.name for column in dataset.columns if column.required and not column.example]
@@ -30,12 +30,12 @@ def valid(dataset: Dataset) -> Change:
 
 
 VALID: dict[str, Change] = {name: valid(dataset) for name, dataset in CATALOG.items()}
-# The keys that are accepted.
+# The accepted parent keys.
 PARENTS = {
     parent: VALID[parent][CATALOG[parent].key] for dataset in CATALOG.values() for parent in dataset.parents.values()
 }
 
-# (dataset, change to the sound row, the reasons for which it is rejected, in their order; none: it is accepted)
+# (dataset, change to the valid row, the rejection reasons in order; none if the row is accepted)
 EXAMPLES: list[tuple[str, Change, tuple[str, ...]]] = [
     ("patients", {"patient_id": ""}, ("missing_patient_id",)),
     ("patients", {"gender": "  "}, ("missing_gender",)),
@@ -149,7 +149,7 @@ EXAMPLES: list[tuple[str, Change, tuple[str, ...]]] = [
     ("billing", {"payment_ts": "?"}, ("unreadable_payment_ts",)),
     ("billing", {"payment_status": "pending", "payment_ts": ""}, ()),
 ]
-# Of a dataset that has none above, those that the generator derives from its declaration.
+# Datasets without examples above get those that the generator derives from their declaration.
 BY_HAND = {name for name, *_ in EXAMPLES}
 EXAMPLES += [
     (name, {column: defect.spoil(VALID[name], 0)[column] for column in defect.texts}, tuple(defect.reasons.split(";")))
@@ -161,7 +161,7 @@ EXAMPLES += [
 
 
 def broken(name: str) -> Change:
-    """Returns a change for which a row is rejected: to an unlisted value, else against a rule, else to a blank key."""
+    """Returns a change that rejects a row: to an unlisted value, else against a rule, else to a blank key."""
     dataset = CATALOG[name]
     keys, rules = {dataset.key, *dataset.parents}, {rule.reason for rule in dataset.rules}
     changes = [(reasons[0], change) for of, change, reasons in EXAMPLES if of == name and len(reasons) == 1]
@@ -170,10 +170,10 @@ def broken(name: str) -> Change:
     return order[0][1] if order else {dataset.key: ""}
 
 
-# (dataset, changes to the sound row: versions of one key, each of which stands over those behind it)
+# (dataset, changes to the valid row: versions of one key, each of which wins over those after it)
 UNPAID = {"payment_status": "Pending", "payment_ts": ""}
 VERSIONS: list[tuple[str, list[Change]]] = [
-    # What says more, before all else. "Unknown" says nothing.
+    # First, more values win; "Unknown" counts as no value.
     ("patients", [{"gender": "f"}, {"gender": " unKNOWN "}]),
     ("patients", [{"gender": "Other", "city": "Aachen"}, {"gender": "Unknown", "city": "Zug"}]),
     ("patients", [{"city": "Aachen"}, {"gender": "M", "city": " "}]),
@@ -186,7 +186,7 @@ VERSIONS: list[tuple[str, list[Change]]] = [
     ("billing", [{"total_amount": "480.00"}, UNPAID]),
     ("billing", [UNPAID, {"insurance_amount": "", "patient_amount": ""}]),
     ("billing", [{"payment_status": "pending"}, {"payment_status": "Partial", "payment_ts": ""}]),
-    # Then what is further along.
+    # Then the higher rank wins.
     ("patients", [{"gender": "F", "city": ""}, {"gender": "Unknown", "city": "Brest"}]),
     ("patients", [{"city": ""}, {"gender": "UNKNOWN", "registration_date": "2024-04-01"}]),
     ("visits", [{"status": " completed"}, {"status": "NO-SHOW\u00a0"}, {"status": "cancelled"}]),
@@ -208,7 +208,7 @@ VERSIONS: list[tuple[str, list[Change]]] = [
     ),
     ("billing", [{"payment_status": "Partial", "payment_ts": ""}, UNPAID | {"total_amount": "900.00"}]),
     ("billing", [{"patient_amount": ""}, UNPAID]),
-    # Then what is later; an earlier column goes before a later one.
+    # Then the later time wins; earlier columns are compared first.
     ("patients", [{"registration_date": "2024-03-02"}, {"gender": "M", "city": "Zug"}]),
     ("patients", [{"birth_date": "1980-03-01"}, {"registration_date": "2024-03-02"}]),
     ("visits", [{"visit_start_ts": "2026-01-05T10:30"}, {"visit_end_ts": "2026-01-05T12:00"}]),
@@ -224,7 +224,7 @@ VERSIONS: list[tuple[str, list[Change]]] = [
             {"total_amount": "430"},
         ],
     ),
-    # Then what is greater, and that is no longer a matter of ranks.
+    # Then the greater value wins, regardless of ranks.
     ("patients", [{"gender": "Other"}, {"gender": "m"}, {"gender": "F", "city": "Zug"}]),
     ("patients", [{"city": "Zug"}, {"city": "Aachen"}]),
     ("visits", [{"visit_type": "Outpatient"}, {"department": "Surgery"}, {"doctor_id": "D9"}, {}]),
@@ -237,7 +237,7 @@ VERSIONS: list[tuple[str, list[Change]]] = [
 
 
 def derive_versions(dataset: Dataset) -> Iterator[list[Change]]:
-    """Yields versions for a dataset that has none above: what says more stands over a blank, greater text over less."""
+    """Yields versions for a dataset without any above: a value wins over a blank, greater text over lesser."""
     for column in dataset.columns[1:]:
         value = VALID[dataset.name][column.name]
         free = column.type == "text" and not column.one_of and not column.references
@@ -247,7 +247,7 @@ def derive_versions(dataset: Dataset) -> Iterator[list[Change]]:
 
 
 VERSIONS += [(n, pair) for n, dataset in CATALOG.items() if n not in BY_HAND for pair in derive_versions(dataset)]
-# Versions that say the same.
+# Versions with equal values.
 WRITTEN_OTHERWISE: list[tuple[str, list[Change]]] = [
     ("patients", [{"gender": "F"}, {"gender": " f"}, {}]),
     ("visits", [{"status": "COMPLETED", "visit_start_ts": "2026-01-05T11:00+01:00"}, {"status": " completed "}]),
@@ -258,7 +258,7 @@ WRITTEN_OTHERWISE: list[tuple[str, list[Change]]] = [
 
 
 def versions(dataset: str, cases: list[tuple[str, list[Change]]] = VERSIONS) -> Iterator[tuple[Change, list[Change]]]:
-    """(the row that must stand, all rows of its key), sent in either order; of more than two also without the first."""
+    """Yields (the winning row, all rows of its key) in both orders; for three or more, also without the first."""
     numbers, key = count(), CATALOG[dataset].key
     for changes in (changes for name, changes in cases if name == dataset):
         for rest in (changes[start:] for start in range(len(changes) - 1)):
@@ -268,16 +268,16 @@ def versions(dataset: str, cases: list[tuple[str, list[Change]]] = VERSIONS) -> 
 
 
 def records(spark: Any, texts: Iterable[str], day: date = DAY) -> Any:
-    """The records of one file, as validation.judge takes them."""
+    """Returns the records of one file in the form that the validation takes."""
     return spark.createDataFrame([(day, text) for text in texts], "_partition_date date, _raw string")
 
 
 def keys(spark: Any, column: str, *accepted: str, day: date = DAY) -> Any:
-    """Keys accepted in one partition, as validation.judge takes them."""
+    """Returns accepted keys of one partition in the form that the validation takes."""
     return spark.createDataFrame([(key, day) for key in accepted], f"{column} string, _partition_date date")
 
 
 def record(dataset: str, row: Change) -> str:
-    """A row as a CSV record, its columns in declared order."""
+    """Returns a row as a CSV record, with the columns in declared order."""
     values = (row[name] for name in CATALOG[dataset].names)
     return ",".join('"' + v.replace('"', '""') + '"' if set(v) & set('",\n') else v for v in values)

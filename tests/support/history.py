@@ -1,6 +1,7 @@
-"""What happens to a hospital whose days are run in any order, by hand or by Luigi, and killed at any boundary.
+"""Plays the history of a hospital whose days run in any order, by hand or by Luigi, and are killed at any boundary.
 
-The jobs run in this process on one Spark session, against the real stores; `death` names where one of them dies.
+The jobs run in this process on one Spark session, against the real stores; `death` names the boundary at which one
+dies.
 """
 
 import functools
@@ -38,7 +39,7 @@ from pipelines import tasks
 from stack import store
 from tests.support import measures, model
 
-# Four days in a row, and one that is within reach of the orphans of all but the first.
+# Four consecutive days, and one within reach of the orphans of all but the first.
 FIRST = date(2030, 1, 1)
 DAYS = [FIRST + timedelta(days=number) for number in (0, 1, 2, 3, model.ORPHAN_DAYS + 1)]
 NOT_CONTENT = {"_run_id", "_loaded_at"}
@@ -52,7 +53,7 @@ JOBS: dict[str, Callable[..., str]] = {
     "forget.py": forget.forget,
 }
 TOGETHER = ("bronze_to_silver.py", "silver_to_gold.py")  # jobs that take all their dates at once
-# Where a job may die: before and after each call of these.
+# The boundaries at which a job may die: before and after each call of these.
 BOUNDARIES = [
     *((lake, name) for name in ("upload", "replace", "remove_bronze")),
     *((warehouse, name) for name in ("write", "withdraw", "mark_stale", "settle_silver", "settle", "account_for")),
@@ -112,25 +113,25 @@ DEATHS = {
         "after delete_markers 2",  # but not committed
     ),
 }
-# What a job that comes too early says.
+# The messages of a job that runs too early.
 TOO_EARLY = ("BronzeIngestion", "has not been validated to the end", "back meanwhile")
 
 
 class Killed(BaseException):
-    """The job's process has died."""
+    """Signals that the job's process has died."""
 
 
 class Life:
-    """One job's life in this process: `death` ends it as kill -9 would.
+    """Represents one job in this process; `death` ends it like kill -9.
 
-    Its connections close, so that locks and open transactions go, and it comes to write nothing more.
+    Closes its connections, which releases locks and open transactions, and lets it write nothing more.
     """
 
     def __init__(self, death: str | None) -> None:
         self.death, self.connections, self.reached = death, [], Counter[str]()
 
     def cross(self, side: str, name: str) -> None:
-        """`death` may leave the end of a boundary's name open: the number of the call, or what it is about."""
+        """Counts a crossed boundary; `death` may omit the end of its name: the number of the call, or its object."""
         self.reached[f"{side} {name}"] += 1
         if self.death and f"{side} {name} {self.reached[f'{side} {name}']} ".startswith(f"{self.death} "):
             for connection in self.connections:
@@ -138,7 +139,7 @@ class Life:
             raise Killed(self.death)
 
 
-LIVES: list[Life] = []  # the job that runs now, if any
+LIVES: list[Life] = []  # the running job, if any
 
 
 def connect(real: Callable[[], warehouse.Connection]) -> Callable[[], warehouse.Connection]:
@@ -171,7 +172,7 @@ def boundary(function: Callable[..., Any]) -> Callable[..., Any]:
 @contextmanager
 def ground(spark: Any) -> Iterator[None]:
     """Makes jobs and tasks run in this process, where they can be killed; leaves the warehouse empty."""
-    # Compiling each small query takes longer than running it.
+    # Compiling a small query takes longer than running it.
     quick = {
         "spark.sql.codegen.wholeStage": "false",
         "spark.sql.codegen.factoryMode": "NO_CODEGEN",
@@ -202,7 +203,7 @@ def ground(spark: Any) -> Iterator[None]:
 
 
 def create_bucket(name: str) -> None:
-    """Makes one more bucket, for bronze or silver as the settings have it by now, with the rights of all users."""
+    """Creates a bucket for the current settings of bronze or silver, with all users' privileges."""
     store.root().create_bucket(Bucket=name)
     for user, (verb, buckets) in store.rights().items():
         if name in buckets:
@@ -211,7 +212,7 @@ def create_bucket(name: str) -> None:
 
 
 def remove_bucket(name: str) -> None:
-    """Removes a bucket and all that is in it."""
+    """Removes a bucket with its content."""
     for page in store.root().get_paginator("list_objects_v2").paginate(Bucket=name):
         if keys := [{"Key": thing["Key"]} for thing in page.get("Contents", [])]:
             store.root().delete_objects(Bucket=name, Delete={"Objects": keys})
@@ -226,14 +227,15 @@ def empty_warehouse() -> None:
     with warehouse.connect() as connection:
         tables = connection.execute(
             "select format('%I.%I', schemaname, tablename) from pg_tables "
-            "where schemaname in ('public', 'ops') and tablename not in ('datasets', 'rules')"  # what the catalog says
+            # written from the catalog
+            "where schemaname in ('public', 'ops') and tablename not in ('datasets', 'rules')"
         ).fetchall()
         connection.execute(f"truncate {', '.join(table for (table,) in tables)}")
         warehouse.drop_staging(connection)
 
 
 def run(script: str, *words: str, death: str | None = None) -> bool:
-    """A job, once for all of its dates or for each of them, as it is itself; False if it was killed."""
+    """Runs a job as its script does, once for all dates or once per date; returns False if it was killed."""
     dataset = [CATALOG[words[0]]] if words[0] in CATALOG else []
     days = [date.fromisoformat(day) for day in words[len(dataset) :]]
     for each in [days] if script in TOGETHER else [[day] for day in days]:
@@ -248,16 +250,16 @@ def run(script: str, *words: str, death: str | None = None) -> bool:
 
 
 def job(task: luigi.Task, script: str, *words: str) -> None:
-    """In place of Made.job."""
+    """Replaces the method of tasks that runs a job."""
     if not run(script.removeprefix("jobs/"), *words, death=Luigi.death):
         Luigi.death = None
         raise tasks.Failed("killed")
 
 
 class Luigi:
-    """A luigi process: plans when it starts, then does one task after the other."""
+    """Imitates a luigi process: plans at the start, then runs one task after the other."""
 
-    death: str | None = None  # where the next of its jobs that comes by dies
+    death: str | None = None  # where the next of its jobs that crosses it dies
     look_up = staticmethod(tasks.stale_since.__wrapped__)
 
     def __init__(self, *wanted: luigi.Task) -> None:
@@ -269,11 +271,11 @@ class Luigi:
         self.seen = tasks.SEEN
 
     def wake(self) -> None:
-        """Luigi forks for each task: what a task sees complete, the next one does not know."""
+        """Resets the completeness that a task has cached: Luigi forks for each task, so the next one lacks it."""
         tasks.session, tasks.SEEN, tasks.stale_since = lambda: self.turn, set(self.seen), self.stale_since
 
     def due(self, task: luigi.Task, planned: set[str]) -> Iterator[luigi.Task]:
-        """As Luigi schedules: what is complete is not looked behind."""
+        """Plans as Luigi does: does not look behind complete tasks."""
         if task.task_id in planned:
             return
         planned.add(task.task_id)
@@ -283,7 +285,7 @@ class Luigi:
             yield task
 
     def advance(self, count: int = 1, death: str | None = None) -> None:
-        """Does the next tasks; raises Failed where one fails, with which the process ends."""
+        """Runs the next tasks; raises Failed if one fails, which ends the process."""
         Luigi.death = death
         for _ in range(min(count, len(self.todo))):
             task = self.todo.pop(0)
@@ -297,7 +299,7 @@ class Luigi:
 
 
 class History:
-    """A hospital from its first file on: each step adds a line to `lines`."""
+    """Holds a hospital from its first file on; each step adds a line to `lines`."""
 
     def __init__(self) -> None:
         self.files: dict[model.Place, list[str]] = {}
@@ -306,7 +308,8 @@ class History:
         self.processes: list[tuple[str, Luigi]] = []
         self.lines: list[str] = []
         self.folder = Path(tempfile.mkdtemp(prefix="healthcare-history-"))
-        # A Delta table's files must not be deleted under the resident application, which knows them: each has its own.
+        # Each history has its own tables, since the files of a Delta table must not be deleted under the Spark Connect
+        # server, which caches them.
         names = {kind: f"{self.folder.name.replace('_', '-')}-{kind}".lower() for kind in ("bronze", "silver")}
         os.environ |= {f"MINIO_BUCKET_{kind.upper()}": name for kind, name in names.items()}
         os.environ["LANDING_DIR"] = str(self.folder)
@@ -327,17 +330,18 @@ class History:
         return sorted({day for _, day in self.files})
 
     def day(self, number: int) -> date:
-        """One of the days that have landed."""
+        """Returns one of the days that have landed."""
         return self.days[number % len(self.days)]
 
     def place(self, number: int) -> model.Place:
-        """One of the files that have landed."""
+        """Returns one of the files that have landed."""
         places = sorted(self.files)
         return places[number % len(places)]
 
     def ready(self, script: str, number: int, others: Collection[date] = ()) -> tuple[str, ...]:
-        """The words of a job for one of the partitions there is something to do for, and for those of its dataset on
-        other dates; of the job before it, if there are none.
+        """Returns the arguments of a job for a partition that it can process, and for its dataset on other dates.
+
+        Falls back to the job before it if there is no such partition.
         """
         needed = {"bronze_to_silver.py": "bronze", "silver_to_gold.py": "silver"}
         if script in ("gold_to_marts.py", "forget.py"):
@@ -356,7 +360,7 @@ class History:
         return script, dataset, str(day), *map(str, more)
 
     def land(self, dataset: str, day: date, rows: Sequence[str]) -> None:
-        """Writes a file in place of what was there."""
+        """Writes a file, replacing an earlier version."""
         if (dataset, day) in self.files:
             self.earlier.setdefault((dataset, day), []).append(self.files[dataset, day])
         self.files[dataset, day] = list(rows)
@@ -397,18 +401,18 @@ class History:
             assert not left, f"staging is left behind by a load: {left}"
 
     def all_the_way(self, dataset: str, day: date) -> None:
-        """A file to gold, and no other file."""
+        """Loads a file to gold, and no other file."""
         for script in ("landing_to_bronze.py", "bronze_to_silver.py", "silver_to_gold.py"):
             self.run(script, dataset, str(day))
 
     def judge_again(self, number: int) -> None:
-        """One of the partitions that are marked to be judged again, if there are any."""
+        """Revalidates one of the partitions marked as due, if any."""
         if due := warehouse.stale():
             dataset, day, _ = sorted(due)[number % len(due)]
             self.run("bronze_to_silver.py", dataset, str(day))
 
     def forget(self, day: date, death: str | None = None) -> None:
-        """A date is forgotten after its files have been removed; the last one stays."""
+        """Forgets a date after removing its files; keeps the last date."""
         if len(self.days) < 2 and day in self.days:
             return
         self.files = {place: rows for place, rows in self.files.items() if place[1] != day}
@@ -422,14 +426,14 @@ class History:
     # ---- Luigi -------------------------------------------------------------------------------------------------------
 
     def start(self, pipeline: str, day: date, forced: bool) -> None:
-        """A process begins; of more than two the oldest is ended between two tasks."""
+        """Starts a process; if there are more than two, ends the oldest between two tasks."""
         since = warehouse.turn() if forced else 0
         process = Luigi(getattr(tasks, pipeline)(date=day, since=since))
         self.processes = [*self.processes, (f"{pipeline} {day}", process)][-2:]
         self.lines.append(f"{pipeline} of {day} starts{', forced' * forced}: {len(process.todo)} tasks are due")
 
     def advance(self, number: int, count: int, death: str | None = None) -> None:
-        """One of the processes goes on; one that fails or is done has ended."""
+        """Continues one of the processes; removes it if it failed or has finished."""
         if not self.processes:
             return
         entry = self.processes[number % len(self.processes)]
@@ -449,7 +453,7 @@ class History:
     # ---- rest --------------------------------------------------------------------------------------------------------
 
     def come_to_rest(self, order: Sequence[int], backfill: bool) -> int:
-        """Runs what Luigi finds due until nothing is, as people do: a date at a time, or as a backfill; the rounds."""
+        """Runs what Luigi finds due until nothing is, date by date or as a backfill; returns the number of rounds."""
         self.processes = []
         for day in sorted(self.half_forgotten):
             self.forget(day)
@@ -470,7 +474,7 @@ class History:
         raise AssertionError("it never comes to rest")
 
     def check(self, spark: Any) -> None:
-        """Silver, gold, marts and ledger are the model's; raises AssertionError with what differs."""
+        """Compares silver, gold, marts and ledger with the model; raises AssertionError with the differences."""
         files = {place: [row.split(",") for row in rows] for place, rows in self.files.items()}
         verdicts = model.silver(files)
         gold = model.gold(verdicts)
@@ -515,7 +519,7 @@ def comparable(row: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 
 def found_silver(spark: Any) -> Iterator[tuple[str, date, str | None, str]]:
-    """(dataset, partition, key, reasons) of every row; an accepted one has no reasons."""
+    """Yields (dataset, partition, key, reasons) of every row; reasons are None for an accepted row."""
     parts = []
     for dataset in CATALOG.values():
         for kind, reason in (("accepted", F.lit("")), ("rejected", F.col("_reject_reason"))):
@@ -546,7 +550,7 @@ def found_rows(table: str) -> list[dict[str, Any]]:
 
 
 WITHHELD = "select dataset, _partition_date, row_key, reasons from ops.withheld"
-# What the runs that stand have counted, and by how much all loads together have changed gold.
+# The counts of the current runs, and the changes of gold by all loads together.
 SILVER_LEDGER = """
     select dataset, partition_date, bronze_rows, accepted, rejected, amount_in, amount_accepted, amount_rejected
     from ops.ledger natural join (select run_id, layer, dataset, partition_date from ops.receipts) as standing
@@ -577,7 +581,7 @@ def dates(files: model.Files) -> list[tuple[date, bool, bool]]:
 
 
 def lake_objects() -> list[str]:
-    """The keys of all files in bronze."""
+    """Returns the keys of all files in bronze."""
     pages = lake.s3().get_paginator("list_objects_v2").paginate(Bucket=settings.get("MINIO_BUCKET_BRONZE"))
     return [thing["Key"] for page in pages for thing in page.get("Contents", [])]
 
@@ -602,7 +606,7 @@ def reasons(verdicts: dict[model.Place, model.Verdict]) -> Iterator[tuple[Any, .
 
 
 def differing(verdicts: dict[model.Place, model.Verdict]) -> Iterator[tuple[str, date, str]]:
-    """What the runs warn of."""
+    """Yields (dataset, date, number) of keys with differing versions, as the runs' warnings have it."""
     return ((*place, f"{verdict.differing:,}") for place, verdict in verdicts.items() if verdict.differing)
 
 

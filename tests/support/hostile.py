@@ -1,6 +1,6 @@
-"""Hostile files: generated ones, a corpus of the nastiest, and what must become of a file by tests/support/model.py.
+"""Provides hostile files, generated ones and a corpus, and the result that tests/support/model.py expects for them.
 
-Every text that stands for a patient's value holds MARK and the number of its file, so that it can be found again.
+Every text in place of a patient's value contains MARK and the number of its file, so that it can be found.
 """
 
 from collections import Counter, defaultdict
@@ -16,7 +16,7 @@ from tests.support import model
 from tests.support.examples import PARENTS, VALID
 
 MARK = "QJXW"
-NUMBERED = f"{MARK}0x"  # in a file as it is generated; it gets the file's number afterwards
+NUMBERED = f"{MARK}0x"  # in a generated file, replaced by the file's number afterwards
 
 # ---- values ---------------------------------------------------------------------------------------------------------
 
@@ -60,7 +60,7 @@ LISTED = [
     "Paid\u200b",
     "pa\u0131d", "PA\u0130D", "No\u2011show", "no-SHOW", "pending", "Partial;Paid", "M|F", "", "\x1b[31mM",
 ]  # fmt: skip
-# Injections: of formulas, SQL, shells, templates, logs, pages and paths; and characters that programs trip over.
+# Injections for formulas, SQL, shells, templates, logs, pages and paths, and characters that break programs.
 TEXTS = [
     f"{NUMBERED}{text}" if text[:1].isalnum() else f"{text}{NUMBERED}"
     for text in (
@@ -100,7 +100,7 @@ BARE = [
     "\x1c",
 ]
 
-# How a field that means `{}` may stand in a file; the first two are as RFC 4180 has them.
+# Ways to write the value `{}` as a field; the first two follow RFC 4180.
 WAYS: list[Callable[[str], str]] = [
     lambda text: quote(text) if set(text) & set('",\r\n') else text,
     lambda text: quote(text),
@@ -124,7 +124,7 @@ WAYS: list[Callable[[str], str]] = [
     lambda text: '"""',
     lambda text: "'" + text + "'",
 ]
-# What may stand in the place of a record.
+# Lines that may take the place of a record.
 LINES = [
     "", " ", "\t\u2003", "\r", ",", ",,,,", ",,,,,,,,,,,,", '""', '" "', '"\n"', '"\u2003"', '"', '"",', "#,,,,",
     "\x0c", "\ufeff",
@@ -155,7 +155,7 @@ ODD = ["=cmd|' /C calc'!A0", "\x1b[31mred", "'; drop table visits; --", "a\nb", 
 
 
 def heads(dataset: str) -> list[list[str]]:
-    """Headers to be accepted."""
+    """Returns headers to accept."""
     names = list(model.COLUMNS[dataset])
     return [
         names, ["note", *reversed(names)], [*names[:2], *ODD, *names[2:]],
@@ -164,7 +164,7 @@ def heads(dataset: str) -> list[list[str]]:
 
 
 def bad_heads(dataset: str) -> list[list[str]]:
-    """Headers to be refused, most of them."""
+    """Returns headers, most of which must be refused."""
     first, *rest = names = list(model.COLUMNS[dataset])
     return [
         rest, [first, *names], [*names, "note", "note"], [first.upper(), *rest], [*names, ""], [*names, "", ""],
@@ -179,7 +179,7 @@ def bad_heads(dataset: str) -> list[list[str]]:
 
 @st.composite
 def files(draw: Any, datasets: tuple[str, ...]) -> tuple[str, bytes]:
-    """A dataset's file: rows of which fields, records, line ends and bytes may be wrong, under a header that may be."""
+    """Draws a dataset's file, whose header, fields, records, line ends and bytes may be defective."""
     dataset = draw(st.sampled_from(datasets))
     header = draw(st.sampled_from(heads(dataset)))
     if draw(rarely):
@@ -208,7 +208,7 @@ def files(draw: Any, datasets: tuple[str, ...]) -> tuple[str, bytes]:
 
 @st.composite
 def records(draw: Any, dataset: str, header: list[str]) -> str:
-    """A record, or what stands in its place."""
+    """Draws a record, or a line in its place."""
     if draw(rarely):
         return draw(st.sampled_from(LINES))
     key, *_ = model.COLUMNS[dataset]
@@ -241,7 +241,7 @@ def values(field: model.Field, is_key: bool) -> list[str]:
 
 
 def generate(count: int, number: int, datasets: tuple[str, ...] = tuple(model.COLUMNS)) -> list[tuple[str, bytes]]:
-    """So many files; the same number gives the same ones."""
+    """Generates `count` files; the same number generates the same files."""
     found: list[tuple[str, bytes]] = []
 
     @seed(number)
@@ -261,7 +261,7 @@ def generate(count: int, number: int, datasets: tuple[str, ...] = tuple(model.CO
     return found
 
 
-# ---- what must become of records ------------------------------------------------------------------------------------
+# ---- expected verdicts -----------------------------------------------------------------------------------------------
 
 Row = tuple[str | None, ...]
 
@@ -269,10 +269,10 @@ Row = tuple[str | None, ...]
 def verdicts(
     readings: Iterable[model.Reading], dataset: str
 ) -> tuple[Counter[Row], Counter[tuple[str, str, Row | None]], list[Any], int]:
-    """(accepted values as texts, (text, codes, fields) of the rejected, amounts, keys whose versions differ) of one
-    partition with these rows.
+    """Returns the expected verdicts for one partition with these rows.
 
-    The fields of a malformed record are nobody's.
+    These are accepted values as texts; (text, codes, fields) of rejected records, where a malformed record has no
+    fields; amounts; and the number of keys with differing versions.
     """
     known = {field.parent: {PARENTS[field.parent]} for field in model.FIELDS[dataset] if field.parent}
     key, amount = model.COLUMNS[dataset][0], model.AMOUNTS.get(dataset)
@@ -306,27 +306,27 @@ def verdicts(
 
 
 def text_of(raw: str) -> str:
-    """A record's text, but for what a reader may take for its line end."""
+    """Returns a record's text without characters that a reader may take for its line end."""
     return raw.rstrip("\r\n\f")
 
 
 def as_text(value: Any) -> str | None:
-    """A value as Spark writes it."""
+    """Returns a value as Spark writes it."""
     if isinstance(value, datetime):
         text = value.isoformat(" ", "microseconds")
         return text.rstrip("0").rstrip(".")
     if isinstance(value, Decimal):
-        return str(value + 0)  # there is no zero below zero
+        return str(value + 0)  # turns -0 into 0
     return value.isoformat() if isinstance(value, date) else value
 
 
-# ---- the nastiest, by name ------------------------------------------------------------------------------------------
+# ---- the corpus ------------------------------------------------------------------------------------------------------
 
 HEADER = {name: ",".join(columns) for name, columns in model.COLUMNS.items()}
 
 
 def row(dataset: str, number: int, **changes: str) -> str:
-    """A sound record of a file, changed so."""
+    """Returns a valid record of a file with changes."""
     values = VALID[dataset] | {model.COLUMNS[dataset][0]: f"{MARK}7x{number}"} | changes
     return ",".join(WAYS[0](values[name]) for name in model.COLUMNS[dataset])
 
@@ -336,7 +336,7 @@ def file(dataset: str, *lines: str, end: str = "\n") -> bytes:
 
 
 def corpus() -> dict[str, tuple[str, bytes]]:
-    """The nastiest files. Those that are megabytes of one thing are made when they are wanted."""
+    """Returns the corpus of files by name; files of many megabytes are in `large`."""
     person, bill, visit = row("patients", 1), row("billing", 1), row("visits", 1)
     whole = '"' + person + '"'
     found: dict[str, tuple[str, bytes]] = {
@@ -497,7 +497,7 @@ def corpus() -> dict[str, tuple[str, bytes]]:
 
 
 def large() -> Mapping[str, tuple[str, Callable[[], bytes]]]:
-    """Files of many megabytes."""
+    """Returns functions that make files of many megabytes."""
     person = row("patients", 1)
     return {
         "a million column names": (

@@ -1,7 +1,7 @@
-"""A stand-in for Metabase that keeps to what is known of its REST API, v0.58 and later, traps included.
+"""Stands in for Metabase by following the known behaviour of its REST API, v0.58 and later, including its traps.
 
-It checks each body against metabase_schemas.yml, and runs cards' SQL on the PostgreSQL server that it is given, with
-their tags replaced as Metabase does it. What it cannot show is how a chart looks.
+Checks each body against metabase_schemas.yml, and runs cards' SQL on the given PostgreSQL server, with their tags
+replaced as Metabase does. It cannot show how a chart looks.
 """
 
 import json
@@ -33,14 +33,14 @@ TYPES = {psycopg.adapters.types["date"].oid: "type/Date"}
 
 
 class Refusal(Exception):
-    """An answer that is not 200."""
+    """Signals an answer other than 200."""
 
     def __init__(self, status, body):
         self.status, self.body = status, body
 
 
 class Metabase:
-    """One instance and all it holds; `log` has the requests that wrote something."""
+    """Represents one instance and its content; `log` has the requests that wrote something."""
 
     def __init__(self, version="v0.58.3", starting=2, syncing=2):
         self.version, self.starting, self.syncing, self.tells_legacy = version, starting, syncing, False
@@ -48,7 +48,7 @@ class Metabase:
         self.sessions, self.failed_logins = set(), 0
         self.databases = {1: {"id": 1, "name": "Sample Database", "engine": "h2", "details": {}}}
         self.columns, self.tables, self.hidden, self.sensitive = {}, {}, set(), set()
-        self.finds_tls = True  # with the PostgreSQL that it is given; no test needs one that really speaks it
+        self.finds_tls = True  # with the given PostgreSQL; no test needs a server that speaks it
         self.saves_filters, self.used, self.last_used, self.looks = True, [], {}, 0
         self.collections, self.cards, self.dashboards = {}, {}, {}
         self.ids = iter(range(10, 100_000))
@@ -56,7 +56,7 @@ class Metabase:
         self.lock, self.pool = threading.Lock(), {}
 
     def start(self):
-        """Serves on a free port until `stop`; the URL."""
+        """Serves on a free port until `stop`; returns the URL."""
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"metabase": self}))
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return f"http://127.0.0.1:{self.server.server_port}"
@@ -72,7 +72,7 @@ class Metabase:
         return int(self.version.split(".")[1])
 
     def answer(self, method, path, query, body, session):
-        """Status and body for a request to /api."""
+        """Returns status and body for a request to /api."""
         route = route_of(method, path)
         numbers = [int(number) for number in re.findall(r"/(\d+)", path)]
         handler = ROUTES.get(route)
@@ -112,18 +112,18 @@ class Metabase:
         return 200, {"status": "ok"}
 
     def properties(self, query, body):
-        if self.starting > -1:  # health is green already
+        if self.starting > -1:  # health turns green before
             return 503, "Metabase is still initializing. Please sit tight..."
         told = {"setup-token": self.told_token, "has-user-setup": bool(self.user), "version": {"tag": self.version}}
         return 200, told
 
     @property
     def told_token(self):
-        """It is taken back with the first user, unless the environment pins it."""
+        """Returns the setup token, which is gone once there is a user, unless the environment pins it."""
         return self.token if self.is_token_pinned or not self.user else None
 
     def setup(self, query, body):
-        """The body is checked first, and the token is part of it."""
+        """Checks the body, including the token, before anything else."""
         if body["token"] != self.told_token:
             return 400, {"errors": {"token": "That is not the token of this set-up."}}
         if body["user"]["password"] in COMMON:
@@ -155,23 +155,23 @@ class Metabase:
         return 200, self.told(self.found(self.databases, database))
 
     def told(self, database):
-        """A database without its secret."""
+        """Returns a database without its secret."""
         details = {key: PROTECTED if key == "password" else value for key, value in database["details"].items()}
         return database | {"details": details}
 
     def create_database(self, query, body):
-        """TLS is tried first, and kept where it works, whatever was asked for."""
+        """Tries TLS first and keeps it if it works, whatever was requested."""
         details = {"tunnel-enabled": False} | body["details"] | ({"ssl": True} if self.finds_tls else {})
         return 200, self.told(self.keep_database(next(self.ids), body | {"details": details}))
 
     def change_database(self, database, query, body):
-        """The details are replaced as a whole, and TLS is not tried; only a hidden secret stays what it was."""
+        """Replaces all details without trying TLS; keeps only a hidden secret."""
         held = self.found(self.databases, database)
         secrets = {key: held["details"][key] for key, value in body["details"].items() if value == PROTECTED}
         return 200, self.told(self.keep_database(database, held | body | {"details": body["details"] | secrets}))
 
     def keep_database(self, database, body):
-        """Connects first, and keeps the details that did it."""
+        """Connects, then stores the details that worked."""
         try:
             if body["details"].get("ssl") and not self.finds_tls:
                 raise psycopg.OperationalError("the server does not speak TLS")
@@ -184,7 +184,7 @@ class Metabase:
         return self.databases[database]
 
     def pooled(self, details):
-        """A connection for queries, kept for the next one."""
+        """Returns a connection for queries, reused for the next one."""
         key = json.dumps(details, sort_keys=True)
         if key not in self.pool:
             self.pool[key] = self.connect(details)
@@ -192,7 +192,7 @@ class Metabase:
 
     def connect(self, details):
         names = {key: details[key] for key in ("host", "port", "dbname", "user", "password")}
-        return psycopg.connect(**names, sslmode="prefer", autocommit=True)  # PGSSLMODE is not Metabase's
+        return psycopg.connect(**names, sslmode="prefer", autocommit=True)  # Metabase ignores PGSSLMODE
 
     def sync(self, database, query, body):
         self.found(self.databases, database)
@@ -200,9 +200,9 @@ class Metabase:
         return 200, {"status": "ok"}
 
     def metadata(self, database, query, body):
-        """Tables and columns as of the last sync, which ends some requests after it began.
+        """Returns tables and columns as of the last sync, which ends some requests after it began.
 
-        What people hid is told where that is asked for; sensitive columns from v0.66 on only by a word of their own.
+        Includes hidden items on request; from v0.66 on, sensitive columns need a parameter of their own.
         """
         held = self.found(self.databases, database)
         if self.pending is not None:
@@ -269,7 +269,7 @@ class Metabase:
         return 200, self.card_as_told(self.cards[card], query)
 
     def card_as_told(self, card, query):
-        """A card, its query with keys that the server adds; as MBQL 4 where that is asked for."""
+        """Returns a card, its query with keys that the server adds; in MBQL 4 on request."""
         told = deepcopy(card)
         [stage] = told["dataset_query"]["stages"]
         is_legacy = self.tells_legacy or query.get("legacy-mbql") == ["true"]
@@ -294,7 +294,7 @@ class Metabase:
         return 200, made
 
     def get_dashboard(self, dashboard, query, body):
-        """A dashboard, with the filters that its user had set last: stored now and then, here every third time."""
+        """Returns a dashboard with its user's last filters, which it stores late: here on every third request."""
         told = deepcopy(self.found(self.dashboards, dashboard))
         self.looks += 1
         if self.looks % 3 == 0:
@@ -312,7 +312,7 @@ class Metabase:
         held = self.found(self.dashboards, dashboard)
         changes = deepcopy(body)
         if "dashcards" in changes:
-            changes["tabs"] = changes.get("tabs", [])  # they come and go together
+            changes["tabs"] = changes.get("tabs", [])  # both change together
             ids = [one["id"] for one in changes["dashcards"]]
             known = {one["id"] for one in held["dashcards"]}
             if len(set(ids)) < len(ids):
@@ -320,7 +320,7 @@ class Metabase:
             if changes["tabs"] and any(one.get("dashboard_tab_id") is None for one in changes["dashcards"]):
                 raise Refusal(400, "This dashboard has tab, makes sure every card has a tab")
             for one in changes["dashcards"]:
-                if one["id"] not in known:  # in truth the id of another dashboard's card would be lost here
+                if one["id"] not in known:  # the real server would lose the id of another dashboard's card here
                     assert one["id"] < 0, "only negative ids are new"
                     card = one.get("card_id") and self.found(self.cards, one["card_id"])
                     if card and card["archived"]:
@@ -339,7 +339,7 @@ class Metabase:
         return 202, self.run(self.found(self.cards, card)["dataset_query"], given)
 
     def run_dashcard(self, dashboard, dashcard, card, query, body):
-        """Only a mapping with the card's id takes a filter's value to the card; a filter without one is ignored."""
+        """Passes a filter's value to the card only by a mapping with the card's id; ignores a filter without one."""
         held = self.found(self.dashboards, dashboard)
         [shown] = [one for one in held["dashcards"] if (one["id"], one.get("card_id")) == (dashcard, card)] or [None]
         if not shown:
@@ -356,7 +356,7 @@ class Metabase:
         return 202, self.run(self.found(self.cards, card)["dataset_query"], given)
 
     def run(self, query, given):
-        """A query's result, or its failure, which is told in the body alone."""
+        """Returns a query's result, or its failure, which only the body reports."""
         [stage] = query["stages"]
         try:
             sql, values = self.substituted(stage["native"], stage.get("template-tags", {}), given)
@@ -376,7 +376,7 @@ class Metabase:
         return {"status": "completed", "row_count": len(rows), "data": {"rows": rows, "cols": columns}}
 
     def substituted(self, sql, tags, given):
-        """SQL and its values: a clause in [[ ]] needs a value for each tag in it, a field filter is a condition."""
+        """Returns SQL and values; a clause in [[ ]] needs a value for each tag, a field filter is a condition."""
         values = {}
 
         def clause(found):
@@ -402,7 +402,7 @@ class Metabase:
         return re.sub(r"{{\s*(\S+?)\s*}}", tag, plain_sql), values
 
     def found(self, kind, number):
-        """A thing that is there."""
+        """Returns an item, or fails as the server does if it is missing."""
         if number not in kind:
             raise Refusal(404, "Not found.")
         return kind[number]
@@ -413,7 +413,7 @@ def route_of(method, path):
 
 
 def plain(value):
-    """A value as JSON has it."""
+    """Returns a value as JSON has it."""
     if isinstance(value, Decimal):
         return float(value)
     return value.isoformat() if isinstance(value, (date, datetime)) else value
@@ -446,15 +446,15 @@ ROUTES = {
 OPEN = ("GET /health", "GET /session/properties", "POST /setup", "POST /session")
 
 
-UNITS = {"day": 1, "week": 7, "month": 30.5, "quarter": 91.2}  # days, give or take a tenth
+UNITS = {"day": 1, "week": 7, "month": 30.5, "quarter": 91.2}  # days per unit, within a tenth
 SHOWN = {"day": "%-d %B %Y", "week": "week of %-d %B %Y", "month": "%B %Y", "quarter": "%m %Y", "year": "%Y"}
 
 
 def trend(card, data):
-    """What a reader sees of a smart scalar: date and figure, then date and figure of what it is held against, or None.
+    """Returns what a reader sees of a smart scalar: (date, figure), then (date, figure) of the comparison or None.
 
-    The figure is the last one that is not null, its date that of the first column of dates. Where that is the only one,
-    a unit is inferred from its two last dates, and they are written by it.
+    The figure is the last one that is not null, its date that of the first date column. If that is the only date
+    column, a unit is inferred from the last two dates, which are written in it.
     """
     dates = [place for place, column in enumerate(data["cols"]) if column["base_type"] == "type/Date"]
     names = [column["name"] for column in data["cols"]]
@@ -476,7 +476,7 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def serve(self):
-        """Answers a request. In v0.59 a query's answer bites off the beginning of what next comes that way."""
+        """Answers a request; in v0.59, a query's answer corrupts the next request on the same connection."""
         parts = urlsplit(self.path)
         path = parts.path.removeprefix("/api")
         if self.is_bitten:

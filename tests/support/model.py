@@ -1,4 +1,4 @@
-"""What silver, gold and the marts must be for given files: sections 4 to 6 of the design said again in plain Python.
+"""Computes the expected silver, gold and marts for given files: sections 4 to 6 of the design in plain Python.
 
 Shares nothing with jobs/ and sql/: no rule, no query, no Spark.
 """
@@ -12,14 +12,14 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 Row = tuple[Any, ...]
-Place = tuple[str, date]  # a dataset's file, and its partition
+Place = tuple[str, date]  # (dataset, partition) of a file
 Files = Mapping[Place, Sequence[Sequence[str]]]  # rows as they came: texts in the order of COLUMNS
 
 ORPHAN_DAYS = 365
 BLANKS = "\t\n\v\f\r \u0085\u00a0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 
 
-# ---- how a text is read: a value, or None where it cannot be -------------------------------------------------------
+# ---- parsing: a value, or None if the text is unreadable -------------------------------------------------------------
 
 
 def text(value: str) -> str:
@@ -34,7 +34,7 @@ def day(value: str) -> date | None:
 
 
 def moment(value: str) -> datetime | None:
-    """In UTC, without saying so."""
+    """Parses a timestamp to UTC; the result has no time zone."""
     found = re.fullmatch(
         r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,6}))?)?"
         r"(?:Z|([+-])([0-9]{2}):([0-9]{2}))?",
@@ -48,7 +48,7 @@ def moment(value: str) -> datetime | None:
             hour=hour, minute=minute, second=second, microsecond=int(fraction)
         )
         ahead = timedelta(hours=int(found[7] or 0), minutes=int(found[8] or 0))
-        if ahead > timedelta(hours=18) or int(found[8] or 0) > 59:  # as far as zones go, by ISO 8601 and java.time
+        if ahead > timedelta(hours=18) or int(found[8] or 0) > 59:  # the limits of zones in ISO 8601 and java.time
             return None
         return local + ahead if found[6] == "-" else local - ahead
     except (ValueError, OverflowError):
@@ -74,7 +74,7 @@ class Field(NamedTuple):
 
     @property
     def unread(self) -> str:
-        """The code of a text that is not of this kind."""
+        """Returns the code for a text that does not parse."""
         return f"unreadable_{self.name}" if self.read in (day, moment, money) else f"unknown_{self.name}"
 
 
@@ -124,14 +124,14 @@ FIELDS = {
 COLUMNS = {dataset: tuple(field.name for field in fields) for dataset, fields in FIELDS.items()}
 AMOUNTS = {"treatments": "treatment_cost", "billing": "total_amount"}
 
-# How much a listed value weighs beside another of the same key; a column that is not named here has no such weights.
+# Ranks of listed values among versions of one key; columns that are missing here have no ranks.
 WEIGHTS = {
     "gender": {"M": 1, "F": 1, "Other": 1, "Unknown": 0},
     "status": {"Completed": 3, "No-show": 2, "Cancelled": 1},
     "payment_status": {"Paid": 3, "Partial": 2, "Pending": 1},
 }
 
-# (code, columns it is about, what must hold for their values)
+# (code, columns, condition on their values)
 RULES: dict[str, list[tuple[str, tuple[str, ...], Callable[..., bool]]]] = {
     "patients": [
         (
@@ -172,18 +172,18 @@ RULES: dict[str, list[tuple[str, tuple[str, ...], Callable[..., bool]]]] = {
 }
 
 
-# ---- how a file is cut into records and fields -----------------------------------------------------------------------
+# ---- splitting files into records and fields -------------------------------------------------------------------------
 
 LONGEST = {"field": 65_536, "key": 512, "record": 1 << 20, "open": 1 << 24, "names": 1_000, "columns": 16_384}
 INDEXED = {"patient_id", "visit_id", "admission_id", "treatment_id", "bill_id", "department"}
 
 PLAIN = re.compile(rb"[^,\n]*")
 CLOSED = re.compile(rb'"([^"]*(?:""[^"]*)*)"[\x00-\x09\x0b-\x20]*(?=[,\n]|\Z)')
-STRAY = re.compile(rb'"[^"]*(?:""[^"]*)*"(?!")[^,\n]*')  # goes on behind its closing quote: text as it stands
+STRAY = re.compile(rb'"[^"]*(?:""[^"]*)*"(?!")[^,\n]*')  # goes on after its closing quote, so it is literal text
 
 
 class Record(NamedTuple):
-    """A record that is no blank line: its text without its line end, its fields as they came; None: malformed."""
+    """Holds a record that is not blank: its text without line end, and its raw fields, or None if it is malformed."""
 
     raw: str
     fields: tuple[str, ...] | None
@@ -192,15 +192,15 @@ class Record(NamedTuple):
 class Reading(NamedTuple):
     header: tuple[str, ...]
     records: list[Record]
-    spans: bool  # some record lies on more lines than one, or leaves a quote open
+    spans: bool  # a record has several lines, or leaves a quote open
 
 
 class Refusal(Exception):
-    """The file must be refused, in a sentence with all of these words."""
+    """Signals that the file must be refused, in a sentence with all of these words."""
 
 
 def cut(content: bytes) -> Iterator[tuple[bytes, list[bytes], bool]]:
-    """(text with its line end, fields, whether a quote is open at its end) of each record, blank lines too."""
+    """Yields (text with line end, fields, whether a quote is open at the end) of each record, also blank lines."""
     place = 0
     while place < len(content):
         start, fields, is_open, as_it_stands = place, list[bytes](), False, False
@@ -236,10 +236,10 @@ def is_utf8(value: bytes) -> bool:
 
 
 def read_file(content: bytes, dataset: str) -> Reading:
-    """What a landing file says, whatever bytes it is made of; raises Refusal with what must stop it."""
+    """Reads a landing file of any bytes; raises Refusal if it must be refused."""
     header: tuple[str, ...] | None = None
     records, spans = [], False
-    foreign: list[str] = []  # columns with bytes that are not UTF-8: nothing else is said of the rows from there on
+    foreign: list[str] = []  # columns with bytes that are not UTF-8: from there on, nothing else is reported about rows
     for text, values, is_open in cut(content.removeprefix(b"\xef\xbb\xbf")):
         raw = text.removesuffix(b"\n").rstrip(b"\r").decode(errors="replace")
         if not raw.strip(BLANKS):
@@ -276,7 +276,7 @@ OTHER_THINGS = {
 
 
 def check_header(content: bytes, header: Sequence[str], raw: str, is_text: bool, is_open: bool, dataset: str) -> None:
-    """Refusal with all that is wrong with a header, and what the file seems to be where it is no CSV of ours."""
+    """Raises Refusal with all defects of a header, and with the apparent format of a file that is not CSV."""
     wrong: list[str] = []
     wrong += ["leaves a quote open"] * is_open
     wrong += ["holds NUL characters"] * ("\0" in raw)
@@ -342,8 +342,10 @@ def check_lengths(text: str, fields: Sequence[str], header: Sequence[str], is_op
 
 
 class Verdict(NamedTuple):
-    """One partition: the accepted rows by key, how often a key as it came was rejected for these reasons, and how many
-    keys came with versions of other values.
+    """Holds the expected verdicts on one partition.
+
+    These are the accepted rows by key, how often a raw key was rejected for these reasons, and the number of keys whose
+    versions have different values.
     """
 
     accepted: dict[str, Row]
@@ -352,7 +354,7 @@ class Verdict(NamedTuple):
 
 
 def silver(files: Files) -> dict[Place, Verdict]:
-    """Every file judged, parents first."""
+    """Validates every file, parents first."""
     verdicts: dict[Place, Verdict] = {}
     for dataset, fields in FIELDS.items():
         for name, when in files:
@@ -373,7 +375,7 @@ def silver(files: Files) -> dict[Place, Verdict]:
 
 
 def judge(rows: Iterable[Sequence[str]], dataset: str, known: Mapping[str, set[str]]) -> Verdict:
-    """One file. Of several sound rows of a key the weightiest stands."""
+    """Validates one file; of several valid rows of a key, the one with the greatest weight wins."""
     sound: dict[str, list[tuple[Row, str]]] = defaultdict(list)
     rejected: Counter[tuple[str | None, str]] = Counter()
     for row in rows:
@@ -393,9 +395,9 @@ def judge(rows: Iterable[Sequence[str]], dataset: str, known: Mapping[str, set[s
 
 
 def weight(dataset: str, values: Row) -> tuple[Any, ...]:
-    """Of two versions of a key the one that weighs more stands: it says more, is further along, is later, is greater.
+    """Returns the weight of a version: number of values, then rank, later times, greater values.
 
-    "Unknown" says nothing.
+    "Unknown" counts as no value.
     """
     fields = list(zip(FIELDS[dataset], values, strict=True))
     said = [value for field, value in fields if value is not None and (field.name, value) != ("gender", "Unknown")]
@@ -406,7 +408,7 @@ def weight(dataset: str, values: Row) -> tuple[Any, ...]:
 
 
 def read(row: Sequence[str], dataset: str, known: Mapping[str, set[str]]) -> tuple[Row, list[str]]:
-    """A row's values, and the codes of every rule it breaks, in their order."""
+    """Returns a row's values, and the codes of every rule that it breaks, in order."""
     values: dict[str, Any] = {}
     unread, reasons = set(), []
     for field, came in zip(FIELDS[dataset], row, strict=True):
@@ -431,7 +433,7 @@ Gold = dict[str, list[dict[str, Any]]]
 
 
 def gold(verdicts: Mapping[Place, Verdict]) -> Gold:
-    """For every key the version of the newest partition that accepts it."""
+    """Returns for every key the version of the newest partition that accepts it."""
     tables: Gold = {}
     for dataset, columns in COLUMNS.items():
         newest: dict[str, dict[str, Any]] = {}
@@ -453,7 +455,7 @@ def days_between(start: datetime, end: datetime | None) -> Fraction | None:
 
 
 def four_decimals(number: Fraction | None) -> Decimal | None:
-    """Half up, away from zero, as PostgreSQL rounds."""
+    """Rounds half up, away from zero, as PostgreSQL does."""
     if number is None:
         return None
     parts = (abs(number) * 10_000 + Fraction(1, 2)) // 1
@@ -470,7 +472,7 @@ def total(amounts: Iterable[Decimal | None]) -> Decimal:
 
 
 def marts(tables: Gold) -> dict[str, list[dict[str, Any]]]:
-    """The three marts' rows; a day is a day in UTC."""
+    """Returns the rows of the three marts; days are in UTC."""
     patients, visits, stays, bills = (tables[name] for name in ("patients", "visits", "admissions", "billing"))
     visit_of = {visit["visit_id"]: visit for visit in visits}
     as_of = max((row["_partition_date"] for rows in tables.values() for row in rows), default=None)

@@ -17,7 +17,7 @@ def days(first: date, last: date) -> list[date]:
 
 
 def injected(first: date, last: date) -> Rejects:
-    """What the manifests say must be rejected once all the dates have run: late parents have come by then."""
+    """Returns the rows that the manifests expect to be rejected once all dates, with late parents, have run."""
     expected: Rejects = Counter()
     for day in days(first, last):
         with (settings.path("LANDING_DIR") / f"{day:%Y/%m/%d}" / "manifest.csv").open(newline="") as file:
@@ -28,7 +28,7 @@ def injected(first: date, last: date) -> Rejects:
 
 
 def rejected(spark, first: date, last: date) -> Rejects:
-    """What silver has rejected. A malformed record has no key that could be trusted."""
+    """Returns the rows that silver has rejected; a malformed record has no reliable key."""
     found: Rejects = Counter()
     for name, dataset in CATALOG.items():
         rows = lake.silver(spark, dataset, "rejected").filter(f"_partition_date between '{first}' and '{last}'")
@@ -39,7 +39,7 @@ def rejected(spark, first: date, last: date) -> Rejects:
 
 
 def score(expected: Rejects, found: Rejects) -> dict[tuple[str, str], tuple[int, float, float]]:
-    """(dataset, reason) -> rows expected, precision and recall."""
+    """Returns by (dataset, reason) the rows expected, precision and recall."""
 
     def by_reason(rejects: Rejects) -> Counter[tuple[str, str]]:
         totals: Counter[tuple[str, str]] = Counter()
@@ -49,7 +49,7 @@ def score(expected: Rejects, found: Rejects) -> dict[tuple[str, str], tuple[int,
         return totals
 
     wanted, given = by_reason(expected), by_reason(found)
-    # A row counts for its reasons only where all of them are right: the comparison is by whole rows.
+    # A row counts for a reason only if all of its reasons are right, since whole rows are compared.
     right = by_reason(expected & found)
     return {
         code: (wanted[code], right[code] / given[code] if given[code] else 0.0, right[code] / max(wanted[code], 1))

@@ -1,4 +1,4 @@
-"""The operator's own commands, and what they are told: a real web server and a real mail server hear it."""
+"""Checks the operator's commands and their input, with a real web server and a real mail server."""
 
 import email.policy
 import http.server
@@ -72,7 +72,7 @@ def home(tmp_path, monkeypatch):
 
 
 def command(home, script, server):
-    """A command with blanks in its path, as a setting writes it."""
+    """Returns a command with blanks in its path, as a setting would contain it."""
     path = home / "tell somebody.py"
     path.write_text(script.replace("PORT", str(server.server_address[1])))
     return f'{sys.executable} "{path}"'

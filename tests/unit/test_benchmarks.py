@@ -1,4 +1,4 @@
-"""The benchmark's peers do the same work: each judges the examples of every rule as the platform does."""
+"""Shows that the benchmark's peers do the same work: each validates the examples of every rule as the platform does."""
 
 import pandas as pd
 import pytest
@@ -31,7 +31,7 @@ def by_duckdb(path, dataset):
 
 @pytest.fixture(params=[by_pandas, by_duckdb])
 def judge(request, tmp_path):
-    """(accepted, rejected) rows of records of a dataset by one of the peers."""
+    """Returns a function that validates records with one of the peers; it returns (accepted, rejected) rows."""
 
     def judge_records(name, records):
         dataset, path = CATALOG[name], tmp_path / "file.csv"
@@ -45,7 +45,7 @@ def judge(request, tmp_path):
 def test_a_peer_gives_each_example_the_same_reasons(judge, name):
     key = CATALOG[name].key
     rows = {f"X{n}": (VALID[name] | change, reasons) for n, (d, change, reasons) in enumerate(EXAMPLES) if d == name}
-    # Each has a key of its own, so that none is another's duplicate, unless its key is what is blank.
+    # A key of its own keeps each example from being a duplicate, unless its key is what is blank.
     rows = {n if row[key] else None: (row | {key: row[key] and n}, reasons) for n, (row, reasons) in rows.items()}
     accepted, rejected = judge(name, [record(name, row) for row, _ in rows.values()])
     found = {row[key]: () for row in accepted} | {r[key]: tuple(r["_reject_reason"].split(";")) for r in rejected}

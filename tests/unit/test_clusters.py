@@ -1,4 +1,4 @@
-"""conf/clusters: what stands there is known to Spark and Kubernetes, fits together, and holds no secret."""
+"""Checks conf/clusters: Spark and Kubernetes know every setting, the files agree, and none holds a secret."""
 
 import os
 import re
@@ -21,12 +21,12 @@ KUBERNETES = CLUSTERS / "kubernetes"
 CONFS = sorted(CLUSTERS.glob("*.conf"))
 JARS = Path(pyspark.__file__).parent / "jars"
 SCALING = (settings.ROOT / "docs" / "scaling.md").read_text()
-# A name that the classes put together from two halves.
+# Spark's classes build this name from two parts.
 COMPOSED = {"spark.kubernetes.authenticate.executor.serviceAccountName"}
 
 
 def properties(path: Path) -> dict[str, str]:
-    """A file of Spark properties as java.util.Properties reads it; fails where a name is given twice."""
+    """Reads a file of Spark properties as java.util.Properties does; fails if a name is given twice."""
     found: dict[str, str] = {}
     for line in path.read_text().replace("\\\n", "").splitlines():
         if line.strip() and not line.lstrip().startswith(("#", "!")):
@@ -46,7 +46,7 @@ def of_kind(kind: str) -> dict[str, dict[str, Any]]:
 
 
 def pods() -> dict[str, dict[str, Any]]:
-    """Every pod that is to run, by whose it is."""
+    """Returns the spec of every pod by its role."""
     [template] = [each for each in objects() if each["kind"] == "Pod"]
     return {
         "executor": template["spec"],
@@ -56,7 +56,7 @@ def pods() -> dict[str, dict[str, Any]]:
 
 
 def everything_in(node: Any) -> Iterator[tuple[str, Any]]:
-    """Each (key, value) of a tree, however deep."""
+    """Yields each (key, value) of a tree at any depth."""
     for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
         yield str(key), value
         yield from everything_in(value)
@@ -64,7 +64,7 @@ def everything_in(node: Any) -> Iterator[tuple[str, Any]]:
 
 @pytest.fixture(scope="module")
 def known() -> set[str]:
-    """The names of these files that the classes of Spark itself hold as constants, and S3A's of core-default.xml."""
+    """Returns the settings in these files that are constants in Spark's classes, or S3A's in core-default.xml."""
     wanted = {name for conf in CONFS for name in properties(conf)}
     patterns = {name: constant(name) for name in wanted if not name.startswith("spark.hadoop.")}
     found = set()
@@ -82,7 +82,7 @@ def known() -> set[str]:
 
 
 def constant(name: str) -> bytes:
-    """A name as a class file has it: whole, its length before it; or the beginning that somebody's own word follows."""
+    """Returns a setting's name as a class file stores it, after its length; for a name family, only the prefix."""
     family = re.match(r"spark\.(executorEnv|kubernetes\.executor\.(secretKeyRef|secrets|volumes))\.", name)
     return family[0].encode() if family else b"\x01" + len(name).to_bytes(2, "big") + name.encode()
 
@@ -166,7 +166,7 @@ def test_executors_get_what_the_shared_settings_take_from_the_environment():
     given = {name.rpartition(".")[2] for name in conf if ".executor.secretKeyRef." in name or ".executorEnv." in name}
     assert given == taken
     driver = {each["name"] for each in pods()["spark-connect"]["containers"][0]["env"]}
-    taken.add("SPARK_CONNECT_AUTHENTICATE_TOKEN")  # what it asks its clients for
+    taken.add("SPARK_CONNECT_AUTHENTICATE_TOKEN")  # Spark Connect asks its clients for this token
     assert driver == taken | set(re.findall(r"\$\{env:(\w+)\}", "\n".join(conf.values())))
 
 
@@ -175,7 +175,7 @@ def test_no_pod_gets_variables_named_after_services():
 
 
 def test_the_ports_of_spark_connect_agree():
-    conf, port = properties(CLUSTERS / "kubernetes.conf"), 15002  # Spark's default for spark.connect.grpc.binding.port
+    conf, port = properties(CLUSTERS / "kubernetes.conf"), 15002  # Spark's default of spark.connect.grpc.binding.port
     assert "spark.connect.grpc.binding.port" not in conf
     [container] = pods()["spark-connect"]["containers"]
     ports = {each["name"]: each["containerPort"] for each in container["ports"]}
@@ -235,7 +235,7 @@ def test_the_image_and_the_wheel_have_one_spark():
     assert f"FROM apache/spark:{pyspark.__version__}-" in (KUBERNETES / "Dockerfile").read_text()
 
 
-# ---- what holds for every pod ----------------------------------------------------------------------------------------
+# ---- every pod -----------------------------------------------------------------------------------------------------
 
 
 def test_the_namespace_takes_restricted_pods_alone():
@@ -296,7 +296,7 @@ def test_no_secret_stands_in_a_command_of_the_documentation():
 
 
 def is_excluded(path: str, rules: list[str]) -> bool:
-    """Whether .dockerignore keeps a file out of the context: the last rule that matches it, or a directory above it."""
+    """Tells whether .dockerignore excludes a file: the last rule that matches it or a parent directory decides."""
     parts, excluded = Path(path).parts, False
     for rule in rules:
         pattern = rule.removeprefix("!").strip("/")
@@ -306,13 +306,13 @@ def is_excluded(path: str, rules: list[str]) -> bool:
 
 
 def matches(path: str, pattern: str) -> bool:
-    """As Docker matches: `*` within a name, `**/` any number of directories."""
+    """Matches as Docker does: `*` within a name, `**/` for any number of directories."""
     expression = re.escape(pattern).replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "[^/]*")
     return re.fullmatch(expression, path) is not None
 
 
 def dockerfiles() -> list[Path]:
-    """Those that are built from the root of the clone."""
+    """Lists the Dockerfiles that are built from the root of the clone."""
     return [settings.ROOT / "Dockerfile", *sorted((settings.ROOT / "conf").rglob("Dockerfile"))]
 
 
@@ -338,7 +338,7 @@ def test_what_an_image_copies_is_there_and_reaches_the_build(file):
 
 
 def test_the_files_of_the_image_bring_a_date_to_gold_with_the_environment_of_the_pod(stack, tmp_path, postgres):
-    """No .env.example is in the image: what it has elsewhere, the pod has to name."""
+    """Needs every setting that .env.example provides elsewhere from the pod: the image has no .env.example."""
     for line in re.findall(r"^COPY (?!--from)(.+)", (KUBERNETES / "Dockerfile").read_text(), re.M):
         for source in line.split()[:-1]:
             if (settings.ROOT / source).is_dir():

@@ -1,6 +1,6 @@
-"""docker-compose.yml and Dockerfile: known to the specification, agreed with .env.example and the embedded stack.
+"""Checks that docker-compose.yml and Dockerfile are valid, and agree with .env.example and the embedded stack.
 
-What runs them is tests/campaigns/compose (`make test-compose`).
+tests/campaigns/compose runs them (`make test-compose`).
 """
 
 import os
@@ -29,7 +29,7 @@ VARIABLE = re.compile(r"\$\{(\w+)(?:(:[-?])([^}]*))?\}")
 
 
 def interpolated(text: str) -> str:
-    """As Compose reads it with .env.example for .env."""
+    """Interpolates text as Compose does with .env.example as .env."""
     return VARIABLE.sub(lambda found: EXAMPLE.get(found[1]) or (found[3] if found[2] == ":-" else ""), text)
 
 
@@ -38,7 +38,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 ONCE = {name for name, each in SERVICES.items() if each["restart"] == "no"}
 OURS = {name for name, each in SERVICES.items() if each["image"] == "healthcare-platform"}
 MINIO = settings.ROOT / "conf" / "containers" / "minio" / "Dockerfile"
-# Images of others whose digest is not known yet: `make lock` asks the registries for it.
+# Third-party images without a known digest yet: `make lock` asks the registries for them.
 AWAITING = {
     "docker.io/library/postgres:16.16-alpine",
     "docker.io/metabase/metabase:v0.58.34",
@@ -71,7 +71,7 @@ def test_what_has_a_default_here_has_no_value_there_and_is_spoken_of():
 
 def test_containers_get_settings_under_their_own_names():
     own = {"SPARK_MASTER_URL", "SPARK_DAEMON_MEMORY", "SPARK_DAEMON_JAVA_OPTS"}
-    own |= {"PUBLISHED_ON"}  # of `ports`, not a setting
+    own |= {"PUBLISHED_ON"}  # used in `ports`, not a setting
     given = {name for service in OURS for name in SERVICES[service].get("environment", {})}
     assert given - own <= EXAMPLE.keys() | {name for name, kind, _ in VARIABLE.findall(TEXT) if kind == ":-"}
 
@@ -205,7 +205,7 @@ def test_a_secret_is_a_file_that_no_variable_of_a_container_repeats():
 
 
 def write_secrets(clone: Path, text: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """conf/containers/secrets.sh, beside an .env of its own."""
+    """Runs conf/containers/secrets.sh beside a given .env."""
     script = clone / "conf" / "containers" / "secrets.sh"
     if not script.exists():
         script.parent.mkdir(parents=True)
@@ -272,7 +272,7 @@ def test_everything_mounted_from_the_clone_is_there_and_every_volume_is_used():
 
 def test_the_database_has_the_settings_of_the_embedded_one():
     of_containers = dict(word.removeprefix("-c").split("=") for word in SERVICES["postgres"]["command"][1:])
-    # Who may reach it is the container's affair.
+    # The container decides who may reach it.
     embedded = services.POSTGRES_SETTINGS.keys() - {"listen_addresses", "unix_socket_directories"}
     assert of_containers == {name: services.POSTGRES_SETTINGS[name] for name in embedded}
 
@@ -312,7 +312,7 @@ def test_the_bases_are_those_that_the_test_of_the_containers_makes():
 
 
 def backup(*words: str, then: Path) -> subprocess.CompletedProcess[str]:
-    """conf/containers/backup.sh, with a file that comes to be as soon as it reaches for a container."""
+    """Runs conf/containers/backup.sh; a file appears as soon as the script calls a container."""
     script = settings.ROOT / "conf" / "containers" / "backup.sh"
     return subprocess.run(
         [script, *words], env=os.environ | {"COMPOSE": f"touch {then}"}, cwd=then.parent, text=True, capture_output=True

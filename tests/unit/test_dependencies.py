@@ -1,6 +1,4 @@
-"""What the platform is made of: nothing but the pinned file is used, licences and components are listed, and an audit
-never passes for want of an answer.
-"""
+"""Checks dependencies: only pinned files are used, licences and components are listed, audits need answers."""
 
 import io
 import json
@@ -25,7 +23,7 @@ from stack.sbom import Component
 
 
 def locked(lock: str) -> set[str]:
-    """The names of the packages in a lock file."""
+    """Returns the names of the packages in a lock file."""
     return set(re.findall(r"^([\w.-]+)==", (settings.ROOT / lock).read_text(), re.M))
 
 
@@ -60,7 +58,7 @@ JARS = {"org.example_good-1.0.jar": b"good", "org.example_other-2.0.jar": b"othe
 
 @pytest.fixture
 def downloads(tmp_path, monkeypatch) -> dict[str, bytes]:
-    """A list of two jars and a cache without any; what is in the dictionary is what a download brings."""
+    """Yields the files that a download brings, with a list of two jars and an empty cache."""
     brought = dict(JARS)
 
     def resolve(directory: Path) -> None:
@@ -96,7 +94,7 @@ def test_another_jar_fails_make_up_before_spark_is_told_of_any(downloads, change
     for name in ("java", "database", "spark_configuration"):
         monkeypatch.setattr(prepare, name, lambda *words, name=name: told.append(name))
     monkeypatch.setattr(subprocess, "run", lambda *words, **more: told.append("supervisord"))
-    for _ in range(2):  # the second time they lie in the cache
+    for _ in range(2):  # the second pass finds them in the cache
         told: list[str] = []
         with pytest.raises(SystemExit, match=f"^{fault} conf/jars.sha256.*: remove .* and run `make up` again; "):
             supervision.start(["spark-connect"], supervised=False)
@@ -171,7 +169,7 @@ OLD = b"#!/bin/sh\necho minio version RELEASE.2025-09-07T16-13-09Z\n"
 
 @pytest.fixture
 def minios(tmp_path, monkeypatch) -> tuple[Path, Path]:
-    """A `minio` on PATH and the one of the cache, neither of which is there yet; building one is noted in it."""
+    """Returns paths for a `minio` on PATH and one in the cache, both missing; a build is recorded in the file."""
     cache, on_path = tmp_path / "cache", tmp_path / "bin"
     cache.mkdir()
     on_path.mkdir()
@@ -302,7 +300,7 @@ MANIFEST = b'{"schemaVersion": 2, "manifests": []}'
 
 @pytest.fixture
 def registry() -> Iterator[str]:
-    """The address of a registry that has one image, and sends everybody for a token first."""
+    """Yields the address of a registry that has one image and requires a token first."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -333,7 +331,7 @@ def registry() -> Iterator[str]:
 
 @pytest.fixture
 def named(tmp_path, monkeypatch) -> Path:
-    """A file that names an image three times, each otherwise, and a longer tag of it."""
+    """Returns a file that names an image three times in different forms, and one longer tag of it."""
     file = tmp_path / "docker-compose.yml"
     file.write_text(
         f"    image: ${{ONE:-docker.io/library/one:1.2}}\nFROM one:1.2@sha256:{'0' * 64} AS base\n"
@@ -400,7 +398,7 @@ def test_an_audit_tells_what_it_knows_and_what_it_cannot(capsys, packages, code,
 
 @pytest.fixture
 def osv(monkeypatch) -> Iterator[list[dict]]:
-    """A server that answers like OSV; the questions that it was asked."""
+    """Yields the questions sent to a server that answers like OSV."""
     questions: list[dict] = []
     affected = {"package": {"name": "org.example:bad", "ecosystem": "Maven"}}
     ranges = [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "2.1"}]}]
@@ -481,7 +479,7 @@ FILES = {
 
 @pytest.fixture
 def docker(tmp_path, monkeypatch) -> Path:
-    """A `docker` that knows images by the files in them; the containers that it has made and not removed."""
+    """Returns the record of a `docker` command that knows images by their files: containers created and not removed."""
     for image, files in FILES.items():
         for name, content in files.items():
             archive = tmp_path / image / f"{name.replace('/', '_')}.tar"

@@ -1,4 +1,4 @@
-"""The documents: short where a newcomer begins, and without a link that leads nowhere."""
+"""Checks the documents: the introduction is short, and no link is broken."""
 
 import re
 
@@ -10,7 +10,7 @@ PAGES = [settings.ROOT / "README.md", *sorted((settings.ROOT / "docs").glob("*.m
 
 
 def anchors(text):
-    """The anchors that GitHub gives the headings of a page."""
+    """Returns the anchors that GitHub gives the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", text, re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -32,7 +32,7 @@ def test_every_link_of_a_page_leads_somewhere(page):
 
 
 def test_the_data_dictionary_is_that_of_the_catalog_and_the_marts():
-    """A mart's column without a comment is told by a KeyError that names it."""
+    """Fails with a KeyError that names a mart's column without a comment."""
     assert dictionary.PAGE.read_text() == dictionary.page(), "run `make dictionary`"
     marts = [name for name, _, _ in dictionary.mart_tables()]
     assert {"reference.beds", *schema_of_marts()} == set(marts)

@@ -1,4 +1,4 @@
-"""Programs in forked processes: to others they look as if they had been called by themselves."""
+"""Checks programs in forked processes: to other programs they look as if started by themselves."""
 
 import os
 import signal
@@ -54,7 +54,7 @@ def test_a_program_ends_as_it_would_by_itself(tmp_path, how):
 
 
 def test_a_job_has_a_command_line_of_its_own(tmp_path):
-    """It has one too where the settings replace the environment's first variable, which is next to it in memory."""
+    """Replaces the environment's first variable too, since it follows the command line in memory."""
     script = tmp_path / "job.py"
     script.write_text("import psutil; print(' '.join(psutil.Process().cmdline()).strip())")
     environment = {"TZ": "Europe/Rome"} | {name: value for name, value in os.environ.items() if name != "TZ"}
@@ -77,7 +77,7 @@ def test_a_worker_that_is_killed_leaves_no_job_behind(tmp_path):
 
 
 def test_a_job_finds_its_imports_made(tmp_path):
-    """The process that it was forked from has made them."""
+    """Relies on the imports of the process from which the job was forked."""
     script = tmp_path / "job.py"
     script.write_text(
         "import sys; sys.exit(str({'pyspark.sql.connect.session', 'pandas'} - sys.modules.keys()) != 'set()')"

@@ -1,6 +1,6 @@
-"""The generator's promises, among them: its manifest names exactly the rows that the contract rejects, and why.
+"""Checks the generator: above all, that its manifest names exactly the rows that the contract rejects, and why.
 
-The contract is read here a second time, row by row in plain Python: nothing of the generator or the jobs is used.
+The contract is implemented here a second time, row by row in plain Python, without code of the generator or the jobs.
 """
 
 import csv
@@ -33,11 +33,11 @@ def days(count: int) -> list[datetime.date]:
     return [START + datetime.timedelta(days=i) for i in range(count)]
 
 
-# --- the contract, read a second time -----------------------------------------------------------------------
+# --- the contract, implemented a second time --------------------------------------------------------------------
 
 UTC = datetime.timezone.utc
 TIMESTAMP = re.compile(r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?(?:Z|([+-])(\d\d):(\d\d))?")
-# column: (type or listed values, is it required); the first is the key
+# column -> (type or listed values, is it required); the first column is the key
 Contract = dict[str, dict[str, tuple[object, bool]]]
 COLUMNS: Contract = {
     "patients": {
@@ -82,7 +82,7 @@ COLUMNS: Contract = {
         "payment_ts": ("timestamp", False),
     },
 }
-# Datasets that nobody but this test and tests/flow/test_datasets.py knows.
+# Datasets that only this test and tests/flow/test_datasets.py know.
 FURTHER: Contract = {
     "lab_results": {
         "result_id": ("text", True),
@@ -125,7 +125,7 @@ FURTHER: Contract = {
         "withdrawn_on": ("date", False),
     },
 }
-# reason: (columns, does the row break the rule, given their values); only asked when every named column was readable
+# reason -> (columns, does the row break the rule, given their values); applies only if all columns were readable
 Rules = dict[str, dict[str, tuple[tuple[str, ...], Callable[..., object]]]]
 RULES: Rules = {
     "patients": {
@@ -160,7 +160,7 @@ FURTHER_RULES: Rules = {
 
 
 def read(kind: object, value: str) -> object:
-    """The value, typed; a ValueError where it is not of its type, a LookupError where it is not listed."""
+    """Returns a typed value; raises ValueError if it is not of its type, LookupError if it is not listed."""
     if isinstance(kind, tuple):
         return {listed.lower(): listed for listed in kind}[value.lower()]
     if kind == "date":
@@ -187,7 +187,7 @@ def read(kind: object, value: str) -> object:
 
 
 class Row(NamedTuple):
-    """A data record: its number in the file, its values by name, or None where it is malformed."""
+    """Holds a data record: its line number, and its values by name, or None if it is malformed."""
 
     number: int
     values: dict[str, str] | None
@@ -203,7 +203,7 @@ def rows_of(path: Path) -> Iterator[Row]:
             fields = next(reader)
         except StopIteration:
             return
-        except csv.Error:  # a quote left open to the end of the file
+        except csv.Error:  # a quote left open up to the end of the file
             fields = ["\ue000"]
         if not fields:
             continue
@@ -213,7 +213,7 @@ def rows_of(path: Path) -> Iterator[Row]:
 
 
 def judge(name: str, row: Row, parents: dict[str, set[str]], contract: Contract, rules: Rules) -> list[str]:
-    """The codes that a row earns, duplicates aside."""
+    """Returns the reason codes of a row, except duplicates."""
     if row.values is None:
         return ["malformed_row"]
     codes, values = [], {}
@@ -240,7 +240,7 @@ Found = Counter[tuple[datetime.date, str, str, str, str]]  # date, dataset, key,
 
 
 def rejects(landing: Path, dates: Sequence[datetime.date], contract: Contract = COLUMNS, rules: Rules = RULES) -> Found:
-    """Every reject of these dates, each judged against the parents accepted in all of them."""
+    """Returns all rejected rows of these dates, validated against the parents accepted in all of them."""
     found: Found = Counter()
     accepted: dict[str, set[str]] = {}
     for name in contract:
@@ -269,7 +269,7 @@ def manifest(landing: Path, date: datetime.date) -> list[dict[str, str]]:
 
 
 def expected(landing: Path, dates: Sequence[datetime.date]) -> Found:
-    """What the manifests say must be rejected once these dates are there."""
+    """Returns the rows that the manifests expect to be rejected once these dates have landed."""
     return Counter(
         (date, row["dataset"], row["key"], row["row"], row["reasons"])
         for date in dates
@@ -288,7 +288,7 @@ def contents(landing: Path, date: datetime.date) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def landing(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven dates of the usual hospital."""
+    """Generates seven dates of the default hospital."""
     directory = tmp_path_factory.mktemp("landing")
     for date in days(7):
         generate(date, directory)
@@ -297,7 +297,7 @@ def landing(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def history(landing: Path) -> dict[str, list[dict[str, str]]]:
-    """The sound rows of START, by dataset."""
+    """Returns the accepted rows of START by dataset."""
     bad = {(row["dataset"], row["row"]) for row in manifest(landing, START)}
     return {
         name: [
@@ -384,7 +384,7 @@ def test_the_header_has_the_declared_columns(tmp_path: Path, landing: Path) -> N
     files = [(CATALOG[p.stem].names, p.read_bytes()) for p in paths if p.stem in CATALOG]
     headers = [(names, data.decode("utf-8-sig").splitlines()[0].split(",")) for names, data in files]
     assert all(set(header) - {"note"} == set(names) and len(set(header)) == len(header) for names, header in headers)
-    # What later dates must be read in spite of.
+    # Variations of later files that must be readable nevertheless.
     assert any("note" in header for _, header in headers)
     assert any(header[0] != names[0] for names, header in headers)
     assert any(data.startswith(b"\xef\xbb\xbf") for _, data in files)
@@ -450,7 +450,7 @@ def test_what_is_billed_adds_up(history: dict[str, list[dict[str, str]]]) -> Non
     for bill in history["billing"]:
         total = Decimal(bill["total_amount"])
         assert total >= spent[bill["visit_id"]]
-        if bill["patient_amount"] not in ("", "0.00"):  # what a second copy may say
+        if bill["patient_amount"] not in ("", "0.00"):  # a changed duplicate may have these values
             assert total == Decimal(bill["insurance_amount"] or 0) + Decimal(bill["patient_amount"])
 
 
@@ -477,7 +477,7 @@ def test_later_dates_send_earlier_rows_again_as_the_patient_leaves_or_pays(landi
 
 def test_a_row_speaks_of_nothing_later_than_its_file(landing: Path) -> None:
     for date in days(7):
-        orphans = ("orphan_patient_id", "orphan_visit_id")  # wrong in nothing else
+        orphans = ("orphan_patient_id", "orphan_visit_id")  # the only defect of such a row
         bad = {(row["dataset"], row["row"]) for row in manifest(landing, date) if row["reasons"] not in orphans}
         for name in COLUMNS:
             for row in rows_of(folder(landing, date) / f"{name}.csv"):
@@ -550,7 +550,7 @@ def write_further(
     scale: float = 1,
     declared: dict[str, str] = DECLARED,
 ) -> subprocess.CompletedProcess[str]:
-    """Generates dates in a copy of the jobs with further datasets, in a process of its own, into `home`."""
+    """Generates dates into `home` with a copy of the jobs that declares further datasets, in a separate process."""
     shutil.copytree(settings.ROOT / "jobs", home / "jobs", ignore=shutil.ignore_patterns("__pycache__"))
     for name, text in declared.items():
         (home / "jobs" / "catalog" / f"{name}.py").write_text(text)
@@ -570,7 +570,7 @@ def write_further(
 
 @pytest.fixture(scope="module")
 def further(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight dates of a hospital with further datasets, which begins when the last of them does."""
+    """Generates eight dates of a hospital with further datasets; START is when the last of them begins."""
     home = tmp_path_factory.mktemp("further")
     written = write_further(home, [SINCE + datetime.timedelta(days=i) for i in range(8)], SINCE)
     assert not written.returncode, written.stderr

@@ -1,4 +1,4 @@
-"""What one reading of a landing file tells, and what it refuses."""
+"""Checks the profile of a landing file from one reading, and the files that it refuses."""
 
 import errno
 import gzip
@@ -220,14 +220,14 @@ def test_a_header_as_wide_as_a_spreadsheet_is_read_and_a_wider_one_is_not(read):
         read(wide.replace(b"\n", b",\n"))
 
 
-# ---- what the file system says --------------------------------------------------------------------------------------
+# ---- file system errors --------------------------------------------------------------------------------------------
 
 DAY = date(2026, 1, 1)
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """Where the landing file should be."""
+    """Returns the path of the landing file."""
     monkeypatch.setenv("LANDING_DIR", str(tmp_path))
     path = landing_path(PATIENTS, DAY)
     path.parent.mkdir(parents=True)
@@ -282,7 +282,7 @@ def test_a_file_elsewhere_is_told_by_its_whole_path_on_one_line(place):
     assert "failed with TimeoutError" in program.sentence(TimeoutError("timed out"))
 
 
-# Root may read whatever there is, unless it gives that up.
+# Root can read any file unless it gives up these capabilities.
 AS_OTHERS = ["setpriv", *(f"--{kind}=-dac_override,-dac_read_search" for kind in ("bounding-set", "inh-caps"))]
 READ = """
 from datetime import date
@@ -315,7 +315,7 @@ def test_a_file_that_may_not_be_read_is_told_by_name_and_cause(place, closed):
 
 @pytest.mark.parametrize("size", [0, 1, 5, 8 << 20, (8 << 20) + 1])
 def test_bytes_that_changed_are_not_handed_out_to_their_end(tmp_path, size):
-    """As boto3 reads: so many bytes at a time, and the rest."""
+    """Reads in chunks of a fixed size and then the rest, as boto3 does."""
     path, content = tmp_path / "file.csv", b"x" * size
     path.write_bytes(content)
     for sha256, is_whole in (
@@ -335,7 +335,7 @@ def test_bytes_that_changed_are_not_handed_out_to_their_end(tmp_path, size):
 
 
 def test_all_facts_of_a_file_are_of_one_reading(read, tmp_path, monkeypatch):
-    """Another file in its place meanwhile, as an upload over the old one would have it."""
+    """Replaces the file while it is read, as an upload over the old one would."""
     whole = HEADER + ROW * 2
     real = landing.read_header
 

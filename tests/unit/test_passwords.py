@@ -1,4 +1,4 @@
-"""Known passwords are for the demo: replaced in every store, never defaulted to, and never open to a network."""
+"""Checks that known passwords are replaced in every store, never a default, and never open to a network."""
 
 import os
 import re
@@ -27,13 +27,13 @@ EMBEDDED = [name for name in settings.SECRETS if name != "MINIO_READ_SECRET_KEY"
 
 
 def plain(**more: str) -> dict[str, str]:
-    """The tests' environment without secrets and users, so that `.env` decides."""
+    """Returns the tests' environment without secrets and users, so that `.env` decides."""
     mine = {*settings.SECRETS, *EXAMPLE, "MINIO_READ_ACCESS_KEY", "SPARK_CONNECT_MODE_ENABLED"} - {"STACK_CACHE"}
     return {name: value for name, value in os.environ.items() if name not in mine} | more
 
 
 def run(*words: object, cwd: Path, code: int = 0, given: str = "", **more: str) -> str:
-    """What a command of a clone says that ends with this code."""
+    """Returns the output of a command in a clone; fails unless it ends with `code`."""
     done = subprocess.run(
         [*map(str, words)], cwd=cwd, env=plain(**more), text=True, capture_output=True, input=given, timeout=300
     )
@@ -43,7 +43,7 @@ def run(*words: object, cwd: Path, code: int = 0, given: str = "", **more: str) 
 
 
 def own_ports() -> dict[str, str]:
-    """Settings for a stack, and for a Metabase that is not there, on free ports."""
+    """Returns settings on free ports for a stack and for a Metabase that does not run."""
     *ports, minio, nobody = own.free_ports(len(own.PORTS) + 2)
     urls = {"MINIO_ENDPOINT": f"http://127.0.0.1:{minio}", "METABASE_URL": f"http://127.0.0.1:{nobody}"}
     return dict(zip(own.PORTS, map(str, ports), strict=True)) | urls
@@ -60,7 +60,7 @@ def test_every_value_of_env_example_is_known_and_no_other_setting_holds_a_secret
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A clone of its own with a `.env` as `make` makes it."""
+    """Returns a clone with a `.env` as `make` creates it."""
     place = clone(tmp_path / "clone")
     (place / ".env").write_text((place / ".env.example").read_text())
     (place / ".env").chmod(0o644)
@@ -68,7 +68,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def without(file: Path, *names: str) -> None:
-    """Takes the lines of these settings out of `.env`."""
+    """Removes the lines of these settings from `.env`."""
     pattern = "|".join(names)
     file.write_text(re.sub(rf"^({pattern})=.*\n", "", file.read_text(), flags=re.M))
 
@@ -115,7 +115,7 @@ def test_a_stack_with_known_passwords_is_not_bound_beyond_loopback(place, name, 
     more = {**own_ports(), "STACK_DIR": str(tmp_path / "stack")}
     try:
         said = run(sys.executable, "-m", "stack", "up", cwd=place, code=1, **more)
-    finally:  # of a platform that does not refuse
+    finally:  # in case the platform does not refuse
         run(sys.executable, "-m", "stack", "down", cwd=place, **more)
     assert f"Known passwords of .env.example are in use, and {name} in spark-defaults.conf would open" in said
     assert "run `make secrets` first" in said and not (tmp_path / "stack").exists()
@@ -204,7 +204,7 @@ def test_containers_that_cannot_be_read_are_not_started():
 
 
 def open_to_others(place: Path) -> list[Path]:
-    """The files below a directory that another user could read: open themselves, below directories that all are."""
+    """Lists the files below a directory that another user could read through directories that are all open."""
     if place.stat().st_mode & 0o001 == 0:
         return []
     found = []
@@ -296,7 +296,7 @@ def test_a_whole_stack_under_known_passwords_gets_random_ones(place, tmp_path):
 
 
 class Servers:
-    """PostgreSQL, with Metabase's database, and MinIO in a clone of their own, as `make up` starts them."""
+    """Runs PostgreSQL, with Metabase's database, and MinIO in a separate clone, as `make up` starts them."""
 
     def __init__(self) -> None:
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -325,7 +325,7 @@ class Servers:
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Both servers under the known passwords, with a row and an object."""
+    """Yields both servers under the known passwords, with a row and an object."""
     home, servers = tmp_path_factory.mktemp("small"), Servers()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(settings, "ROOT", clone(home / "clone"))
@@ -362,7 +362,7 @@ def env() -> dict[str, str]:
 
 
 def logs_in(role: str, password: str) -> bool:
-    """Whether PostgreSQL takes a password of a role, asked by libpq itself."""
+    """Tells whether PostgreSQL accepts a role's password, by a login through libpq."""
     user, database = (role, role) if role == "metabase" else (settings.get(f"{role}_USER"), settings.get("POSTGRES_DB"))
     at = {"host": "127.0.0.1", "port": settings.get("POSTGRES_PORT")}
     try:
@@ -374,7 +374,7 @@ def logs_in(role: str, password: str) -> bool:
 
 
 def takes(user: str, secret: str) -> bool:
-    """Whether MinIO takes the secret of a user."""
+    """Tells whether MinIO accepts a user's secret."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SECRET_OF_A_TEST", secret)
         lake.client.cache_clear()
@@ -391,7 +391,7 @@ USERS = {
 
 
 def check(old: dict[str, str]) -> None:
-    """All that a replacement promises, once the stores have been started with what `.env` has now."""
+    """Checks everything that a replacement promises, once the stores run with the secrets now in `.env`."""
     new = env()
     for role in POSTGRES:
         assert logs_in(role, new[f"{role}_PASSWORD"]) and not logs_in(role, old[f"{role}_PASSWORD"]), role
@@ -422,7 +422,7 @@ def test_secrets_are_replaced_in_servers_that_run(servers, capsys):
         f"{n}=" if (n := line.partition("=")[0]) in new and new[n] != old[n] else line for line in text.splitlines()
     ]
     assert masked == expected, "comments and other lines"
-    # In PostgreSQL at once; MinIO is started anew.
+    # PostgreSQL changes at once; MinIO needs a restart.
     assert logs_in("POSTGRES", new["POSTGRES_PASSWORD"]) and not logs_in("POSTGRES", "ecom_secret")
     assert logs_in("metabase", new["METABASE_DB_PASSWORD"]) and not logs_in("metabase", "metabase_secret")
     servers.stop()
@@ -444,11 +444,11 @@ def test_servers_that_are_down_take_them_when_they_start(servers, capsys):
 
 
 class Death(BaseException):
-    """The end of a process between two steps."""
+    """Signals the death of a process between two steps."""
 
 
 def dying(function: Any, after: int) -> Any:
-    """A function that is called so often, and then no more."""
+    """Wraps a function that raises Death after `after` calls."""
     calls = 0
 
     def call(*words: Any) -> Any:
@@ -466,7 +466,7 @@ def again() -> None:
 
 
 def up() -> None:
-    """What `make up` does before it starts anything."""
+    """Does what `make up` does before it starts anything."""
     passwords.settle(())
 
 

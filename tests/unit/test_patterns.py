@@ -1,4 +1,4 @@
-"""Text of a file that is made to keep a pattern busy takes no longer than its length."""
+"""Checks that no pattern takes more than linear time, even on text built to cause backtracking."""
 
 import time
 

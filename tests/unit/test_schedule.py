@@ -1,4 +1,4 @@
-"""Dates by the clock. That they run is shown where a stack is up: tests/flow/test_flow.py, tests/campaigns/compose."""
+"""Checks the schedule of dates; tests/flow/test_flow.py and tests/campaigns/compose run it on a stack."""
 
 import subprocess
 import sys
@@ -39,7 +39,7 @@ def test_a_time_of_the_scheduled_run_that_is_none_is_refused(monkeypatch, hours)
 
 
 class Night:
-    """A scheduled run whose clock and whose `make run` are the test's: what was run when, and with which result."""
+    """Simulates a scheduled run with the test's clock and `make run`; records the dates and times of runs."""
 
     def __init__(self, monkeypatch, landing, codes):
         self.now, self.codes, self.ran, self.landing = (
@@ -103,7 +103,7 @@ def test_a_file_that_comes_meanwhile_is_run_at_once(monkeypatch, tmp_path):
 
 # ---- a run that takes too long ---------------------------------------------------------------------------------------
 
-# A run that hangs with a job that hangs, both deaf to the request to end; and one of any later night, which does not.
+# Hangs with a job that hangs, both ignoring SIGTERM, on the first night; ends at once on any later night.
 HUNG = """
 import pathlib, signal, subprocess, sys, time
 day, place = sys.argv[-1], pathlib.Path({place!r})
@@ -120,7 +120,7 @@ if day == "2026-02-27" and not (place / "hung").exists():
 
 @pytest.fixture
 def hung(tmp_path, monkeypatch):
-    """A `python -m pipelines` of which the first date hangs, and a schedule whose time is over within seconds."""
+    """Provides a `python -m pipelines` whose first date hangs, and a schedule with a time limit of seconds."""
     modules = tmp_path / "modules" / "pipelines"
     modules.mkdir(parents=True)
     (modules / "__init__.py").touch()
@@ -132,7 +132,7 @@ def hung(tmp_path, monkeypatch):
     monkeypatch.setenv("STACK_DIR", str(tmp_path / "stack"))
     monkeypatch.setenv("LANDING_DIR", str(tmp_path / "landing"))
     monkeypatch.setenv("ON_FAILURE", str(tmp_path / "told.sh"))
-    monkeypatch.setenv("POSTGRES_PORT", "1")  # nobody listens there: the ledger is told later
+    monkeypatch.setenv("POSTGRES_PORT", "1")  # nothing listens there: the failure is recorded later
     monkeypatch.setenv("SCHEDULE_TIMEOUT", str(3 / 3600))
     monkeypatch.setattr(schedule, "GRACE", timedelta(seconds=1))
     monkeypatch.setattr(schedule, "due_dates", lambda: [date(2026, 2, 27), date(2026, 3, 1)])
@@ -166,7 +166,7 @@ def test_what_runs_ends_with_the_schedule(hung, monkeypatch):
 
 
 def test_a_backup_that_hangs_is_ended_like_a_run_for_it_holds_up_every_run(tmp_path, monkeypatch, capfd):
-    """Stands in for the backup by a program that never ends, and sees it gone when its time is over."""
+    """Replaces the backup with a program that never ends, and checks that it is ended after the time limit."""
     (tmp_path / "hangs.py").write_text("import time\ntime.sleep(600)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(schedule, "timeout", lambda: timedelta(seconds=2))

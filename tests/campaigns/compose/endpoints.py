@@ -1,4 +1,4 @@
-"""`make endpoints`: asks every address that the containers publish, and fails when one does not answer."""
+"""Calls every address that the containers publish, and fails if one does not answer: `make endpoints`."""
 
 import socket
 import sys
@@ -12,13 +12,13 @@ HERE = "127.0.0.1"
 
 
 def page(setting: str, path: str = "/") -> Callable[[], object]:
-    """Asks for a page at the port that a setting names, or at the URL that it is."""
+    """Returns a function that fetches a page at the port in a setting, or at the setting's URL."""
     place = settings.get(setting)
     return partial(urlopen, f"{place if '://' in place else f'http://{HERE}:{place}'}{path}", timeout=10)
 
 
 def endpoints() -> dict[str, Callable[[], object]]:
-    """How each is asked; Metabase only where the profile bi is among COMPOSE_PROFILES."""
+    """Returns a check of each endpoint; Metabase's only if the profile bi is in COMPOSE_PROFILES."""
     found = {
         "PostgreSQL": lambda: warehouse.connect().close(),
         "MinIO": lambda: lake.s3().list_buckets(),

@@ -1,6 +1,6 @@
-"""Podman on a machine that can pull no image: base images from Debian's packages, stand-ins, and a project's services.
+"""Runs Podman on a machine that cannot pull images: base images from Debian's packages, stand-ins, project services.
 
-All of it lies in a directory of its own, whatever else podman has on this machine.
+Keeps everything in a separate directory, whatever else podman has on this machine.
 """
 
 import json
@@ -28,7 +28,7 @@ NEEDED = {
     "/usr/lib/podman/netavark": "netavark",
     "/usr/lib/podman/aardvark-dns": "aardvark-dns",
 }
-# What works in a machine that is a container or a sandbox itself: no systemd, and few rights over limits.
+# Settings for a machine that is itself a container or sandbox: no systemd, few privileges over limits.
 CONTAINERS_CONF = """
 [containers]
 default_ulimits = ["nofile=10000:10000", "nproc=20000:20000"]
@@ -49,7 +49,7 @@ runroot = "/run/healthcare-compose"
 
 
 class Unhealthy(Exception):
-    """A service did not come up; the text says which, and what it said last."""
+    """Signals that a service did not come up; the message names it and has its last lines."""
 
 
 def home() -> Path:
@@ -57,7 +57,7 @@ def home() -> Path:
 
 
 def ready() -> None:
-    """Installs what is missing where that is allowed, and points podman at a directory of its own."""
+    """Installs missing programs where that is allowed, and points podman at a separate directory."""
     missing = [package for program, package in NEEDED.items() if not shutil.which(program)]
     if missing:
         if os.geteuid() or not shutil.which("apt-get"):
@@ -74,7 +74,7 @@ def ready() -> None:
 
 
 def run(*command: str, **options: Any) -> str:
-    """Returns a command's output, with its errors unless `stderr` says otherwise; both are told when it fails."""
+    """Returns a command's output, including errors unless `stderr` says otherwise; raises with both if it fails."""
     done = subprocess.run(command, text=True, stdout=subprocess.PIPE, **{"stderr": subprocess.STDOUT} | options)
     if done.returncode:
         told = f"{done.stdout}{done.stderr or ''}"[-4000:]
@@ -94,7 +94,7 @@ def has_image(name: str) -> bool:
 
 
 def debian() -> None:
-    """The base image under the name that the files expect, from Debian's packages, once."""
+    """Builds the base image from Debian's packages under the name that the Dockerfiles expect, once."""
     if has_image(DEBIAN):
         return
     tree = home() / "debian"
@@ -102,7 +102,7 @@ def debian() -> None:
     run("debootstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", str(tree))
     shutil.rmtree(tree / "var/lib/apt/lists")
     shutil.rmtree(tree / "var/cache/apt/archives")
-    # As in the real image: no package stays in a layer that installs some.
+    # As in the real image, layers that install packages do not keep the package files.
     clean = 'DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb /var/cache/apt/*.bin"; };'
     (tree / "etc/apt/apt.conf.d/docker-clean").write_text(f"{clean}\n")
     trusted = tree / "usr/local/share/ca-certificates"
@@ -119,7 +119,7 @@ def debian() -> None:
 
 
 def own_authorities() -> list[str]:
-    """The certificates that this machine trusts besides Debian's: a build reaches the registries by them."""
+    """Returns the certificates that this machine trusts besides Debian's; a build needs them to reach registries."""
     pattern = r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----"
     bundle = Path("/etc/ssl/certs/ca-certificates.crt")
     given = re.findall(pattern, bundle.read_text(), re.S) if bundle.exists() else []
@@ -129,7 +129,7 @@ def own_authorities() -> list[str]:
 
 
 def stand_in(image: str) -> None:
-    """An image of PostgreSQL under the name that docker-compose.yml gives it, without a digest."""
+    """Builds an image of PostgreSQL under the name in docker-compose.yml, without a digest."""
     podman("build", "--layers", "--tag", image, str(HERE / "postgres"))
 
 
@@ -137,17 +137,17 @@ def stand_in(image: str) -> None:
 
 
 class Project:
-    """The services of a compose file, without those of the profile bi, under a project name of their own."""
+    """Runs the services of a compose file, except those of the profile bi, under a separate project name."""
 
     def __init__(self, file: Path, name: str) -> None:
         self.file, self.name = file, name
-        declared = self.compose("config", stderr=subprocess.PIPE)  # podman-compose warns there of networks nobody uses
+        declared = self.compose("config", stderr=subprocess.PIPE)  # podman-compose warns on stderr of unused networks
         self.declared = yaml.safe_load(declared)
         self.services = {name: each for name, each in self.declared["services"].items() if "core" in each["profiles"]}
 
     @property
     def command(self) -> list[str]:
-        """What stands for `docker compose`."""
+        """Returns the command in place of `docker compose`."""
         program = Path(sys.executable).parent / "podman-compose"
         where = ["-f", str(self.file), "-p", self.name, "--in-pod=false", "--profile=core"]
         return [str(program), *where, f"--podman-build-args=--layers --build-arg=BASE_IMAGE={DEBIAN}"]
@@ -156,7 +156,7 @@ class Project:
         return run(*self.command, *words, cwd=self.file.parent, **options)
 
     def containers(self, service: str) -> list[str]:
-        """The names of a service's containers, whatever their state."""
+        """Returns the names of a service's containers in any state."""
         labels = [f"label=com.docker.compose.project={self.name}", f"label=com.docker.compose.service={service}"]
         filters = [word for label in labels for word in ("--filter", label)]
         return podman("ps", "--all", *filters, "--format", "{{.Names}}").split()
@@ -165,7 +165,7 @@ class Project:
         return json.loads(podman("inspect", container))[0]["State"]
 
     def build(self, service: str) -> str:
-        """Builds an image of ours; how long that took, and the size of its layers, unpacked."""
+        """Builds one of our images; returns the duration and the unpacked size."""
         began = time.monotonic()
         self.compose("build", service)
         image = self.services[service]["image"]
@@ -173,7 +173,7 @@ class Project:
         return f"{time.monotonic() - began:.0f} s, {size / 1e9:.2f} GB"
 
     def networks(self) -> None:
-        """Makes the networks whose options only Docker knows, without these; podman-compose makes the others."""
+        """Creates networks that have Docker-only options, without these options; podman-compose creates the others."""
         for name, network in (self.declared.get("networks") or {}).items():
             if network and network.get("driver_opts"):
                 whole = f"{self.name}_{name}"
@@ -181,7 +181,7 @@ class Project:
                     podman("network", "create", whole)
 
     def in_order(self) -> Iterator[str]:
-        """The services, each after those it depends on."""
+        """Yields the services, each after those that it depends on."""
         done: list[str] = []
         while len(done) < len(self.services):
             for name in self.services:
@@ -190,14 +190,14 @@ class Project:
                     yield name
 
     def needs(self, service: str) -> dict[str, str]:
-        """Its conditions on other services of the project, by their names."""
+        """Returns a service's conditions on other services of the project, by their names."""
         needs = self.services[service].get("depends_on", {})
         return {name: each["condition"] for name, each in needs.items() if name in self.services}
 
     def up(self, patience: float = 180) -> None:
-        """Starts every service once its conditions hold, as `docker compose up --wait`; Unhealthy where one fails.
+        """Starts every service once its conditions hold, as `docker compose up --wait`; raises Unhealthy if one fails.
 
-        This podman neither times health checks nor waits for them, so that is done here.
+        This podman neither schedules health checks nor waits for them, so that is done here.
         """
         self.networks()
         for service in self.in_order():
@@ -222,7 +222,7 @@ class Project:
             raise Unhealthy(f"{service} ended with code {state['ExitCode']}: {self.last_lines(container)}")
 
     def wait_for_health(self, service: str, patience: float) -> None:
-        """Until the file's own check passes in every container of the service."""
+        """Waits until the file's own check passes in every container of the service."""
         until = time.monotonic() + patience
         for container in self.containers(service):
             while True:
@@ -244,12 +244,12 @@ class Project:
         return lines or "it said nothing"
 
     def execute(self, service: str, *words: str) -> subprocess.CompletedProcess[str]:
-        """A command in a service's container, as `docker compose exec` runs it."""
+        """Runs a command in a service's container, as `docker compose exec` does."""
         command = ["podman", "exec", self.containers(service)[0], *words]
         return subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def die(self, service: str) -> None:
-        """Kills what a container of the service runs, from outside, as the kernel does."""
+        """Kills the process of a service's container from outside, as the kernel would."""
         container = self.containers(service)[0]
         process = self.state(container)["Pid"]
         os.kill(process, 9)
@@ -259,7 +259,7 @@ class Project:
             time.sleep(0.1)
 
     def back(self, service: str, patience: float = 180) -> None:
-        """Until the restart policy has brought a container back, which is then healthy."""
+        """Waits until the restart policy has restarted a container and it is healthy."""
         until = time.monotonic() + patience
         while any(self.state(container)["Status"] != "running" for container in self.containers(service)):
             if time.monotonic() > until:
@@ -268,12 +268,12 @@ class Project:
         self.wait_for_health(service, patience)
 
     def down(self, *words: str) -> None:
-        """As `docker compose down`; podman-compose forgets containers that came by --scale."""
+        """Runs `docker compose down`; also removes containers created by --scale, which podman-compose forgets."""
         self.compose("down", *words)
         if left := [container for service in self.services for container in self.containers(service)]:
             podman("rm", "--force", "--volumes", *left)
             self.compose("down", *words)
 
     def volumes(self) -> set[str]:
-        """The project's, by their names: one that podman makes by itself has no label."""
+        """Returns the names of the project's volumes; a volume that podman created itself has no label."""
         return {name for name in podman("volume", "ls", "--quiet").split() if name.startswith(f"{self.name}_")}

@@ -1,6 +1,6 @@
-"""The whole stack in containers, as docker-compose.yml has it: real servers, real days, and what a death leaves behind.
+"""Runs the whole stack in containers of docker-compose.yml: real servers, real days, and recovery after kills.
 
-`make test-compose` runs this; the tests build on one another, in this order. COMPOSE_FILE names another file to try.
+`make test-compose` runs this; the tests build on one another, in this order. COMPOSE_FILE names another file to test.
 """
 
 import csv
@@ -31,20 +31,20 @@ from tests.support.history import comparable, expect, found, found_rows
 
 FIRST, *LATER = (date(2026, 1, day) for day in range(1, 8))
 SCALE = "0.5"  # ten visits on a later date
-# Under other names the data of whoever comes from an earlier version would be left behind.
+# Renamed volumes would leave behind the data of an earlier version.
 VOLUMES = {"postgres", "minio", "landing", "spark-events", "scheduler", "dashboards"}
 
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[machine.Project]:
-    """The project, built and up; gone afterwards with all its data."""
+    """Yields the project, built and running; removes it with all its data afterwards."""
     file = Path(os.environ.get("COMPOSE_FILE", settings.ROOT / "docker-compose.yml"))
     os.environ["MINIO_PORT"] = settings.s3_endpoint().rpartition(":")[2]
     os.environ["SPARK_UI_PORT"] = str(free_ports(1)[0])
     os.environ["COMPOSE_PROFILES"] = "core"
     os.environ["POSTGRES_IMAGE"] = "docker.io/library/postgres:stand-in"
     os.environ["WAL_ARCHIVE"] = str(tmp_path_factory.mktemp("wal"))
-    os.chmod(os.environ["WAL_ARCHIVE"], 0o777)  # the user of the container, whoever that is
+    os.chmod(os.environ["WAL_ARCHIVE"], 0o777)  # the container's user, whoever it is
     os.environ["SECRETS_DIR"] = str(tmp_path_factory.mktemp("secrets"))
     subprocess.run([settings.ROOT / "conf" / "containers" / "secrets.sh"], check=True)
     machine.ready()
@@ -63,7 +63,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[machine.Projec
 
 
 def python(project: machine.Project, *words: str) -> str:
-    """A program of ours in the runner; its output."""
+    """Runs one of the platform's modules in the runner; returns its output."""
     done = project.execute("runner", "python", "-m", *words)
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
@@ -74,7 +74,7 @@ def generate(project: machine.Project, day: date) -> None:
 
 
 def make(project: machine.Project, *words: str) -> str:
-    """A target of the Makefile, on this project; its output."""
+    """Runs a make target on this project; returns its output."""
     return machine.run("make", f"COMPOSE={shlex.join(project.command)}", *words, cwd=settings.ROOT)
 
 
@@ -83,14 +83,14 @@ def luigi(project: machine.Project, day: date) -> subprocess.CompletedProcess[st
 
 
 def landed(project: machine.Project) -> dict[model.Place, list[list[str]]]:
-    """The sound rows of the files in the landing volume."""
+    """Returns the well-formed rows of the files in the landing volume."""
     files: dict[model.Place, list[list[str]]] = {}
     with TemporaryDirectory() as landing:
         machine.podman("cp", f"{project.containers('runner')[0]}:/var/lib/healthcare/landing/.", landing)
         for path in (path for path in sorted(Path(landing).rglob("*.csv")) if path.stem in CATALOG):
             with path.open(newline="", encoding="utf-8-sig") as file:
                 header, *rows = csv.reader(file)
-            # A malformed row is nobody's parent, and in no table; a column that nobody declared goes no further.
+            # A malformed row is no parent and in no table; undeclared columns are not loaded.
             sound = [row for row in rows if len(row) == len(header) and "\0" not in "".join(row)]
             places = [header.index(name) for name in model.COLUMNS[path.stem]]
             day = date(*map(int, path.parts[-4:-1]))
@@ -99,7 +99,7 @@ def landed(project: machine.Project) -> dict[model.Place, list[list[str]]]:
 
 
 def check(project: machine.Project) -> None:
-    """All eight tables hold what the files in the landing volume say, by the plain model of the rules."""
+    """Checks that all eight tables hold what the plain model derives from the landing volume."""
     files = landed(project)
     gold = model.gold(model.silver(files))
     for layer, tables in (("gold", gold), ("mart", model.marts(gold))):
@@ -117,7 +117,7 @@ def get(port: str, path: str) -> str:
         return answer.read().decode()
 
 
-# ---- what is up ------------------------------------------------------------------------------------------------------
+# ---- services --------------------------------------------------------------------------------------------------------
 
 
 def test_the_data_lies_in_the_volumes_that_the_documentation_names(project):
@@ -133,7 +133,7 @@ def test_a_health_check_fails_where_its_service_does_not_run(project):
         command = ["sh", "-c", *words] if kind == "CMD-SHELL" else words
         run = ["podman", "run", "--rm", "--network=none", f"--entrypoint={command[0]}", container["Image"]]
         checked = subprocess.run([*run, *command[1:]], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        # From 125 on it is podman that speaks.
+        # Codes from 125 on are podman's own.
         assert 0 < checked.returncode < 125, f"{service}'s check, beside no server: {checked}"
 
 
@@ -245,7 +245,7 @@ def test_prometheus_can_read_what_luigi_spark_and_minio_tell(project):
         assert any(name.startswith(beginning) for name in names), (beginning, sorted(names)[:20])
 
 
-# ---- deaths ----------------------------------------------------------------------------------------------------------
+# ---- kills -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("service", "day"), list(zip(["spark-worker", "minio", "postgres"], LATER, strict=False)))
@@ -254,7 +254,7 @@ def test_after_a_death_in_mid_run_the_same_command_ends_right(project, service, 
     command = ["podman", "exec", project.containers("runner")[0], "luigi", "--module", "pipelines", "Day", "--date"]
     with subprocess.Popen([*command, str(day)], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
         assert run.stdout
-        for line in run.stdout:  # a file judged: silver is being written, gold is not there
+        for line in run.stdout:  # a file is validated: silver is being written, gold is not there yet
             if line.startswith("silver "):
                 break
         assert run.poll() is None, "the run was over"
@@ -281,7 +281,7 @@ def test_a_backup_brings_back_what_was_and_runs_go_on_from_there(project, tmp_pa
     with pytest.raises(RuntimeError, match="name the file of its private key"):
         make(project, "restore-docker", f"FROM={backup}")
     project.up()
-    # What comes later goes: a date, and what a later version of the schema may have added.
+    # The restore must remove what came later: a date, and additions of a later version of the schema.
     generate(project, day)
     python(project, "pipelines", "run", str(day))
     with warehouse.connect() as connection:
@@ -312,7 +312,7 @@ def test_what_is_stopped_and_started_goes_on(project):
 
 
 def scheduled() -> set[str]:
-    """The runs of whole dates in Luigi's history, by their pages' addresses."""
+    """Returns the runs of whole dates in Luigi's history, by the addresses of their pages."""
     return set(re.findall(r"/history/by_id/\d+", get("LUIGI_PORT", "/history/by_name/Day")))
 
 
@@ -329,7 +329,7 @@ def test_two_workers_share_a_day(project):
     project.compose("up", "-d", "--no-deps", "--no-build", "--scale", "spark-worker=2", "spark-worker")
     project.wait_for_health("spark-worker", 120)
     assert len(project.containers("spark-worker")) == 2
-    # The resident application asked for its cores when it began.
+    # The Spark Connect server requested its cores when it started.
     machine.podman("restart", *project.containers("spark-connect"))
     project.wait_for_health("spark-connect", 180)
     python(project, "pipelines", "run", str(day))
@@ -344,7 +344,7 @@ def test_two_workers_share_a_day(project):
 
 
 def tasks_by_host(application: str) -> dict[str, int]:
-    """How many tasks ended well on each worker, as the history server reads it in the event log."""
+    """Returns how many tasks succeeded on each worker, from the history server's copy of the event log."""
     executors = json.loads(get("SPARK_HISTORY_PORT", f"/api/v1/applications/{application}/allexecutors"))
     tasks: Counter[str] = Counter()
     for each in executors:

@@ -1,4 +1,4 @@
-"""`make verify-docker DATE=...`: what a date must have left behind in the stack that the settings name."""
+"""Verifies what a date must have left in the stack of the settings: `make verify-docker DATE=...`."""
 
 import sys
 from datetime import date
@@ -11,7 +11,7 @@ MARTS = ("mart_daily_kpis", "mart_department_stats", "mart_patient_stats")
 
 
 def verify(day: date) -> str:
-    """Bronze and silver of the date are there, the eight tables are filled, and no check finds a broken law."""
+    """Checks that bronze and silver of the date exist, the eight tables have rows, and no check finds a violation."""
     for dataset in CATALOG.values():
         if lake.bronze_head(dataset, day) is None:
             raise Refused(f"bronze has no {lake.bronze_key(dataset, day)}; run BronzeIngestion for {day}.")

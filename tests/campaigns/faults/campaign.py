@@ -1,4 +1,4 @@
-"""Which fault strikes at which boundary of which job, and what must hold afterwards."""
+"""Declares the faults, the boundaries of jobs at which they strike, and what must hold afterwards."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from tests.campaigns.faults import ground, strikes
 from tests.campaigns.faults.proxy import Proxy, Trap
 from tests.campaigns.faults.strikes import STRIKES, Blow, Boundary
 
-PATIENCE = 240  # seconds after which a job that is struck must have ended
+PATIENCE = 240  # seconds within which an affected job must end
 RECEIPT = r"insert into ops\.receipts"
 LOCK = Boundary("its lock", "postgres", r"pg_try_advisory_lock\(")
 ROW = Boundary("the ledger's row", "postgres", r"insert into ops\.ledger")
@@ -32,7 +32,7 @@ LOG = {
     for kind, path in {"accepted": "", "rejected": "rejected/"}.items()
 }
 
-# By job, in the order in which they pass; @ is the dataset.
+# Boundaries by job, in the order in which they are crossed; @ is the dataset.
 BOUNDARIES: dict[str, list[Boundary]] = {
     "landing_to_bronze": [ROW, Boundary("the upload", "minio", r"^PUT /[^/]*-bronze/"), *END],
     "bronze_to_silver": [
@@ -69,13 +69,13 @@ BOUNDARIES: dict[str, list[Boundary]] = {
 }
 
 
-# Where the disk is found full, if it is one of the tests' own.
+# Boundaries at which the disk becomes full, if the tests have a disk of their own.
 FULL_DISK = ("the upload", "accepted rows", "the commit of accepted rows", "rows by JDBC", "the insert", "a mart")
 SERVER_DIES = ("the withdrawal of the receipt", "the commit of the receipt", "rows by JDBC", "the insert", "a mart")
 
 
 class Fault(NamedTuple):
-    """One strike at one side of a boundary of one job."""
+    """Describes one strike at one side of a boundary of one job."""
 
     job: str
     boundary: Boundary
@@ -87,7 +87,7 @@ class Fault(NamedTuple):
 
 
 def plan() -> list[Fault]:
-    """The campaign. A death of the driver and a cut are at every boundary; what takes long to recover is at some."""
+    """Lists all faults: driver kills and cut connections at every boundary, slow recoveries only at some."""
     faults = []
     for job, boundaries in BOUNDARIES.items():
         for boundary in boundaries:
@@ -114,7 +114,7 @@ def plan() -> list[Fault]:
 
 
 def few() -> list[Fault]:
-    """Those of `make test`: nothing that other tests stand on is killed."""
+    """Lists the faults of `make test`, which kill nothing that other tests need."""
     chosen = [
         "landing_to_bronze: kill -9 of the driver after the upload",
         "landing_to_bronze: the connection cut before the commit of the receipt",
@@ -127,7 +127,7 @@ def few() -> list[Fault]:
 
 
 class Job:
-    """A job that has been started; `pid` is its process."""
+    """Holds a started job; `pid` is its process."""
 
     def __init__(self, pid: int, end: Callable[[], int], out: Path) -> None:
         self.pid, self.end, self.out = pid, end, out
@@ -137,7 +137,7 @@ class Job:
 
 
 class Nursery:
-    """Where jobs are forked, one at a time."""
+    """Represents the process that forks jobs, one at a time."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
@@ -163,15 +163,15 @@ class Nursery:
 
 
 class Stage:
-    """Jobs that reach the stores through proxies, over one date of five files that come in two versions."""
+    """Runs jobs that reach the stores through proxies, for one date of five files in two versions each."""
 
     def __init__(self, day: date, place: Path, files: dict[str, bytes]) -> None:
         self.day, self.place, self.connection = day, place, ground.connect()
         self.versions = {name: deque([text, ground.corrected(name, text)]) for name, text in files.items()}
         self.known: dict[
             tuple[str, str, str], str
-        ] = {}  # (layer, dataset, hash of the file): what undisturbed runs made
-        self.plant: tuple[str, ...] = ()  # a wrong line in every job that is started from now on
+        ] = {}  # (layer, dataset, hash of the file): the results of undisturbed runs
+        self.plant: tuple[str, ...] = ()  # a bug planted in every job started from now on
         self.struck = Counter[str]()
         self.violations: list[str] = []
         stores = {
@@ -215,19 +215,19 @@ class Stage:
         return self.nurseries[nursery].start(line)
 
     def run(self, job: str, dataset: str) -> str:
-        """The command undisturbed; what it said if it failed."""
+        """Runs the command undisturbed; returns its output if it failed, else ""."""
         started = self.start(job, dataset)
         return started.said() if started.end() else ""
 
     # ---- states ------------------------------------------------------------------------------------------------------
 
     def flip(self, dataset: str) -> None:
-        """The other version of a file lands."""
+        """Lands the other version of a file."""
         self.versions[dataset].rotate(1)
         ground.land(dataset, self.day, self.versions[dataset][0])
 
     def found(self, job: str, dataset: str) -> dict[str, str]:
-        """What the job writes, by content."""
+        """Returns digests of what the job writes."""
         if job == "landing_to_bronze":
             return {"bronze": ground.bronze(dataset, self.day)}
         if job == "bronze_to_silver":
@@ -242,7 +242,7 @@ class Stage:
         return self.known[job, dataset, ground.digest([self.versions[dataset][0]])]
 
     def is_current(self, job: str, dataset: str) -> bool:
-        """Whether a Luigi that began now would leave it as it is."""
+        """Tells whether a Luigi process started now would consider the job's result current."""
         tasks.session.cache_clear()
         tasks.session()
         if job == "gold_to_marts":
@@ -251,14 +251,14 @@ class Stage:
         return task(dataset=dataset, date=self.day).made_in() is not None
 
     def learn(self, dataset: str) -> None:
-        """What undisturbed runs make of the version that has landed."""
+        """Records the results of undisturbed runs for the landed version."""
         for job in ("landing_to_bronze", "bronze_to_silver", "silver_to_gold"):
             failed = self.run(job, dataset)
             assert not failed, failed
             self.known[job, dataset, ground.digest([self.versions[dataset][0]])] = self.found(job, dataset)
 
     def put_right(self) -> list[str]:
-        """All services are up again, and reach PostgreSQL by its proxy; what is not."""
+        """Waits until all services run and reach PostgreSQL through its proxy; returns those that do not."""
         wrong = strikes.put_right(self.proxies)
         strikes.password_file([self.proxies["postgres"].port])
         self.connection.close()
@@ -268,7 +268,7 @@ class Stage:
     # ---- faults ------------------------------------------------------------------------------------------------------
 
     def strike(self, fault: Fault, dataset: str) -> None:
-        """The job with a fault in it, and the same command again; what does not hold is noted."""
+        """Runs the job with a fault and then undisturbed; records violations."""
         boundary = fault.boundary
         before = self.found(fault.job, dataset)
         blow: Blow
@@ -296,8 +296,8 @@ class Stage:
             wrong.append(f"the same command failed, attempt {attempt + 1}: {failed[-600:]}")
         if trap.struck.is_set() and not trap.done.is_set():
             trap.done.wait(30)
-            time.sleep(1)  # for what came late to be done
-        # Only now: one mart is made of another, by hand as well.
+            time.sleep(1)  # lets delayed messages arrive
+        # Compute these only now: one mart is made from another, also in the expected result.
         expected, after = self.expected(fault.job, dataset), self.found(fault.job, dataset)
         torn = fault.strike.endswith("left")
         wrong += [f"{k} is half published" for k in now if not torn and now[k] not in (before[k], expected[k])]
@@ -314,7 +314,7 @@ class Stage:
         self.violations += [f"{fault} ({dataset}): {what}" for what in wrong]
 
     def end_of(self, job: Job) -> int | None:
-        """The job's code; None where it was ended for having gone on too long."""
+        """Returns the job's exit code, or None if it was killed for exceeding PATIENCE."""
         late = threading.Event()
 
         def end() -> None:
@@ -328,7 +328,7 @@ class Stage:
         return None if late.is_set() else code
 
     def left_behind(self, seconds: float = 20) -> list[str]:
-        """What is left of a load and its locks; who has died may need a moment to be noticed."""
+        """Lists what a load left behind, including locks; waits a moment, since a server notices dead clients late."""
         began = time.monotonic()
         while found := ground.left_behind(self.connection):
             if time.monotonic() - began > seconds:
@@ -337,12 +337,12 @@ class Stage:
         return []
 
 
-# Gold updates and inserts rows of these at every turn, so that no boundary is missing.
+# Every new version updates and inserts gold rows of these, so that every boundary is crossed.
 STRUCK = ("billing", "treatments")
 
 
 def turns(faults: list[Fault], datasets: Sequence[str]) -> Iterator[tuple[str, dict[str, Fault]]]:
-    """Dataset after dataset, with a fault for each of its jobs while there are any."""
+    """Yields a dataset in turn with one fault for each of its jobs, until no faults are left."""
     queues = {job: deque(f for f in faults if f.job == job) for job in BOUNDARIES}
     number = 0
     while any(queues.values()):
@@ -352,7 +352,7 @@ def turns(faults: list[Fault], datasets: Sequence[str]) -> Iterator[tuple[str, d
 
 
 def run(stage: Stage, faults: list[Fault], datasets: Sequence[str], say: Callable[[str], None]) -> None:
-    """All faults, each followed by the same command again."""
+    """Runs all faults, each followed by the same command again."""
     began, done = time.monotonic(), 0
     for dataset, chosen in turns(faults, datasets):
         stage.flip(dataset)

@@ -1,4 +1,4 @@
-"""The stage of the faults: on the stack that all tests share; for `make test-faults` with Spark behind the proxies."""
+"""Prepares the stage for faults on the tests' shared stack; `make test-faults` also puts Spark behind proxies."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ WHOLE = bool(os.environ.get("FAULTS"))
 
 
 def small_hospital() -> dict[str, bytes]:
-    """A file of some rows for each dataset, under keys of their own, one in eight of them rejected."""
+    """Returns a file of a few rows for each dataset, with separate keys; one row in eight is rejected."""
     files = {}
     for name, dataset in CATALOG.items():
         lines = [",".join(dataset.names)]
@@ -50,7 +50,7 @@ def say(capsys: pytest.CaptureFixture[str]) -> Any:
 
 @pytest.fixture(scope="session")
 def disk() -> Iterator[None]:
-    """A disk of its own for the stack, small enough to fill; who is root can mount one before the stack starts."""
+    """Mounts a small disk for the stack before it starts, if root runs `make test-faults`."""
     home = Path(os.environ["STACK_DIR"])
     if not WHOLE or os.geteuid() != 0 or home.exists():
         yield
@@ -63,7 +63,7 @@ def disk() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def stage(disk: None, stack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[campaign.Stage]:
-    """Five files whose undisturbed ends are known, and jobs that reach the stores through proxies."""
+    """Yields jobs that reach the stores through proxies, and five files whose undisturbed results are known."""
     place = tmp_path_factory.mktemp("faults")
     password = services.stack_dir() / "pgpass"
     kept = password.read_bytes()
@@ -85,8 +85,8 @@ def stage(disk: None, stack: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def spark_behind(stage: campaign.Stage) -> None:
-    """The resident application and its executors reach MinIO through the proxy from their next start on."""
-    quick = {  # of few rows: what is planned takes longer than what is computed
+    """Makes the Spark Connect server and its executors reach MinIO through the proxy from their next start on."""
+    quick = {  # for few rows, where planning takes longer than computing
         "spark.sql.adaptive.enabled": "false",
         "spark.sql.shuffle.partitions": "1",
         "spark.databricks.delta.snapshotPartitions": "1",

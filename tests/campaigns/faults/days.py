@@ -1,4 +1,4 @@
-"""Whole days through Luigi, with faults in them: a small hospital of the generator's, its first date and the next."""
+"""Runs whole days through Luigi with faults: the first date of a small generated hospital, and the next."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ FIRST, SECOND, THIRD = (date(2031, 1, day) for day in (1, 2, 3))
 SCALE = "0.2"  # four visits on a later date
 RECEIPT = r"insert into ops\.receipts"
 
-# Where a day is struck: a boundary, and what happens there.
+# Where a fault strikes a whole day: (boundary, fault).
 DAY_FAULTS: list[tuple[Boundary, str]] = [
     (Boundary("a bronze upload", "minio", r"^PUT /[^/]*-bronze/"), "kill -9 of the Luigi worker"),
     (Boundary("silver's visits", "minio", rf"{SILVER}visits/_partition_date", "spark"), "kill -9 of the Luigi worker"),
@@ -51,7 +51,7 @@ def generate(day: date) -> None:
 
 
 def start(stage: Stage, day: date, *options: str, out: Path | None = None) -> subprocess.Popen[str]:
-    """`make run` of a date, its output in a file; through the proxies, unless it is given a file of its own."""
+    """Starts `make run` of a date with its output in a file; uses the proxies unless `out` is given."""
     environment = {} if out else stage.environment | {"SPARK_REMOTE": ""}
     with (out or stage.place / "run.log").open("w") as log:
         return subprocess.Popen(
@@ -65,13 +65,13 @@ def start(stage: Stage, day: date, *options: str, out: Path | None = None) -> su
 
 
 def run(stage: Stage, day: date, *options: str) -> str:
-    """The date undisturbed; what was said if it failed."""
+    """Runs the date undisturbed; returns its output if it failed, else ""."""
     code = start(stage, day, *options).wait(600)
     return f"code {code}: {(stage.place / 'run.log').read_text()[-3000:]}" if code else ""
 
 
 class Days:
-    """The two versions of a date, and what the stores hold when either has been run undisturbed."""
+    """Holds two versions of a date, and the content of the stores after undisturbed runs of each."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
@@ -95,7 +95,7 @@ class Days:
             ground.land(name, FIRST, text)
 
     def strike(self, boundary: Boundary, name: str) -> list[str]:
-        """A corrected date with a fault in it, and the same command again."""
+        """Runs a corrected date with a fault and then undisturbed; returns the violations."""
         self.land(1 - self.now)
         stage = self.stage
         process: subprocess.Popen[str]
@@ -121,7 +121,7 @@ class Days:
         return wrong + self.again()
 
     def damage(self, change: str) -> list[str]:
-        """A change to the ledger or to receipts, a date that is corrected, and the command."""
+        """Damages the ledger or markers, runs the date again, and returns the violations."""
         self.stage.connection.execute(change)
         wrong = self.again()
         run(self.stage, FIRST)
@@ -129,7 +129,7 @@ class Days:
         return wrong + ([] if is_current else ["it is due once more"])
 
     def again(self) -> list[str]:
-        """The same command: whether it ends as if nothing had happened, with nothing left."""
+        """Runs the same command again; returns what differs from an undisturbed run, and what is left behind."""
         failed = run(self.stage, FIRST)
         wrong = [f"the same command failed: {failed}"] if failed else []
         began = time.monotonic()
@@ -144,7 +144,7 @@ class Days:
 
 
 def campaign(days: Days, say: Callable[[str], None]) -> None:
-    """Deaths in whole days, receipts lost and corrupted, clocks that jump."""
+    """Runs kills in whole days, lost and corrupted markers, and clocks that jump."""
     stage = days.stage
 
     def note(what: str, wrong: list[str]) -> None:

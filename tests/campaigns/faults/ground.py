@@ -1,6 +1,6 @@
-"""What faults happen to: a small hospital's files in two versions, and what the stores hold, by content alone.
+"""Provides a small hospital's files in two versions, and digests of the stores' content.
 
-Silver is read from the Delta logs themselves, not through Spark; run ids and times of loads are no content.
+Reads silver from the Delta logs, not through Spark; run ids and load times do not count as content.
 """
 
 import csv
@@ -26,7 +26,7 @@ SQL = settings.ROOT / "sql"
 MARTS = {file.stem: file for file in sorted((SQL / "marts").glob("*.sql"))}
 CHECKS = {file.stem: file.read_text() for file in sorted((SQL / "checks").glob("*.sql"))}
 
-# What a corrected file says otherwise in a third of its rows, none of it a key that others rely on.
+# Changes for a third of a corrected file's rows; none changes a key that other rows reference.
 CORRECTED = {
     "patients": ("city", "Corrected"),
     "visits": ("doctor_id", "D-corrected"),
@@ -34,11 +34,11 @@ CORRECTED = {
     "treatments": ("treatment_cost", "11.11"),
     "billing": ("patient_amount", "7.77"),
 }
-LEAVES = ("admissions", "treatments", "billing")  # their rows may go as well
+LEAVES = ("admissions", "treatments", "billing")  # rows of these may be removed as well
 
 
 def corrected(dataset: str, text: bytes) -> bytes:
-    """The other version of a landing file."""
+    """Returns the other version of a landing file."""
     head, *rows = csv.reader(io.StringIO(text.decode(), newline=""))
     column, value = CORRECTED[dataset]
     place = head.index(column)
@@ -63,11 +63,11 @@ def digest(rows: Any) -> str:
     return sha256("\n".join(sorted(map(repr, rows))).encode()).hexdigest()[:16]
 
 
-# ---- what the stores hold ------------------------------------------------------------------------------------------
+# ---- content of the stores -----------------------------------------------------------------------------------------
 
 
 def bronze(dataset: str, day: date) -> str:
-    """The bytes of a bronze file, and the facts that came with it."""
+    """Returns a digest of a bronze file and its metadata."""
     answer = lake.s3().get_object(
         Bucket=settings.get("MINIO_BUCKET_BRONZE"), Key=lake.bronze_key(CATALOG[dataset], day)
     )
@@ -86,7 +86,7 @@ def rows_of(key: str, etag: str) -> tuple[str, ...]:
 
 
 def silver(dataset: str, kind: str, day: date) -> str:
-    """The rows of one partition of a silver table, by its log."""
+    """Returns a digest of the rows of one partition of a silver table, by its log."""
     root = lake.silver_path(CATALOG[dataset], kind).removeprefix("s3a://").partition("/")[2]
     pages = lake.s3().get_paginator("list_objects_v2")
     there = {
@@ -116,7 +116,7 @@ def table(connection: Any, name: str, where: str = "true") -> str:
 
 
 def gold(connection: Any, dataset: str, day: date) -> str:
-    """A gold table's rows of one partition, and what is withheld of it."""
+    """Returns digests of a gold table's rows of one partition, and of its excluded rows."""
     of_day = f"_partition_date = '{day}'"
     withheld = table(connection, "ops.withheld", f"dataset = '{dataset}' and {of_day}")
     return f"{table(connection, dataset, of_day)} {withheld}"
@@ -127,12 +127,12 @@ def marts(connection: Any) -> dict[str, str]:
 
 
 def marts_by_hand(connection: Any) -> dict[str, str]:
-    """What the marts' own SQL makes of gold as it stands."""
+    """Returns digests of the marts that their SQL makes from the current gold."""
     found = {}
     for name, file in MARTS.items():
         columns = ", ".join(column.name for column in connection.execute(f"select * from {name} limit 0").description)
         with connection.transaction():
-            connection.execute(f"create temp table made (like {name}) on commit drop")  # of its types
+            connection.execute(f"create temp table made (like {name}) on commit drop")  # with the mart's types
             connection.execute(f"insert into made ({columns}) select {columns} from (\n{file.read_text()}\n) as rows")
             found[name] = table(connection, "made")
     return found
@@ -143,7 +143,7 @@ def broken_laws(connection: Any) -> list[str]:
 
 
 def state(connection: Any) -> dict[str, str]:
-    """Everything: silver, gold, what is withheld, marts."""
+    """Returns digests of everything: silver, gold, excluded rows, marts."""
     found = {name: table(connection, name) for name in (*CATALOG, "ops.withheld")} | marts(connection)
     with connection.cursor() as cursor:
         days = cursor.execute("select distinct partition_date from ops.receipts where layer = 'silver'").fetchall()
@@ -154,11 +154,11 @@ def state(connection: Any) -> dict[str, str]:
     return found
 
 
-# ---- what must not be left -----------------------------------------------------------------------------------------
+# ---- leftovers -----------------------------------------------------------------------------------------------------
 
 
 def left_behind(connection: Any) -> list[str]:
-    """Staging tables, locks, open transactions, uploads and jobs that nobody will come back to."""
+    """Lists staging tables, locks, open transactions, uploads and jobs that nobody will continue."""
     found = [
         f"the staging table {name}"
         for (name,) in connection.execute("select tablename from pg_tables where schemaname = 'staging'")
@@ -181,13 +181,13 @@ def left_behind(connection: Any) -> list[str]:
 
 
 def jobs_alive() -> list[str]:
-    """Jobs of this stack's that run now."""
+    """Lists this stack's running jobs."""
     home, found = os.environ["STACK_DIR"], []
     for process in psutil.process_iter():
         try:
             words = " ".join(process.cmdline())
             if "jobs/" in words or "-m pipelines" in words:
-                # A job of Luigi's has its name where its environment was.
+                # For a job that Luigi forked, the process title overwrites its environment.
                 family = [process, *process.parents()]
                 if any(each.environ().get("STACK_DIR") == home for each in family):
                     found.append(words)
@@ -197,7 +197,7 @@ def jobs_alive() -> list[str]:
 
 
 def executors() -> list[psutil.Process]:
-    """The executors of this stack."""
+    """Lists the executors of this stack."""
     found = []
     for process in supervision.leftovers():
         try:

@@ -1,7 +1,7 @@
-"""Forks jobs off a process that has already imported what they import, for a campaign runs hundreds of them.
+"""Forks jobs from a process that has already imported their modules, since a campaign runs hundreds of them.
 
-Each line of standard input is a job, {"words", "environment", "out", "plant"}; its pid is answered, and then how it
-ended. A plant is a function of a module, a line of it, and a wrong one that takes its place.
+Each line of standard input is a job, {"words", "environment", "out", "plant"}; the answers are its pid, and later its
+exit code. A plant names a module's function, a line in it, and the wrong line that replaces it.
 """
 
 import importlib
@@ -23,7 +23,7 @@ IMPORTED = (grpc, pandas, pyarrow, pyspark, bronze_to_silver, gold_to_marts, lan
 
 
 def plant(module: str, function: str, line: str, wrong: str) -> None:
-    """Puts a function with a wrong line in the place of the true one."""
+    """Replaces a function with a copy that has a wrong line."""
     place = importlib.import_module(module)
     source = inspect.getsource(getattr(place, function))
     assert source.count(line) == 1, f"{function} no longer says {line}"
@@ -42,7 +42,7 @@ def main() -> None:
             sys.argv = job["words"]
             if job["plant"]:
                 plant(*job["plant"])
-                # The script's own functions are those of its module, where one of them may be the wrong one.
+                # The script's own functions are in its module, where one of them may be the planted one.
                 name = os.path.basename(sys.argv[0]).removesuffix(".py")
                 words = ("date",) if name == "gold_to_marts" else ("dataset", "date")
                 program.run(getattr(importlib.import_module(f"jobs.{name}"), name), words)

@@ -1,4 +1,4 @@
-"""A loopback TCP proxy in front of a store: it sees what passes, and is where a fault strikes."""
+"""Forwards TCP connections on loopback to a store, observes all messages, and lets faults strike."""
 
 import re
 import socket
@@ -12,23 +12,23 @@ CHUNK = 1 << 18
 
 
 def close(side: socket.socket) -> None:
-    """Ends a connection, and wakes whoever reads from it."""
+    """Closes a connection and wakes its readers."""
     for step in (lambda: side.shutdown(socket.SHUT_RDWR), side.close):
         with suppress(OSError):
             step()
 
 
 def reset(side: socket.socket) -> None:
-    """Ends a connection as if the peer's machine had gone."""
+    """Ends a connection as if the peer's machine had vanished."""
     with suppress(OSError):
         side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     close(side)
 
 
 class Trap:
-    """Strikes once: where a message that matches passes, `before` it is handed on or `after` its answer came.
+    """Strikes once at a matching message: `before` it is forwarded, or `after` its answer has arrived.
 
-    No message counts until one like `begun` has passed. `strike` returns whether the connection lives on.
+    Ignores messages until one matches `begun`. `strike` returns whether the connection stays open.
     """
 
     def __init__(self, pattern: str, side: str, strike: Callable[[], bool], begun: str = "") -> None:
@@ -38,7 +38,7 @@ class Trap:
         self.struck, self.done = threading.Event(), threading.Event()
 
     def caught(self, message: bytes) -> bool:
-        """Whether this is the message; it is one only."""
+        """Tells whether this message is the one to strike; only one is."""
         with self.lock:
             if self.found or not (self.begun is None or self.begun.search(message)):
                 return False
@@ -49,14 +49,14 @@ class Trap:
 
 
 class Proxy:
-    """Hands on bytes between clients and one port; a context manager that listens while it is entered."""
+    """Forwards bytes between clients and one port; as a context manager, it listens during the block."""
 
     def __init__(self, port: int) -> None:
         self.target, self.lock = port, threading.Lock()
         self.trap: Trap | None = None
         self.refused: re.Pattern[bytes] | None = None  # messages that end their connection
-        self.delay = 0.0  # seconds that each piece of data takes longer
-        self.passed: list[bytes] | None = None  # where somebody wants to know what passes
+        self.delay = 0.0  # seconds by which each piece of data is delayed
+        self.passed: list[bytes] | None = None  # records messages if it is a list
         self.pairs: set[tuple[socket.socket, socket.socket]] = set()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port: int = self.listener.getsockname()[1]
@@ -86,7 +86,7 @@ class Proxy:
             pair = (client, server)
             with self.lock:
                 self.pairs.add(pair)
-            waiting: list[Trap] = []  # for the answer to what has passed on this connection
+            waiting: list[Trap] = []  # traps that wait for an answer on this connection
             for source, sink, see in ((client, server, self.ask), (server, client, self.answer)):
                 arguments = (source, sink, see, waiting, pair)
                 threading.Thread(target=self.pump, args=arguments, daemon=True).start()
@@ -106,7 +106,7 @@ class Proxy:
         self.drop(pair)
 
     def ask(self, message: bytes, waiting: list[Trap]) -> bool:
-        """A message from a client; False ends the connection."""
+        """Handles a message from a client; returns False to end the connection."""
         if self.passed is not None:
             self.passed.append(message[:2000])
         if self.refused and self.refused.search(message):
@@ -120,13 +120,13 @@ class Proxy:
         return spring(trap)
 
     def answer(self, answer: bytes, waiting: list[Trap]) -> bool:
-        """The first of what comes back for a message, which of HTTP's "go on" there is none."""
+        """Handles the first answer to a message; HTTP's "100 Continue" is none."""
         if answer.startswith(b"HTTP/1.1 100"):
             return True
         return spring(waiting.pop()) if waiting else True
 
     def cut(self) -> None:
-        """Ends all connections there are."""
+        """Ends all open connections."""
         with self.lock:
             pairs = list(self.pairs)
         for pair in pairs:

@@ -1,4 +1,4 @@
-"""What is done to a job where it crosses a boundary, and how all is put right afterwards."""
+"""Implements the faults that strike a job at a boundary, and the repair of the stack afterwards."""
 
 import os
 import signal
@@ -18,21 +18,21 @@ from tests.campaigns.faults.proxy import Proxy
 
 LATE = 5.0  # seconds
 BALLAST = "ballast"
-BACK = 120.0  # seconds within which what was killed is up again
+BACK = 120.0  # seconds within which killed services must be up again
 
 
 class Boundary(NamedTuple):
-    """A moment of a job: a message on its way to a store, and who sends it."""
+    """Describes a moment of a job: a message to a store, and its sender."""
 
     name: str
     store: str  # postgres or minio
     pattern: str
     sender: str = "driver"
-    begun: str = ""  # a message that has to pass first
+    begun: str = ""  # a message that must pass first
 
 
 class Blow(NamedTuple):
-    """What a strike knows: the pid of the job, the boundary, the two proxies and the message's dataset."""
+    """Holds what a strike needs: the job's pid, the boundary, the two proxies and the message's dataset."""
 
     pid: int
     boundary: Boundary
@@ -46,20 +46,20 @@ def kill(pid: int) -> None:
 
 
 def kill_driver(blow: Blow) -> bool:
-    """The process of the job; what the resident application is doing for it goes on."""
+    """Kills the job's process; the Spark Connect server continues its work for the job."""
     kill(blow.pid)
     return blow.boundary.sender == "spark"
 
 
 def kill_driver_and_wait(blow: Blow) -> bool:
-    """As above, and what it was about to write comes when the same command is under way again."""
+    """Kills the job's process and delays its message until the same command runs again."""
     kill(blow.pid)
     time.sleep(LATE)
     return True
 
 
 def kill_driver_and_wait_for_the_next(blow: Blow) -> bool:
-    """As above, and its rows come when the next load has made its staging tables."""
+    """Kills the job's process and delays its rows until the next load has created its staging tables."""
     with ground.connect() as connection:
 
         def newest() -> int:
@@ -90,7 +90,7 @@ def kill_service(name: str) -> Callable[[Blow], bool]:
 
 
 def cut(_: Blow) -> bool:
-    """The connection on which the message goes."""
+    """Ends the message's connection."""
     return False
 
 
@@ -101,26 +101,26 @@ def cut_all(blow: Blow) -> bool:
 
 
 def slow(blow: Blow) -> bool:
-    """All that passes from here on takes its time."""
+    """Delays all messages from now on."""
     for proxy in blow.proxies.values():
         proxy.delay = 0.03
     return True
 
 
 def shut(blow: Blow) -> bool:
-    """The message does not come through, however often it is sent."""
+    """Ends the connection of every message like this one, however often it is sent."""
     proxy = blow.proxies[blow.boundary.store]
     proxy.refused = proxy.trap and proxy.trap.pattern
     return False
 
 
 def has_disk() -> bool:
-    """Whether the stack has a disk of its own, which may be filled."""
+    """Tells whether the stack has a disk of its own, which may be filled."""
     return os.path.ismount(services.stack_dir())
 
 
 def fill_disk(_: Blow) -> bool:
-    """Not a byte is left on the disk of all services."""
+    """Fills the disk of all services to the last byte."""
     home = services.stack_dir()
     with (home / BALLAST).open("wb") as ballast:
         size = 1 << 26
@@ -133,7 +133,7 @@ def fill_disk(_: Blow) -> bool:
 
 
 def tear(left: str) -> Callable[[Blow], bool]:
-    """The store keeps a part of what it was sent, and says nothing; who sends it again is not heard."""
+    """Returns a strike that leaves a part of the message in the store without an answer, and refuses retries."""
 
     def strike(blow: Blow) -> bool:
         shut(blow)
@@ -170,9 +170,9 @@ STRIKES: dict[str, Callable[[Blow], bool]] = {
 
 
 def put_right(proxies: dict[str, Proxy]) -> list[str]:
-    """Waits until every service is up again, by nobody's doing but the supervisor's; what is not.
+    """Waits until the supervisor has restarted every service; returns those that are not up.
 
-    After a disk was full somebody makes room, and says `make up`.
+    After a full disk, frees the space and runs `make up`, as an operator would.
     """
     for proxy in proxies.values():
         proxy.trap, proxy.refused, proxy.delay = None, None, 0.0
@@ -192,7 +192,7 @@ def put_right(proxies: dict[str, Proxy]) -> list[str]:
 
 
 def password_file(ports: list[int]) -> None:
-    """PostgreSQL's password for the addresses of its proxies as well; a service that starts writes the file anew."""
+    """Adds PostgreSQL's password for the proxies' addresses; every service start rewrites the file without them."""
     path = services.stack_dir() / "pgpass"
     lines = path.read_text().splitlines()[:1]
     host, _, rest = lines[0].split(":", 2)
@@ -200,7 +200,7 @@ def password_file(ports: list[int]) -> None:
 
 
 def end_tree(pid: int) -> None:
-    """A process and all that it has begun."""
+    """Kills a process and its descendants."""
     with suppress(psutil.Error):
         process = psutil.Process(pid)
         for each in (*process.children(recursive=True), process):

@@ -1,4 +1,4 @@
-"""Many at once: runs of one date and of neighbours, a job by hand against Luigi, and readers who see all of it."""
+"""Runs many at once: runs of one date and of neighbours, a job by hand beside Luigi, and readers who watch."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from tests.campaigns.faults.days import FIRST, SECOND, THIRD
 
 pytestmark = pytest.mark.skipif(not conftest.WHOLE, reason="takes long: make test-faults")
 
-# What the marts say of one thing agrees among them, whether or not gold has gone on since they were made.
+# The marts agree with each other, even if gold has changed since they were built.
 SAME_SUMS = """
 select daily.revenue, departments.revenue, patients.revenue, daily.visits, departments.visits, patients.visits
 from
@@ -25,7 +25,7 @@ where (daily.revenue, daily.visits) is distinct from (departments.revenue, depar
 or (daily.revenue, daily.visits) is distinct from (patients.revenue, patients.visits)
 or coalesce(daily.visits, 0) = 0
 """
-# Gold by itself: no child without its parent, whatever is being loaded.
+# Gold alone: no child without its parent, whatever is being loaded.
 ORPHANS = """
 select 1 from visits left join patients using (patient_id) where patients.patient_id is null
 union all select 1 from billing left join visits using (visit_id) where visits.visit_id is null
@@ -42,7 +42,7 @@ select exists(
 
 
 class Reader(threading.Thread):
-    """A dashboard that reads throughout, as the role that may only read, and holds all that it sees to the laws."""
+    """Reads like a dashboard in the read-only role throughout, and checks everything it sees against the invariants."""
 
     def __init__(self):
         super().__init__(daemon=True)
@@ -75,12 +75,12 @@ class Reader(threading.Thread):
 
 @pytest.fixture(scope="module")
 def dates(stage):
-    """The dates of a small hospital, and what they come to undisturbed."""
+    """Loads the dates of a small hospital, and returns their undisturbed results."""
     return days.Days(stage)
 
 
 def all_at_once(stage, commands):
-    """Starts all, with a reader throughout; what each said."""
+    """Starts all commands at once with a reader throughout; returns the output of each."""
     outs = [stage.place / f"run-{number}.log" for number in range(len(commands))]
     with Reader() as reader:
         processes = [command(out) for command, out in zip(commands, outs, strict=True)]
@@ -97,7 +97,7 @@ def pipeline(stage, day, *options):
 
 
 def by_hand(*words):
-    """A job as an application of its own on the cluster."""
+    """Returns a function that starts a job as a separate application on the cluster."""
 
     def begin(out):
         with out.open("w") as log:
@@ -145,7 +145,7 @@ def test_a_job_by_hand_against_luigi(stage, dates, say):
     dates.land(0)
     script = str(settings.ROOT / "jobs" / "bronze_to_silver.py")
     said, reader = all_at_once(stage, [pipeline(stage, FIRST, "--force"), by_hand(script, "visits", str(FIRST))])
-    stage.put_right()  # spark-submit has written the stack's password file anew, without the proxies
+    stage.put_right()  # spark-submit has rewritten the stack's password file without the proxies
     assert days.run(stage, FIRST) == ""
     assert end_state(dates) == dates.expected[0]
     waits = sum("waiting: another run is writing" in text for text in said)

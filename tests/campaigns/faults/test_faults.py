@@ -1,6 +1,6 @@
-"""Faults at every boundary of the jobs: the same command run again ends as if nothing had happened.
+"""Strikes at every boundary of the jobs: the same command run again must end as if nothing had happened.
 
-`make test` strikes some; `make test-faults` all, and prints how many.
+`make test` runs a few faults; `make test-faults` runs all and prints their number.
 """
 
 import os
@@ -24,7 +24,7 @@ def test_two_loads_at_once_take_turns(stage):
 
 
 def two_at_once(stage):
-    """A load that is slow to stage its rows, and a second one meanwhile; what went wrong."""
+    """Runs a load that stages its rows slowly and a second one at the same time; returns the violations."""
     stage.flip("billing")
     for job in ("landing_to_bronze", "bronze_to_silver"):
         assert not stage.run(job, "billing")
@@ -43,7 +43,7 @@ def two_at_once(stage):
     )
 
 
-# (the function in which, its line, the wrong line), and the fault that finds it.
+# (the function, its line, the wrong line), and the fault that detects it.
 PLANTS = {
     "the receipt before the commit": (
         "jobs.bronze_to_silver",
@@ -96,7 +96,7 @@ def test_a_planted_bug_is_found(stage, monkeypatch, wrong):
 @whole
 def test_every_fault_is_survived(stage, say):
     faults = campaign.plan()
-    if os.environ["FAULTS"].isdigit():  # so many, from all of the campaign
+    if os.environ["FAULTS"].isdigit():  # a number of faults from the whole campaign
         faults = faults[:: max(1, len(faults) // int(os.environ["FAULTS"]))]
     say(f"\n{len(faults)} faults at {sum(map(len, campaign.BOUNDARIES.values()))} boundaries of four jobs")
     campaign.run(stage, faults, campaign.STRUCK, say)

@@ -1,6 +1,6 @@
-"""PostgreSQL and MinIO over TLS, with certificates that only our own authority vouches for: `make test-tls`.
+"""Runs PostgreSQL and MinIO over TLS, with certificates that only a private authority signs: `make test-tls`.
 
-The embedded PostgreSQL is built without TLS: Debian's is taken, which is installed where it is missing (root, Debian).
+The embedded PostgreSQL has no TLS, so Debian's is used, and installed where it is missing (root, Debian).
 """
 
 import shutil
@@ -28,7 +28,7 @@ def run(*words: object, **more: object) -> str:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An authority, a server's certificate and key by it, and the authority as Java wants it."""
+    """Returns the folder of an authority, a server's certificate and key signed by it, and a trust store for Java."""
     place = tmp_path_factory.mktemp("certificates")
     for owner in ("authority", "stranger"):
         own = ("-keyout", f"{owner}.key", "-out", f"{owner}.crt", "-subj", f"/CN={owner}", "-days", 2)
@@ -39,7 +39,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     by = ("-CA", "authority.crt", "-CAkey", "authority.key", "-days", 2, "-extfile", "names", "-out", "public.crt")
     run("openssl", "x509", "-req", "-in", "request", *by, cwd=place, stderr=subprocess.DEVNULL)
     keytool = Path(prepare.java_home(), "bin", "keytool")
-    # Of the default type nothing is read without a password.
+    # Java reads a store of the default type only with a password.
     store = (
         "-keystore",
         "trusted",
@@ -59,7 +59,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def servers(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """PostgreSQL that takes nobody without TLS, and MinIO that speaks nothing else; the settings of who uses them."""
+    """Runs a PostgreSQL that requires TLS and a MinIO that speaks only TLS, with the settings of their clients."""
     home = tmp_path_factory.mktemp("servers")
     port = settings.get("POSTGRES_PORT")
     with pytest.MonkeyPatch.context() as patch:
@@ -90,7 +90,7 @@ def servers(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def postgres(data: Path, certificates: Path, port: str) -> list[str]:
-    """The command of a server with TLS, by Debian's binaries, in a cluster that it makes."""
+    """Returns the command of a TLS server by Debian's binaries, in a new cluster."""
     if not list(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
         run("apt-get", "install", "-y", "-q", "postgresql")
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
@@ -115,7 +115,7 @@ def superuser(port: str) -> str:
 
 
 def create_roles(port: str) -> None:
-    """As docs/operations.md has it for a server that is not the embedded one."""
+    """Creates the roles as docs/operations.md describes for a server that is not the embedded one."""
     run("psql", "-qX", "-v", "ON_ERROR_STOP=1", "-d", superuser(port), "-f", settings.ROOT / "sql" / "init.sql")
     with psycopg.connect(superuser(port), autocommit=True) as connection:
         for role, kind in (("ecom", ""), ("ecom_read", "READ_"), ("ecom_dashboards", "DASHBOARDS_")):
