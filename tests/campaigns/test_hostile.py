@@ -113,7 +113,7 @@ def is_clear(sentence):
 
 
 def difference(dataset, content, path):
-    """Describes what is wrong about a file's profile; "" if nothing is."""
+    """Describes how a file's profile differs from the model's; "" if it does not."""
     reading, facts = expected(dataset, content), told(dataset, path)
     if isinstance(facts, str):
         if isinstance(reading, model.Reading):
