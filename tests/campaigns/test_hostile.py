@@ -446,7 +446,7 @@ DATES = (FIRST + timedelta(days=number) for number in itertools.count(1))
 
 
 def refused_files():
-    """Returns the files of the corpus to refuse; the large ones too if there is time."""
+    """Yields the files of the corpus to refuse; the large ones too if there is time."""
     made = {name: (dataset, make()) for name, (dataset, make) in hostile.large().items() if IN_FULL}
     for name, (dataset, content) in (hostile.corpus() | made).items():
         if isinstance(expected(dataset, content), model.Refusal):
