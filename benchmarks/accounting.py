@@ -27,7 +27,7 @@ from jobs import (
 from jobs.catalog import CATALOG
 
 spent: dict[str, float] = defaultdict(float)
-inside: list[str] = []  # of nested parts only the outermost counts
+inside: list[str] = []  # only the outermost of nested parts counts
 
 
 def timed(module: Any, name: str, part: str, applies: Callable[..., bool] = lambda *_: True) -> None:

@@ -353,7 +353,7 @@ def slope(values: list[float]) -> float:
 
 
 def verdicts(samples: list[Sample]) -> Iterable[dict[str, Any]]:
-    """Returns each bound with the measurement over the second half of the dates."""
+    """Yields each bound with the measurement over the second half of the dates."""
     second = samples[len(samples) // 2 :]
     for bound in bounds():
         values = [sample.get(bound.name, 0.0) for sample in second]

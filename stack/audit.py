@@ -93,7 +93,7 @@ def image(reference: str) -> int:
 
 
 def installed(reference: str) -> list[Package]:
-    """Lists the Debian, Ubuntu or Alpine packages of an image without running it; raises ValueError otherwise."""
+    """Lists an image's Debian, Ubuntu or Alpine packages without running it; raises ValueError if it cannot."""
     program = shutil.which("docker") or shutil.which("podman")
     if not program:
         raise ValueError("there is neither docker nor podman on the PATH")

@@ -344,7 +344,7 @@ def schema_statements() -> str:
 
 
 def named(text: str) -> str:
-    """Reads SQL files and their includes, drops comments and replaces the default names with those of this stack.
+    """Expands includes in SQL from sql/, drops comments and replaces the default names with those of this stack.
 
     Returns one statement per line; a line that starts with a blank continues the one before.
     """

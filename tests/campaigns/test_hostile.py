@@ -113,7 +113,7 @@ def is_clear(sentence):
 
 
 def difference(dataset, content, path):
-    """Describes what is wrong about a file's profile; "" if nothing is."""
+    """Describes how a file's profile differs from the model's; "" if it does not."""
     reading, facts = expected(dataset, content), told(dataset, path)
     if isinstance(facts, str):
         if isinstance(reading, model.Reading):
@@ -446,7 +446,7 @@ DATES = (FIRST + timedelta(days=number) for number in itertools.count(1))
 
 
 def refused_files():
-    """Returns the files of the corpus to refuse; the large ones too if there is time."""
+    """Yields the files of the corpus to refuse; the large ones too if there is time."""
     made = {name: (dataset, make()) for name, (dataset, make) in hostile.large().items() if IN_FULL}
     for name, (dataset, content) in (hostile.corpus() | made).items():
         if isinstance(expected(dataset, content), model.Refusal):

@@ -303,7 +303,7 @@ def get(address):
 
 
 def luigi_pages():
-    """Yields (address, content) of what Luigi's scheduler shows and answers."""
+    """Returns (address, content) of what Luigi's scheduler shows and answers."""
     luigi = f"http://127.0.0.1:{settings.get('LUIGI_PORT')}"
     addresses = [f"{luigi}/history", f"{luigi}/api/graph", f"{luigi}/api/worker_list"]
     for state in ("PENDING", "DONE", "FAILED", "DISABLED"):
@@ -315,7 +315,7 @@ def luigi_pages():
 
 
 def spark_pages():
-    """Yields (address, content) of Spark's pages and APIs: the Spark Connect server's, and the history."""
+    """Returns (address, content) of Spark's pages and APIs: the Spark Connect server's, and the history."""
     master, worker, history = (
         f"http://127.0.0.1:{settings.get(name)}"
         for name in ("SPARK_MASTER_WEBUI_PORT", "SPARK_WORKER_WEBUI_PORT", "SPARK_HISTORY_PORT")

@@ -106,7 +106,7 @@ def test_the_jobs_user_deletes_in_silver_alone_and_forget_in_bronze_alone(bucket
 
 @pytest.fixture
 def a_file(stack):
-    """Returns the key of a date's file in bronze."""
+    """Yields the key of a date's file in bronze."""
     day = date(2049, 1, 1)
     where = {"Bucket": settings.get("MINIO_BUCKET_BRONZE"), "Key": lake.bronze_key(CATALOG["visits"], day)}
     store.root().put_object(**where, Body=b"content")

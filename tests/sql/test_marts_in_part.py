@@ -105,7 +105,7 @@ def change(hospital, chance):
 
 
 def live(hospital, seed, changes):
-    """Plays a random history of gold and compares incremental with complete marts at intervals."""
+    """Plays a random history of gold; compares incremental with rebuilt marts at random intervals."""
     chance, parts = random.Random(seed), 0
     for _ in range(changes):
         change(hospital, chance)

@@ -247,7 +247,7 @@ def test_a_second_run_writes_nothing_whatever_form_metabase_answers_in(server, v
 
 
 def headlines(server):
-    """Yields the cards that Metabase shows as a trend, with their declaration."""
+    """Returns the cards that Metabase shows as a trend, with their declaration."""
     declared = {bodies.card_name(board, card): card for board in BOARDS for card in board.cards}
     return [(card, declared[card["name"]]) for card in server.cards.values() if declared[card["name"]].is_compared]
 

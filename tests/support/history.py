@@ -519,7 +519,7 @@ def comparable(row: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 
 def found_silver(spark: Any) -> Iterator[tuple[str, date, str | None, str]]:
-    """Yields (dataset, partition, key, reasons) of every row; reasons are None for an accepted row."""
+    """Returns (dataset, partition, key, reasons) of every row; reasons are None for an accepted row."""
     parts = []
     for dataset in CATALOG.values():
         for kind, reason in (("accepted", F.lit("")), ("rejected", F.col("_reject_reason"))):
@@ -606,7 +606,7 @@ def reasons(verdicts: dict[model.Place, model.Verdict]) -> Iterator[tuple[Any, .
 
 
 def differing(verdicts: dict[model.Place, model.Verdict]) -> Iterator[tuple[str, date, str]]:
-    """Yields (dataset, date, number) of keys with differing versions, as the runs' warnings have it."""
+    """Returns (dataset, date, number) of keys with differing versions, as the runs' warnings have it."""
     return ((*place, f"{verdict.differing:,}") for place, verdict in verdicts.items() if verdict.differing)
 
 

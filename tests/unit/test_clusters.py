@@ -338,7 +338,7 @@ def test_what_an_image_copies_is_there_and_reaches_the_build(file):
 
 
 def test_the_files_of_the_image_bring_a_date_to_gold_with_the_environment_of_the_pod(stack, tmp_path, postgres):
-    """Needs every setting that .env.example provides elsewhere from the pod: the image has no .env.example."""
+    """Takes from the pod every setting that .env.example provides elsewhere, since the image has none."""
     for line in re.findall(r"^COPY (?!--from)(.+)", (KUBERNETES / "Dockerfile").read_text(), re.M):
         for source in line.split()[:-1]:
             if (settings.ROOT / source).is_dir():

@@ -58,7 +58,7 @@ JARS = {"org.example_good-1.0.jar": b"good", "org.example_other-2.0.jar": b"othe
 
 @pytest.fixture
 def downloads(tmp_path, monkeypatch) -> dict[str, bytes]:
-    """Yields the files that a download brings, with a list of two jars and an empty cache."""
+    """Returns the files that a download brings, with a list of two jars and an empty cache."""
     brought = dict(JARS)
 
     def resolve(directory: Path) -> None:
