@@ -723,3 +723,12 @@ def change(hospital, chance):
     key, salt = CATALOG[table].key, f"md5('{chance.random()}' || "
     one = f"{key} = (select {key} from {table} order by {salt}{key}) limit 1)"
     hospital.execute(statement.replace("{salt}(", salt).format(one=one))
+
+
+def test_data_without_the_schema_reference_is_told_what_to_do(warehouse_server):
+    from jobs import schema
+
+    with warehouse_server.transaction(force_rollback=True):
+        warehouse_server.execute("drop schema reference cascade")
+        with pytest.raises(Refused, match="lacks the schema reference: `make down`, then `make up`"):
+            schema.apply(warehouse_server)
