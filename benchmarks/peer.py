@@ -22,7 +22,11 @@ from jobs.lake import s3
 PEERS = ("pandas", "duckdb")
 STAGES = ("bronze", "silver", "gold", "marts")
 RUN = "benchmark"  # the peers' value of _run_id
-MARTS = {file.stem: file.read_text() for file in sorted((settings.ROOT / "sql" / "marts").glob("mart_*.sql"))}
+# The marts that every peer builds. The platform builds more, which its seconds include.
+MARTS = {
+    name: (settings.ROOT / "sql" / "marts" / f"{name}.sql").read_text()
+    for name in ("mart_daily_kpis", "mart_department_stats", "mart_patient_stats")
+}
 
 
 def database(peer: str) -> str:

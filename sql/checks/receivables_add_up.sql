@@ -9,19 +9,32 @@ followed as (
     from mart_receivables
 ),
 
--- Of gold's bills only those that are not paid, or were paid later, need their visit.
-owed as (
-    select coalesce(sum(billing.total_amount), 0) as balance
+-- Gold's bills that are not paid, or were paid later, less those of visits that start later.
+unpaid as (
+    select
+        billing.visit_id,
+        billing.total_amount
     from billing
-    inner join visits on billing.visit_id = visits.visit_id
     cross join ops.as_of
     where
-        visits.visit_start_ts < as_of.day + 1
-        and (
-            billing.payment_status <> 'Paid'
-            or billing.payment_ts is null
-            or billing.payment_ts >= as_of.day + 1
-        )
+        billing.payment_status <> 'Paid'
+        or billing.payment_ts is null
+        or billing.payment_ts >= as_of.day + 1
+),
+
+later as (
+    select coalesce(sum(unpaid.total_amount), 0) as balance
+    from unpaid
+    inner join (
+        select visits.visit_id
+        from visits
+        cross join ops.as_of
+        where visits.visit_start_ts >= as_of.day + 1
+    ) as visits on unpaid.visit_id = visits.visit_id
+),
+
+owed as (
+    select (select coalesce(sum(unpaid.total_amount), 0) from unpaid) - later.balance as balance from later
 ),
 
 newest as (

@@ -5,6 +5,9 @@ bills as (
     select
         billing.payment_status,
         billing.total_amount,
+        billing.insurance_amount,
+        billing.patient_amount,
+        billing._partition_date,
         visits.visit_start_ts::date as visit_date,
         coalesce(visits.visit_end_ts, visits.visit_start_ts)::date as end_date,
         -- A payment before the visit counts on the visit's day; the end of all days stands for none.
@@ -12,21 +15,22 @@ bills as (
             when billing.payment_status = 'Paid' and billing.payment_ts is not null
                 then greatest(billing.payment_ts::date, visits.visit_start_ts::date)
             else '9999-12-31'::date
-        end as paid_on,
-        greatest(billing.insurance_amount, 0) as insurance_amount,
-        coalesce(billing.patient_amount, 0) as patient_amount
+        end as paid_on
     from visits
     inner join billing on visits.visit_id = billing.visit_id
 ),
 
--- Split in the ratio of the two amounts, which need not add up to the total; where they do, nothing is divided.
+-- Bills that were open when their file came are split in the ratio of the two amounts, which need not add up to the
+-- total. Of all others nobody asks who owes them.
 split as (
     select
         *,
         case
-            when insurance_amount + patient_amount = 0 then null
-            when insurance_amount + patient_amount = total_amount then insurance_amount
-            else round(total_amount * insurance_amount / (insurance_amount + patient_amount), 2)
+            when paid_on > _partition_date
+                then round(
+                    total_amount * greatest(insurance_amount, 0)
+                    / nullif(greatest(insurance_amount, 0) + coalesce(patient_amount, 0), 0), 2
+                )
         end as insurer_part
     from bills
 )

@@ -28,6 +28,8 @@ select
     count(*) filter (where status = 'Completed') as kept,
     count(*) filter (where status = 'No-show') as missed,
     count(distinct patient_id) as patients,
-    round(coalesce(sum(extract(epoch from added)) filter (where added > interval '0'), 0) / 60, 4) as minutes
+    round(
+        extract(epoch from coalesce(sum(added) filter (where added > interval '0'), interval '0')) / 60, 4
+    ) as minutes
 from worked
 group by visit_date, doctor_id, department

@@ -42,22 +42,22 @@ reaches as (
 starts as (
     select
         *,
-        case
-            when
-                admit_ts <= max(reach) over (
-                    partition by patient_id order by admit_ts, admission_id
-                    rows between unbounded preceding and 1 preceding
-                )
-                then 0
-            else 1
-        end as begins
+        coalesce(
+            admit_ts > max(reach) over (
+                partition by patient_id order by admit_ts, admission_id
+                rows between unbounded preceding and 1 preceding
+            ),
+            true
+        ) as is_first
     from reaches
 ),
 
-numbered as (
+-- The newest start so far of an episode of the patient is that of the stay's own.
+placed as (
     select
         *,
-        sum(begins) over (partition by patient_id order by admit_ts, admission_id) as episode
+        max(admit_ts) filter (where is_first) over (partition by patient_id order by admit_ts, admission_id)
+            as episode_started
     from starts
 )
 
@@ -70,10 +70,10 @@ select
     admit_ts,
     ended,
     end_is_assumed,
-    min(admit_ts) over episodes as episode_started,
-    row_number() over (partition by patient_id, episode order by admit_ts, admission_id) = 1 as is_first,
+    episode_started,
+    is_first,
     row_number() over (
-        partition by patient_id, episode order by ended desc nulls first, admit_ts desc, admission_id desc
+        partition by patient_id, episode_started
+        order by ended desc nulls first, admit_ts desc, admission_id desc
     ) = 1 as is_last
-from numbered
-window episodes as (partition by patient_id, episode)
+from placed

@@ -28,10 +28,11 @@ comment on column mart_bill_days.bills is
 comment on column mart_bill_days.billed is
 'Sum of total_amount. Unit: currency of the installation.';
 comment on column mart_bill_days.insurer_part is
-'What of it falls to insurers: each bill''s total split in the ratio of insurance_amount to patient_amount. Unit:
-currency of the installation.';
+'What falls to insurers of bills that were not paid by the date of their file: each bill''s total split in the ratio of
+insurance_amount to patient_amount. Unit: currency of the installation.';
 comment on column mart_bill_days.patient_part is
-'What of it falls to patients. A bill with neither amount is in neither part. Unit: currency of the installation.';
+'What of the same bills falls to patients. A bill with neither amount is in neither part. Unit: currency of the
+installation.';
 
 create table if not exists mart_receivables (
     day date primary key,

@@ -434,17 +434,18 @@ def join_bills(tables: Gold) -> Rows:
         visit = visits[bill["visit_id"]]
         start, end = visit["visit_start_ts"], visit["visit_end_ts"] or visit["visit_start_ts"]
         insurance, own = max(bill["insurance_amount"] or 0, 0), bill["patient_amount"] or 0
-        insurer = None
-        if insurance + own:
-            insurer = cents(Fraction(bill["total_amount"]) * Fraction(insurance) / Fraction(insurance + own))
         is_paid = bill["payment_status"] == "Paid" and bill["payment_ts"] is not None
+        paid_on = max(bill["payment_ts"].date(), start.date()) if is_paid else NEVER
+        insurer = None
+        if insurance + own and not (is_paid and paid_on <= bill["_partition_date"]):
+            insurer = cents(Fraction(bill["total_amount"]) * Fraction(insurance) / Fraction(insurance + own))
         bills.append(
             bill
             | {
                 "start": start,
                 "day": start.date(),
                 "end_date": end.date(),
-                "paid_on": max(bill["payment_ts"].date(), start.date()) if is_paid else NEVER,
+                "paid_on": paid_on,
                 "insurer": insurer or Decimal(),
                 "patient": Decimal() if insurer is None else bill["total_amount"] - insurer,
             }
