@@ -1,4 +1,4 @@
-"""What keeping account costs: a date run in this process, with the seconds that ledger, laws and levels took of it.
+"""Measures the cost of accounting: runs a date in this process and adds up the seconds of ledger and checks.
 
 python -m benchmarks.accounting 2026-01-01    # on a running stack in which that date has landed and has not run
 """
@@ -27,11 +27,11 @@ from jobs import (
 from jobs.catalog import CATALOG
 
 spent: dict[str, float] = defaultdict(float)
-inside: list[str] = []  # of parts within parts only the outermost counts
+inside: list[str] = []  # only the outermost of nested parts counts
 
 
 def timed(module: Any, name: str, part: str, applies: Callable[..., bool] = lambda *_: True) -> None:
-    """Adds the seconds of each call of a function to a part, where it applies."""
+    """Wraps a function so that the seconds of each call count for a part, if `applies` holds."""
     real = getattr(module, name)
 
     @wraps(real)
@@ -50,7 +50,7 @@ def timed(module: Any, name: str, part: str, applies: Callable[..., bool] = lamb
 
 
 def count_again() -> None:
-    """The first count also reads and judges the rows, and caches them; so a second one tells what counting costs."""
+    """Counts verdicts twice: the first count also reads, validates and caches the rows, so only the second is timed."""
     real = validation.count
 
     @wraps(real)

@@ -1,10 +1,10 @@
-"""Whole days, bronze to marts, beside two peers that do the same work: `make bench [SCALES="1 10 100"] [REPEATS=3]`.
+"""Measures whole dates against two peers that do the same work: `make bench [SCALES="1 10 100"] [REPEATS=3]`.
 
-With ALONE=1 the platform only, its first date, cold, and the next one, with what each spilled: for sizes at which a
-peer would not end.
+A whole date runs from bronze to marts. With ALONE=1, measures only the platform, its cold first date and the next one,
+and what each spills, at sizes that the peers cannot complete.
 
-On a stack of its own in `.bench`, so that it touches nobody's data. It ends with a sentence where the platform and the
-peers do not come to the same rows. docs/benchmarks.md says what is measured.
+Uses its own stack in `.bench`, so that no other data is touched. Exits with a sentence if the platform and the peers
+disagree about the rows. docs/benchmarks.md describes what is measured.
 """
 
 import argparse
@@ -36,12 +36,12 @@ from jobs.lake import s3
 from stack import own, prepare, services
 
 HOME = settings.ROOT / ".bench"
-DAY = date(2026, 1, 1)  # the generator's start: the full volumes
+DAY = date(2026, 1, 1)  # the generator's start date, with the full volumes
 PACKAGES = ("pyspark", "delta-spark", "luigi", "pandas", "pyarrow", "psycopg2-binary", "duckdb")
 SIZES = ("spark.cores.max", "spark.executor.cores", "spark.executor.memory")
-# Ordinary dates are those of the hospital whose history is the first date of this scale.
+# Ordinary dates belong to the hospital whose history is the first date of this scale.
 ORDINARY, DATES, BACKFILL = "1", 5, 30
-LAST_PLACE = Decimal("0.0001")  # averages have four places
+LAST_PLACE = Decimal("0.0001")  # averages have four decimals
 AVERAGES = ("avg_length_of_stay_days", "avg_los_days")
 
 
@@ -66,19 +66,19 @@ def main() -> None:
 
 @contextmanager
 def own_stack() -> Iterator[None]:
-    """Points this process and its children at a stack in HOME, down and with the peers' databases; removed at last."""
+    """Points this process at a stopped stack in HOME with the peers' databases; removes the stack at the end."""
     own.set_apart(HOME)
-    # The peers have buckets of their own, to which the jobs' user has no right.
+    # The peers have their own buckets, for which the jobs' user has no privileges.
     root = ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")
     os.environ |= dict(zip(("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"), map(settings.get, root), strict=True))
-    if HOME.exists():  # of a benchmark that was killed
+    if HOME.exists():  # left by a killed benchmark
         stack("clean")
         shutil.rmtree(HOME)
     HOME.mkdir(mode=0o700)
     (HOME / ".gitignore").write_text("*\n")
     try:
         say("making the stack")
-        stack("up")  # what is built and downloaded once must not count
+        stack("up")  # keeps one-time builds and downloads out of the measurements
         for name in peer.PEERS:
             s3().create_bucket(Bucket=peer.bucket(name))
         stack("down")
@@ -98,7 +98,7 @@ def stack(verb: str) -> None:
 
 
 def create_databases() -> None:
-    """The peers' databases; nobody but the server itself, alone, may create one."""
+    """Creates the peers' databases; only the server itself in single-user mode may create one."""
     owner = settings.get("POSTGRES_USER")
     names = [peer.database(name) for name in (*peer.PEERS, "limits")]
     lines = [f'create database {name} owner "{owner}"' for name in names] + [f'grant pg_checkpoint to "{owner}"']
@@ -110,7 +110,7 @@ def create_databases() -> None:
         raise SystemExit(f"The peers' databases could not be created.\n{run.stderr}")
 
 
-# ---- what is measured ----------------------------------------------------------------------------------------------
+# ---- measurements --------------------------------------------------------------------------------------------------
 
 
 def generate(scale: str, day: date = DAY) -> None:
@@ -121,7 +121,7 @@ def generate(scale: str, day: date = DAY) -> None:
 
 
 def alone(scale: str) -> Iterator[dict[str, Any]]:
-    """The first date of one scale on a stack that has just come up, and then the next, with a hundredth of its rows."""
+    """Measures the first date of a scale on a newly started stack, and the next date with a 730th of its rows."""
     for what, day in (("alone", DAY), ("next date", DAY + timedelta(1))):
         generate(scale, day)
         stack("up")
@@ -134,9 +134,9 @@ def alone(scale: str) -> Iterator[dict[str, Any]]:
 
 
 def spilled() -> int:
-    """Bytes that the resident application's last thousand stages have spilled to disk, by its own page.
+    """Returns the bytes that the last thousand stages of the Spark Connect server spilled, from its own page.
 
-    The history server forgets more of them: of an application without end it keeps what its last event files hold.
+    The history server retains less: for an endless application, only its last event files.
     """
     [app] = (app["id"] for app in services.resident())
     stages = f"{services.resident_page()}/api/v1/applications/{app}/stages"
@@ -145,7 +145,7 @@ def spilled() -> int:
 
 
 def disk() -> dict[str, int]:
-    """Bytes at rest: the two buckets, PostgreSQL's gold and marts with their indexes, and what a load staged."""
+    """Returns bytes at rest: both buckets, PostgreSQL's gold and marts with indexes, and staged rows."""
     held = {}
     for layer in ("bronze", "silver"):
         pages = s3().get_paginator("list_objects_v2").paginate(Bucket=settings.get(f"MINIO_BUCKET_{layer.upper()}"))
@@ -162,14 +162,14 @@ def disk() -> dict[str, int]:
 
 
 def size_of(scale: str) -> dict[str, Any]:
-    """Rows and bytes of the scale's files."""
+    """Returns rows and bytes of the scale's files."""
     rows = {name: sum(hits_of_silver(name)) for name in CATALOG}
     size = sum(landing.landing_path(dataset, DAY).stat().st_size for dataset in CATALOG.values())
     return {"rows": rows, "bytes": size}
 
 
 def clear(scale: str) -> None:
-    """Stack and files of one scale are empty, down and gone."""
+    """Empties, stops and removes the stack and the files of one scale."""
     empty_platform()
     for name in peer.PEERS:
         empty_peer(name)
@@ -178,7 +178,7 @@ def clear(scale: str) -> None:
 
 
 def bench(scale: str, repeats: int) -> dict[str, Any]:
-    """All measurements of one scale, from a stack that is down and empty to one that is down and empty."""
+    """Returns all measurements of one scale; starts and ends with a stopped, empty stack."""
     generate(scale)
     found: list[dict[str, Any]] = []
 
@@ -225,12 +225,12 @@ def bench(scale: str, repeats: int) -> dict[str, Any]:
 
 
 def run_platform(day: date = DAY, *options: str) -> dict[str, Any]:
-    """A date through all layers: by the ledger the seconds of each, its rows, and those it made due of other dates."""
+    """Measures one date through all layers; the ledger gives the seconds per layer, its rows and revalidated rows."""
     return run_watched(day, sys.executable, "-m", "pipelines", "run", str(day), *options)
 
 
 def run_make(day: date, *words: str) -> dict[str, Any]:
-    """Measures a make target that runs dates, its check of the stack and its pages included, and counts Spark jobs."""
+    """Measures a make target that runs dates, including the check of the stack and the pages, and counts Spark jobs."""
     before = spark_jobs()
     measured = run_watched(day, "make", *words)
     return measured | {"spark_jobs": spark_jobs() - before}
@@ -244,7 +244,7 @@ def spark_jobs() -> int:
 
 
 def run_watched(day: date, *command: str) -> dict[str, Any]:
-    """Measures a command that runs dates, of which `day` is the first; reads rows and seconds from the ledger."""
+    """Measures a command that runs dates, starting with `day`; reads rows and seconds from the ledger."""
     checkpoint()
     measured = watch(command, own="luigi and jobs")
     rows = query(
@@ -297,7 +297,7 @@ def query(database: str, text: str, arguments: Any = None) -> list[Any]:
 
 
 def checkpoint() -> None:
-    """What an earlier run left for PostgreSQL to write is written, so that no other pays for it."""
+    """Makes PostgreSQL write its outstanding pages, so that no run pays for an earlier one."""
     query(settings.get("POSTGRES_DB"), "checkpoint")
 
 
@@ -305,16 +305,16 @@ def checkpoint() -> None:
 
 
 def empty_platform() -> None:
-    """Tables as new, and no object in either bucket; the servers stay up and warm."""
+    """Recreates the tables and empties both buckets; the servers stay up and warm."""
     database = settings.get("POSTGRES_DB")
     tables = query(
         database,
         "select schemaname || '.' || quote_ident(tablename) as name from pg_tables "
         "where schemaname in ('public', 'ops', 'staging')",
     )
-    # Truncated tables would keep their statistics, and the next load would be planned by those.
+    # Truncated tables would keep their statistics, by which the next load would be planned.
     query(database, f"drop table {', '.join(table['name'] for table in tables)} cascade")
-    stack("up")  # makes them again
+    stack("up")  # creates them again
     for name in ("MINIO_BUCKET_BRONZE", "MINIO_BUCKET_SILVER"):
         empty_bucket(settings.get(name))
 
@@ -330,7 +330,7 @@ def empty_bucket(name: str) -> None:
             s3().delete_objects(Bucket=name, Delete={"Objects": objects})
 
 
-CHANGES = {  # dataset -> the column that changes and what it becomes, such that verdicts stay and marts do not
+CHANGES = {  # dataset -> column to change and its new value, chosen to change marts but no verdicts
     "patients": ("city", lambda city: "Newtown"),
     "visits": ("department", lambda department: "Neurology" if department == "Cardiology" else "Cardiology"),
     "admissions": ("room_type", lambda room: "Private" if room == "ICU" else "ICU"),
@@ -342,7 +342,7 @@ SOUND = {"patient_amount": r"[0-9]+\.[0-9]{2}", "room_type": "General Ward|Semi-
 
 @contextmanager
 def one_per_cent_changed() -> Iterator[None]:
-    """Each hundredth row of each file has another value in one column; afterwards the files are as they were."""
+    """Changes one column in every hundredth row of each file; restores the files afterwards."""
     kept = HOME / "kept"
     kept.mkdir()
     for name, (column, change) in CHANGES.items():
@@ -356,7 +356,8 @@ def one_per_cent_changed() -> Iterator[None]:
             for number, line in enumerate(source):
                 due += number % 100 == 99
                 fields = line.rstrip("\n").split(",")
-                # START's files are plain, a line each; one with quotes, or amiss, leaves the change to the next.
+                # START's files have one plain line per row; a line with quotes or defects passes its change to the
+                # next.
                 if due and '"' not in line and len(fields) == len(names):
                     value = fields[place]
                     if value and re.fullmatch(SOUND.get(column, ".*"), value):
@@ -371,11 +372,11 @@ def one_per_cent_changed() -> Iterator[None]:
         kept.rmdir()
 
 
-# ---- do all come to the same? --------------------------------------------------------------------------------------
+# ---- comparison of results -----------------------------------------------------------------------------------------
 
 
 def contents(database: str) -> dict[str, Any]:
-    """A digest of the rows of each big table, in the order of their keys; of the two small marts the rows."""
+    """Returns a digest of the rows of each large table in key order, and the rows of the two small marts."""
     found: dict[str, Any] = {}
     for name, key, columns in [
         *((d.name, d.key, [*d.names, *(c[0] for c in d.computed), "_partition_date"]) for d in CATALOG.values()),
@@ -391,7 +392,7 @@ def contents(database: str) -> dict[str, Any]:
 
 
 def platform_hits() -> dict[str, dict[str, int]]:
-    """Rejected rows by dataset and reason, those without any left out."""
+    """Returns rejected rows by dataset and reason, without zero counts."""
     hits: dict[str, dict[str, int]] = {name: {} for name in CATALOG}
     for row in query(
         settings.get("POSTGRES_DB"),
@@ -402,7 +403,7 @@ def platform_hits() -> dict[str, dict[str, int]]:
 
 
 def hits_of_silver(name: str) -> tuple[int, int]:
-    """(accepted, rejected) rows of a dataset, by the ledger."""
+    """Returns the (accepted, rejected) rows of a dataset from the ledger."""
     [row] = query(
         settings.get("POSTGRES_DB"),
         "select accepted, rejected from ops.ledger join ops.receipts using (run_id, layer, dataset, partition_date) "
@@ -413,10 +414,10 @@ def hits_of_silver(name: str) -> tuple[int, int]:
 
 
 def must_agree(name: str, ours: dict[str, Any], theirs: dict[str, Any], hits: Any, their_hits: Any) -> None:
-    """Ends the benchmark where a peer has other rows, other marts or other reasons.
+    """Exits if a peer differs in rows, marts or reasons.
 
-    PostgreSQL averages stays as decimals of 16 to 20 digits, pandas as whole seconds: where the exact average lies
-    half-way between two values, the fourth place may differ by one.
+    PostgreSQL averages stays as decimals of 16 to 20 digits, pandas as whole seconds: if the exact average lies
+    half-way between two values, the fourth decimal may differ by one.
     """
     wrong = [table for table in ours if not is_same(ours[table], theirs[table])]
     wrong += [f"the reasons of {dataset}" for dataset in hits if hits[dataset] != their_hits[dataset]]
@@ -439,11 +440,11 @@ def is_near(one: Decimal, other: Decimal) -> bool:
     return abs(one - other) <= LAST_PLACE
 
 
-# ---- where it was measured -----------------------------------------------------------------------------------------
+# ---- environment ---------------------------------------------------------------------------------------------------
 
 
 def about() -> dict[str, Any]:
-    """The machine, the versions and the commit."""
+    """Returns machine, versions and commit."""
 
     def said(*words: str) -> str:
         run = subprocess.run(words, capture_output=True, text=True, cwd=settings.ROOT, check=False)

@@ -1,8 +1,8 @@
-"""The same day by DuckDB and PostgreSQL's COPY: `python -m benchmarks.duckdb_peer 2026-01-01` on a running stack.
+"""Processes the same date with DuckDB and COPY: `python -m benchmarks.duckdb_peer 2026-01-01` on a running stack.
 
-DuckDB's CSV reader sorts out malformed records, one query per dataset judges the rest, Parquet goes to MinIO, and the
-accepted rows go through COPY and one `insert ... on conflict do update` per table. Files lie on the local disk on their
-way from and to MinIO, since DuckDB's own S3 client is an extension that it would download.
+DuckDB's CSV reader separates malformed records, one query per dataset validates the rest, Parquet goes to MinIO, and
+accepted rows go through COPY and one `insert ... on conflict do update` per table. Files pass through the local disk,
+since DuckDB's own S3 client is an extension that it would have to download.
 """
 
 import tempfile
@@ -34,15 +34,15 @@ def connect() -> duckdb.DuckDBPyConnection:
 
 
 def validate(connection: duckdb.DuckDBPyConnection, path: Path, dataset: Dataset) -> None:
-    """Leaves a file's records in the tables `accepted_<dataset>` and `rejected_<dataset>`.
+    """Writes a file's records to the tables `accepted_<dataset>` and `rejected_<dataset>`.
 
-    The accepted keys of its parents stand in their own `accepted_` tables.
+    Reads the accepted parent keys from the parents' `accepted_` tables.
     """
     name, key = dataset.name, dataset.key
     with path.open("rb") as file:
         header = peer.read_header(file.readline(), dataset)
     connection.execute(f"create temp table judged as {judge(path, dataset, header)}")
-    # Only rows whose key is there twice are put in an order: by content, so that the same one always stands.
+    # Orders only rows with duplicate keys, and by content, so that the same version always wins.
     content = ", ".join(precedence(dataset))
     connection.execute(
         f"update judged set reasons = 'duplicate_{key}' where rowid in (select rowid from (select rowid, "
@@ -52,7 +52,7 @@ def validate(connection: duckdb.DuckDBPyConnection, path: Path, dataset: Dataset
     names = ", ".join(dataset.names)
     connection.execute(f"create table accepted_{name} as select {names} from judged where reasons = ''")
     source = ", ".join(f"nullif(source.{column}, '') as {column}" for column in dataset.names)
-    # A record can be faulty in two ways, and a line of blanks is none.
+    # A record can have two defects, and a blank line is no record.
     connection.execute(
         f"create table rejected_{name} as "
         f"select {source}, _raw, reasons as _reject_reason from judged where reasons <> '' "
@@ -63,7 +63,7 @@ def validate(connection: duckdb.DuckDBPyConnection, path: Path, dataset: Dataset
 
 
 def precedence(dataset: Dataset) -> Iterator[str]:
-    """The order of a key's versions: what says most, is furthest along, is latest, is greatest comes first."""
+    """Yields the order of a key's versions: most values, highest rank, latest, greatest first."""
     columns = dataset.columns[1:]
     known = {column: f"{column.name} is not null" for column in columns}
     known |= {c: f"{known[c]} and {c.name} <> {literal(c.not_known)}" for c in columns if c.not_known}
@@ -77,9 +77,9 @@ def precedence(dataset: Dataset) -> Iterator[str]:
 
 
 def judge(path: Path, dataset: Dataset, header: list[str]) -> str:
-    """One row per well-formed record: its typed values, its source where it is rejected, and its `reasons`."""
+    """Returns a query with one row per well-formed record: typed values, source text if rejected, and `reasons`."""
     fields = ", ".join(f"{literal(field)}: 'varchar'" for field in header)
-    # With an empty field for null DuckDB would overlook one empty field too many at a record's end.
+    # If empty fields were read as null, DuckDB would miss one surplus empty field at the end of a record.
     reader = (
         f"read_csv({literal(str(path))}, auto_detect = false, header = true, delim = ',', quote = '\"', "
         f"escape = '\"', columns = {{{fields}}}, nullstr = '\x01\x02', store_rejects = true, rejects_limit = 0, "
@@ -112,14 +112,14 @@ def judge(path: Path, dataset: Dataset, header: list[str]) -> str:
 
 
 def trimmed(name: str) -> str:
-    """A column's text without white space around it; null where nothing is left."""
-    # trim() with a list of characters takes far longer than a look at whether there is anything to trim.
+    """Returns SQL for a column's text without surrounding white space; null if nothing is left."""
+    # trim() with a list of characters is much slower than checking whether there is anything to trim.
     plain = f"regexp_full_match({name}, '[!-~]([ -~]*[!-~])?')"
     return f"case when {plain} then {name} else nullif(trim({name}, {literal(WHITE_SPACE)}), '') end"
 
 
 def read(column: Column) -> str:
-    """The value of a column's trimmed text; null where it is blank, unreadable or not a listed value."""
+    """Returns SQL for a column's typed value; null if it is blank, unreadable or not a listed value."""
     text = f"text_{column.name}"
     if column.one_of:
         listed = " ".join(f"when {literal(value.lower())} then {literal(value)}" for value in column.one_of)
@@ -141,7 +141,7 @@ def read(column: Column) -> str:
 
 
 def rules(dataset: Dataset) -> list[tuple[str, str]]:
-    """(code, condition under which it is earned), in declared order."""
+    """Returns (code, condition for the code) in declared order."""
     found = []
     for column in dataset.columns:
         text, value = f"text_{column.name}", f"typed.{column.name}"
@@ -161,7 +161,7 @@ def rules(dataset: Dataset) -> list[tuple[str, str]]:
 
 
 def silver(day: date) -> tuple[duckdb.DuckDBPyConnection, dict[str, dict[str, int]]]:
-    """The five files judged, accepted and rejected rows as Parquet on MinIO; the connection that holds them."""
+    """Validates the five files and writes the results to MinIO as Parquet; returns the connection and rejects."""
     connection, hits = connect(), {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "file")
@@ -180,7 +180,7 @@ def silver(day: date) -> tuple[duckdb.DuckDBPyConnection, dict[str, dict[str, in
 
 
 def gold(postgres: Any, connection: duckdb.DuckDBPyConnection, day: date) -> None:
-    """The accepted rows copied into unlogged staging tables, and from there upserted, in one transaction."""
+    """Copies accepted rows into unlogged staging tables and upserts them in one transaction."""
     with tempfile.TemporaryDirectory() as folder, postgres, postgres.cursor() as cursor:
         cursor.execute("".join(peer.tables()))
         for dataset in CATALOG.values():
@@ -199,7 +199,7 @@ def gold(postgres: Any, connection: duckdb.DuckDBPyConnection, day: date) -> Non
 
 
 def marts(postgres: Any, day: date) -> None:
-    """The marts by the platform's own statements, built anew as a whole."""
+    """Rebuilds all marts with the platform's own statements."""
     with postgres, postgres.cursor() as cursor:
         cursor.execute(f"analyze {', '.join(CATALOG)}")
         for mart, select in peer.MARTS.items():

@@ -1,9 +1,9 @@
-"""Many dates one after the other through one resident application: `make endurance [DATES=60]`.
+"""Runs many dates one after the other through one Spark Connect server: `make endurance [DATES=60]`.
 
-luigid and Spark Connect are started anew after the first third; every tenth date the silver tables are maintained with
-a retention as short as the dates here, and at last as `make maintain` does it. After each date it is counted what may
-grow: memory, handles, files, logs. It ends with a sentence where something grows by more than its bound, or where
-maintenance changed what it must not. On a stack of its own in `.bench`; docs/endurance.md has what came of it.
+Restarts luigid and Spark Connect after the first third; maintains the silver tables every tenth date with a retention
+scaled to these short dates, and at the end as `make maintain` does. After each date, measures what may grow: memory,
+handles, files, logs. Exits with a sentence if something grows by more than its bound, or if maintenance changed data.
+Uses its own stack in `.bench`; docs/endurance.md has the results.
 """
 
 import argparse
@@ -34,9 +34,9 @@ PAGE = settings.ROOT / "docs" / "endurance.md"
 CHART = settings.ROOT / "docs" / "endurance.svg"
 MARK = "<!-- What follows is written by `make endurance`. -->"
 FIRST = bench.DAY
-SCALE = "0.1"
-EVERY = 10  # dates between two maintenances
-KEEP_HOURS = "0.05"  # of them; some seven dates here, as the 168 hours are seven of a hospital's
+SCALE = "1"
+EVERY = 10  # dates between two maintenance runs
+KEEP_HOURS = "0.05"  # about seven dates here, as 168 hours are seven dates of a hospital
 KINDS = ("accepted", "rejected")
 JVMS = ("spark driver", "spark executors", "spark master", "spark worker", "spark history")
 WAITS_FOR_A_WHILE = re.compile(
@@ -46,7 +46,7 @@ Sample = dict[str, float]
 
 
 class Bound(NamedTuple):
-    """By how much something may grow with each date; `what` says what it is, and why so much."""
+    """Declares by how much something may grow per date; `what` says what it is and the reason for the bound."""
 
     name: str
     unit: str
@@ -55,7 +55,7 @@ class Bound(NamedTuple):
 
 
 def bounds() -> list[Bound]:
-    """What is held to what: a year of dates must fit into what there is, without a restart."""
+    """Lists the bounds: a year of dates must fit into the available resources without a restart."""
     heap = "objects alive after a full collection: a year's growth fits into the heap"
     rows = [
         Bound("live heap, spark driver", "MiB", 1.0, heap),
@@ -88,7 +88,7 @@ def bounds() -> list[Bound]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.endurance", description=__doc__)
     parser.add_argument("--dates", type=int, default=60, help="how many (default: %(default)s)")
-    parser.add_argument("--merge", metavar="DATE", help=argparse.SUPPRESS)  # what this program calls itself with
+    parser.add_argument("--merge", metavar="DATE", help=argparse.SUPPRESS)  # used by this program to call itself
     parser.add_argument("--report", action="store_true", help="write the document anew from its figures")
     given = parser.parse_args()
     if given.merge:
@@ -108,7 +108,7 @@ def main() -> None:
 
 
 def endure(dates: int) -> None:
-    """Runs the dates and writes down what was counted after each; ends where their results are not what they were."""
+    """Runs the dates and records the measurements after each; exits if their results change."""
     if not jcmd().is_file():
         raise SystemExit(f"Counting the objects of a JVM needs a JDK with jcmd, and there is no {jcmd()}: install one.")
     with bench.own_stack():
@@ -148,7 +148,7 @@ def call(*words: str, **environment: str) -> None:
 
 
 def merge(day: date) -> None:
-    """Maintains silver with a retention for dates of seconds; nobody else reads, so nobody needs the floor."""
+    """Maintains silver with a retention of seconds, below the minimum: there are no readers to protect here."""
     from jobs import maintain, warehouse
 
     maintain.LEAST, warehouse.longest_run = 0, lambda connection: 0.0
@@ -158,17 +158,16 @@ def merge(day: date) -> None:
 
 
 def restart(*names: str) -> None:
-    """As a crash or an update would: they end, and come back."""
+    """Restarts processes as a crash or an update would."""
     for name in names:
         supervision.supervisor().stopProcess(name)
         supervision.supervisor().startProcess(name)
-    bench.stack("up")  # waits until they answer
+    bench.stack("up")  # waits until the services answer
     bench.say(f"{' and '.join(names)} have been started anew")
 
 
 def must_stay_the_same(day: date) -> None:
-    """After `make maintain` silver's rows are those before, no date is due, and one that is run all the same changes
-    nothing."""
+    """Checks that `make maintain` changes no silver row and makes no date due, and a forced run changes nothing."""
     before, gold = silver(), bench.contents(settings.get("POSTGRES_DB"))
     call("-m", "pipelines", "maintain")
     if silver() != before:
@@ -183,7 +182,7 @@ def must_stay_the_same(day: date) -> None:
 
 
 def silver() -> dict[str, str]:
-    """A digest of all rows of each silver table, run ids included."""
+    """Returns a digest of all rows of each silver table, run ids included."""
     os.environ["SPARK_REMOTE"] = program.spark_connect()
     spark, found = program.connect("endurance"), {}
     for dataset in CATALOG.values():
@@ -195,11 +194,11 @@ def silver() -> dict[str, str]:
     return found
 
 
-# ---- what is counted -----------------------------------------------------------------------------------------------
+# ---- measurements --------------------------------------------------------------------------------------------------
 
 
 def count() -> Sample:
-    """Everything that has a bound, as it is now, and sizes that have none."""
+    """Returns the current value of everything with a bound, and sizes without one."""
     counted = processes() | delta() | postgres() | directories()
     return {name: round(value, 3) for name, value in sorted(counted.items())}
 
@@ -209,28 +208,28 @@ def jcmd() -> Path:
 
 
 def histogram(pid: int) -> dict[str, tuple[int, int]]:
-    """(objects, bytes) of a JVM by class, after a full collection."""
+    """Returns (objects, bytes) of a JVM by class, after a full collection."""
     text = subprocess.run([jcmd(), str(pid), "GC.class_histogram"], capture_output=True, text=True, check=True).stdout
     rows = re.findall(r"^\s*\d+:\s+(\d+)\s+(\d+)\s+(\S+)", text, re.M)
     return {name: (int(objects), int(size)) for objects, size, name in rows}
 
 
 def lasting_threads(pid: int) -> int:
-    """A JVM's threads, without those of pools that wait for work with a time limit: they end by themselves."""
+    """Counts a JVM's threads, except those of pools that wait for work with a time limit and then end."""
     text = subprocess.run([jcmd(), str(pid), "Thread.print"], capture_output=True, text=True, check=True).stdout
     threads = [each for each in text.split("\n\n") if each.lstrip().startswith('"')]
     return len(threads) - sum(bool(WAITS_FOR_A_WHILE.search(each)) for each in threads)
 
 
 def processes() -> Sample:
-    """Memory, live heap, handles and threads of the stack by kind of process."""
+    """Measures memory, live heap, handles and threads of the stack by kind of process."""
     found: Sample = defaultdict(float)
     shared = 0.0
     for process in watch.stack():
         kind = watch.kind_of(process)
         try:
             memory = process.memory_info()
-            apart = memory.shared if kind == "postgres" else 0  # all its processes show the same shared buffers
+            apart = memory.shared if kind == "postgres" else 0  # all its processes count the same shared buffers
             shared = max(shared, apart)
             found[f"memory, {kind}"] += (memory.rss - apart) / 2**20
             found[f"handles, {kind}"] += process.num_fds()
@@ -239,23 +238,23 @@ def processes() -> Sample:
                 live = sum(size for _, size in histogram(process.pid).values())
                 found[f"live heap, {kind}"] += live / 2**20
         except (psutil.Error, subprocess.CalledProcessError):
-            continue  # it has just ended
+            continue  # the process has just ended
     found["memory, postgres"] += shared / 2**20
     return found
 
 
 class Table(NamedTuple):
-    """What a table's log has told so far."""
+    """Holds what has been read of a table's log."""
 
     commits: set[str]
-    files: set[str]  # that count
+    files: set[str]  # files in the current version
 
 
 TABLES: dict[str, Table] = {}
 
 
 def delta() -> Sample:
-    """Files and log entries of the silver tables, by their logs and by what lies in the bucket."""
+    """Counts files and log entries of the silver tables, from their logs and from the bucket."""
     bucket = settings.get("MINIO_BUCKET_SILVER")
     most, counting, there, entries, commits, tail = 0, 0, 0, 0, 0, 0
     for dataset in CATALOG.values():
@@ -286,7 +285,7 @@ def delta() -> Sample:
 
 
 def read_log(bucket: str, names: list[str], table: Table) -> None:
-    """Follows a table's log from where it was read last."""
+    """Reads a table's log from where the last call stopped."""
     for name in sorted(set(names) - table.commits):
         for line in lake.s3().get_object(Bucket=bucket, Key=name)["Body"].read().splitlines():
             entry = json.loads(line)
@@ -312,7 +311,7 @@ def postgres() -> Sample:
 
 
 def directories() -> Sample:
-    """MiB on disk of what the stack writes beside its stores."""
+    """Measures the MiB on disk that the stack writes beside its stores."""
     home = services.stack_dir()
     return {
         "luigi, history": size(home / "luigi" / "history.db"),
@@ -332,7 +331,7 @@ HISTOGRAMS: dict[str, dict[str, tuple[int, int]]] = {}
 
 
 def keep_histograms(number: int) -> None:
-    """Says which classes of the driver, the executors and the history server have gained most since the last time."""
+    """Prints which classes of the driver, the executors and the history server have grown most since the last call."""
     for process in watch.stack():
         kind = watch.kind_of(process)
         if kind in ("spark driver", "spark executors", "spark history"):
@@ -345,16 +344,16 @@ def keep_histograms(number: int) -> None:
             HISTOGRAMS[kind] = now
 
 
-# ---- what came of it -----------------------------------------------------------------------------------------------
+# ---- results -------------------------------------------------------------------------------------------------------
 
 
 def slope(values: list[float]) -> float:
-    """By how much a value grows with each date: the median over all pairs of dates, which no single peak moves."""
+    """Returns the growth per date: the median over all pairs of dates, which single peaks do not affect (Theil-Sen)."""
     return median((later - earlier) / (j - i) for (i, earlier), (j, later) in combinations(enumerate(values), 2))
 
 
 def verdicts(samples: list[Sample]) -> Iterable[dict[str, Any]]:
-    """Each bound, and what was measured over the second half of the dates."""
+    """Yields each bound with the measurement over the second half of the dates."""
     second = samples[len(samples) // 2 :]
     for bound in bounds():
         values = [sample.get(bound.name, 0.0) for sample in second]
@@ -402,7 +401,7 @@ PANELS: dict[str, Callable[[str], bool]] = {
 
 
 def chart(samples: list[Sample]) -> str:
-    """Six panels by date, as SVG."""
+    """Draws six panels by date as SVG."""
     import vl_convert
 
     panels = []

@@ -1,7 +1,7 @@
-"""What no loader can beat on this machine: `python -m benchmarks.limits 2026-01-01`, after the DuckDB peer has run.
+"""Measures lower bounds for any loader here: `python -m benchmarks.limits 2026-01-01`, after the DuckDB peer has run.
 
-Reading each CSV file once; COPY of the accepted rows, as ready text, into tables like gold's but without keys and
-indexes; and making the primary keys, indexes and foreign keys afterwards, each for a whole table.
+Reads each CSV file once; copies the accepted rows, as prepared text, into tables like gold's but without keys and
+indexes; then creates primary keys, indexes and foreign keys, each for a whole table.
 """
 
 import json
@@ -26,7 +26,7 @@ def read_files(day: date) -> None:
 
 
 def write_text(folder: Path, day: date) -> None:
-    """The accepted rows that the DuckDB peer left on MinIO, as COPY takes them."""
+    """Writes the accepted rows that the DuckDB peer left on MinIO as text for COPY."""
     duckdb = connect()
     for name, dataset in CATALOG.items():
         parquet = folder / f"{name}.parquet"

@@ -1,7 +1,7 @@
-"""The same day in pandas: `python -m benchmarks.pandas_peer 2026-01-01` on a running stack.
+"""Processes the same date with pandas: `python -m benchmarks.pandas_peer 2026-01-01` on a running stack.
 
-As the platform's predecessor had it, by whoever knows pandas well: Arrow's CSV reader and Arrow strings, rules as whole
-columns, psycopg2's execute_values with `insert ... on conflict do update`, and marts as groups of frames.
+Follows the platform's predecessor, as an experienced pandas user would write it: Arrow's CSV reader and strings, rules
+on whole columns, psycopg2's execute_values with `insert ... on conflict do update`, and marts by groupby.
 """
 
 import io
@@ -31,9 +31,9 @@ PLAIN_DECIMAL = r"-?[0-9]{1,10}(?:\.[0-9]{1,2})?"
 DECIMAL = r"[+-]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
 STRING = pd.ArrowDtype(pa.string())
 TIMES = ["birth_date", "registration_date", "visit_start_ts", "visit_end_ts", "admit_ts", "discharge_ts"]
-PAGE = 10_000  # rows a statement
+PAGE = 10_000  # rows per statement
 
-# What must hold for a row, by the reason it is rejected for otherwise; a missing value passes.
+# Rejection reason -> condition that a row must meet; a missing value passes.
 RULES = {
     "birth_after_registration": lambda r: r.birth_date <= r.registration_date,
     "visit_end_not_after_start": lambda r: r.visit_end_ts > r.visit_start_ts,
@@ -44,20 +44,21 @@ RULES = {
     "insurance_exceeds_total": lambda r: r.insurance_amount <= r.total_amount,
     "paid_without_payment_ts": lambda r: (r.payment_status != "Paid") | r.payment_ts.notna(),
 }
-PASSES_EMPTY = {"paid_without_payment_ts": ["payment_status"]}  # the columns whose absence lets a row pass, if not all
+# columns that let a row pass if missing, where not all of the rule's columns do
+PASSES_EMPTY = {"paid_without_payment_ts": ["payment_status"]}
 
 
 class Judged(NamedTuple):
-    """Every record stands in exactly one of the two."""
+    """Holds the accepted and the rejected rows; every record is in exactly one of them."""
 
     accepted: pd.DataFrame
     rejected: pd.DataFrame
 
 
 def read(data: bytes, dataset: Dataset) -> tuple[pd.DataFrame, list[str]]:
-    """(the fields of the well-formed records as text, the texts of the malformed ones)."""
+    """Returns the fields of well-formed records as text, and the texts of malformed records."""
     header, skipped = peer.read_header(data, dataset), list[tuple[int, str]]()
-    # A quote that is left open swallows the rest of the file; closing it makes that a record, the last one.
+    # An unclosed quote swallows the rest of the file; closing it makes the rest the last record.
     is_open = data.count(b'"') % 2 == 1
 
     def keep(row: Any) -> str:
@@ -74,7 +75,7 @@ def read(data: bytes, dataset: Dataset) -> tuple[pd.DataFrame, list[str]]:
     malformed = [text for _, text in skipped if text.strip(WHITE_SPACE)]
     if is_open and not (skipped and skipped[-1][0] == 1 + len(texts) + len(skipped)):
         last = texts.iloc[-1]
-        if not last.iloc[-1].endswith('"'):  # else the odd quote stood inside a field, where it means nothing
+        if not last.iloc[-1].endswith('"'):  # otherwise the odd quote is inside a field, where it has no meaning
             malformed.append(",".join(last))
             texts = texts.iloc[:-1]
     if b"\0" in data:
@@ -85,7 +86,7 @@ def read(data: bytes, dataset: Dataset) -> tuple[pd.DataFrame, list[str]]:
 
 
 def validate(texts: pd.DataFrame, malformed: list[str], dataset: Dataset, parents: dict[str, pd.Series]) -> Judged:
-    """Rows by all rules of the dataset; `parents` holds the accepted keys per foreign key column."""
+    """Validates rows by all rules of the dataset; `parents` holds the accepted keys per foreign key column."""
     trimmed = {name: texts[name].str.strip(WHITE_SPACE) for name in dataset.names}
     trimmed = {name: text.mask(text == "") for name, text in trimmed.items()}
     rows = pd.DataFrame({column.name: value_of(column, trimmed[column.name]) for column in dataset.columns})
@@ -120,9 +121,7 @@ def validate(texts: pd.DataFrame, malformed: list[str], dataset: Dataset, parent
 
 
 def duplicates(rows: pd.DataFrame, sound: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Which of the sound rows of one key do not stand: all but the one that says most, is furthest along, is latest, is
-    greatest.
-    """
+    """Marks superseded versions of a key: all but the one with most values, then highest rank, latest, greatest."""
     again = sound.copy()
     again[sound] = rows.loc[sound, dataset.key].duplicated(keep=False)
     versions, columns = rows[again], dataset.columns[1:]
@@ -140,7 +139,7 @@ def duplicates(rows: pd.DataFrame, sound: np.ndarray, dataset: Dataset) -> np.nd
 
 
 def value_of(column: Column, text: pd.Series) -> pd.Series:
-    """The value of a column's trimmed text; missing where it is blank, unreadable or not a listed value."""
+    """Returns a column's typed values from trimmed text; missing if blank, unreadable or not a listed value."""
     if column.one_of:
         return text.str.lower().map({value.lower(): value for value in column.one_of}).astype(STRING)
     if column.type in ("date", "timestamp"):
@@ -152,10 +151,10 @@ def value_of(column: Column, text: pd.Series) -> pd.Series:
 
 
 def read_times(text: pd.Series) -> pd.Series:
-    """Timestamps in UTC; what pandas' nanoseconds do not reach, or no calendar has, is left to datetime."""
+    """Parses timestamps to UTC; leaves those outside the range of pandas' nanoseconds to datetime."""
     zoned = mask(text.str.contains(f"{ZONE}$"))
     times = pd.to_datetime(text.mask(zoned), format="ISO8601", errors="coerce").astype("datetime64[us]")
-    if zoned.any():  # on their own: pandas gives a time without a zone that of the one before
+    if zoned.any():  # parsed separately: pandas gives a time without a zone the zone of the one before
         there = pd.to_datetime(text[zoned], format="ISO8601", errors="coerce", utc=True)
         times[zoned] = there.dt.tz_localize(None).astype("datetime64[us]")
     for place in np.flatnonzero(times.isna() & text.notna()):
@@ -173,7 +172,7 @@ def read_times(text: pd.Series) -> pd.Series:
 
 
 def read_decimals(text: pd.Series) -> pd.Series:
-    """Amounts with two places as floats, which are exact enough for twelve digits; other forms by Decimal, half up."""
+    """Parses amounts with two decimals as floats, exact enough for twelve digits; others by Decimal, half up."""
     plain = mask(text.str.fullmatch(PLAIN_DECIMAL))
     amounts = pd.to_numeric(text.where(plain)).astype("float64")
     for place in np.flatnonzero(~plain & mask(text.str.fullmatch(DECIMAL))):
@@ -183,12 +182,12 @@ def read_decimals(text: pd.Series) -> pd.Series:
 
 
 def mask(condition: pd.Series) -> np.ndarray:
-    """A condition as plain booleans; false where it cannot be told."""
+    """Returns a condition as plain booleans; unknown becomes False."""
     return condition.fillna(False).to_numpy(bool)
 
 
 def silver(day: date) -> tuple[dict[str, pd.DataFrame], dict[str, dict[str, int]]]:
-    """The five files judged, accepted and rejected rows as Parquet on MinIO; the accepted rows."""
+    """Validates the five files and writes accepted and rejected rows to MinIO as Parquet; returns the accepted rows."""
     accepted: dict[str, pd.DataFrame] = {}
     hits = {}
     with TemporaryDirectory() as folder:
@@ -206,7 +205,7 @@ def silver(day: date) -> tuple[dict[str, pd.DataFrame], dict[str, dict[str, int]
 
 
 def gold(postgres: Any, accepted: dict[str, pd.DataFrame], day: date) -> None:
-    """The accepted rows upserted, in one transaction."""
+    """Upserts the accepted rows in one transaction."""
     with postgres, postgres.cursor() as cursor:
         cursor.execute("".join(peer.tables()))
         for name, dataset in CATALOG.items():
@@ -215,7 +214,7 @@ def gold(postgres: Any, accepted: dict[str, pd.DataFrame], day: date) -> None:
 
 
 def tuples(rows: pd.DataFrame) -> Any:
-    """A frame's rows as psycopg2 takes them."""
+    """Returns a frame's rows in the form that psycopg2 takes."""
     return zip(*(plain_values(rows[name]) for name in rows), strict=True)
 
 
@@ -226,11 +225,11 @@ def plain_values(values: pd.Series) -> list[Any]:
 
 
 def marts(postgres: Any, day: date) -> None:
-    """The marts from the tables as they are read by SQL, built anew as a whole."""
+    """Rebuilds all marts from the gold tables, read by SQL."""
 
     def table(columns: str, name: str) -> pd.DataFrame:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pandas would rather have SQLAlchemy 2
+            warnings.simplefilter("ignore")  # pandas recommends SQLAlchemy 2
             return pd.read_sql(f"select {columns} from {name}", postgres)
 
     money = "total_amount, insurance_amount, patient_amount"
@@ -266,7 +265,7 @@ def marts(postgres: Any, day: date) -> None:
 def daily_kpis(
     patients: pd.DataFrame, visits: pd.DataFrame, admissions: pd.DataFrame, bills: pd.DataFrame
 ) -> pd.DataFrame:
-    """One row per day on which a visit started, an admission began or a patient registered."""
+    """Returns one row per day on which a visit started, an admission began or a patient registered."""
     visited = visits.assign(completed=visits["status"] == "Completed").groupby("day")
     admitted = admissions.groupby(admissions["admit_ts"].dt.floor("D").rename("day"))
     states = {status: bills["payment_status"] == status for status in ("Paid", "Pending")}
@@ -294,7 +293,7 @@ def daily_kpis(
 
 
 def department_stats(visits: pd.DataFrame, stays: pd.DataFrame, bills: pd.DataFrame) -> pd.DataFrame:
-    """One row per department and day on which a visit to it started."""
+    """Returns one row per department and day on which a visit to it started."""
     by = ["department", "day"]
     types = ("Emergency", "Inpatient", "Outpatient")
     kinds = {f"{kind.lower()}_visits": visits["visit_type"] == kind for kind in types}
@@ -315,7 +314,7 @@ def department_stats(visits: pd.DataFrame, stays: pd.DataFrame, bills: pd.DataFr
 
 
 def patient_stats(patients: pd.DataFrame, visits: pd.DataFrame, bills: pd.DataFrame, newest: date) -> pd.DataFrame:
-    """One row per patient, with or without visits."""
+    """Returns one row per patient, with or without visits."""
     visited = visits.groupby("patient_id")
     birth = patients.set_index("patient_id")["birth_date"]
     later = (birth.dt.month > newest.month) | ((birth.dt.month == newest.month) & (birth.dt.day > newest.day))
@@ -332,18 +331,18 @@ def patient_stats(patients: pd.DataFrame, visits: pd.DataFrame, bills: pd.DataFr
 
 
 def filled(rows: pd.DataFrame, but: list[str]) -> pd.DataFrame:
-    """A sum or count over nothing is 0, but for some columns; sums have two places. The index becomes columns."""
+    """Fills sums and counts with 0, except in `but`, rounds to two decimals, and turns the index into columns."""
     totals = rows.columns.difference(but)
     return rows.fillna(dict.fromkeys(totals, 0)).round(dict.fromkeys(totals, 2)).reset_index()
 
 
 def averages(spans: Any, seconds: int) -> pd.Series:
-    """The mean span of each group in units of so many seconds."""
+    """Returns the mean span of each group in units of `seconds`."""
     return quotients(spans.sum().astype("int64"), spans.count() * seconds * 1_000_000)
 
 
 def quotients(above: pd.Series, below: pd.Series) -> pd.Series:
-    """Quotients of whole numbers to four places, half up; missing where there is nothing to divide by."""
+    """Divides whole numbers, rounding half up to four decimals; missing if the divisor is 0."""
     exact = [
         Decimal((20_000 * int(a) + int(b)) // (2 * int(b))).scaleb(-4) if b else None
         for a, b in zip(above, below, strict=True)

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md and its chart, written from docs/benchmarks.json: `python -m benchmarks.report`."""
+"""Writes docs/benchmarks.md and its chart from docs/benchmarks.json: `python -m benchmarks.report`."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -12,7 +12,7 @@ RESULTS = settings.ROOT / "docs" / "benchmarks.json"
 PAGE = settings.ROOT / "docs" / "benchmarks.md"
 CHART = settings.ROOT / "docs" / "benchmarks.svg"
 MARK = "<!-- What follows is written by `python -m benchmarks.report`. -->"
-Run = dict[str, Any]  # all measurements of one scale, in one go
+Run = dict[str, Any]  # all measurements of one scale from one benchmark
 
 ROWS = (
     ("platform", "first load"),
@@ -24,24 +24,24 @@ ROWS = (
     ("duckdb", "rerun"),
     ("duckdb", "one per cent changed"),
 )
-DATES = {"alone": "first", "next date": "next"}  # of the platform alone, each a run of its own
+DATES = {"alone": "first", "next date": "next"}  # measured for the platform alone, each as a separate run
 NAMES = {"platform": "platform", "pandas": "pandas peer", "duckdb": "DuckDB peer"}
 
 
 def put(run: Run) -> None:
-    """Adds the measurements of one scale to those there are, in place of older ones of their kind."""
+    """Adds the measurements of one scale, replacing older ones of the same kind."""
     runs = {kind(old): old for old in measured()} if RESULTS.exists() else {}
     RESULTS.write_text(json.dumps([*(runs | {kind(run): run}).values()], indent=1) + "\n")
 
 
 def measured(alone: bool | None = None) -> list[Run]:
-    """All runs, or those of the platform alone or those beside the peers, the smallest scale first."""
+    """Returns all runs, or only those of the platform alone (True) or beside the peers (False), by ascending scale."""
     runs = [run for run in json.loads(RESULTS.read_text()) if alone in (None, is_alone(run))]
     return sorted(runs, key=lambda run: float(run["scale"]))
 
 
 def kind(run: Run) -> tuple[str, ...]:
-    """The scale and what is measured of it; of the platform alone with its executors."""
+    """Returns the scale and what is measured of it; for the platform alone, also its executors."""
     return (run["scale"], run["measurements"][0]["what"], *(run["spark"].values() if is_alone(run) else ()))
 
 
@@ -50,7 +50,7 @@ def is_alone(run: Run) -> bool:
 
 
 def middle(run: Run, who: str, what: str, value: Callable[[Run], float]) -> float | None:
-    """The median over the repeats; None where nothing was measured."""
+    """Returns the median over the repeats; None if nothing was measured."""
     values = [value(m) for m in run["measurements"] if (m["who"], m["what"]) == (who, what)]
     return median(values) if values else None
 
@@ -64,7 +64,7 @@ def stage(run: Run, who: str, name: str, what: str = "first load") -> float | No
 
 
 def rest(run: Run, who: str, what: str) -> float | None:
-    """What is in no stage: processes that start, Luigi, what lies between the layers."""
+    """Returns the seconds outside all stages: process starts, Luigi, gaps between layers."""
     return middle(run, who, what, lambda m: m["seconds"] - sum(m["stages"].get(name, 0.0) for name in STAGES))
 
 
@@ -85,7 +85,7 @@ def part(who: str, name: str, what: str = "first load") -> Callable[[Run], float
 
 
 def ordinary(what: str) -> Callable[[Run], float | None]:
-    """Returns the median of what an ordinary date takes: CPU seconds, or Spark jobs."""
+    """Returns a function for the median cost of an ordinary date: CPU seconds, or Spark jobs."""
     amounts: dict[str, Callable[[Run], float]] = {
         "cpu": lambda m: sum(m["cpu_seconds"].values()),
         "jobs": lambda m: m["spark_jobs"],
@@ -93,7 +93,7 @@ def ordinary(what: str) -> Callable[[Run], float | None]:
     return lambda run: middle(run, "platform", "ordinary date", amounts[what])
 
 
-TARGETS = (  # SCALE, what is held against what, the ratio allowed, the one and the other
+TARGETS = (  # SCALE, what is compared, the allowed ratio, the two values
     ("1", "warm stack, whole day, to the pandas peer", 2.0, whole("platform"), whole("pandas")),
     ("1", "from a stopped stack, `make up` included, to the pandas peer", 10.0, cold, whole("pandas")),
     (
@@ -175,7 +175,7 @@ def by_stage(run: Run) -> Iterable[str]:
 
 
 def by_dataset(run: Run) -> Iterable[str]:
-    """The seconds of each job of the platform, from the ledger."""
+    """Yields a table with the seconds of each job of the platform, from the ledger."""
     first = [m for m in run["measurements"] if (m["who"], m["what"]) == ("platform", "first load")]
     layers = {layer: list(datasets) for m in first for layer, datasets in m["busy"].items()}
     yield from table("layer", "from its first start to its last end", "the jobs by themselves")
@@ -186,7 +186,7 @@ def by_dataset(run: Run) -> Iterable[str]:
 
 
 def ordinary_dates(run: Run) -> Iterable[str]:
-    """Yields a table of the dates after the first, one by one and many at once; nothing where none was measured."""
+    """Yields a table of the dates after the first, one by one and as a backfill; nothing if none was measured."""
     found = [m for m in run["measurements"] if m["what"] in ("ordinary date", "backfill")]
     if not found:
         return
@@ -227,7 +227,7 @@ def costs(run: Run) -> Iterable[str]:
 
 
 def greatest(parts: dict[str, float], form: str) -> str:
-    """The parts that matter, the greatest first."""
+    """Lists the parts above two per cent of the sum, largest first."""
     least = 0.02 * sum(parts.values())
     ordered = sorted(parts.items(), key=lambda part: -part[1])
     return ", ".join(f"{name} {form.format(value)}" for name, value in ordered if value > least)
@@ -244,7 +244,7 @@ def limits(runs: list[Run]) -> Iterable[str]:
 
 
 def scale_out() -> Iterable[str]:
-    """What the platform takes alone: its first date and the next one, by scale and executors."""
+    """Yields a table of what the platform takes alone for its first and next date, by scale and executors."""
     yield from table(
         "SCALE", "executors", "date", "rows", "judged again", "seconds", *STAGES, "per million rows", "CPU seconds",
         "per million rows", "peak memory, GiB", "spilled, GB",
@@ -302,7 +302,7 @@ def page(runs: list[Run]) -> str:
 
 
 def chart(runs: list[Run]) -> str:
-    """Seconds by stage, a panel for each scale, as SVG."""
+    """Draws seconds by stage as SVG, one panel per scale."""
     import vl_convert
 
     values = [

@@ -1,4 +1,4 @@
-"""Running a program and counting what it costs, the services that work for it included: time, memory, CPU, traffic."""
+"""Runs a program and measures its cost, including the services that work for it: time, memory, CPU, traffic."""
 
 import base64
 import hashlib
@@ -20,8 +20,8 @@ import psutil
 from jobs import settings
 from stack import services
 
-EVERY = 0.5  # seconds between two looks at the memory
-JAVA = {  # a word of a JVM's command line: its class, and of the driver its plugin
+EVERY = 0.5  # seconds between two memory samples
+JAVA = {  # a word in a JVM's command line, its class or for the driver its plugin -> kind
     "org.apache.spark.deploy.master.Master": "spark master",
     "org.apache.spark.deploy.worker.Worker": "spark worker",
     services.CONNECT_PLUGIN: "spark driver",
@@ -33,13 +33,13 @@ TRAFFIC = {way: f"minio_api_requests_traffic_{way}_bytes" for way in ("received"
 
 
 class Failed(SystemExit):
-    """A program of the benchmark ended with an error; the text has its last lines."""
+    """Signals that a program of the benchmark failed; the message has its last lines."""
 
 
 def watch(command: Sequence[str], own: str, counted: Collection[str] = ()) -> dict[str, Any]:
-    """Runs a command; its output, seconds, peak memory and CPU seconds by kind of process, and MinIO's bytes.
+    """Runs a command; returns output, seconds, peak memory and CPU seconds by kind of process, and MinIO's bytes.
 
-    `own` is the kind of its own processes; of the stack's kinds those `counted`, or all.
+    `own` is the kind of the command's own processes; `counted` limits the stack's kinds, by default to all.
     """
     kinds = {own, *(counted or KINDS)}
     before, traffic_before = cpu_of_stack(), traffic()
@@ -79,7 +79,7 @@ def watch(command: Sequence[str], own: str, counted: Collection[str] = ()) -> di
 
 
 def sample(pid: int, own: str, kinds: Collection[str], peaks: dict[str, float], ended: threading.Event) -> None:
-    """Keeps the peaks of resident memory in MiB: of each kind, and of all together at one time."""
+    """Records the peaks of resident memory in MiB, for each kind and for all together."""
     while not ended.wait(EVERY):
         used: dict[str, float] = defaultdict(float)
         shared = 0.0
@@ -88,7 +88,7 @@ def sample(pid: int, own: str, kinds: Collection[str], peaks: dict[str, float], 
                 memory = process.memory_info()
             except psutil.Error:
                 continue
-            # PostgreSQL's processes all show the same shared buffers.
+            # PostgreSQL's processes all count the same shared buffers.
             apart = memory.shared if kind == "postgres" else 0
             shared = max(shared, apart)
             used[kind] += memory.rss - apart
@@ -99,7 +99,7 @@ def sample(pid: int, own: str, kinds: Collection[str], peaks: dict[str, float], 
 
 
 def family(pid: int) -> list[psutil.Process]:
-    """A process and all that descend from it; none when it has ended."""
+    """Returns a process and its descendants; none if it has ended."""
     try:
         parent = psutil.Process(pid)
         return [parent, *parent.children(recursive=True)]
@@ -108,7 +108,7 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def stack() -> list[psutil.Process]:
-    """The stack's processes: supervisord and its descendants."""
+    """Returns the stack's processes: supervisord and its descendants."""
     pid_file = settings.path("STACK_DIR") / "supervisord.pid"
     try:
         return family(int(pid_file.read_text()))
@@ -120,7 +120,7 @@ known: dict[psutil.Process, str] = {}
 
 
 def kind_of(process: psutil.Process) -> str:
-    """What a process of the stack is; one that has yet to become a service is told later."""
+    """Returns the kind of a process of the stack; a process that is still starting is classified on a later call."""
     if process not in known:
         try:
             name, words = process.name(), process.cmdline()
@@ -134,7 +134,7 @@ def kind_of(process: psutil.Process) -> str:
 
 
 def cpu_of_stack() -> dict[str, float]:
-    """CPU seconds so far by kind of process, of those too that have ended since their parent started."""
+    """Returns CPU seconds so far by kind of process, including ended children."""
     spent: dict[str, float] = defaultdict(float)
     for process in stack():
         try:
@@ -145,10 +145,10 @@ def cpu_of_stack() -> dict[str, float]:
 
 
 def traffic() -> dict[str, int]:
-    """Bytes that MinIO has received and sent through S3 since it started."""
+    """Returns the bytes that MinIO has received and sent through S3 since it started."""
     try:
         request = urllib.request.Request(
-            # The second version of these metrics is kept for ten seconds; this one counts up to now.
+            # Version 2 of these metrics is cached for ten seconds; version 3 is current.
             f"{settings.s3_endpoint()}/minio/metrics/v3/api/requests",
             headers={"Authorization": f"Bearer {token()}"},
         )
@@ -163,7 +163,7 @@ def traffic() -> dict[str, int]:
 
 
 def token() -> str:
-    """What `mc admin prometheus generate` prints: a JWT signed with the root's password."""
+    """Returns the token that `mc admin prometheus generate` prints: a JWT signed with the root user's password."""
     claims = {"exp": int(time.time()) + 3600, "sub": settings.get("MINIO_ROOT_USER"), "iss": "prometheus"}
     parts = [in_base64(json.dumps(part).encode()) for part in ({"alg": "HS512", "typ": "JWT"}, claims)]
     secret = settings.get("MINIO_ROOT_PASSWORD").encode()

@@ -225,7 +225,14 @@ def gold_views() -> str:
 def ddl() -> str:
     """Returns the whole DDL, which may be applied again and again."""
     touched, marts, ops, views, grants = (
-        (SQL / "tables" / f"{name}.sql").read_text() for name in ("touched", "marts", "ops", "views", "grants")
+        "\n".join((SQL / "tables" / f"{name}.sql").read_text() for name in names)
+        for names in (
+            ["touched"],
+            ["reference", "marts", "patient_flow", "receivables"],
+            ["ops"],
+            ["views"],
+            ["grants"],
+        )
     )
     views = gold_views() + views
     # Gold is locked before the marts, as a build of the marts does it, lest each wait for the other.
@@ -279,9 +286,16 @@ def hold(connection: Connection) -> None:
 def apply(connection: Connection) -> None:
     """Applies the DDL in one transaction; raises Refused where gold cannot be brought in line with the catalog.
 
+    It cannot make a schema either, which an earlier version's data lack.
+
     A column declared since a table was made is added to it. It holds null in older rows, whatever `required` says. The
     partitions validated before stay current: their files do not have the column.
     """
+    if not warehouse.value(connection, "select to_regnamespace('reference') is not null"):
+        raise Refused(
+            "PostgreSQL lacks the schema reference: `make down`, then `make up`; on a server that is not the stack's "
+            "own a superuser runs `psql -d ecomdb -f sql/schemas.sql` (docs/access.md)."
+        )
     with connection.transaction():
         hold(connection)
         for dataset in CATALOG.values():

@@ -1,4 +1,4 @@
-"""The Luigi tasks: `luigi --module pipelines Day --date 2026-01-31`."""
+"""Exports the Luigi tasks: `luigi --module pipelines Day --date 2026-01-31`."""
 
 from pipelines.tasks import (
     Bronze,

@@ -1,4 +1,4 @@
-"""What make calls: `python -m pipelines run 2026-01-31 [--force] [--override]`, `forget`, `ledger`, `maintain`, ..."""
+"""Commands that make calls: `python -m pipelines run 2026-01-31 [--force] [--override]`, `forget`, `ledger`, ..."""
 
 import argparse
 import json
@@ -70,7 +70,7 @@ def main() -> None:
         program.leave(1, str(error))
     except KeyboardInterrupt:
         program.leave(130, "Ended by the keyboard; the same command goes on from what is done.")
-    except BrokenPipeError:  # who reads has seen enough, as `head` has
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         os._exit(1)
     except Exception as error:
         program.leave(1, program.sentence(error))
@@ -78,9 +78,9 @@ def main() -> None:
 
 @contextmanager
 def told(text: str) -> Iterator[None]:
-    """Has the operator's commands told whether the run of a date fails, or is done after it had failed.
+    """Calls the operator's commands when the run of a date fails, or succeeds after a failure.
 
-    A date that is none, or has not begun, is the caller's mistake and no failure of the date.
+    An invalid date, or one that has not begun, is a usage error and no failure of the date.
     """
     try:
         yield
@@ -98,17 +98,17 @@ def told(text: str) -> Iterator[None]:
 
 
 def tell_failure(day: date, task: str, sentence: str) -> None:
-    """Tells the operator's command that a date has failed; the ledger too, unless a task's own row there says why."""
+    """Calls the operator's command for a failed date; records the failure in the ledger unless a task has done so."""
     if task == "Day" or not is_told(day):
         runs.add(day, task, sentence)
         runs.record_failure("run", "all", day, sentence)
     alert.failed(day, task, sentence, "stopped" if task == "Cleared" else "failed")
-    with suppress(Exception, SystemExit):  # the failure is what counts; a store may be down
+    with suppress(Exception, SystemExit):  # reporting the failure comes first; a store may be down
         rebuild_pages()
 
 
 def is_told(day: date) -> bool:
-    """Whether the ledger says by itself why a date is not done; not where PostgreSQL is down."""
+    """Tells whether the ledger already explains why a date is not done; False if PostgreSQL is down."""
     with suppress(psycopg.Error), warehouse.connect() as connection:
         return warehouse.value(
             connection,
@@ -120,7 +120,7 @@ def is_told(day: date) -> bool:
 
 
 def failure(day: date, otherwise: str) -> tuple[str, str]:
-    """(name of a task of a date that failed, the sentences of all that did), as luigid knows them."""
+    """Returns the name of a failed task of a date and the sentences of all failed tasks, as luigid has them."""
     names, sentences = [], []
     with suppress(RPCError):
         for status in ("FAILED", "DISABLED"):
@@ -132,9 +132,9 @@ def failure(day: date, otherwise: str) -> tuple[str, str]:
 
 
 def run_day(text: str, force: bool, override: bool) -> None:
-    """Runs Day for a date once nobody else does, or says that it is current, and rebuilds the static pages.
+    """Runs Day for a date under its lock, or reports that the date is current; then rebuilds the static pages.
 
-    The last line tells what was done. Exits with Luigi's code.
+    Prints a closing line with what was done. Exits with Luigi's code.
     """
     day = program.parse_day(text)
     program.must_have_begun(day)
@@ -164,9 +164,9 @@ def run_day(text: str, force: bool, override: bool) -> None:
 
 
 def run_backfill(first: str, last: str) -> None:
-    """Runs Day for all dates from the first to the last one, as one run of Luigi's, and rebuilds the static pages.
+    """Runs Day for all dates from the first to the last in one Luigi run, then rebuilds the static pages.
 
-    The last line tells what was done. A date that fails leaves the others alone. Exits with Luigi's code.
+    Prints a closing line with what was done. A failed date does not affect the others. Exits with Luigi's code.
     """
     days = [program.parse_day(text) for text in (first, last)]
     for day in days:
@@ -174,10 +174,10 @@ def run_backfill(first: str, last: str) -> None:
     if days[0] > days[1]:
         raise program.Refused(f"{days[0]} comes after {days[1]}; give FROM the earlier of the two.")
     began, stop = time.time(), days[1] + timedelta(1)
-    ahead = max(0, (stop - datetime.now(timezone.utc).date()).days)  # with FUTURE=1
-    for task in ("BronzeIngestion", "Day"):  # with all files in bronze, Luigi has all dates to put into one job
+    ahead = max(0, (stop - datetime.now(timezone.utc).date()).days)  # only with FUTURE=1
+    for task in ("BronzeIngestion", "Day"):  # with all files in bronze first, Luigi can put all dates into one job
         tasks.disabled.cache_clear()
-        # Luigi's own lock would be in the way of the second.
+        # Luigi's own lock would block the second task.
         words = "--no-lock", "--of", task, "--start", str(days[0]), "--stop", str(stop), "--days-forward", str(ahead)
         code = code_of("RangeDaily", *words)
     rebuild_pages()
@@ -197,7 +197,7 @@ def run_backfill(first: str, last: str) -> None:
 
 
 def closing_line(day: date, began: float) -> str:
-    """What was done for a date since a time (seconds since 1970): its rows, the tasks that ran, the seconds."""
+    """Describes what was done for a date since a time (seconds since 1970): rows, tasks that ran, seconds."""
     with warehouse.connect() as connection:
         rows, accepted, rejected = connection.execute(
             "select coalesce(sum(bronze_rows), 0), coalesce(sum(accepted), 0), coalesce(sum(rejected), 0) "
@@ -211,7 +211,7 @@ def closing_line(day: date, began: float) -> str:
 
 
 def forget_day(text: str) -> None:
-    """Runs Forget for a date once no `make run` has it in hand; exits with Luigi's code."""
+    """Runs Forget for a date once no `make run` works on it; exits with Luigi's code."""
     day = program.parse_day(text)
     with warehouse.connect() as connection, warehouse.writer(connection, f"the date {day}"):
         if Forget(date=day).complete():
@@ -226,7 +226,7 @@ def forget_day(text: str) -> None:
 
 
 def rebuild_pages() -> None:
-    """Rebuilds the static pages, unless they show the marts and the dates as they stand; exits with their code."""
+    """Rebuilds the static pages unless they already show the current marts and dates; exits on failure."""
     with warehouse.connect() as connection:
         is_due = not pages.are_current(connection)
     if is_due:
@@ -237,8 +237,8 @@ def rebuild_pages() -> None:
 
 
 def luigi_in_turn(day: date, task: str, *options: str) -> int:
-    """Has Luigi run a task of a date whose lock the caller holds, after a worker that has tasks of it; Luigi's code."""
-    # Luigi's own lock would be in the way of the second try.
+    """Runs a Luigi task of a date that the caller has locked, after any other worker on it; returns Luigi's code."""
+    # Luigi's own lock would block the second attempt.
     words, told = [task, "--no-lock", *options], False
     while must_wait(code := luigi_code(day, *words)):
         if not told:
@@ -249,14 +249,14 @@ def luigi_in_turn(day: date, task: str, *options: str) -> int:
 
 
 def luigi_code(day: date, task: str, *words: str) -> int:
-    """Has Luigi run a task of a date, what failed for good before included; the code it would exit with."""
+    """Runs a Luigi task of a date, retrying disabled tasks too; returns Luigi's exit code."""
     tasks.disabled.cache_clear()
     with progress.shown(day):
         return code_of(task, "--date", str(day), *words)
 
 
 def code_of(*words: str) -> int:
-    """Has Luigi run a task; returns the code it would exit with."""
+    """Runs a Luigi task; returns Luigi's exit code."""
     try:
         run_with_retcodes(["--module", "pipelines", "--log-level", "WARNING", *words])
     except SystemExit as end:
@@ -265,16 +265,18 @@ def code_of(*words: str) -> int:
 
 
 def must_wait(code: int) -> bool:
-    """Whether Luigi did not go on because another worker has tasks in hand, be it one that died: luigid notices within
-    a minute, and until then not even a task that is done counts for those that need it.
+    """Tells whether Luigi stopped because another worker, possibly a dead one, has running tasks.
+
+    luigid notices a dead worker within a minute; until then, tasks that depend on its tasks do not start.
     """
     codes = retcode()
     return code == codes.already_running or (code == codes.not_run and is_a_worker_missed())
 
 
 def is_a_worker_missed() -> bool:
-    """Whether a worker with tasks in hand says nothing for three seconds, where else it does each second; or luigid has
-    given it up, which has failed its tasks, some for good: they can be tried again within `retry_delay`.
+    """Tells whether a busy worker missed three heartbeats, or luigid has marked its tasks as failed.
+
+    Such tasks can be retried after `retry_delay` at the latest, even if they are disabled.
     """
 
     def last_heard() -> dict[str, float]:
@@ -291,7 +293,7 @@ def is_a_worker_missed() -> bool:
 
 
 def run_maintenance() -> None:
-    """Runs Maintenance, whether or not it has run today; exits with Luigi's code."""
+    """Runs Maintenance even if it has already run today; exits with Luigi's code."""
     today = datetime.now(timezone.utc).date()
     sys.exit(luigi_code(today, "Maintenance", "--since", str(warehouse.turn())))
 
@@ -299,7 +301,7 @@ def run_maintenance() -> None:
 def tell_health() -> None:
     """Prints one line per problem, or that there is none; exits with 1 if there is any.
 
-    Known passwords are no problem while nothing listens beyond loopback: a line says that they are in use.
+    Known passwords are no problem while nothing listens beyond loopback, but are mentioned.
     """
     record_pending()
     found = list(health.problems())
@@ -310,22 +312,21 @@ def tell_health() -> None:
 
 
 def record_pending() -> None:
-    """Brings the warehouse in line with the catalog and records the failures that the ledger lacks, if it is up."""
+    """Updates the warehouse to the catalog and records failures that the ledger lacks, if PostgreSQL is up."""
     with suppress(psycopg.Error), warehouse.connect() as connection:
         schema.bring_up_to_date(connection)
         runs.record_pending(connection)
 
 
 def summary() -> str:
-    """Rows of every gold table and mart, rejected rows per dataset and reason, and where to look."""
+    """Returns the rows of every gold table and mart, rejected rows per dataset and reason, and addresses."""
     with warehouse.connect() as connection:
-        marts = ["mart_daily_kpis", "mart_department_stats", "mart_patient_stats"]
         trust = connection.execute(
             "select sum(revenue), sum(revenue_withheld), sum(revenue_unknown) from ops.mart_trust "
             "where department = '*'"
         ).fetchmany(1)[0]
         lines = ["Rows"]
-        for table in [*CATALOG, *marts]:
+        for table in [*CATALOG, *sorted(name for name in marts.selects() if name.startswith("mart_"))]:
             rows = warehouse.value(connection, f"select count(*) from {table}")
             lines.append(f"  {table:<24}{rows:>12,}")
         lines.append("Rejected, all dates")
@@ -356,7 +357,7 @@ def summary() -> str:
 
 
 def ledger_of(last: int) -> str:
-    """The newest dates of ops.dates, those of which nothing stands, what waits for parents, what is late."""
+    """Returns the newest dates of ops.dates, dates without a current run, rows waiting for parents, and late files."""
     with warehouse.connect() as connection:
         schema.bring_up_to_date(connection)
         runs.record_pending(connection)
@@ -427,7 +428,7 @@ def ledger_of(last: int) -> str:
 
 
 def landed_and_not_run(connection: warehouse.Connection) -> dict[date, list[str]]:
-    """The datasets, by date, whose landing file no run has ever taken up, or tried to."""
+    """Returns by date the datasets whose landing file no run has taken up or tried to."""
     found = connection.execute("select distinct dataset, partition_date from ops.ledger where layer = 'bronze'")
     tried, not_run = set(found.fetchall()), dict[date, list[str]]()
     for dataset in CATALOG.values():

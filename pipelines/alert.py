@@ -1,4 +1,4 @@
-"""Tells the operator's own command that a date has failed, or that it is done after it had failed."""
+"""Calls the operator's commands when a date fails, and when it succeeds after a failure."""
 
 import os
 import shlex
@@ -10,12 +10,12 @@ from pathlib import Path
 
 from jobs import borders, settings
 
-SECONDS = 60  # after which the operator's command is ended
+SECONDS = 60  # time limit of the operator's command
 INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
 
 def failed(day: date, task: str, sentence: str, outcome: str = "failed") -> None:
-    """Calls ON_FAILURE, and remembers that the date has failed, or that a threshold has stopped it."""
+    """Calls ON_FAILURE and records that the date failed or was stopped by a threshold."""
     place, task, sentence = remembered(day), borders.printable(task), borders.plain(sentence)
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     place.write_text(f"{task}\n{sentence}\n")
@@ -23,7 +23,7 @@ def failed(day: date, task: str, sentence: str, outcome: str = "failed") -> None
 
 
 def done(day: date) -> None:
-    """Calls ON_RECOVERY if the date had failed before, and forgets that."""
+    """Calls ON_RECOVERY if the date had failed before, and clears the record."""
     place = remembered(day)
     with suppress(FileNotFoundError):
         task, _, before = place.read_text().partition("\n")
@@ -32,20 +32,20 @@ def done(day: date) -> None:
 
 
 def forget(day: date) -> None:
-    """Forgets that a date has failed, without a word: it is there no more."""
+    """Clears the record of a failed date without calling a command, since the date no longer exists."""
     remembered(day).unlink(missing_ok=True)
 
 
 def remembered(day: date) -> Path:
-    """The file that is there while a date has failed; kept beside the stores, since these may be what is down."""
+    """Returns the file that exists while a date has failed; it is kept outside the stores, since they may be down."""
     return settings.path("STACK_DIR") / "failed" / str(day)
 
 
 def call(setting: str, day: date, task: str, outcome: str, sentence: str) -> None:
-    """Runs the command of a setting, if there is one, with the sentence on its standard input.
+    """Runs the command of a setting, if set, with the sentence on its standard input.
 
-    ALERT_DATE, ALERT_TASK and ALERT_OUTCOME are in its environment, each on one line, and none of the platform's
-    secrets. No shell reads any of it. That the command fails is told in a sentence and changes nothing.
+    Sets ALERT_DATE, ALERT_TASK and ALERT_OUTCOME, each on one line, and passes none of the platform's secrets. No shell
+    interprets any of them. A failing command is reported in a sentence and has no other effect.
     """
     if not (text := settings.given(setting)).strip():
         return

@@ -1,5 +1,6 @@
-"""Runs a program in a process forked from this one, which has imported what the program needs: a job's imports take
-about as long as a small file.
+"""Runs a program in a process forked from this one, which has already imported what the program needs.
+
+A job's imports take about as long as processing a small file.
 """
 
 import ctypes
@@ -11,7 +12,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import BinaryIO, NamedTuple
 
@@ -19,7 +20,7 @@ import setproctitle
 
 from jobs import program
 
-# None of them opens a connection or starts a thread when it is imported: neither survives a fork.
+# None of these opens a connection or starts a thread on import: neither would survive a fork.
 NEEDED = (
     "jobs.bronze_to_silver",
     "jobs.gold_to_marts",
@@ -32,37 +33,39 @@ NEEDED = (
     "pyspark.sql.connect.readwriter",
     "pyspark.sql.connect.session",
 )
-DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
-setproctitle.getproctitle()  # it finds the command line in memory only while the environment is as it was at the start
-WORKER = os.getpid()  # Luigi's, which forks a process for each task; a task's process forks its job
+DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG on Linux
+# The first call locates the command line in memory, which works only while the environment is unchanged.
+with suppress(UnicodeDecodeError):
+    setproctitle.getproctitle()
+WORKER = os.getpid()  # Luigi's process, which forks one per task; a task's process forks its job
 
 
 class Process(NamedTuple):
-    """Holds a program that runs: its standard output and error as one stream, and its process."""
+    """Holds a running program: its combined standard output and error, and its process."""
 
     output: BinaryIO
     process: multiprocessing.process.BaseProcess
 
     @property
     def returncode(self) -> int:
-        """Returns the exit code, once it has ended: negative for the signal that killed it."""
+        """Returns the exit code of the ended process; negative for the signal that killed it."""
         return self.process.exitcode or 0
 
 
 @cache
 def preload() -> None:
-    """Imports what the jobs need, once, in the process that Luigi forks for each task."""
+    """Imports what the jobs need, once, before Luigi forks a process for each task."""
     for module in NEEDED:
         importlib.import_module(module)
 
 
 @contextmanager
 def started(script: str, words: Sequence[str], environment: Mapping[str, str]) -> Iterator[Process]:
-    """Starts a program with words of a command line and settings of its own, and waits for its end.
+    """Starts a program with its own command line and environment, and waits until it ends.
 
-    The process has the command line, output and exit code of a program that was called by itself. It is killed when the
-    process that started it dies. Call this in the main thread alone: a forked process has no other threads, and Linux
-    counts the end of the thread that forked as the death of the parent.
+    The process has the command line, output and exit code of a program started by itself, and is killed if the process
+    that started it dies. Call this only in the main thread: a forked process has no other threads, and Linux treats the
+    end of the forking thread as the death of the parent.
     """
     if os.getpid() != WORKER:
         die_with(WORKER)
@@ -82,13 +85,13 @@ def started(script: str, words: Sequence[str], environment: Mapping[str, str]) -
 
 
 def become(script: str, words: Sequence[str], environment: Mapping[str, str], output: int, parent: int) -> None:
-    """Turns this process, which has just been forked, into one that runs a program; never returns."""
+    """Turns this newly forked process into one that runs a program; never returns."""
     die_with(parent)
-    program.OPEN.clear()  # the parent's sessions are the parent's to end
+    program.OPEN.clear()  # only the parent may close its sessions
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
-    sys.stdout = open(1, "w", buffering=1, errors="backslashreplace")  # noqa: SIM115  # they last as long as it does
+    sys.stdout = open(1, "w", buffering=1, errors="backslashreplace")  # noqa: SIM115  # open to the end
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
     os.environ |= environment
     warnings.simplefilter("ignore")
@@ -105,9 +108,9 @@ def become(script: str, words: Sequence[str], environment: Mapping[str, str], ou
 
 
 def die_with(parent: int) -> None:
-    """Has Linux kill this process when its parent, the process of that id, dies.
+    """Makes Linux kill this process when its parent, the process with that id, dies.
 
-    The two share connections, and PostgreSQL frees a connection's locks only when no process holds it any more.
+    Both share connections, and PostgreSQL releases a connection's locks only when no process holds it.
     """
     ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:

@@ -1,4 +1,4 @@
-"""What needs an operator's attention: one sentence per problem."""
+"""Finds what needs an operator's attention: one sentence per problem."""
 
 import shutil
 from collections.abc import Container, Iterator
@@ -14,8 +14,8 @@ from jobs.catalog import CATALOG
 from pipelines import scheduler
 from stack import backup, passwords, prepare, services, supervision
 
-NEARLY_FULL = 0.95  # of a disk
-LONG = 1.0  # hours
+NEARLY_FULL = 0.95  # share of a disk in use
+LONG = 1.0  # hours that a job may always take
 OLD_MARTS = "the marts are older than gold"
 STATES = {
     "failed": "failed",
@@ -27,7 +27,7 @@ STATES = {
 
 
 def problems() -> Iterator[str]:
-    """A line for each service that is down, open port, full disk, missing backup, wrong date, late file."""
+    """Yields a line for each service that is down, open port, full disk, missing backup, problem date, or late file."""
     down = list(services_down())
     yield from down
     yield from open_ports()
@@ -45,12 +45,12 @@ def problems() -> Iterator[str]:
 
 
 def services_down() -> Iterator[str]:
-    """A line for each service of the embedded stack that does not answer; elsewhere for those that a run needs."""
+    """Yields a line for each service of the embedded stack that is down; elsewhere, for those that a run needs."""
     if (services.stack_dir() / prepare.MARKER).exists():
         for name, service in services.SERVICES.items():
             try:
                 lacking = service.lacking()
-            except SystemExit as error:  # a sentence of its own, as for a wrong password
+            except SystemExit as error:  # it has its own sentence, as for a wrong password
                 yield f"{name}: {error}"
                 continue
             if lacking:
@@ -67,9 +67,7 @@ def services_down() -> Iterator[str]:
 
 
 def open_ports() -> Iterator[str]:
-    """A line for each port of the embedded stack that other machines reach while a known password is in use, and for a
-    `make secrets` that was interrupted.
-    """
+    """Yields a line for each port open to other machines under a known password, and for a `make secrets` to finish."""
     if passwords.journal().exists():
         yield "`make secrets` was interrupted: give it again"
     if settings.known_secrets() and (services.stack_dir() / prepare.MARKER).exists():
@@ -78,7 +76,7 @@ def open_ports() -> Iterator[str]:
 
 
 def full_disks() -> Iterator[str]:
-    """A line for each disk that holds the stack or the landing files and is nearly full."""
+    """Yields a line for each nearly full disk that holds the stack or the landing files."""
     seen = set()
     for name in ("STACK_DIR", "LANDING_DIR"):
         with suppress(OSError):
@@ -93,10 +91,9 @@ def full_disks() -> Iterator[str]:
 
 
 def dates(connection: warehouse.Connection) -> Iterator[str]:
-    """A line for each date that failed, is stopped, incomplete, unbalanced or due, and for one that runs too long.
+    """Yields a line for each date that failed, is stopped, incomplete, unbalanced or due, and for each overlong job.
 
-    Marts that are older than gold concern every date; they have a line of their own, unless a run is about to build
-    them.
+    Outdated marts concern every date, so they get one line of their own, unless a run is about to build them.
     """
     found = connection.execute(
         "select partition_date, state, why from ops.dates where state <> 'done' "
@@ -115,7 +112,7 @@ def dates(connection: warehouse.Connection) -> Iterator[str]:
 
 
 def is_running(connection: warehouse.Connection, day: date) -> bool:
-    """Whether a `make run` has this date in hand, or a job of it is at work."""
+    """Tells whether a `make run` holds this date, or one of its jobs is running."""
     return warehouse.value(
         connection,
         "select ops.is_locked('the date ' || %(day)s) or exists(select from ops.ledger "
@@ -125,7 +122,7 @@ def is_running(connection: warehouse.Connection, day: date) -> bool:
 
 
 def long_runs(connection: warehouse.Connection) -> Iterator[str]:
-    """A line for each job that has been at work for longer than any of the last 90 days, and than LONG."""
+    """Yields a line for each job that has run longer than on any of the last 90 days, and longer than LONG."""
     found = connection.execute(
         "select layer, dataset, partition_date, extract(epoch from now() - started_at)::int / 60 from ops.ledger "
         "where outcome = 'running' and ops.is_locked('run ' || run_id) and layer <> 'rejudged' "
@@ -137,9 +134,9 @@ def long_runs(connection: warehouse.Connection) -> Iterator[str]:
 
 
 def late_files(connection: warehouse.Connection, told: Container[str] = ()) -> Iterator[str]:
-    """Yields a line for each dataset whose next file is late, and for each date whose files landed and are not run.
+    """Yields a line for each dataset whose next file is late, and for each date with landed files that have not run.
 
-    None for a date that was `told` already.
+    Skips dates that are already reported (`told`).
     """
     found = connection.execute("select dataset, next_date from ops.freshness where overdue order by next_date")
     not_run: dict[date, list[str]] = {}
@@ -156,6 +153,6 @@ def late_files(connection: warehouse.Connection, told: Container[str] = ()) -> I
 
 
 def changes_by_hand(connection: warehouse.Connection) -> Iterator[str]:
-    """A line for each gold table that was changed outside a load."""
+    """Yields a line for each gold table that was changed outside a load."""
     for dataset, rows, _ in connection.execute("select * from ops.unaccounted").fetchall():
         yield f"gold {dataset} has {rows:+,} rows outside any load; run its dates again with FORCE=1"

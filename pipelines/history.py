@@ -1,4 +1,4 @@
-"""Luigi's history of tasks, which luigid writes and never shortens."""
+"""Trims Luigi's task history, which luigid writes but never shortens."""
 
 from datetime import datetime
 from pathlib import Path
@@ -15,10 +15,10 @@ from jobs.program import Refused
 
 
 def forget(before: datetime) -> int:
-    """Removes what happened to tasks of which nothing has been heard since; how many they were.
+    """Removes events and parameters of tasks without an event since a time; returns the number of tasks.
 
-    The names of tasks stay, one of each: luigid looks for those that it has seen since it began, whatever their age.
-    Where the history is on another machine there is nothing to do here.
+    Keeps the latest record of each task: luigid looks up every task seen since it started, whatever its age. Does
+    nothing if the history is on another machine. Raises Refused if the history cannot be changed.
     """
     url = make_url(luigi.configuration.get_config().get("task_history", "db_connection"))
     if url.get_backend_name() == "sqlite" and not Path(url.database).is_file():

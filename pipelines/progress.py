@@ -1,4 +1,4 @@
-"""Shows on a terminal how far the run of a date is: tasks done of all, which ones run, and for how long."""
+"""Shows the progress of a date's run on a terminal: tasks done of all, running tasks and their duration."""
 
 import multiprocessing
 import sys
@@ -14,21 +14,21 @@ from tqdm import tqdm
 from jobs import borders
 from pipelines import scheduler
 
-SECONDS = 1.0  # between two looks at luigid
+SECONDS = 1.0  # seconds between two queries of luigid
 FORMAT = "{n_fmt} of {total_fmt} tasks, {elapsed}{postfix}"
 
 
 def erase(stream: TextIO) -> str:
-    """Returns what erases the drawn line, to be written to a stream before any other; nothing where none is drawn."""
+    """Returns the characters that erase the progress line, to be written before other output; "" if none is drawn."""
     return "\r\x1b[K" if stream.isatty() and sys.stderr.isatty() else ""
 
 
 @contextmanager
 def shown(day: date) -> Iterator[None]:
-    """Draws the progress of a date on the last line of the terminal while the caller works.
+    """Draws the progress of a date on the last line of the terminal while the block runs.
 
-    A process of its own draws: Luigi forks its tasks, and from a thread that draws they could inherit a lock that is
-    never released. Where standard error is no terminal, the jobs' own lines are all there is.
+    Drawing is done by a separate process: Luigi forks its tasks, which could inherit a drawing thread's lock that is
+    never released. Draws nothing if standard error is no terminal.
     """
     if not sys.stderr.isatty():
         yield
@@ -44,10 +44,10 @@ def shown(day: date) -> Iterator[None]:
 
 
 def draw(day: date) -> None:
-    """Draws until the process is ended."""
+    """Draws the progress until the process is ended."""
     with tqdm(leave=False, dynamic_ncols=True, bar_format=FORMAT) as bar:
         while True:
-            with suppress(RPCError):  # the run itself tells that luigid is down
+            with suppress(RPCError):  # the run itself reports that luigid is down
                 done, running, bar.total = state(day)
                 bar.n = done
                 names = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in running)
@@ -57,7 +57,7 @@ def draw(day: date) -> None:
 
 
 def state(day: date) -> tuple[int, list[tuple[str, float]], int]:
-    """Returns (tasks done, (name, seconds) of each one that runs, all tasks) of a date, as luigid knows them."""
+    """Returns the tasks done, the (name, seconds) of running tasks, and the number of all tasks of a date in luigid."""
     found = {
         status: scheduler.tasks(status, day).values() for status in ("PENDING", "RUNNING", "DONE", "FAILED", "DISABLED")
     }

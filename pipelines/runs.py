@@ -1,4 +1,4 @@
-"""Keeps the output of each run of a date in a file, and sees that every task that fails has a row in the ledger."""
+"""Writes the output of each run of a date to a file, and ensures that every failed task has a row in the ledger."""
 
 import json
 import os
@@ -11,29 +11,30 @@ import psycopg
 
 from jobs import borders, settings, warehouse
 
-STARTED = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{os.getpid()}"  # this process; Luigi forks those of its tasks
-LOG = "RUN_LOG"  # the variable by which a job knows that Luigi runs it, and which file has its output
+# identifies this process; Luigi forks its tasks from it
+STARTED = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{os.getpid()}"
+LOG = "RUN_LOG"  # set for jobs that Luigi runs, to the file with their output
 
 
 def home() -> Path:
-    """Returns the directory of the files, beside the logs of the services."""
+    """Returns the directory of the run logs, beside the services' logs."""
     return settings.path("STACK_DIR") / "logs" / "runs"
 
 
 def log(day: date) -> str:
-    """Names the file of this process for a date, as the ledger does: relative to `home`."""
+    """Returns the log file of this process for a date as the ledger stores it, relative to `home`."""
     return f"{day}/{STARTED}.log"
 
 
 def add(day: date, task: str, line: str) -> None:
-    """Appends a line of a task's output to the file of its date; of a text of several lines each one as such."""
-    with suppress(OSError):  # a full disk must not fail a job that can do without its log
+    """Appends a task's output to the log file of its date, one log line per line of text."""
+    with suppress(OSError):  # a full disk must not fail a job that needs no log
         for each in borders.plain(line).split("\n"):
             append(home() / log(day), f"{datetime.now(timezone.utc):%H:%M:%S} {borders.printable(task)}: {each}")
 
 
 def append(file: Path, line: str) -> None:
-    """Appends a line to a file of this user alone, in one write, so that lines of several processes never mix."""
+    """Appends a line to a file private to this user in one write, so that lines of several processes never mix."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
@@ -43,7 +44,7 @@ def append(file: Path, line: str) -> None:
 
 
 def remove(before: datetime) -> int:
-    """Removes the files of runs of which nothing was written since; returns their number."""
+    """Removes the run logs that were last written before a time; returns their number."""
     removed = 0
     for file in home().glob("*/*.log"):
         with suppress(FileNotFoundError):
@@ -51,14 +52,14 @@ def remove(before: datetime) -> int:
                 file.unlink()
                 removed += 1
     for folder in home().glob("*/"):
-        with suppress(OSError):  # it is not empty
+        with suppress(OSError):  # the directory is not empty
             folder.rmdir()
     return removed
 
 
 def record_failure(layer: str, dataset: str, day: date, sentence: str) -> None:
-    """Records in the ledger that a task failed; later, by `record_pending`, if PostgreSQL is what is down."""
-    now, sentence = datetime.now(timezone.utc), borders.plain(sentence)  # no NUL, which PostgreSQL does not take
+    """Records a failed task in the ledger; if PostgreSQL is down, saves the failure for `record_pending`."""
+    now, sentence = datetime.now(timezone.utc), borders.plain(sentence)  # no NUL, which PostgreSQL rejects
     try:
         with warehouse.connect() as connection:
             warehouse.record_failure(connection, layer, dataset, day, log(day), sentence, now)
@@ -68,7 +69,7 @@ def record_failure(layer: str, dataset: str, day: date, sentence: str) -> None:
 
 
 def record_pending(connection: warehouse.Connection) -> None:
-    """Records the failures that PostgreSQL could not be told of when they happened."""
+    """Records the failures that were saved while PostgreSQL was down."""
     taken = pending().with_suffix(f".{os.getpid()}")
     with suppress(FileNotFoundError):  # there are none, or another process records them
         pending().rename(taken)
@@ -90,7 +91,7 @@ def pending() -> Path:
 
 
 def read(file: Path) -> Iterator[dict[str, str]]:
-    """Yields the failures of a file, without a last line that a full disk has cut."""
+    """Yields the failures saved in a file, except a last line truncated by a full disk."""
     for line in file.read_text().splitlines():
         with suppress(ValueError):
             yield json.loads(line)

@@ -1,4 +1,4 @@
-"""Runs dates by the clock: each that has ended, and those of the last days that were missed."""
+"""Runs dates on a schedule: each date once it has ended, and missed dates of the last days."""
 
 import os
 import signal
@@ -20,16 +20,16 @@ from jobs.program import Refused
 from pipelines import alert, runs
 from stack import backup
 
-PAUSE = timedelta(minutes=5)  # before a date that failed, or lacks a file, is tried again
-TRIES = 3  # of a date whose files are there
-GRACE = timedelta(seconds=30)  # between the request to end and the kill of a run whose time is over
-ended = Event()  # the schedule itself is ended: what it has started ends as well
+PAUSE = timedelta(minutes=5)  # before retrying a date that failed or lacks a file
+TRIES = 3  # attempts for a date whose files have all landed
+GRACE = timedelta(seconds=30)  # between SIGTERM and SIGKILL for a run that exceeds its time
+ended = Event()  # set when the schedule itself must end, which ends the processes it started
 
 
 def by(crontab: str) -> None:
-    """Waits for ever, and runs what is due at the times of a crontab line (UTC); an empty one is never."""
+    """Runs what is due at the times of a crontab line (UTC), for ever; an empty line never runs."""
     scheduler = BlockingScheduler(timezone=timezone.utc)
-    timeout()  # a wrong number is told now, and not at night
+    timeout()  # reports an invalid number now rather than at night
     if times := backup.trigger():
         scheduler.add_job(back_up, times, misfire_grace_time=None, coalesce=True, max_instances=1)
         print(f"Takes a backup at {settings.given('BACKUP_SCHEDULE')} (UTC).", flush=True)
@@ -41,7 +41,7 @@ def by(crontab: str) -> None:
                 f"SCHEDULE {crontab!r} is not a time of crontab's; write five fields, as in: 15 6 * * *"
             ) from None
         catch_up_days()
-        # A run that is late is made up for, and never beside another one.
+        # A missed run is caught up once, and never runs at the same time as another.
         scheduler.add_job(nightly, trigger, misfire_grace_time=None, coalesce=True, max_instances=1)
         print(f"Runs the dates that have ended, at {crontab} (UTC).", flush=True)
     else:
@@ -53,7 +53,7 @@ def by(crontab: str) -> None:
 
 
 def catch_up_days() -> int:
-    """The number of ended dates that a scheduled run looks at; Refused where CATCH_UP_DAYS is no such number."""
+    """Returns how many ended dates a scheduled run checks; raises Refused if CATCH_UP_DAYS is no such number."""
     text = settings.given("CATCH_UP_DAYS") or "7"
     if not text.isdecimal() or not 0 < int(text) <= 366:
         raise Refused(f"CATCH_UP_DAYS is {borders.quoted(text)}; write a number of days from 1 to 366, as in: 7")
@@ -61,7 +61,7 @@ def catch_up_days() -> int:
 
 
 def timeout() -> timedelta:
-    """The time that a scheduled run may take; Refused where SCHEDULE_TIMEOUT is no number of hours below a day."""
+    """Returns the time limit of a scheduled run; raises Refused unless SCHEDULE_TIMEOUT is hours below 24."""
     text = settings.given("SCHEDULE_TIMEOUT") or "12"
     with suppress(ValueError):
         if 0 < (hours := float(text)) < 24:
@@ -70,7 +70,7 @@ def timeout() -> timedelta:
 
 
 def nightly() -> None:
-    """Runs what is due, and then maintenance; each says why it fails. Both end when the time of the run is over."""
+    """Runs what is due and then maintenance, both within the time limit; each reports its own failures."""
     until = now() + timeout()
     run_due(until)
     if now() >= until or run(["maintain"], until) is None:
@@ -78,13 +78,13 @@ def nightly() -> None:
 
 
 def back_up() -> None:
-    """Takes a backup, which says why it fails, as `make health` does; one that hangs would hold up every run."""
+    """Takes a backup, which reports its own failures; ends one that hangs, since it would hold up every run."""
     if run(["scheduled"], now() + timeout(), "stack.backup") is None:
         print("The backup was ended: it took longer than SCHEDULE_TIMEOUT allows, or the schedule ended.", flush=True)
 
 
 def run(words: list[str], until: datetime, module: str = "pipelines") -> int | None:
-    """Runs a command of ours; returns its code, or None where it took too long and was ended with what it started."""
+    """Runs one of the platform's commands; returns its code, or None if it was ended for exceeding its time."""
     process = subprocess.Popen([sys.executable, "-m", module, *words], start_new_session=True)
     while not ended.is_set() and now() < until:
         with suppress(subprocess.TimeoutExpired):
@@ -94,9 +94,9 @@ def run(words: list[str], until: datetime, module: str = "pipelines") -> int | N
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Asks the group of a process to end, and kills what is still there after GRACE: jobs and their children too."""
+    """Sends SIGTERM to a process group, jobs and their children included, and SIGKILL after GRACE."""
     last = time.monotonic() + GRACE.total_seconds()
-    with suppress(ProcessLookupError):  # the group is gone
+    with suppress(ProcessLookupError):  # the group no longer exists
         os.killpg(process.pid, signal.SIGTERM)
         while time.monotonic() < last:
             process.poll()
@@ -107,12 +107,11 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def run_due(until: datetime) -> None:
-    """Runs yesterday and the dates before it that were missed, oldest first.
+    """Runs yesterday and earlier missed dates, oldest first.
 
-    A date that fails is tried again twice. One whose files are not all there is waited for until they are due
-    (`due_hours` of the catalog), and then run as it is, so that the ledger says what is missing. `make run` itself says
-    why a date fails; a date that is current takes it seconds. What is not done when the time of the scheduled run is
-    over fails, and is left to the next one.
+    Retries a failed date twice. Waits for missing files until they are due (`due_hours` of the catalog), then runs the
+    date anyway, so that the ledger records what is missing. `make run` reports why a date fails; a current date takes
+    it seconds. Dates left when the time limit ends fail, and the next scheduled run tries them again.
     """
     waiting, tries = due_dates(), dict[date, int]()
     while waiting and not ended.is_set():
@@ -121,7 +120,7 @@ def run_due(until: datetime) -> None:
             if ended.is_set():
                 return
             if now() >= until:
-                if day not in tries:  # else its own run has said why it failed
+                if day not in tries:  # otherwise its own run has reported why it failed
                     fail(day, "was not run")
                 continue
             if missing(day) and now() < due(day):
@@ -143,7 +142,7 @@ def run_due(until: datetime) -> None:
 
 
 def fail(day: date, what: str) -> None:
-    """Tells of a date that the time of the scheduled run did not suffice for, as of any other that fails."""
+    """Reports a date that exceeded the time limit of the scheduled run, like any other failure."""
     hours = timeout() / timedelta(hours=1)
     sentence = (
         f"{day} {what}: the scheduled run took longer than {hours:g} hours. Look for what hangs (`make health`); the "
@@ -156,7 +155,7 @@ def fail(day: date, what: str) -> None:
 
 
 def due_dates() -> list[date]:
-    """The dates that a scheduled run looks at; none where PostgreSQL stays down, which is told in a sentence."""
+    """Returns the dates that a scheduled run checks; reports it and returns none if PostgreSQL stays down."""
     for left in reversed(range(TRIES)):
         try:
             return list(dates(now().date()))

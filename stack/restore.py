@@ -18,11 +18,12 @@ from jobs import borders, program, settings, warehouse
 from jobs.program import Refused
 from stack import archive, backup, inventory, own, prepare, services, store, supervision
 
-PARTS = ("minio", "luigi", "dashboards", "postgres")  # of a stack's directory; what is put in place last counts
+# subdirectories of a stack; a restore is complete once the last is in place
+PARTS = ("minio", "luigi", "dashboards", "postgres")
 
 
 def put(source: Path, force: bool) -> str:
-    """Stops this stack and restores a backup into it; the old data stays until the new data is compared."""
+    """Stops this stack and restores a backup into it; keeps the old data until the new data is verified."""
     manifest = checked(source)
     for name in ("POSTGRES_HOST", "MINIO_ENDPOINT"):
         if settings.host_of(name) not in (services.LOOPBACK, "localhost"):
@@ -33,7 +34,7 @@ def put(source: Path, force: bool) -> str:
             f"{home} has a stack's data: `make clean` removes it, or give FORCE=1 to put the backup in its place."
         )
     if force and (home / prepare.MARKER).exists():
-        (home / prepare.MARKER).write_text(f"{prepare.LAYOUT}\n")  # a restore that was killed has left another word
+        (home / prepare.MARKER).write_text(f"{prepare.LAYOUT}\n")  # an interrupted restore has left another text
     prepare.state_directory()
     with prepare.alone(home / "up.lock"):
         supervision.sweep()
@@ -51,7 +52,7 @@ def put(source: Path, force: bool) -> str:
 
 
 def swap(new: Path, home: Path) -> None:
-    """Replaces the stack's data by the restored data; if killed meanwhile, `make up` refuses to start the mixture."""
+    """Replaces the stack's data with the restored data; if killed halfway, `make up` refuses to start the mixture."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     (home / prepare.MARKER).write_text(f"{prepare.RESTORING}\n")
@@ -63,7 +64,7 @@ def swap(new: Path, home: Path) -> None:
 
 
 def drill(source: Path) -> str:
-    """Restores a backup into a stack of its own, compares, and removes that stack; returns the verdict."""
+    """Restores a backup into a separate stack, compares the result, and removes that stack; returns a summary."""
     began = time.monotonic()
     manifest = checked(source)
     home = Path(tempfile.mkdtemp(prefix="healthcare-drill-"))
@@ -77,7 +78,7 @@ def drill(source: Path) -> str:
 
 
 def checked(source: Path) -> dict[str, Any]:
-    """Reads the manifest; raises Refused if a file is missing or damaged, .env has other names, or the key is wrong."""
+    """Returns the manifest; raises Refused if a file is missing or damaged, .env names others, or the key is wrong."""
     manifest = backup.read_manifest(source)
     for name, facts in manifest["files"].items():
         path = source / name
@@ -89,13 +90,13 @@ def checked(source: Path) -> dict[str, Any]:
         if settings.get(name) != value:
             raise Refused(f"The backup has {name}={value}: set that in .env, then restore it. Nothing was restored.")
     with archive.opened(source / part_of(manifest, backup.FILES["globals"])) as stream:
-        stream.read()  # a wrong key is told before anything is stopped
+        stream.read()  # detects a wrong key before anything is stopped
     return manifest
 
 
 @contextmanager
 def instead(**environment: str) -> Iterator[None]:
-    """Sets variables of the environment for as long as it lasts."""
+    """Sets environment variables for the duration of the block."""
     before = {name: os.environ.get(name) for name in environment}
     os.environ |= environment
     try:
@@ -136,17 +137,17 @@ def restore(source: Path, manifest: dict[str, Any]) -> None:
                     "history": inventory.of_history(inventory.history()),
                 }
     report(manifest["inventory"], found, source)
-    # `make up` applies sql/roles.sql to data that lacks this, as to that of an earlier version.
+    # `make up` applies sql/roles.sql to data without this file, as after an upgrade.
     (services.stack_dir() / "postgres" / prepare.ROLES).unlink(missing_ok=True)
 
 
 def part_of(manifest: dict[str, Any], name: str) -> str:
-    """Returns the name that a file of a backup has there, encrypted or not."""
+    """Returns the name of a backup's file, encrypted or not."""
     return name if name in manifest["files"] else f"{name}{archive.SUFFIX}"
 
 
 def report(expected: dict[str, Any], found: dict[str, Any], source: Path) -> None:
-    """Prints a line for each group that was compared; raises Refused if any differs."""
+    """Prints a line for each compared group; raises Refused if any differs."""
     amounts, differs = inventory.amounts(found), inventory.compare(expected, found)
     for group, lines in differs.items():
         borders.say(f"  {group:<32}{amounts[group]:<74}{'DIFFERS' if lines else 'as in the backup'}")
@@ -164,8 +165,8 @@ def report(expected: dict[str, Any], found: dict[str, Any], source: Path) -> Non
 
 @contextmanager
 def closed_socket() -> Iterator[tuple[Path, list[str]]]:
-    """Makes a directory that nobody else may enter, and options that let PostgreSQL's superuser log in there."""
-    folder = Path(tempfile.mkdtemp(prefix="healthcare-pg-"))  # a socket's path may have some 100 characters
+    """Creates a private directory for a socket, and the options that let PostgreSQL's superuser log in there."""
+    folder = Path(tempfile.mkdtemp(prefix="healthcare-pg-"))  # socket paths are limited to about 100 characters
     try:
         rules = folder / "hba.conf"
         rules.write_text("local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
@@ -179,7 +180,7 @@ def closed_socket() -> Iterator[tuple[Path, list[str]]]:
 
 @contextmanager
 def serving(name: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs a service of the stack without supervisord for as long as the block lasts."""
+    """Runs a service of the stack without supervisord for the duration of the block."""
     service = services.SERVICES[name].program()
     log = services.stack_dir() / "logs" / f"{name}.log"
     with log.open("ab") as to:
@@ -203,7 +204,7 @@ def serving(name: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def wait(server: subprocess.Popen[bytes], answers: Any, error: type[Exception]) -> None:
-    """Returns when a server answers; raises Refused if it ends, or does not answer within two minutes."""
+    """Waits until a server answers; raises Refused if it ends or takes longer than two minutes."""
     for _ in range(1200):
         try:
             answers()
@@ -216,7 +217,7 @@ def wait(server: subprocess.Popen[bytes], answers: Any, error: type[Exception]) 
 
 
 def must_answer() -> None:
-    """Raises ConnectionError until MinIO answers."""
+    """Raises ConnectionError unless MinIO answers."""
     if services.lacks_buckets():
         raise ConnectionError
 
@@ -235,7 +236,7 @@ def superuser(socket: Path) -> dict[str, Any]:
 
 
 def empty(socket: Path) -> None:
-    """Drops the database and the roles of a new server, so that it gets those of the backup only."""
+    """Drops the database and roles of a new server, so that it gets only those of the backup."""
     with psycopg.connect(**superuser(socket)) as connection:
         connection.execute(psycopg.sql.SQL("drop database {}").format(identifier("POSTGRES_DB")))
         roles = connection.execute("select rolname from pg_roles where rolname !~ '^pg_' and not rolsuper").fetchall()
@@ -248,7 +249,7 @@ def identifier(setting: str) -> Any:
 
 
 def put_globals(socket: Path, stream: IO[bytes]) -> None:
-    """Creates roles, their memberships and settings; that the superuser exists already is no failure."""
+    """Creates roles, their memberships and settings; ignores that the superuser already exists."""
     told = run_client("psql", socket, stream, "--no-psqlrc", "--quiet", "-v", "VERBOSITY=sqlstate", "--dbname=postgres")
     codes = {line.split()[-1] for line in told.splitlines() if "ERROR:" in line or "FATAL:" in line}
     if codes - {"42710"}:
@@ -256,7 +257,7 @@ def put_globals(socket: Path, stream: IO[bytes]) -> None:
 
 
 def run_client(name: str, socket: Path, stream: IO[bytes], *words: str) -> str:
-    """Runs a client program of PostgreSQL as the superuser, with a stream as input; returns its standard error."""
+    """Runs a PostgreSQL client program as superuser with a stream as input; returns its standard error."""
     place = ["--host", str(socket), "--port", settings.get("POSTGRES_PORT"), "--username", "postgres", "--no-password"]
     run = subprocess.run(
         [str(services.postgres_bin() / name), *place, *words],
@@ -266,13 +267,13 @@ def run_client(name: str, socket: Path, stream: IO[bytes], *words: str) -> str:
         env=services.base_environment(),
         cwd=services.stack_dir(),
     )
-    if run.returncode:  # its words may quote a value
+    if run.returncode:  # do not print its error output, which may quote a value
         raise Refused(f"{name} could not put back the backup's part of PostgreSQL (code {run.returncode}).")
     return run.stderr.decode(errors="replace")
 
 
 def finish(socket: Path) -> None:
-    """Gives roles the passwords of .env, and collects statistics, which a restored table lacks."""
+    """Sets the roles' passwords from .env, and collects statistics, which restored tables lack."""
     with psycopg.connect(**superuser(socket)) as connection:
         known = {name for (name,) in connection.execute("select rolname from pg_roles")}
         for role in prepare.WITH_PASSWORD:
@@ -291,7 +292,7 @@ def put_history(text: str) -> None:
 
 
 def answer(words: list[str]) -> str:
-    """Does what the command line says; returns the sentence that tells of it."""
+    """Runs the command line; returns its summary sentence."""
     match words:
         case ["put", source, *force] if source and force in ([], ["--force"]):
             return put(Path(source).absolute(), bool(force))

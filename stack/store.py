@@ -1,4 +1,4 @@
-"""What the lake's store must have: buckets, and on MinIO users who may do there what their work needs and no more."""
+"""Sets up the lake's store: buckets, and on MinIO users with only the privileges that their work needs."""
 
 import os
 import re
@@ -28,12 +28,12 @@ WRONG_KEY = ("InvalidAccessKeyId", "SignatureDoesNotMatch")
 
 
 def root() -> Any:
-    """A boto3 client as MinIO's root user, who makes buckets; the jobs' own is lake.s3()."""
+    """Returns a boto3 client of MinIO's root user, which creates buckets; jobs use lake.s3()."""
     return lake.client(os.getpid(), "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")
 
 
 def admin() -> MinioAdmin:
-    """MinIO's own interface, as its root user; it fails within seconds when nobody answers."""
+    """Returns MinIO's admin client as root user; it fails within seconds if the server does not answer."""
     scheme, _, place = settings.s3_endpoint().partition("://")
     return MinioAdmin(
         endpoint=place.rstrip("/"),
@@ -46,7 +46,10 @@ def admin() -> MinioAdmin:
 
 
 def policy(bucket: str, actions: Sequence[str]) -> dict[str, Any]:
-    """Lets do these things in one bucket, and nothing else: to MinIO, who deletes may delete versions unless denied."""
+    """Returns a policy that allows only these actions in one bucket.
+
+    Denies the deletion of versions explicitly, since MinIO grants it along with that of objects.
+    """
     resources = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
     allowed = {"Effect": "Allow", "Action": actions, "Resource": resources}
     denied = {"Effect": "Deny", "Action": ["s3:DeleteObjectVersion"], "Resource": resources}
@@ -54,9 +57,9 @@ def policy(bucket: str, actions: Sequence[str]) -> dict[str, Any]:
 
 
 def rights() -> dict[str, tuple[str, dict[str, list[str]]]]:
-    """Returns for each user, by how its settings begin, the name of what it may do, and the actions for each bucket.
+    """Returns by settings prefix of each user the name of its policy and its actions per bucket.
 
-    No job deletes in bronze but `make forget`, which has a user of its own where the settings name one.
+    No job deletes in bronze except `make forget`, which has its own user if the settings name one.
     """
     bronze, silver = map(settings.get, BUCKETS)
     is_apart = bool(settings.given("MINIO_FORGET_ACCESS_KEY"))
@@ -70,10 +73,10 @@ def rights() -> dict[str, tuple[str, dict[str, list[str]]]]:
 
 
 def create(spark_runs: bool = False) -> None:
-    """Makes the buckets that are missing, and on a MinIO of ours the users of the settings with a policy per bucket.
+    """Creates missing buckets and, on a MinIO of the platform, the users of the settings with a policy per bucket.
 
-    Where the jobs' key is the root user's, or no root user is named, or the store is somebody else's, it makes no
-    user, and the buckets by the jobs' own key. A Spark that runs has the keys it was started with: others are Refused.
+    Without a root user, with the root user as the jobs' user, or on another store, it creates no users and makes the
+    buckets with the jobs' own key. Raises Refused if Spark runs (`spark_runs`) with keys that have changed.
     """
     if spark_runs and refused(lake.s3()):
         raise Refused(
@@ -90,7 +93,7 @@ def create(spark_runs: bool = False) -> None:
 
 
 def refused(client: Any) -> bool:
-    """Whether the store does not know this key, or knows it with another secret."""
+    """Tells whether the store rejects this key or its secret."""
     try:
         client.list_buckets()
     except ClientError as error:
@@ -109,9 +112,9 @@ def create_buckets(client: Any) -> None:
 
 
 def create_users(minio: MinioAdmin) -> bool:
-    """Makes the users of `rights`, each with a policy per bucket, as the settings have them; false on no MinIO.
+    """Creates the users of `rights` with a policy per bucket from the settings; returns False on any other store.
 
-    A user whose secret the settings lack stays as it is: an administrator may keep the one of `make forget`.
+    Leaves a user without a secret in the settings unchanged: an administrator may hold the one for `make forget`.
     """
     try:
         for user, (verb, buckets) in rights().items():
@@ -131,7 +134,7 @@ def create_users(minio: MinioAdmin) -> bool:
 
 
 def keep_versions(client: Any) -> None:
-    """Has bronze keep what is replaced or deleted there for BRONZE_VERSIONS_DAYS days; without it, changes nothing."""
+    """Makes bronze keep replaced and deleted objects for BRONZE_VERSIONS_DAYS days; does nothing if that is not set."""
     days = settings.given("BRONZE_VERSIONS_DAYS")
     if not days:
         return

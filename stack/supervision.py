@@ -1,4 +1,4 @@
-"""Starting, watching and stopping the services, through supervisord."""
+"""Starts, watches and stops the services through supervisord."""
 
 import os
 import re
@@ -20,28 +20,28 @@ from jobs import settings
 from stack import jars, passwords, prepare, services
 from stack.services import SERVICES, stack_dir
 
-SILENCE = 180  # seconds without a word in its log after which a service that does not answer is given up
-ALIVE = ("STARTING", "RUNNING", "BACKOFF")  # what supervisord minds without being asked
-STARTS = 3  # so many starts of one service and it is given up
+SILENCE = 180  # seconds without a new log line before waiting for a service is given up
+ALIVE = ("STARTING", "RUNNING", "BACKOFF")  # states in which supervisord manages a process
+STARTS = 3  # starts of one service before it is given up
 
 
 @cache
 def opened(directory: Path) -> int:
-    """A descriptor of a directory, by which what lies in it has a short path."""
+    """Opens a directory; the descriptor gives its files a short path."""
     return os.open(directory, os.O_RDONLY)
 
 
 def supervisor() -> Any:
-    """supervisord's remote calls; they fail with an OSError when it does not run."""
+    """Returns supervisord's remote interface; calls raise OSError if it does not run."""
     from supervisor.xmlrpc import SupervisorTransport
 
-    # A unix socket's path may have some 100 characters, and STACK_DIR may be deeper.
+    # Socket paths are limited to about 100 characters, and STACK_DIR may be longer.
     socket_url = f"unix:///proc/self/fd/{opened(stack_dir())}/supervisor.sock"
     return ServerProxy("http://localhost", SupervisorTransport(None, None, socket_url)).supervisor
 
 
 def processes() -> dict[str, dict[str, Any]]:
-    """What supervisord knows of each service; nothing when it does not run."""
+    """Returns supervisord's record of each service; empty if it does not run."""
     try:
         return {process["name"]: process for process in supervisor().getAllProcessInfo()}
     except OSError:
@@ -49,11 +49,11 @@ def processes() -> dict[str, dict[str, Any]]:
 
 
 def leftovers() -> list[psutil.Process]:
-    """Processes of this stack whoever their parent is, supervisord not among them."""
+    """Lists this stack's processes, whatever their parent, except supervisord."""
     home, found = str(stack_dir()), []
     for process in psutil.process_iter():
         try:
-            # PostgreSQL writes its title over its environment, but it never leaves its data directory.
+            # PostgreSQL overwrites its environment with its title, but never leaves its data directory.
             is_postgres = process.name() == "postgres" and process.cwd() == f"{home}/postgres"
             if is_postgres or process.environ().get("STACK_OF") == home:
                 found.append(process)
@@ -63,9 +63,9 @@ def leftovers() -> list[psutil.Process]:
 
 
 def up(given: Container[str] = ()) -> None:
-    """Starts whatever does not run and returns when every service answers; a second call changes nothing.
+    """Starts every service that does not run and waits until all answer; idempotent.
 
-    Secrets that are `given` by the environment are not looked for in `.env`.
+    Skips secrets that the environment provides (`given`) when it completes `.env`.
     """
     began = time.monotonic()
     passwords.settle(given)
@@ -94,12 +94,12 @@ def up(given: Container[str] = ()) -> None:
         print(notice)
 
 
-# The addresses that spark-defaults.conf binds; everything else of the stack is bound to services.LOOPBACK.
+# The addresses that spark-defaults.conf binds; all other services are bound to services.LOOPBACK.
 BOUND = ("spark.driver.host", "spark.driver.bindAddress", "spark.connect.grpc.binding.address")
 
 
 def refuse_open() -> None:
-    """Exits with a sentence if Spark would be bound beyond loopback while a known password is in use."""
+    """Exits with a sentence if Spark would listen beyond loopback while a known password is in use."""
     bound = {
         f"{name} in spark-defaults.conf": services.spark_setting(name, services.LOOPBACK).strip() for name in BOUND
     }
@@ -107,7 +107,7 @@ def refuse_open() -> None:
 
 
 def open_addresses() -> list[tuple[str, str]]:
-    """Returns (process and port, address) of each port of this stack that other machines reach."""
+    """Lists (process and port, address) of each port of this stack that other machines can reach."""
     ours = {process.pid: process.name() for process in leftovers()}
     listening = [c for c in psutil.net_connections("tcp") if c.pid in ours and c.status == psutil.CONN_LISTEN]
     found = [(f"{ours[c.pid]} at port {c.laddr.port}", c.laddr.ip.removeprefix("::ffff:")) for c in listening]
@@ -115,7 +115,7 @@ def open_addresses() -> list[tuple[str, str]]:
 
 
 def start(missing: list[str], supervised: bool) -> None:
-    """Hands services to supervisord, which is started when it does not run."""
+    """Passes services to supervisord, starting it if it does not run."""
     prepare.java()
     prepare.database()
     if "postgres" in missing:
@@ -123,7 +123,7 @@ def start(missing: list[str], supervised: bool) -> None:
         prepare.wal_archive()
     prepare.spark_configuration(jars.ensure())
     if supervised:
-        # A supervisord that was started by an earlier version does not know a service that came since.
+        # A supervisord started by an earlier version does not know services added since.
         [[added, _, _]] = supervisor().reloadConfig()
         for name in missing:
             if name in added:
@@ -131,9 +131,9 @@ def start(missing: list[str], supervised: bool) -> None:
             else:
                 supervisor().startProcess(name, False)
         return
-    # What the master remembers ended with its stack; it would wait a minute for all of it to come back.
+    # The applications in the master's state ended with their stack; it would wait a minute for them to return.
     shutil.rmtree(stack_dir() / "spark" / "recovery", ignore_errors=True)
-    # Nor does anybody come back for what applications that were killed have spilled.
+    # Spill files of killed applications are not removed otherwise.
     shutil.rmtree(services.spark_local(), ignore_errors=True)
     services.spark_local().mkdir()
     print(f"Starting the stack in {stack_dir()}.", flush=True)
@@ -146,7 +146,7 @@ def start(missing: list[str], supervised: bool) -> None:
 
 
 def wait(began: float) -> None:
-    """Returns when no service lacks anything; says what it waits for, and gives up on one that dies or falls silent."""
+    """Waits until every service is ready; reports what is missing, and gives up if one dies or stops logging."""
     starts: dict[str, set[int]] = {name: set() for name in SERVICES}
     said, said_at, since, waiting = "", 0.0, time.time(), list(SERVICES)
     while True:
@@ -175,20 +175,20 @@ def wait(began: float) -> None:
 
 
 def tail(name: str) -> str:
-    """The end of a service's log."""
+    """Returns the end of a service's log."""
     log = stack_dir() / "logs" / f"{name}.log"
     return log.read_text(errors="replace")[-20_000:] if log.exists() else ""
 
 
 def telling_line(name: str) -> str:
-    """The last line of a service's log that tells of an error, else its last line."""
+    """Returns the last line of a service's log that reports an error, else its last line."""
     lines = [line.strip() for line in tail(name).splitlines() if line.strip() and not re.match(r"\s+at ", line)]
     errors = [line for line in lines if re.search(r"error|fatal|exception|cannot|could not|refuse", line, re.I)]
     return prepare.last_line("\n".join(errors or lines))
 
 
 def create_stores(spark_runs: bool = False) -> None:
-    """Buckets, the store's users, and tables; exits with a sentence where a store does not answer or refuses."""
+    """Creates buckets, the store's users, and tables; exits with a sentence if a store does not answer or refuses."""
     from jobs import program
     from stack import store
 
@@ -200,7 +200,7 @@ def create_stores(spark_runs: bool = False) -> None:
 
 
 def create_schema() -> None:
-    """Applies the warehouse's DDL, which changes nothing where its tables stand."""
+    """Applies the warehouse's DDL, which changes nothing if its tables exist."""
     from jobs import program, schema, warehouse
 
     with warehouse.connect() as connection:
@@ -213,13 +213,13 @@ def create_schema() -> None:
 
 
 def down() -> None:
-    """Stops everything and leaves the data; fine when nothing runs."""
+    """Stops everything and keeps the data; does nothing if no service runs."""
     sweep()
     print("The stack is down.")
 
 
 def sweep() -> None:
-    """Ends every process of this stack: supervisord and what it minds gracefully, then what may be left."""
+    """Ends every process of this stack: first supervisord and its services gracefully, then any others."""
     pid_file = stack_dir() / "supervisord.pid"
     try:
         daemon = psutil.Process(int(pid_file.read_text()))
@@ -230,7 +230,7 @@ def sweep() -> None:
         pass
     left = leftovers()
     for process in left:
-        # INT is PostgreSQL's fast shutdown, and the others take it for an end as well.
+        # SIGINT is PostgreSQL's fast shutdown; the other services stop on it as well.
         process.send_signal(signal.SIGINT)
     _, stubborn = psutil.wait_procs(left, timeout=20)
     for process in stubborn:
@@ -239,7 +239,7 @@ def sweep() -> None:
 
 
 def status() -> bool:
-    """Prints each service's state, address and age; true when everything is up."""
+    """Prints state, address and age of each service; returns True if everything is up."""
     known, all_up = processes(), True
     print(f"{'service':14} {'state':9} {'since (UTC)':19} address")
     for name, service in SERVICES.items():
@@ -254,7 +254,7 @@ def status() -> bool:
 
 
 def clean() -> None:
-    """Stops everything and removes STACK_DIR, unless it is not a stack's."""
+    """Stops everything and removes STACK_DIR if it belongs to a stack."""
     home = stack_dir()
     if not home.exists():
         return

@@ -1,4 +1,4 @@
-"""The stack that tests run on: real, on free ports, in a directory of its own, gone afterwards."""
+"""Provides the stack that tests run on: real, on free ports, in its own directory, and removed afterwards."""
 
 import csv
 import os
@@ -19,12 +19,12 @@ import pytest
 from jobs import program, settings
 from jobs.catalog import CATALOG
 from stack import own
-from tests.examples import VALID
+from tests.support.examples import VALID
 
-# Whom the stores know: whatever .env says, the jobs are not the root user.
+# The stores' users: whatever .env says, the jobs are not the root user.
 USERS = {"MINIO_ROOT_USER": "root-user", "MINIO_ACCESS_KEY": "jobs-user", "MINIO_READ_ACCESS_KEY": "lake-reader"}
 USERS |= {"MINIO_FORGET_ACCESS_KEY": "lake-forgetter"}
-# Whatever opens a store or a page. Tests have random ones, so that none is found anywhere by chance.
+# Every secret of a store or page; tests use random ones, so that a search finds none by chance.
 SECRETS = (
     "POSTGRES_PASSWORD",
     "POSTGRES_READ_PASSWORD",
@@ -43,16 +43,20 @@ SECRETS = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Points this process and its children at a stack of the tests' own, before any test can reach another one."""
+    """Points this process and its children at the tests' own stack, before any test can reach another one."""
     home = Path(tempfile.mkdtemp(prefix="healthcare-tests-"))
     config.stash[HOME] = home
     os.environ |= {name: secrets.token_hex(16) for name in SECRETS} | USERS
-    os.environ["FUTURE"] = "1"  # hospitals of tests have years of their own
+    os.environ["FUTURE"] = "1"  # tests use hospitals in separate years
     own.set_apart(home)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`make test-unit` leaves out what needs a server, by the fixtures that start one."""
+    """Marks tests that need a server, which `make test-unit` skips, and sorts tests by file name.
+
+    Tests share a stack, so their order must not depend on their directories. Faults come first.
+    """
+    items.sort(key=lambda item: ("faults" not in item.path.parts, item.path.name))
     for item in items:
         if {"stack", "warehouse_server", "browser"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("stack")
@@ -66,14 +70,14 @@ HOME = pytest.StashKey[Path]()
 
 
 def run_stack(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`python -m stack` as a person would call it."""
+    """Runs `python -m stack` as a person would."""
     command = [sys.executable, "-m", "stack", *words]
     return subprocess.run(command, env=os.environ | environment, cwd=settings.ROOT, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Path]:
-    """The running stack, started once for all tests; its directory."""
+    """Yields the directory of the running stack, which is started once for all tests."""
     try:
         started = run_stack("up")
         if started.returncode:
@@ -85,7 +89,7 @@ def stack() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def spark(stack: Path) -> Iterator[Any]:
-    """A Spark Connect session to the stack."""
+    """Yields a Spark Connect session to the stack."""
     session = program.builder(f"sc://127.0.0.1:{os.environ['SPARK_CONNECT_PORT']}").getOrCreate()
     program.hasten(session, rows=0)
     yield session
@@ -94,7 +98,7 @@ def spark(stack: Path) -> Iterator[Any]:
 
 @pytest.fixture
 def postgres(stack: Path) -> Iterator[Any]:
-    """A connection to the stack's warehouse that commits each statement."""
+    """Yields a connection to the stack's warehouse that commits each statement."""
     from stack.services import connect
 
     with connect() as connection:
@@ -103,7 +107,7 @@ def postgres(stack: Path) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def warehouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Connects to a PostgreSQL server with the platform's schema, started for tests of SQL alone."""
+    """Yields a connection to a PostgreSQL server with the platform's schema, for tests of SQL alone."""
     from stack import prepare, services, supervision
 
     with pytest.MonkeyPatch.context() as patch:
@@ -140,7 +144,7 @@ def empty_warehouse(warehouse_server: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A headless Chromium; a machine on which none can be had is told what to install, and the tests fail."""
+    """Yields a headless Chromium; without one, tests fail and name what to install."""
     from dashboards import screenshots
 
     try:
@@ -155,7 +159,7 @@ YEARS = count(2050)
 
 
 class Hospital:
-    """Lands files of a year of its own, under keys of its own, and runs single jobs over them."""
+    """Lands files with keys and dates of its own year, and runs single jobs over them."""
 
     def __init__(self, postgres, landing):
         self.postgres, self.landing, self.year = postgres, landing, next(YEARS)
@@ -185,7 +189,7 @@ class Hospital:
         return landing_to_bronze(CATALOG[dataset], self.day(number))
 
     def judge(self, dataset, number, *rows):
-        """Lands a file, and takes it to silver."""
+        """Lands a file and loads it to silver."""
         from jobs.bronze_to_silver import bronze_to_silver
 
         self.land(dataset, number, *rows)
@@ -193,7 +197,7 @@ class Hospital:
         return bronze_to_silver(CATALOG[dataset], self.day(number))
 
     def judge_again(self):
-        """What Luigi's Rejudged does."""
+        """Revalidates what is due, as Luigi's tasks do."""
         from jobs import warehouse
         from jobs.bronze_to_silver import bronze_to_silver
 
@@ -212,7 +216,7 @@ class Hospital:
         return silver_to_gold(CATALOG[dataset], self.day(number))
 
     def close(self):
-        """Leaves no row in the warehouse: what is behind or stale there, the next test's run would judge and load."""
+        """Removes this hospital's rows from the warehouse, since the next test's run would revalidate and load them."""
         year = [self.day(1), date(self.year, 12, 31)]
         with self.postgres.transaction():
             for dataset in reversed(CATALOG):
@@ -222,7 +226,7 @@ class Hospital:
                 self.postgres.execute(f"delete from {table} where partition_date between %s and %s", year)
 
     def gold(self, dataset, *columns):
-        """This hospital's rows of a gold table, in the order of their keys."""
+        """Returns this hospital's rows of a gold table in key order."""
         key = CATALOG[dataset].key
         names = ", ".join(columns or [key])
         found = self.postgres.execute(
@@ -233,7 +237,7 @@ class Hospital:
 
 @pytest.fixture
 def hospital(stack, spark, postgres, monkeypatch):
-    """A hospital whose single jobs run in this process, on the stack's resident application."""
+    """Yields a hospital whose single jobs run in this process, on the stack's Spark Connect server."""
     monkeypatch.setenv("SPARK_REMOTE", f"sc://127.0.0.1:{settings.get('SPARK_CONNECT_PORT')}")
     hospital = Hospital(postgres, settings.path("LANDING_DIR"))
     yield hospital
