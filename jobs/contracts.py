@@ -310,10 +310,10 @@ def test() -> None:
 
 
 def login() -> dict[str, str]:
-    """Returns the login of who only reads, by the names that datacontract-cli knows."""
+    """Returns the loader's login, by the names that datacontract-cli knows: sql/checks read what readers may not."""
     return {
-        "DATACONTRACT_POSTGRES_USERNAME": settings.get("POSTGRES_READ_USER"),
-        "DATACONTRACT_POSTGRES_PASSWORD": settings.get("POSTGRES_READ_PASSWORD"),
+        "DATACONTRACT_POSTGRES_USERNAME": settings.get("POSTGRES_USER"),
+        "DATACONTRACT_POSTGRES_PASSWORD": settings.get("POSTGRES_PASSWORD"),
     }
 
 
