@@ -70,7 +70,14 @@ def read_fields(spark: Any, files: Sequence[Files], names: Sequence[str], source
         fields = (validation.source(name, part.header, source.dialect) for name in names)
         return records.select("_file", "_raw", malformed, *(f.alias(place(at)) for at, f in enumerate(fields)))
 
-    return reduce(DataFrame.unionAll, map(read, files))
+    return reduce(DataFrame.unionAll, map(read, files)).transform(cut)
+
+
+def cut(rows: DataFrame) -> DataFrame:
+    """The same rows, below which Spark pushes no filter: a condition on a column would else take the column's whole
+    expression along, once for each use, through every step, and plans would fill the driver's memory.
+    """
+    return rows.withColumn("_at", F.monotonically_increasing_id()).filter("_at >= 0").drop("_at")
 
 
 def place(number: int) -> str:

@@ -97,6 +97,7 @@ def with_reasons(made: DataFrame, rejected: DataFrame) -> DataFrame:
     """(file, record, codes, messages) of each record of `made` that was rejected, file by file."""
     of_text = Window.partitionBy("value")
     records = made.select("value", F.col("_raw").alias("record"), F.col("_file").alias("file"))
+    records = records.transform(conversion.cut)
     records = records.withColumn("nth", F.row_number().over(of_text.orderBy("file", "record")))
     reasons = rejected.select(
         F.col("_raw").alias("value"),

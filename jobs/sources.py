@@ -278,9 +278,8 @@ class Declaration:
             raise self.fail(node, f"{name} needs `from`, perhaps with `values` or `as`, or `value` alone")
         if "value" in given:
             return Cell(value=self.text(given["value"]), line=line)
-        values = (
-            {code: self.text(each) for code, each in self.entries(given["values"]).items()} if "values" in given else {}
-        )
+        codes = self.entries(given["values"]) if "values" in given else {}
+        values = {code.strip(): self.text(each) for code, each in codes.items()}
         listed = next(column.one_of for column in dataset.columns if column.name == name)
         for code, value in values.items():
             if listed and value and value.lower() not in [each.lower() for each in listed]:

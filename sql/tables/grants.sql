@@ -8,7 +8,7 @@ revoke all on all tables in schema ops from healthcare_read, healthcare_dashboar
 grant select on
 ops.ledger, ops.reasons, ops.receipts, ops.rules, ops.datasets, ops.mart_trust,
 ops.standing, ops.tripped, ops.dates, ops.never_ran, ops.orphans, ops.freshness, ops.newest,
-ops.run_times, ops.unaccounted, ops.source_rows
+ops.run_times, ops.unaccounted
 to healthcare_read, healthcare_dashboards;
 
 -- Whoever reads gold or a mart, other than the loader, is told of in the server's log: when, who, which table. Row
