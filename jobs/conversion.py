@@ -39,6 +39,13 @@ class Files(NamedTuple):
     widest: int  # most fields in a record of any of them
 
 
+def prepare(spark: Any) -> None:
+    """Sets what a session needs to read and convert a source's files."""
+    spark.conf.set("spark.sql.legacy.javaCharsets", "true")  # else Spark reads Unicode, ASCII and Latin 1 alone
+    # Before a join Spark would write down what holds for every column in the terms of all columns it is made of.
+    spark.conf.set("spark.sql.constraintPropagation.enabled", "false")
+
+
 def read_records(spark: Any, files: Files, source: Source) -> DataFrame:
     """One row per record of some files but their headers: its text in `_raw`, without the line end, and its `_file`.
 

@@ -71,7 +71,7 @@ def derive(export: Export, datasets: Mapping[str, Dataset], run_id: str, place: 
     source, day = export.source, export.day
     spark = program.spark(f"source_to_bronze {source.name} {day}")
     program.hasten(spark, sum(file.records for file in {file for each in export.tables.values() for file in each}))
-    spark.conf.set("spark.sql.legacy.javaCharsets", "true")  # else Spark reads Unicode, ASCII and Latin 1 alone
+    conversion.prepare(spark)
     for table in {table for mapping in source.mappings if mapping.sql_file for table in mapping.tables}:
         as_view(spark, export, table).createOrReplaceTempView(table.name)
     with raw.staging(source.name, day, run_id) as staging, ThreadPoolExecutor(TOGETHER) as pool:

@@ -8,7 +8,7 @@ from typing import Any
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from jobs import conversion, exports, lake, landing, raw, sources, warehouse
+from jobs import conversion, exports, lake, landing, program, raw, sources, warehouse
 from jobs.borders import printable
 from jobs.conversion import Files
 from jobs.dataset import Dataset
@@ -74,10 +74,12 @@ def rejected_records(
         with raw.lines_of(source, day, file) as text:
             scans[file] = Files((raw.path(source.name, day, file),), *shape_of(text, source))
     names, cells = list(mapping.used), dict(mapping.columns)
-    spark.conf.set("spark.sql.legacy.javaCharsets", "true")
+    program.hasten(spark, rows=0)
+    conversion.prepare(spark)
     rows = conversion.read_fields(spark, list(scans.values()), names, source)
     rows = conversion.take_cells(rows, names, cells, dataset, source)
     made = conversion.to_lines(conversion.convert(rows, dataset, source, cells), dataset)
+    made = made.localCheckpoint()  # in one plan with the join below, the driver's memory would not do
     rejected = lake.silver(spark, dataset, "rejected").filter(F.col("_partition_date") == day)
     return source, by_file(with_reasons(made, rejected), {file: scan.header for file, scan in scans.items()}, source)
 
@@ -97,7 +99,6 @@ def with_reasons(made: DataFrame, rejected: DataFrame) -> DataFrame:
     """(file, record, codes, messages) of each record of `made` that was rejected, file by file."""
     of_text = Window.partitionBy("value")
     records = made.select("value", F.col("_raw").alias("record"), F.col("_file").alias("file"))
-    records = records.transform(conversion.cut)
     records = records.withColumn("nth", F.row_number().over(of_text.orderBy("file", "record")))
     reasons = rejected.select(
         F.col("_raw").alias("value"),

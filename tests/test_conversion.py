@@ -131,7 +131,7 @@ def test_records_are_told_apart_by_the_sources_dialect(spark, tmp_path, spans):
     headers = {name: tuple(text.splitlines()[0].split(";")) for name, text in files.items()}
     spanning = {"a.csv": spans, "b.csv": True}
     scans = [Files((f"file://{tmp_path}/{n}",), headers[n], spanning[n], 6) for n in files]
-    spark.conf.set("spark.sql.legacy.javaCharsets", "true")
+    conversion.prepare(spark)
     found = conversion.read_fields(spark, scans, ["ID", "NAME"], source).collect()
     assert [
         (row["_file"], row["_malformed"], row["_field_0"], row["_field_1"]) for row in found if not row["_malformed"]
@@ -176,7 +176,7 @@ def test_what_sql_returns_is_text_in_the_sources_notation_or_typed(spark):
 
 def test_every_encoding_is_one_that_java_knows(spark, tmp_path):
     (tmp_path / "a.csv").write_bytes(b"A\nx\n")
-    spark.conf.set("spark.sql.legacy.javaCharsets", "true")
+    conversion.prepare(spark)
     for name, charset in sources.ENCODINGS.items():
         if not charset.startswith("UTF-16"):
             scan = Files((f"file://{tmp_path}/a.csv",), ("A",), False, 1)
