@@ -47,6 +47,7 @@ COPY sql sql
 COPY jobs jobs
 COPY dashboards dashboards
 COPY pipelines pipelines
+COPY sources sources
 COPY stack stack
 # Volumes take over owner and content of the directory that they are first mounted on.
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp healthcare \

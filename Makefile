@@ -13,7 +13,7 @@ SEED ?= 42
 START ?= 2026-01-01
 # What a person gives on the command line reaches the programs through the environment, never through the eyes of
 # the shell, and make itself leaves it as it is.
-GIVEN := DATE SCALE SEED START FORCE OVERRIDE FUTURE KEY DATASET TO FROM BACKUP_IDENTITY FIRST LAST FILE COLUMN SCALES REPEATS ALONE DATES
+GIVEN := DATE SCALE SEED START FORCE OVERRIDE FUTURE KEY DATASET TO FROM BACKUP_IDENTITY FIRST LAST FILE COLUMN SCALES REPEATS ALONE DATES SOURCE
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 export $(GIVEN)
 
@@ -52,8 +52,9 @@ secrets: $(INSTALLED) ## random passwords and keys in .env and in the stores, in
 	@$(RUN) -m stack secrets
 
 .PHONY: generate run backfill forget
-generate: date $(INSTALLED) ## write a date's landing files: DATE=2026-01-31 [SCALE=1] [SEED=42] [START=2026-01-01]
-	@$(RUN) -m jobs.generate "$$DATE" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
+generate: date $(INSTALLED) ## write a date's landing files: DATE=2026-01-31 [SCALE=1] [SEED=42] [START=2026-01-01] [SOURCE=example]
+	@$(if $(filter-out example,$(SOURCE)),echo "SOURCE may be example: no other is generated." >&2; exit 2)
+	@$(RUN) -m $(if $(SOURCE),jobs.example_export,jobs.generate) "$$DATE" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
 run: date up ## run a date through all layers, if it is due, and rebuild the pages: DATE=2026-01-31 [FORCE=1] [OVERRIDE=1] [FUTURE=1]
 	@$(RUN) -m pipelines run "$$DATE" $(if $(filter 1,$(FORCE)),--force) $(if $(filter 1,$(OVERRIDE)),--override)
 backfill: up ## run all dates from one to another through all layers, many in one job: FROM=2026-01-01 TO=2026-01-31

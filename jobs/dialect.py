@@ -1,4 +1,4 @@
-"""What a file seems to be that is no CSV in UTF-8 with commas, by its first bytes."""
+"""How files write records, and what a file seems to be that is no CSV in UTF-8 with commas, by its first bytes."""
 
 import codecs
 import re
@@ -7,6 +7,15 @@ from typing import NamedTuple
 
 from jobs.dataset import WHITE_SPACE
 
+
+class Dialect(NamedTuple):
+    """Says how a file writes its records: what separates fields, and what quotes them; an empty `quote` is none."""
+
+    separator: str = ","
+    quote: str = '"'
+
+
+RFC_4180 = Dialect()
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "pipes"}
 SEPARATOR_LINE = re.compile(r'"?sep=.?"?', re.IGNORECASE)  # a spreadsheet's own first line
 BINARY = (

@@ -6,7 +6,7 @@ from functools import partial
 
 from pyspark.sql import functions as F
 
-from jobs import bronze_to_silver, gold_to_marts, lake, program, silver_to_gold, warehouse
+from jobs import bronze_to_silver, gold_to_marts, lake, program, raw, silver_to_gold, warehouse
 from jobs.catalog import CATALOG
 from jobs.dataset import Dataset
 
@@ -87,6 +87,7 @@ def remove_source(day: date) -> None:
             )
         for dataset in CATALOG.values():
             lake.remove_bronze(dataset, day)
+        raw.remove(day)
         warehouse.delete_markers(connection, day)
 
 

@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from botocore.exceptions import ClientError
 
 from jobs import settings
 from jobs.dataset import TYPES, WHITE_SPACE, Dataset
+from jobs.dialect import RFC_4180, Dialect
 from jobs.landing import MOST_COLUMNS, Facts, Upload, as_of, describe, folder, names_in, read_header, read_records
 from jobs.program import Refused
 
@@ -67,14 +68,17 @@ def bronze_path(dataset: Dataset, day: date) -> str:
     return f"s3a://{settings.get('MINIO_BUCKET_BRONZE')}/{bronze_key(dataset, day)}"
 
 
-def upload(path: Path, dataset: Dataset, day: date, facts: Facts) -> None:
-    """The landing file as it is, with its facts as metadata: the object is its own receipt."""
+def upload(path: Path, dataset: Dataset, day: date, facts: Facts, source: Mapping[str, str] | None = None) -> None:
+    """The landing file as it is, with its facts as metadata: the object is its own receipt.
+
+    `source` is more metadata: what a file was made from that did not land as it is.
+    """
     with path.open("rb", buffering=0) as file:
         s3().upload_fileobj(
             Upload(file, facts.sha256, f"{folder(day)}/{dataset.name}.csv"),
             settings.get("MINIO_BUCKET_BRONZE"),
             bronze_key(dataset, day),
-            ExtraArgs={"Metadata": facts.metadata(), "ContentType": "text/csv"},
+            ExtraArgs={"Metadata": facts.metadata() | dict(source or {}), "ContentType": "text/csv"},
         )
 
 
@@ -156,22 +160,8 @@ def records(spark: Any, dataset: Dataset, day: date, facts: Facts) -> Any:
     path = bronze_path(dataset, day)
     place = F.monotonically_increasing_id().bitwiseAND(F.lit((1 << 33) - 1))  # of a row in its partition
     if facts.spans:
-        # Never exactly as many as a sound record has: one more, or fewer where a spreadsheet has padded its lines.
-        most = len(facts.header) if len(facts.header) <= MOST_COLUMNS else MOST_COLUMNS - 1
-        fields = [f"_{number}" for number in range(min(facts.widest, max(MANY_FIELDS, most)) + 1)]
-        rows = spark.read.option("columnPruning", False).csv(
-            path,
-            schema=", ".join(f"{name} string" for name in (*fields, "_raw")),
-            multiLine=True,
-            lineSep="\n",
-            quote='"',
-            escape='"',
-            maxColumns=facts.widest + 1,
-            columnNameOfCorruptRecord="_raw",
-        )
-        # A record of just so many fields, of which there is none or which is malformed, is put together again.
-        together = F.array_join(F.array(*map(written, fields)), ",", "") if len(fields) <= facts.widest else fields[0]
-        raw, skipped, first = F.coalesce("_raw", together), facts.header_records, F.lit(True)
+        rows, raw = spanning_records(spark, [path], len(facts.header), facts.widest)
+        skipped, first = facts.header_records, F.lit(True)
     else:
         rows = spark.read.text(path, lineSep="\n")
         raw, skipped, first = F.col("value"), facts.header_lines, F.col("_metadata.file_block_start") == 0
@@ -183,12 +173,43 @@ def records(spark: Any, dataset: Dataset, day: date, facts: Facts) -> Any:
     return rows.filter(~F.col("header") & is_record).select("_raw")
 
 
-def written(field: str) -> Any:
+def spanning_records(
+    spark: Any, paths: Sequence[str], columns: int, widest: int, dialect: Dialect = RFC_4180, **options: Any
+) -> tuple[Any, Any]:
+    """(the rows of files whose records may span lines, each record's text), headers included unless options say no.
+
+    `columns` are those of the header, `widest` is the most fields that a record has.
+    """
+    from pyspark.sql import functions as F
+
+    # Never exactly as many as a sound record has: one more, or fewer where a spreadsheet has padded its lines.
+    most = columns if columns <= MOST_COLUMNS else MOST_COLUMNS - 1
+    fields = [f"_{number}" for number in range(min(widest, max(MANY_FIELDS, most)) + 1)]
+    rows = spark.read.option("columnPruning", False).csv(
+        [*paths],
+        schema=", ".join(f"{name} string" for name in (*fields, "_raw")),
+        multiLine=True,
+        lineSep="\n",
+        sep=dialect.separator,
+        quote=dialect.quote,
+        escape=dialect.quote,
+        maxColumns=widest + 1,
+        columnNameOfCorruptRecord="_raw",
+        **options,
+    )
+    # A record of just so many fields, of which there is none or which is malformed, is put together again.
+    together = F.array_join(F.array(*(written(field, dialect) for field in fields)), dialect.separator, "")
+    return rows, F.coalesce("_raw", together if len(fields) <= widest else fields[0])
+
+
+def written(field: str, dialect: Dialect = RFC_4180) -> Any:
     """A field as CSV has it."""
     from pyspark.sql import functions as F
 
-    quoted = F.concat(F.lit('"'), F.replace(field, F.lit('"'), F.lit('""')), F.lit('"'))
-    return F.when(F.col(field).rlike('[",\n]'), quoted).otherwise(F.col(field))
+    quote = F.lit(dialect.quote)
+    quoted = F.concat(quote, F.replace(field, quote, F.lit(dialect.quote * 2)), quote)
+    special = "".join(map(re.escape, (*dialect, "\n")))
+    return F.when(F.col(field).rlike(f"[{special}]"), quoted).otherwise(F.col(field))
 
 
 def silver_path(dataset: Dataset, kind: str) -> str:

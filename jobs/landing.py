@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from jobs import dialect, settings
 from jobs.dataset import WHITE_SPACE, Dataset
+from jobs.dialect import RFC_4180, Dialect
 from jobs.program import Refused
 
 LONGEST_FIELD = 65_536  # characters; a longer one is a broken file, not a value
@@ -195,38 +196,40 @@ def as_of(dataset: Dataset, header: Sequence[str]) -> Dataset:
     return dataset.without([name for name in dataset.names if name not in header])
 
 
-def read_records(lines: Iterator[str]) -> Iterator[tuple[str, int, bool]]:
+def read_records(lines: Iterator[str], dialect: Dialect = RFC_4180) -> Iterator[tuple[str, int, bool]]:
     """(a record's text with its line end, the lines it spans, whether it ends in an open quote), blank ones too.
 
     One that an open quote makes longer than LONGEST_OPEN ends there: it is refused, not held.
     """
+    quote = dialect.quote
     for line in lines:
-        if '"' not in line:
+        if not quote or quote not in line:
             yield line, 1, False
             continue
-        record, is_open, length = [line], ends_open(line), len(line)
+        record, is_open, length = [line], ends_open(line, dialect=dialect), len(line)
         while is_open and length <= LONGEST_OPEN and (more := next(lines, None)) is not None:
             record.append(more)
-            is_open, length = ends_open(more, is_open=True), length + len(more)
+            is_open, length = ends_open(more, is_open=True, dialect=dialect), length + len(more)
         yield "".join(record), len(record), is_open
 
 
-def ends_open(line: str, is_open: bool = False) -> bool:
+def ends_open(line: str, is_open: bool = False, dialect: Dialect = RFC_4180) -> bool:
     """Whether a quote is open at the end of a line that began inside one (`is_open`) or at a field's start."""
+    separator, mark = dialect
     place = 0
     while True:
-        if not is_open and line.startswith('"', place):
+        if not is_open and line.startswith(mark, place):
             is_open, place = True, place + 1
         while is_open:
-            quote = line.find('"', place)
+            quote = line.find(mark, place)
             if quote < 0:
                 return True
-            is_open = line.startswith('""', quote)
+            is_open = line.startswith(mark * 2, quote)
             place = quote + 1 + is_open
-        comma = line.find(",", place)
-        if comma < 0:
+        end = line.find(separator, place)
+        if end < 0:
             return False
-        place = comma + 1
+        place = end + 1
 
 
 def read_amount(record: str, header: Sequence[str], column: str) -> int | None:
@@ -237,33 +240,35 @@ def read_amount(record: str, header: Sequence[str], column: str) -> int | None:
     return cents(fields[header.index(column)].strip(WHITE_SPACE))
 
 
-def plain_fields(record: str) -> list[str]:
+def plain_fields(record: str, dialect: Dialect = RFC_4180) -> list[str]:
     """The fields of a record without its line end, as they came."""
-    return list(quoted_fields(record)) if '"' in record else record.split(",")
+    is_quoted = dialect.quote and dialect.quote in record
+    return list(quoted_fields(record, dialect)) if is_quoted else record.split(dialect.separator)
 
 
-def quoted_fields(record: str) -> Iterator[str]:
+def quoted_fields(record: str, dialect: Dialect = RFC_4180) -> Iterator[str]:
     """The fields of a record; one whose quotes end before it does is text as it stands, an open one goes to the end.
 
     White space (BEHIND_QUOTE) behind a closing quote is dropped. validation.py says the same to Spark.
     """
+    separator, quote = dialect
     place = 0
     while True:
         start, closed = place, None
-        if record.startswith('"', place):
+        if record.startswith(quote, place):
             place += 1
-            while (place := record.find('"', place)) >= 0 and record.startswith('""', place):
+            while (place := record.find(quote, place)) >= 0 and record.startswith(quote * 2, place):
                 place += 2
             if place < 0:
-                yield record[start + 1 :].replace('""', '"')
+                yield record[start + 1 :].replace(quote * 2, quote)
                 return
-            closed, place = record[start + 1 : place].replace('""', '"'), place + 1
-        comma = record.find(",", place)
-        end = len(record) if comma < 0 else comma
+            closed, place = record[start + 1 : place].replace(quote * 2, quote), place + 1
+        found = record.find(separator, place)
+        end = len(record) if found < 0 else found
         yield record[start:end] if closed is None or record[place:end].strip(BEHIND_QUOTE) else closed
-        if comma < 0:
+        if found < 0:
             return
-        place = comma + 1
+        place = found + 1
 
 
 def cents(text: str) -> int | None:

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 
-from jobs import lake, landing, program, warehouse
+from jobs import arrival, exports, lake, landing, program, warehouse
 from jobs.dataset import Dataset
-
-FEW = 20  # rows more or less are no matter, whatever their share
 
 
 def landing_to_bronze(dataset: Dataset, day: date) -> str:
@@ -19,6 +17,10 @@ def landing_to_bronze(dataset: Dataset, day: date) -> str:
         warehouse.writer(connection, f"bronze {dataset.name} {day}"),
         warehouse.run(connection, "bronze", dataset.name, day, dataset.rule_set) as row,
     ):
+        if comes_by := exports.folders(day):
+            raise program.Refused(
+                f"{day} comes by the source {comes_by[0]}: run `make run DATE={day}`, or jobs/source_to_bronze.py."
+            )
         if not landing.has_landed(dataset, day):
             raise program.Refused(f"the file {name} has not landed; put it there or run `make generate DATE={day}`.")
         head = lake.bronze_head(dataset, day)
@@ -27,9 +29,7 @@ def landing_to_bronze(dataset: Dataset, day: date) -> str:
         row |= {"bronze_rows": facts.records, "bronze_bytes": facts.bytes, "bronze_sha256": facts.sha256}
         if facts.amount:
             row["amount_in"] = Decimal(facts.cents) / 100
-        usual = unusual(facts.records, dataset, *warehouse.usual_rows(connection, dataset, day))
-        sent_before = repeated(warehouse.dates_of_file(connection, dataset, day, facts.sha256) if facts.records else [])
-        warnings = [warning for warning in (usual, sent_before) if warning]
+        warnings = arrival.warnings(connection, dataset, day, facts)
         lake.upload(path, dataset, day, facts)
         warehouse.settle(connection, row | {"warnings": "; ".join(warnings) or None}, facts.sha256)
     undeclared = [column for column in facts.header if column not in dataset.names]
@@ -46,24 +46,6 @@ def listed(columns: Sequence[str]) -> str:
     nameless = len(columns) - len(named)
     without = [f"{nameless:,} column{'s' * (nameless > 1)} without a name"] if nameless else []
     return ", ".join([*shown, *left_out, *without])
-
-
-def unusual(rows: int, dataset: Dataset, dates: int, median: float | None) -> str | None:
-    """A warning where a file has far fewer or more rows than those of the weekday before it, three of them at least."""
-    low, high = dataset.usual
-    if median is None or dates < 3 or abs(rows - median) < FEW or low * median <= rows <= high * median:
-        return None
-    return f"{rows:,} rows, where {dates} earlier dates of its weekday have a median of {median:,.0f}"
-
-
-def repeated(dates: Sequence[date]) -> str | None:
-    """A warning where other dates have the very same file."""
-    if not dates:
-        return None
-    return (
-        f"the very file of {landing.listed(map(str, dates), 5)}; if it was sent by mistake, put the right file in its "
-        "place and run the date again"
-    )
 
 
 if __name__ == "__main__":

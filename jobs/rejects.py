@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 
 from psycopg.rows import dict_row
 
-from jobs import borders, lake, landing, program, settings, warehouse
+from jobs import borders, lake, landing, program, provenance, settings, warehouse
 from jobs.catalog import CATALOG, children
 from jobs.dataset import WHITE_SPACE, Dataset, is_retryable
+from jobs.dialect import RFC_4180, Dialect
 from jobs.program import Refused
 
 # Where a spreadsheet starts a cell: in a field's start, and behind what would end a field for one that does not split
@@ -280,6 +281,7 @@ def partition_story(
     connection: warehouse.Connection, dataset: Dataset, day: date, rows: Sequence[Sighting], parents: Sequence[Sighting]
 ) -> Iterator[str]:
     yield from file_lines(connection, dataset, day)
+    yield from (f"    {line}" for line in provenance.lines(connection, dataset, day, rows[0].key))
     stands = next((row for row in rows if not row.codes), None)
     for row in rows:
         verdict = f"rejected: {';'.join(row.codes)}" if row.codes else "accepted"
@@ -364,27 +366,35 @@ def gold_story(connection: warehouse.Connection, dataset: Dataset, key: str) -> 
 
 
 def export_rejects(day: date, datasets: Sequence[Dataset], folder: Path) -> Iterator[str]:
-    """A CSV for each dataset that has rejects: the fields of its file as they came, then the reasons.
+    """A CSV for each dataset that has rejects: the fields of its file as they came, then the reasons. Where a source's
+    records became its rows, one for each file of the source, in its encoding and with its separator.
 
     A malformed record has no fields that could be trusted: they are empty, and its text stands in `_record`. What a
     spreadsheet would take for a formula, and that is no plain number, gets an apostrophe in front. The files are
     written whole or not at all, and only their owner may read them.
     """
     with warehouse.connect() as connection:
-        runs = standing_runs(connection, day, datasets)
-    spark = None
-    for name, run in runs.items():
-        if not run["rejected"]:
-            yield f"{name} {day}: nothing was rejected"
-            continue
-        dataset = CATALOG[name]
-        facts = lake.facts_of(dataset, day)
-        if facts.sha256 != run["bronze_sha256"]:
-            raise Refused(f"{name} of {day} came again since it was judged; run it first: `make run DATE={day}`.")
-        spark = spark or program.resident(f"export-rejects {day}")
-        path = folder / landing.folder(day) / f"{name}.csv"
-        rows = write_whole(path, records_with_reasons(spark, dataset, day, facts.header))
-        yield f"{name} {day}: {rows:,} rejected rows in {path}"
+        runs, spark = standing_runs(connection, day, datasets), None
+        for name, run in runs.items():
+            if not run["rejected"]:
+                yield f"{name} {day}: nothing was rejected"
+                continue
+            dataset = CATALOG[name]
+            facts = lake.facts_of(dataset, day)
+            if facts.sha256 != run["bronze_sha256"]:
+                raise Refused(f"{name} of {day} came again since it was judged; run it first: `make run DATE={day}`.")
+            spark = spark or program.resident(f"export-rejects {day}")
+            place = folder / landing.folder(day)
+            if made_of := provenance.rejected_records(spark, connection, dataset, day):
+                source, files = made_of
+                for file, rows in files:
+                    path = place / source.name / name / file
+                    count = write_whole(path, rows, source.encoding, source.dialect)
+                    yield f"{name} {day}: {count:,} rejected records of {source.name} in {path}"
+                continue
+            path = place / f"{name}.csv"
+            count = write_whole(path, records_with_reasons(spark, dataset, day, facts.header))
+            yield f"{name} {day}: {count:,} rejected rows in {path}"
 
 
 def records_with_reasons(spark: Any, dataset: Dataset, day: date, header: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -401,14 +411,15 @@ def records_with_reasons(spark: Any, dataset: Dataset, day: date, header: Sequen
         yield [*fields, reason, "; ".join(messages), text]
 
 
-def write_whole(path: Path, rows: Iterator[Sequence[str]]) -> int:
+def write_whole(path: Path, rows: Iterator[Sequence[str]], encoding: str = "utf-8", dialect: Dialect = RFC_4180) -> int:
     """Writes a CSV beside its place and then moves it there; the rows below its header."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(  # of mode 0600
-        "w", dir=path.parent, prefix=f".{path.name}.", encoding="utf-8", newline="", delete=False
+        "w", dir=path.parent, prefix=f".{path.name}.", encoding=encoding, newline="", delete=False
     ) as file:
         try:
-            writer, count = csv.writer(file), -1
+            writer = csv.writer(file, delimiter=dialect.separator, quotechar=dialect.quote or RFC_4180.quote)
+            count = -1
             for count, row in enumerate(rows):  # noqa: B007
                 writer.writerow(map(as_text, row))
             file.close()

@@ -3,6 +3,7 @@
 Pure DataFrame -> DataFrame, no UDF: the executors need none of our Python. DESIGN section 4 is the source of the rules.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
@@ -17,6 +18,7 @@ from pyspark.sql import functions as F
 
 from jobs import landing
 from jobs.dataset import TYPES, WHITE_SPACE, Column, Dataset, is_retryable
+from jobs.dialect import RFC_4180, Dialect
 
 # Digit by digit, and the year 0 told apart by comparing texts: Java's loops and lookaheads take longer.
 TWO = "[0-9][0-9]"
@@ -25,10 +27,7 @@ TIMESTAMP = rf"^{TWO}{TWO}-{TWO}-{TWO}[T ]{TWO}:{TWO}(?::{TWO}(?:\.[0-9]{{1,6}})
 FIRST_YEAR = "0001"
 YEARS = "0001-01-01 00:00:00", "9999-12-31 23:59:59.999999"  # an offset may carry a timestamp out of them
 DECIMAL = r"^[+-]?([0-9]+(\.[0-9]+)?|\.[0-9]+)$"
-# A field of a record that ends in a comma; one that begins with a quote goes on behind it. No loop here ever goes back.
-FIELD = r'\G((?:"(?:[^"]++|"")*+"|(?!"))[^,]*+),'
 PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))  # of ASCII, and no white space
-IN_QUOTES = r'^"((?:[^"]++|"")*+)"[\x00-\x20]*+\z'
 
 Keep = Callable[[DataFrame], DataFrame]
 
@@ -185,23 +184,36 @@ def read_again(rejected: DataFrame, dataset: Dataset) -> DataFrame:
     return rejected.withColumnsRenamed(texts).withColumns(trimmed).transform(read_types, dataset)
 
 
-def split_fields(records: DataFrame, header: Sequence[str]) -> DataFrame:
+def split_fields(records: DataFrame, header: Sequence[str], dialect: Dialect = RFC_4180) -> DataFrame:
     """Adds each record's `fields` by RFC 4180, quotes and all.
 
-    Where a quote is open the fields found are not the whole record. A closed record has never more commas than
+    Where a quote is open the fields found are not the whole record. A closed record has never more separators than
     LONGEST_RECORD; an open one of more is not worth the memory, and has none.
     """
-    few = F.length("_raw") - F.length(F.replace("_raw", F.lit(","), F.lit(""))) < landing.LONGEST_RECORD
-    unquoted = F.split("_raw", ",", len(header) + 1)  # nearly all records, and far cheaper
-    quoted = F.regexp_extract_all(F.concat("_raw", F.lit(",")), F.lit(FIELD), F.lit(1))
-    return records.withColumn("fields", F.when(~has_quotes(), unquoted).when(few, quoted))
+    mark, separator = F.lit(dialect.separator), re.escape(dialect.separator)
+    few = F.length("_raw") - F.length(F.replace("_raw", mark, F.lit(""))) < landing.LONGEST_RECORD
+    unquoted = F.split("_raw", separator, len(header) + 1)  # nearly all records, and far cheaper
+    if not dialect.quote:
+        return records.withColumn("fields", unquoted)
+    # A field that ends in a separator; one that begins with a quote goes on behind it. No loop here ever goes back.
+    quote = re.escape(dialect.quote)
+    field = rf"\G((?:{quote}(?:[^{quote}]++|{quote}{quote})*+{quote}|(?!{quote}))[^{separator}]*+){separator}"
+    quoted = F.regexp_extract_all(F.concat("_raw", mark), F.lit(field), F.lit(1))
+    return records.withColumn("fields", F.when(~has_quotes(dialect), unquoted).when(few, quoted))
 
 
-def has_quotes() -> Expression:
-    return F.contains("_raw", F.lit('"'))
+def has_quotes(dialect: Dialect = RFC_4180) -> Expression:
+    return F.contains("_raw", F.lit(dialect.quote)) if dialect.quote else F.lit(False)
 
 
-def source(name: str, header: Sequence[str]) -> Expression:
+def is_malformed(header: Sequence[str], dialect: Dialect = RFC_4180) -> Expression:
+    """Whether a record's `fields` are not those of its header, or a quote is left open, or it has a NUL character."""
+    whole = F.array_join("fields", dialect.separator) == F.col("_raw")
+    sound = (F.size("fields") == len(header)) & (~has_quotes(dialect) | whole)
+    return F.contains("_raw", F.lit("\0")) | ~F.coalesce(sound, F.lit(False))
+
+
+def source(name: str, header: Sequence[str], dialect: Dialect = RFC_4180) -> Expression:
     """Returns a column's field as it was sent, without the quotes around it; null where the file has no such column.
 
     One that goes on behind its closing quote is text as it stands, white space apart.
@@ -209,7 +221,9 @@ def source(name: str, header: Sequence[str]) -> Expression:
     if name not in header:
         return F.lit(None).cast("string")
     field = F.get("fields", F.lit(header.index(name)))
-    return F.when(has_quotes(), without_quotes(field)).otherwise(field)
+    if not dialect.quote:
+        return field
+    return F.when(has_quotes(dialect), without_quotes(field, dialect.quote)).otherwise(field)
 
 
 def read_texts(records: DataFrame, dataset: Dataset, header: Sequence[str]) -> DataFrame:
@@ -217,19 +231,18 @@ def read_texts(records: DataFrame, dataset: Dataset, header: Sequence[str]) -> D
 
     From `fields` to texts in one step, as each copies all texts of a row.
     """
-    whole = (F.size("fields") == len(header)) & (~has_quotes() | (F.array_join("fields", ",") == F.col("_raw")))
-    malformed = F.contains("_raw", F.lit("\0")) | ~F.coalesce(whole, F.lit(False))
     texts = (trim(source(name, header)).alias(f"text_{name}") for name in dataset.names)
-    return records.select("_partition_date", "_raw", malformed.alias("malformed"), *texts)
+    return records.select("_partition_date", "_raw", is_malformed(header).alias("malformed"), *texts)
 
 
-def without_quotes(field: Expression) -> Expression:
+def without_quotes(field: Expression, mark: str = RFC_4180.quote) -> Expression:
     """What stands between the quotes of a field that ends with them; any other as it is."""
-    bare, quote = F.replace(field, F.lit('"'), F.lit("")), F.lit('"')
-    within = F.replace(F.regexp_extract(field, IN_QUOTES, 1), F.lit('""'), quote)
+    bare, quote = F.replace(field, F.lit(mark), F.lit("")), F.lit(mark)
+    in_quotes = r"^{0}((?:[^{0}]++|{0}{0})*+){0}[\x00-\x20]*+\z".format(re.escape(mark))
+    within = F.replace(F.regexp_extract(field, in_quotes, 1), F.lit(mark * 2), quote)
     # Nearly all fields have no quote, or just those two; a regular expression takes far longer to say so.
     plain = F.when(field == bare, field).when(field == F.concat(quote, bare, quote), bare)
-    return plain.when(field.rlike(IN_QUOTES), within).otherwise(field)
+    return plain.when(field.rlike(in_quotes), within).otherwise(field)
 
 
 def read_types(rows: DataFrame, dataset: Dataset) -> DataFrame:

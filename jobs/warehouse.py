@@ -443,8 +443,8 @@ def knows(connection: Connection, day: date) -> bool:
     return value(
         connection,
         "select exists(select from ops.receipts where partition_date = %(day)s) or exists(select from ops.ledger "
-        "where partition_date = %(day)s and layer in ('bronze', 'silver', 'gold', 'forget') and outcome <> 'done' "
-        "and turn > (select coalesce(max(turn), 0) from ops.ledger where layer = 'forget' "
+        "where partition_date = %(day)s and layer in ('source', 'bronze', 'silver', 'gold', 'forget') "
+        "and outcome <> 'done' and turn > (select coalesce(max(turn), 0) from ops.ledger where layer = 'forget' "
         "and partition_date = %(day)s and outcome = 'done'))",
         {"day": day},
     )

@@ -15,7 +15,7 @@ from luigi.retcodes import retcode, run_with_retcodes
 from luigi.rpc import RPCError
 
 from dashboards import pages
-from jobs import borders, landing, marts, program, schema, settings, warehouse
+from jobs import borders, exports, landing, marts, program, schema, settings, warehouse
 from jobs.catalog import CATALOG
 from pipelines import alert, health, progress, runs, schedule, scheduler, tasks
 from pipelines.tasks import Day, Failed, Forget
@@ -432,7 +432,7 @@ def landed_and_not_run(connection: warehouse.Connection) -> dict[date, list[str]
     found = connection.execute("select distinct dataset, partition_date from ops.ledger where layer = 'bronze'")
     tried, not_run = set(found.fetchall()), dict[date, list[str]]()
     for dataset in CATALOG.values():
-        for day in landing.landed_days(dataset):
+        for day in {*landing.landed_days(dataset), *exports.landed_days()}:
             if day >= dataset.since and (dataset.name, day) not in tried:
                 not_run.setdefault(day, []).append(dataset.name)
     return not_run

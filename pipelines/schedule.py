@@ -14,7 +14,7 @@ import psycopg
 from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.cron import CronTrigger
 
-from jobs import borders, landing, program, settings, warehouse
+from jobs import borders, exports, landing, program, settings, warehouse
 from jobs.catalog import CATALOG, expected
 from jobs.program import Refused
 from pipelines import alert, runs
@@ -181,7 +181,9 @@ def dates(today: date) -> Iterator[date]:
 
 
 def missing(day: date) -> list[str]:
-    """Lists the datasets whose file of a date has not landed."""
+    """Lists the datasets whose file of a date has not landed; none where the date comes by a source."""
+    if exports.folders(day):
+        return []
     return [name for name, dataset in expected(day).items() if not landing.landing_path(dataset, day).is_file()]
 
 

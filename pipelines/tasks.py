@@ -21,7 +21,7 @@ from luigi.task import flatten
 from luigi.task_register import TaskClassException
 
 from dashboards import pages
-from jobs import borders, lake, landing, marts, program, schema, settings, warehouse
+from jobs import borders, exports, lake, landing, marts, program, schema, settings, warehouse
 from jobs.catalog import CATALOG, expected
 from jobs.program import Refused
 from pipelines import forked, progress, runs, scheduler
@@ -346,6 +346,39 @@ class Bronze(DatasetTask):
         self.job("jobs/landing_to_bronze.py", self.dataset, *map(str, self.days))
 
 
+class Conversion(Made):
+    """All files of a date that comes by a source, made of the source's own files."""
+
+    rank = 9
+    retry_count = 1  # what it fails for is a file or the declaration
+
+    @property
+    def ledger(self) -> tuple[str, str]:  # type: ignore[override]
+        return "source", (exports.folders(self.date) or ["all"])[0]
+
+    def made_in(self) -> int | None:
+        try:
+            source = exports.source_of(self.date)
+        except Refused:  # the job says so
+            return None
+        files = {name: landing.checksum(path) for name, path in exports.paths(self.date, source).items()}
+        marker = warehouse.receipt("source", source.name, self.date)
+        if marker is None or (marker["made_from"], marker["rule_set"]) != (
+            exports.fingerprint(files),
+            source.fingerprint,
+        ):
+            return None
+        for name, dataset in expected(self.date).items():
+            head, derived = lake.bronze_head(dataset, self.date), warehouse.receipt("bronze", name, self.date)
+            known = head["Metadata"] if head else {}
+            if not derived or (known.get("source"), known.get("sha256")) != (source.name, derived["made_from"]):
+                return None
+        return marker["turn"]
+
+    def run(self) -> None:
+        self.job("jobs/source_to_bronze.py", str(self.date))
+
+
 class BronzeIngestion(luigi.WrapperTask):
     """All files of a date in bronze."""
 
@@ -357,6 +390,8 @@ class BronzeIngestion(luigi.WrapperTask):
         return priority(self.date, rank=8)
 
     def requires(self) -> Any:
+        if exports.folders(self.date):
+            return Conversion(date=self.date, since=self.since)
         return [Bronze(dataset=name, date=self.date, since=self.since) for name in expected(self.date)]
 
 

@@ -148,6 +148,38 @@ comment on table ops.receipts is
 'One row per layer, dataset and partition: the run that stands, and the input it was made from.';
 comment on column ops.receipts.turn is 'Counts up: when the run was settled; stale_turn, when it was marked stale.';
 
+create table if not exists ops.source_files (
+    run_id text not null,
+    source_name text not null,
+    partition_date date not null,
+    file_name text not null,
+    sha256 text not null,
+    bytes bigint not null,
+    records bigint,
+    datasets text not null,
+    primary key (run_id, file_name)
+);
+comment on table ops.source_files is
+'One row per run over a date that comes by a source, and file of that source: its checksum, bytes and records, and the
+datasets that are made of it; none where the declaration names no such file, whose records nobody has counted then.';
+
+create table if not exists ops.source_rows (
+    run_id text not null,
+    source_name text not null,
+    partition_date date not null,
+    dataset text not null,
+    records bigint not null,
+    rows_made bigint not null,
+    left_out bigint not null,
+    doubled_times bigint not null,
+    primary key (run_id, dataset)
+);
+comment on table ops.source_rows is
+'One row per run over a date that comes by a source, and dataset: the records read, the rows made of them, and how many
+records of the first table the SQL has left out. Where columns are mapped, each record is a row.';
+comment on column ops.source_rows.doubled_times is
+'Local times that came twice, as the clock was put back: they are taken as the first.';
+
 create table if not exists ops.withheld (
     id bigint generated always as identity primary key,
     dataset text not null,

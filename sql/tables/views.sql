@@ -228,7 +228,7 @@ attempts as (
         or (
             ledger.outcome <> 'done'
             and (
-                ledger.layer in ('silver', 'gold', 'run')
+                ledger.layer in ('silver', 'gold', 'run', 'source')
                 or (ledger.layer = 'bronze' and receipts.run_id is null)
             )
         )
@@ -328,7 +328,7 @@ run_attempts as (
         outcome,
         error
     from ops.ledger
-    where layer in ('bronze', 'silver', 'gold', 'marts', 'run')
+    where layer in ('source', 'bronze', 'silver', 'gold', 'marts', 'run')
     order by partition_date asc, turn desc
 ),
 
@@ -457,7 +457,7 @@ from summed
 left join run_attempts
     on
         summed.partition_date = run_attempts.partition_date
-        and run_attempts.layer = 'run'
+        and run_attempts.layer in ('run', 'source')
         and run_attempts.outcome = 'failed'
         and not (summed.is_complete and summed.is_current)
 left join running on summed.partition_date = running.partition_date
@@ -477,7 +477,7 @@ select
     sum(bronze_rows) filter (where layer = 'bronze') as bronze_rows,
     min(turn) as turn
 from ops.ledger
-where log is not null and layer in ('bronze', 'silver', 'gold', 'marts', 'rejudged')
+where log is not null and layer in ('source', 'bronze', 'silver', 'gold', 'marts', 'rejudged')
 group by partition_date, log;
 comment on view ops.run_times is
 'One row per date and run of it, by the file of its output: when it began and ended, and the seconds it took.';

@@ -320,7 +320,7 @@ def test_a_parent_counts_only_if_it_comes_in_time(hospital, monkeypatch):
 
 
 def test_a_file_of_unusual_size_is_reported_when_it_comes(hospital):
-    from jobs.landing_to_bronze import unusual
+    from jobs.arrival import unusual
     from jobs.warehouse import usual_rows
 
     patients, hospital.year = CATALOG["patients"], 1950  # before the dates of all other tests

@@ -1,0 +1,35 @@
+"""Warnings about a file that has come in: far fewer or more rows than usual, or the very file of another date."""
+
+from collections.abc import Sequence
+from datetime import date
+
+from jobs import landing, warehouse
+from jobs.dataset import Dataset
+from jobs.landing import Facts
+
+FEW = 20  # rows more or less are no matter, whatever their share
+
+
+def warnings(connection: warehouse.Connection, dataset: Dataset, day: date, facts: Facts) -> list[str]:
+    """Returns what is worth a warning about a file before it is in bronze."""
+    usual = unusual(facts.records, dataset, *warehouse.usual_rows(connection, dataset, day))
+    sent_before = repeated(warehouse.dates_of_file(connection, dataset, day, facts.sha256) if facts.records else [])
+    return [warning for warning in (usual, sent_before) if warning]
+
+
+def unusual(rows: int, dataset: Dataset, dates: int, median: float | None) -> str | None:
+    """A warning where a file has far fewer or more rows than those of the weekday before it, three of them at least."""
+    low, high = dataset.usual
+    if median is None or dates < 3 or abs(rows - median) < FEW or low * median <= rows <= high * median:
+        return None
+    return f"{rows:,} rows, where {dates} earlier dates of its weekday have a median of {median:,.0f}"
+
+
+def repeated(dates: Sequence[date]) -> str | None:
+    """A warning where other dates have the very same file."""
+    if not dates:
+        return None
+    return (
+        f"the very file of {landing.listed(map(str, dates), 5)}; if it was sent by mistake, put the right file in its "
+        "place and run the date again"
+    )

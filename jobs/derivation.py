@@ -1,0 +1,180 @@
+"""Makes our files of a source's: which records there are, what Spark makes of them, and whether they add up."""
+
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pyspark.errors import AnalysisException, ParseException, PySparkException
+from pyspark.sql import DataFrame, Observation
+from pyspark.sql import functions as F
+
+from jobs import conversion, exports, landing, program, raw, validation
+from jobs.borders import quoted
+from jobs.conversion import Files
+from jobs.dataset import Dataset
+from jobs.exports import RawFile
+from jobs.program import Refused
+from jobs.sources import DatasetMapping, Source, Table
+
+TOGETHER = 3  # datasets are converted at once
+
+
+class Export(NamedTuple):
+    """The files of a source of one date: all by their names with their checksums, and those that tables are made of."""
+
+    source: Source
+    day: date
+    paths: dict[str, Path]
+    sha256: dict[str, str]
+    tables: dict[str, list[RawFile]]  # by the pattern of their names
+
+    def files(self, mapping: DatasetMapping) -> list[RawFile]:
+        """Returns the files of a mapping's first table, then those of the others."""
+        return list(dict.fromkeys(file for table in mapping.tables for file in self.tables[table.files]))
+
+
+class Made(NamedTuple):
+    """A dataset's file as it was made: where it lies, its facts, and the account of the records it was made of."""
+
+    path: Path
+    facts: landing.Facts
+    records: int
+    left_out: int
+    doubled: int
+
+
+def read_export(source: Source, day: date) -> Export:
+    """Reads each file once; raises Refused where one is missing, lacks a column or is not as declared."""
+    paths, files = exports.paths(day, source), dict[str, RawFile]()
+    tables = [(mapping, table) for mapping in source.mappings for table in mapping.tables]
+    names = {table.files: exports.matching(table, list(paths), source, day) for _, table in tables}
+    used: dict[str, dict[str, int]] = {}  # of each file the columns that must be there
+    for mapping, table in tables:
+        for name in names[table.files]:
+            used[name] = mapping.used | used.get(name, {})
+    for name, columns in used.items():
+        files[name] = exports.read(paths[name], name, source, columns)
+    of_tables = {pattern: [files[name] for name in found] for pattern, found in names.items()}
+    for mapping, table in tables:
+        if mapping.sql_file:
+            exports.check_alike(table, of_tables[table.files], source)
+    sha256 = {name: files[name].sha256 if name in files else landing.checksum(path) for name, path in paths.items()}
+    return Export(source, day, paths, sha256, of_tables)
+
+
+def derive(export: Export, datasets: Mapping[str, Dataset], run_id: str, place: Path) -> dict[str, Made]:
+    """Makes the file of each dataset in a local directory; raises Refused where the records do not add up."""
+    source, day = export.source, export.day
+    spark = program.spark(f"source_to_bronze {source.name} {day}")
+    program.hasten(spark, sum(file.records for file in {file for each in export.tables.values() for file in each}))
+    conversion.prepare(spark)
+    for table in {table for mapping in source.mappings if mapping.sql_file for table in mapping.tables}:
+        as_view(spark, export, table).createOrReplaceTempView(table.name)
+    with raw.staging(source.name, day, run_id) as staging, ThreadPoolExecutor(TOGETHER) as pool:
+        make = partial(make_file, spark, export, staging=staging, place=place)
+        return dict(zip(datasets, pool.map(make, datasets.values()), strict=True))
+
+
+def make_file(spark: Any, export: Export, dataset: Dataset, staging: str, place: Path) -> Made:
+    """Makes the file of one dataset; it has a header and no rows where the source has nothing for it."""
+    mapping = export.source.by_dataset.get(dataset.name)
+    path, name = place / f"{dataset.name}.csv", f"{dataset.name} of the source {export.source.name}, {export.day}"
+    files, doubled = export.files(mapping) if mapping else [], 0
+    if mapping:
+        try:
+            doubled = write_lines(convert(spark, export, mapping, dataset), raw.staged(f"{staging}/{dataset.name}"))
+        except PySparkException as error:
+            raise wrong_sql(mapping, error) if mapping.sql_file else error from None
+    raw.collect(f"{staging}/{dataset.name}", ",".join(dataset.names) + "\n", path)
+    facts = landing.describe(path, dataset, name)
+    records, left_out = sum(file.records for file in files), 0
+    if mapping and mapping.sql_file:
+        first = sum(file.records for file in export.tables[mapping.tables[0].files])
+        left_out = max(0, first - facts.records)
+    elif facts.records != records:
+        raise Refused(
+            f"{name}: {records:,} records were read and {facts.records:,} rows made: law 1 is broken, nothing was "
+            "published; look for quotes that RFC 4180 does not allow."
+        )
+    return Made(path, facts, records, left_out, doubled)
+
+
+def convert(spark: Any, export: Export, mapping: DatasetMapping, dataset: Dataset) -> DataFrame:
+    """The records of our file, from theirs or from what their SQL returns of them."""
+    source = export.source
+    if not mapping.sql_file:
+        names, cells = list(mapping.used), dict(mapping.columns)
+        records = conversion.read_fields(spark, scans(export, export.files(mapping)), names, source)
+        rows = conversion.take_cells(records, names, cells, dataset, source)
+        return conversion.to_lines(conversion.convert(rows, dataset, source, cells), dataset)
+    result = spark.sql(mapping.sql)
+    check_result(mapping, dataset, result.columns)
+    typed = [name for name, kind in result.dtypes if kind != "string"]
+    made = conversion.convert(conversion.take_result(result, dataset), dataset, source, {}, typed)
+    # No records of ours, and nobody's order: what cannot be split stands for itself, and rows are sorted by their text.
+    whole = conversion.read_fields(spark, scans(export, export.files(mapping)), [], source)
+    broken = conversion.take_cells(whole.filter("_malformed"), [], {}, dataset, source)
+    lines = conversion.to_lines(made.unionByName(broken.withColumn("_doubled", F.lit(0))), dataset)
+    return lines.orderBy("value")
+
+
+def scans(export: Export, files: Sequence[RawFile]) -> list[Files]:
+    """Groups files into those that one scan reads."""
+    alike: dict[tuple[tuple[str, ...], bool], list[RawFile]] = {}
+    for file in files:
+        alike.setdefault((file.header, file.spans), []).append(file)
+    return [
+        Files(
+            tuple(raw.path(export.source.name, export.day, file.name) for file in group),
+            header,
+            spans,
+            max(file.widest for file in group),
+        )
+        for (header, spans), group in alike.items()
+    ]
+
+
+def as_view(spark: Any, export: Export, table: Table) -> DataFrame:
+    """The records of a table as SQL sees them: trimmed texts under their own names, null where nothing is left."""
+    files = export.tables[table.files]
+    names = [name for name in files[0].header if name]
+    records = conversion.read_fields(spark, scans(export, files), names, export.source).filter("not _malformed")
+    fields = (validation.trim(F.col(conversion.place(at))).alias(name) for at, name in enumerate(names))
+    return records.select(*fields)
+
+
+def check_result(mapping: DatasetMapping, dataset: Dataset, columns: Sequence[str]) -> None:
+    """Raises Refused where SQL returns columns that a dataset does not have, one twice, or lacks one it needs."""
+    odd = [name for name in columns if name not in dataset.names]
+    lacking = [column.name for column in dataset.columns if column.required and column.name not in columns]
+    twice = [name for name in dataset.names if columns.count(name) > 1]
+    faults = [f"returns {landing.listed(map(quoted, odd))}, which {dataset.name} does not have"] if odd else []
+    faults += [f"lacks {landing.listed(map(quoted, lacking))}"] if lacking else []
+    faults += [f"returns {landing.listed(map(quoted, twice))} twice"] if twice else []
+    if faults:
+        raise Refused(f"{mapping.sql_file}: it {' and '.join(faults)}; name what it returns as {dataset.name} does.")
+
+
+def wrong_sql(mapping: DatasetMapping, error: PySparkException) -> Refused:
+    """The refusal of SQL that Spark cannot run, with its line; of the error's text, which may show values, no more."""
+    condition = error.getCondition() or type(error).__name__
+    found = (
+        re.search(r"\bline ([0-9]+)", str(error)) if isinstance(error, (AnalysisException, ParseException)) else None
+    )
+    known = {"UNRESOLVED_COLUMN": "names a column that its tables do not have", "PARSE_SYNTAX_ERROR": "is no Spark SQL"}
+    known |= {"TABLE_OR_VIEW_NOT_FOUND": "names a table that `tables` does not have"}
+    name = (error.getMessageParameters() or {}).get("objectName") or (error.getMessageParameters() or {}).get("error")
+    what = f"{known.get(condition.partition('.')[0], 'fails')} ({condition}{f' {name}' if found and name else ''})"
+    return Refused(f"{mapping.sql_file}{f' line {found[1]}' if found else ''}: it {what}; correct the SQL.")
+
+
+def write_lines(lines: DataFrame, path: str) -> int:
+    """Writes records to a staging place; returns how many local times came twice in them."""
+    seen = Observation()
+    counted = lines.observe(seen, F.sum("_doubled").alias("doubled"))
+    counted.select("value").write.mode("overwrite").text(path, lineSep="\n")
+    return int(seen.get["doubled"] or 0)

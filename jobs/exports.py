@@ -1,0 +1,296 @@
+"""The files of a source's export: which folder a date has, and what one reading of a file tells before Spark does."""
+
+import codecs
+import fnmatch
+import hashlib
+import io
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jobs import dialect, landing, settings, sources
+from jobs.borders import quoted
+from jobs.catalog import CATALOG
+from jobs.dataset import WHITE_SPACE
+from jobs.program import Refused
+from jobs.sources import DatasetMapping, Source, Table
+
+# Spark takes these for a pattern of names, or passes over a file whose name begins so.
+UNREADABLE_NAME = re.compile(r"[\\{}\[\]*?:%\x00-\x1f]|(^|/)[_.]")
+# Characters that stand for the separator and the quote of lines that are read whole (conversion.py), and NUL.
+ODD = re.compile(rb"[\x00-\x02]")
+
+
+class RawFile(NamedTuple):
+    """What one reading of a source's file tells: the file is read by Spark, and its records are counted, by this."""
+
+    name: str  # in the source's folder
+    sha256: str
+    bytes: int
+    header: tuple[str, ...]
+    records: int  # blank lines are none
+    spans: bool  # some record spans lines, or its lines cannot be told apart byte by byte
+    widest: int  # most fields in a record
+
+
+def folder(day: date, name: str) -> Path:
+    """The folder of a source's files of a date."""
+    return settings.path("LANDING_DIR") / landing.folder(day) / name
+
+
+def folders(day: date) -> list[str]:
+    """Lists the sources that a date has a folder of: those declared, or any folder where none of our files landed."""
+    place = settings.path("LANDING_DIR") / landing.folder(day)
+    try:
+        names = sorted(each.name for each in place.glob("*") if each.is_dir() and not each.name.startswith("."))
+    except PermissionError:  # whoever reads a file there says so
+        return []
+    if not names:
+        return []
+    known = [name for name in names if name in sources.declared()]
+    return known or ([] if own_files(day) else names)
+
+
+def own_files(day: date) -> list[str]:
+    """Lists the datasets whose own file of a date has landed."""
+    return [name for name, dataset in CATALOG.items() if landing.landing_path(dataset, day).exists()]
+
+
+def landed_days() -> Iterator[date]:
+    """Yields the dates that have a folder of a declared source."""
+    for name in sources.declared():
+        for place in settings.path("LANDING_DIR").glob(f"[0-9]*/[0-9]*/[0-9]*/{name}/"):
+            with suppress(ValueError):
+                yield date.fromisoformat("-".join(place.parts[-4:-1]))
+
+
+def source_of(day: date) -> Source:
+    """Reads the declaration of the one source that a date comes by; raises Refused where it is not one."""
+    names, place = folders(day), landing.folder(day)
+    if not names:
+        raise Refused(
+            f"{place} has no folder of a source; put its files into {place}/<source>/ and run the date again."
+        )
+    if len(names) > 1:
+        raise Refused(f"{place} has folders of {landing.listed(names)}; a date has one source: remove the others.")
+    if own := own_files(day):
+        raise Refused(
+            f"{place} has the folder {names[0]} and the files {landing.listed(f'{name}.csv' for name in own)}; a date "
+            "comes by a source or by our files: remove the one or the others and run the date again."
+        )
+    return sources.load(names[0])
+
+
+def paths(day: date, source: Source) -> dict[str, Path]:
+    """Returns the files of a source's folder by their names in it; hidden ones are left out."""
+    place = folder(day, source.name)
+    files = {path.relative_to(place).as_posix(): path for path in sorted(place.rglob("*")) if path.is_file()}
+    return {name: path for name, path in files.items() if not any(part.startswith(".") for part in name.split("/"))}
+
+
+def fingerprint(files: Mapping[str, str]) -> str:
+    """Returns a hash of files by the checksums of their content: what a date's conversion is made from."""
+    return hashlib.sha256("\n".join(f"{files[name]} {name}" for name in sorted(files)).encode()).hexdigest()
+
+
+def matching(table: Table, names: Sequence[str], source: Source, day: date) -> list[str]:
+    """The files of a table; raises Refused where there is none, or one has a name that Spark cannot read."""
+    names = [name for name in names if "/" not in name]
+    found = [name for name in names if fnmatch.fnmatchcase(name, table.files)]
+    if not found:
+        alike = [name for name in names if fnmatch.fnmatchcase(name.lower(), table.files.lower())]
+        hint = f" ({quoted(alike[0])} differs in upper and lower case)" if alike else ""
+        raise Refused(
+            f"{source.file} line {table.line}: {quoted(table.files)} finds no file in "
+            f"{landing.folder(day)}/{source.name}{hint}; put the file there, or correct the pattern."
+        )
+    for name in found:
+        if UNREADABLE_NAME.search(name):
+            raise Refused(
+                f"{landing.folder(day)}/{source.name}: the file {quoted(name)} has a name that Spark cannot "
+                "read; rename it without any of \\ { } [ ] * ? : % and without _ at its start."
+            )
+    return found
+
+
+class Reader(landing.Reader):
+    """A file that keeps account of what is read of it, and of whether its bytes could be UTF-8."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        super().__init__(file)
+        self.is_ascii = self.is_utf8 = True
+        self.is_odd = False
+        self.decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def readinto(self, buffer: Any) -> int:
+        length = super().readinto(buffer)
+        read = memoryview(buffer)[:length].tobytes()
+        self.is_odd = self.is_odd or ODD.search(read) is not None
+        self.is_ascii = self.is_ascii and read.isascii()
+        if self.is_utf8 and not self.is_ascii:
+            try:
+                self.decoder.decode(read, final=not length)
+            except UnicodeDecodeError:
+                self.is_utf8 = False
+        return length
+
+
+def read(path: Path, name: str, source: Source, used: Mapping[str, int]) -> RawFile:
+    """Reads a file once, holding a record at a time. `name` is how sentences call it.
+
+    `used` are the columns that its header must have, with the lines of the declaration that say so. Raises Refused for
+    a header that lacks one of them or says one twice, and for bytes that are not of the declared encoding.
+    """
+    header: tuple[str, ...] = ()
+    count = widest = line = 0
+    spans = False
+    with path.open("rb", buffering=0) as opened:
+        file = Reader(opened)
+        text = io.TextIOWrapper(io.BufferedReader(file, landing.CHUNK), encoding=source.encoding, newline="\n")
+        try:
+            for record, span, is_open in landing.read_records(text, source.dialect):
+                line += span
+                if not record.strip(WHITE_SPACE):
+                    continue
+                if not header:
+                    header = read_header(record, name, source, used, file.start)
+                    continue
+                count += 1
+                if span > 1 or is_open:
+                    spans = True
+                if len(record) > landing.LONGEST_FIELD:
+                    check_record(len(record), line - span + 1, is_open, name)
+                widest = max(widest, record.count(source.separator) + 1)
+        except UnicodeDecodeError:
+            raise wrong_encoding(path, name, source, file) from None
+        except UnicodeError:  # UTF-16 without its mark
+            raise Refused(f"{name} is not in {source.charset}; correct `encoding` in {source.file}.") from None
+    if not file.is_ascii and file.is_utf8 and not source.encoding.startswith("utf"):
+        raise Refused(f"{name} seems to be UTF-8, and {source.file} says {source.charset}; correct its `encoding`.")
+    if not header:
+        raise Refused(f"{name} is empty, without even a header; have the file sent again.")
+    spans = spans or file.is_odd or source.charset.startswith("UTF-16")
+    return RawFile(name, file.digest.hexdigest(), file.bytes, header, count, spans, widest)
+
+
+def check_record(length: int, line: int, is_open: bool, name: str) -> None:
+    """Raises Refused for a record that is too long to be one."""
+    limit = landing.LONGEST_FIELD if is_open else landing.LONGEST_RECORD
+    if length > limit:
+        what = "leaves a quote open, which makes one" if is_open else "is one"
+        raise Refused(
+            f"{name}: the record that begins in line {line:,} {what} of more than {limit:,} characters; correct the "
+            "file, or `quote` in its declaration, and run the date again."
+        )
+
+
+def wrong_encoding(path: Path, name: str, source: Source, file: Reader) -> Refused:
+    """The refusal of a file whose bytes are not of the declared encoding, with the first line that shows it."""
+    place = ""
+    if not source.charset.startswith("UTF-16"):
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    line.decode(source.encoding)
+                except UnicodeDecodeError:
+                    place = f"line {number:,} of "
+                    break
+    found = dialect.look(file.start).encoding
+    encoding = found or ("UTF-8" if file.is_utf8 and not source.encoding.startswith("utf-8") else "")
+    seems = f", it seems to be {encoding}" if encoding else ""
+    return Refused(
+        f"{place}{name} holds bytes that are not {source.charset}{seems}; correct `encoding` in "
+        f"{source.file}, or have the file sent again."
+    )
+
+
+def read_header(record: str, name: str, source: Source, used: Mapping[str, int], start: bytes) -> tuple[str, ...]:
+    """The names of a header; raises Refused with what is wrong with it. Names only columns that are declared: a
+    patient's row may stand where the header should.
+    """
+    columns = names_of(record, source.dialect)
+    times = Counter(columns)
+    lacking = [column for column in used if not times[column]]
+    twice = [column for column in used if times[column] > 1]
+    if not lacking and not twice and len(columns) <= landing.MOST_COLUMNS:
+        return columns
+    found = dialect.look(start)
+    if found.kind:
+        raise Refused(f"{name} is {found.kind}, and no text in columns; have the file sent again.")
+    if found.encoding in dialect.UNICODE:
+        raise Refused(f"{name} seems to be {found.encoding}; correct `encoding` in {source.file}.")
+    if dialect.SEPARATOR_LINE.fullmatch(record.strip(WHITE_SPACE)):
+        raise Refused(f"{name} begins with a spreadsheet's line `sep=`; remove that line and run the date again.")
+    separator = dialect.separator_of(record.rstrip("\r\n"), list(used))
+    if lacking and separator != source.separator and used.keys() & {*names_of(record, dialect.Dialect(separator))}:
+        by = dialect.SEPARATORS.get(separator, "commas")
+        raise Refused(f"{name} seems to be separated by {by}; correct `separator` in {source.file}.")
+    if len(columns) > landing.MOST_COLUMNS:
+        most = landing.MOST_COLUMNS
+        raise Refused(f"{name} has {len(columns):,} columns, more than the {most:,} allowed; correct the file.")
+    if twice:
+        raise Refused(f"{name}: the header names {landing.listed(map(quoted, twice))} twice; correct the file.")
+    spelt = {column.lower(): column for column in columns}
+    alike = [f"{spelt[column.lower()]!r}" for column in lacking if column.lower() in spelt]
+    hint = f" (it has {landing.listed(alike)})" if alike else ""
+    what = "column" if len(lacking) == 1 else "columns"
+    raise Refused(
+        f"{source.file} line {used[lacking[0]]}: {name} has no {what} {landing.listed(map(quoted, lacking))}{hint}; "
+        "correct the name, or have the file sent again."
+    )
+
+
+def names_of(record: str, form: dialect.Dialect) -> tuple[str, ...]:
+    """The names in a header; "" is the name of a column that has none."""
+    fields = landing.plain_fields(record.rstrip("\r\n").lstrip("\ufeff"), form)
+    return tuple(field.strip(WHITE_SPACE) for field in fields)
+
+
+def check_alike(table: Table, files: Sequence[RawFile], source: Source) -> None:
+    """Raises Refused where a file of a table for SQL names a column twice, or has others than the first of them."""
+    for file in files:
+        named = [column for column in file.header if column]
+        if len({*named}) < len(named):
+            raise Refused(
+                f"{source.file} line {table.line}: the header of {quoted(file.name)} names a column twice, and SQL "
+                "could not tell which is meant; correct the file."
+            )
+        if {*file.header} != {*files[0].header}:
+            raise Refused(
+                f"{source.file} line {table.line}: {quoted(file.name)} has other columns than {quoted(files[0].name)}, "
+                "and both are read as one; give them tables of their own."
+            )
+
+
+def find(lines: Iterator[str], key: str, source: Source, mapping: DatasetMapping, column: str) -> Iterator[int]:
+    """Yields the lines of one file in which a record begins that gives a row with this key.
+
+    `column` is our key column. Where SQL makes the rows, a record counts in which any field is the key.
+    """
+    cell = dict(mapping.columns).get(column)
+    codes = [code for code, value in cell.values if value == key] if cell else []
+    header: tuple[str, ...] = ()
+    number = 1
+    for record, span, _ in landing.read_records(lines, source.dialect):
+        start, number = number, number + span
+        if not record.strip(WHITE_SPACE):
+            continue
+        if not header:
+            header = names_of(record, source.dialect)
+            continue
+        if not any(word in record for word in (*key.split(" ")[:1], *codes)):
+            continue
+        fields = [field.strip(WHITE_SPACE) for field in landing.plain_fields(record.rstrip("\r\n"), source.dialect)]
+        if cell is None:
+            is_found = key in fields
+        else:
+            row = dict(itertools.zip_longest(header, fields[: len(header)], fillvalue=""))
+            text = " ".join(part for name in cell.names if (part := row.get(name, "")) and part not in source.nulls)
+            is_found = dict(cell.values).get(text, text) == key
+        if is_found:
+            yield start

@@ -1,0 +1,126 @@
+"""Leads from a row of ours back to the source: to the file and line of its record, and to the records to hand back."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from itertools import groupby
+from typing import Any
+
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from jobs import conversion, exports, lake, landing, program, raw, sources, warehouse
+from jobs.borders import printable
+from jobs.conversion import Files
+from jobs.dataset import Dataset
+from jobs.program import Refused
+from jobs.sources import Source
+
+
+def source_of(dataset: Dataset, day: date) -> tuple[Source, bool] | None:
+    """(the source that a bronze file was made from, whether its declaration is still the same); None of our own."""
+    known = (lake.bronze_head(dataset, day) or {"Metadata": {}})["Metadata"]
+    if "source" not in known:
+        return None
+    source = sources.load(known["source"])
+    return source, source.fingerprint == known["mapping"]
+
+
+def files_of(connection: warehouse.Connection, source: Source, dataset: Dataset, day: date) -> list[str]:
+    """The source's files that a dataset was made of, by the run that stands."""
+    found = connection.execute(
+        "select file_name from ops.source_files as files join ops.receipts using (run_id, partition_date) "
+        "where layer = 'source' and files.source_name = %s and partition_date = %s "
+        "and %s = any(string_to_array(files.datasets, ', ')) order by file_name",
+        [source.name, day, dataset.name],
+    )
+    return [file for (file,) in found]
+
+
+def lines(connection: warehouse.Connection, dataset: Dataset, day: date, key: str) -> Iterator[str]:
+    """Yields where the records of a key are in the source's files, each as a sentence says it."""
+    try:
+        found = source_of(dataset, day)
+    except Refused as error:
+        yield f"made from a source's files; {error}"
+        return
+    if found is None:
+        return
+    source, is_same = found
+    mapping = source.by_dataset.get(dataset.name)
+    for file in files_of(connection, source, dataset, day) if mapping else ():
+        with raw.lines_of(source, day, file) as text:
+            for line in exports.find(text, key, source, mapping, dataset.key) if mapping else ():
+                yield f"from {raw.path(source.name, day, printable(file))}, line {line:,}"
+    if not is_same:
+        yield f"{source.file} has changed since; `make run DATE={day}` converts the date again"
+
+
+def rejected_records(
+    spark: Any, connection: warehouse.Connection, dataset: Dataset, day: date
+) -> tuple[Source, Iterator[tuple[str, Iterator[Sequence[str]]]]] | None:
+    """(the source, its files in turn with their header and each rejected record and its reasons), in its own columns.
+
+    None where the rows were not made of a source's records, one of each. A record is found by the text of ours that it
+    becomes: of records that become the same text, as many are taken as were rejected.
+    """
+    found = source_of(dataset, day)
+    if found is None or not (mapping := found[0].by_dataset.get(dataset.name)) or mapping.sql_file:
+        return None
+    source, is_same = found
+    if not is_same:
+        raise Refused(f"{source.file} has changed since {day} was converted; run it first: `make run DATE={day}`.")
+    scans: dict[str, Files] = {}
+    for file in files_of(connection, source, dataset, day):
+        with raw.lines_of(source, day, file) as text:
+            scans[file] = Files((raw.path(source.name, day, file),), *shape_of(text, source))
+    names, cells = list(mapping.used), dict(mapping.columns)
+    program.hasten(spark, rows=0)
+    conversion.prepare(spark)
+    rows = conversion.read_fields(spark, list(scans.values()), names, source)
+    rows = conversion.take_cells(rows, names, cells, dataset, source)
+    made = conversion.to_lines(conversion.convert(rows, dataset, source, cells), dataset)
+    made = made.localCheckpoint()  # in one plan with the join below, the driver's memory would not do
+    rejected = lake.silver(spark, dataset, "rejected").filter(F.col("_partition_date") == day)
+    return source, by_file(with_reasons(made, rejected), {file: scan.header for file, scan in scans.items()}, source)
+
+
+def shape_of(text: Iterator[str], source: Source) -> tuple[tuple[str, ...], bool, int]:
+    """(a file's header, whether its records may span lines, the most fields in a record)."""
+    header, spans, widest = tuple[str, ...](), source.charset.startswith("UTF-16"), 1
+    for record, span, is_open in landing.read_records(text, source.dialect):
+        if not header and record.strip():
+            header = exports.names_of(record, source.dialect)
+        spans = spans or span > 1 or is_open or any(odd in record for odd in "\0\1\2")
+        widest = max(widest, record.count(source.separator) + 1)
+    return header, spans, widest
+
+
+def with_reasons(made: DataFrame, rejected: DataFrame) -> DataFrame:
+    """(file, record, codes, messages) of each record of `made` that was rejected, file by file."""
+    of_text = Window.partitionBy("value")
+    records = made.select("value", F.col("_raw").alias("record"), F.col("_file").alias("file"))
+    records = records.withColumn("nth", F.row_number().over(of_text.orderBy("file", "record")))
+    reasons = rejected.select(
+        F.col("_raw").alias("value"),
+        F.col("_reject_reason").alias("codes"),
+        F.col("_reject_reasons.message").alias("messages"),
+        F.row_number().over(Window.partitionBy("_raw").orderBy("_reject_reason")).alias("nth"),
+    )
+    found = records.join(reasons, on=["value", "nth"])
+    return found.select("file", "record", "codes", "messages").orderBy("file", "record", "codes")
+
+
+def by_file(
+    found: DataFrame, headers: Mapping[str, Sequence[str]], source: Source
+) -> Iterator[tuple[str, Iterator[Sequence[str]]]]:
+    """Yields each file with its rows; those of one are taken before the next file is asked for."""
+
+    def rows(header: Sequence[str], records: Iterator[Any]) -> Iterator[Sequence[str]]:
+        yield [*header, "_reject_reason", "_reject_messages", "_record"]
+        for _, record, codes, messages in records:
+            fields = landing.plain_fields(record, source.dialect) if codes != "malformed_row" else []
+            fields, text = (fields, "") if len(fields) == len(header) else ([""] * len(header), record)
+            yield [*fields, codes, "; ".join(messages), text]
+
+    for file, records in groupby(found.toLocalIterator(), key=lambda row: row.file):
+        yield file, rows(headers[file], records)
