@@ -18,7 +18,7 @@ from jobs.generate import generate
 from jobs.landing import folder
 from jobs.source_to_bronze import source_to_bronze
 from pipelines.tasks import Conversion
-from tests.test_flow import call, state
+from tests.flow.test_flow import call, state
 
 DAY = date(2031, 3, 30)  # in the night to it clocks were put forward
 MARCH = """
