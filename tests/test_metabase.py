@@ -17,8 +17,8 @@ from dashboards import bodies, cards, metabase
 from jobs import settings
 from stack.own import free_ports
 from tests.metabase import Metabase, Refusal, trend
-from tests.test_cards import filled  # noqa: F401
-from tests.test_marts import hospital, rebuilt, withhold  # noqa: F401
+from tests.test_cards import filled, small_cells  # noqa: F401
+from tests.test_marts import add, hospital, rebuilt, withhold  # noqa: F401
 
 BOARDS = cards.load()
 COUNT = sum(len(board.cards) for board in BOARDS)
@@ -69,8 +69,16 @@ def full(filled):  # noqa: F811
         "insert into ops.receipts (layer, dataset, partition_date, run_id, made_from, rule_set) "
         "values ('silver', 'billing', '2026-01-31', 'S', '', '')"
     )
+    times = {"visit_start_ts": "2026-01-31 08:00", "visit_end_ts": "2026-01-31 09:00"}
+    add(filled, "visits", visit_id="V7", patient_id="P2", department="Surgery", **times)  # outpatient, not billed
+    missed = {"department": "Surgery", "status": "No-show", "visit_end_ts": None}
+    add(filled, "visits", visit_id="V8", patient_id="P2", visit_start_ts="2026-01-31 10:00", **missed)
+    add(filled, "patients", patient_id="P3")
+    add(filled, "visits", visit_id="V9", patient_id="P3", visit_start_ts="2023-11-01 10:00", **missed)
     rebuilt(filled)
-    return filled
+    filled.execute(small_cells(0))
+    yield filled
+    filled.execute(small_cells(5))
 
 
 def provision(boards=None):

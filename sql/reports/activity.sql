@@ -1,5 +1,6 @@
 -- One row per day (UTC) on which visits started, department and type of visit: these visits, their stays and bills.
--- A visit is new on the day of its patient's first; a bill is unpaid unless its status is Paid, whatever part was paid.
+-- A booking is an outpatient visit that was kept or missed; a cancelled one is neither. A visit is unbilled if it was
+-- completed and no bill names it; a bill is unpaid unless its status is Paid, whatever part was paid.
 with
 
 stays as (
@@ -36,9 +37,18 @@ counted as (
         count(*) filter (where visits.status = 'Completed') as completed_visits,
         count(*) filter (where visits.status = 'Cancelled') as cancelled_visits,
         count(*) filter (where visits.status = 'No-show') as missed_visits,
-        count(visits.visit_end_ts) as timed_visits,
-        sum(extract(epoch from (visits.visit_end_ts - visits.visit_start_ts))::bigint) as visit_seconds,
-        count(*) filter (where visits.visit_start_ts::date = patients.first_visit_date) as new_visits,
+        count(*) filter (where visits.visit_type = 'Outpatient' and visits.status in ('Completed', 'No-show'))
+            as due_bookings,
+        count(*) filter (where visits.visit_type = 'Outpatient' and visits.status = 'No-show') as missed_bookings,
+        count(*) filter (where visits.visit_type = 'Outpatient' and visits.visit_end_ts is not null)
+            as timed_outpatients,
+        sum(extract(epoch from (visits.visit_end_ts - visits.visit_start_ts))::bigint)
+        filter (where visits.visit_type = 'Outpatient') as outpatient_seconds,
+        count(*) filter (where visits.visit_type = 'Emergency' and visits.visit_end_ts is not null)
+            as timed_emergencies,
+        sum(extract(epoch from (visits.visit_end_ts - visits.visit_start_ts))::bigint)
+        filter (where visits.visit_type = 'Emergency') as emergency_seconds,
+        count(*) filter (where visits.status = 'Completed' and bills.visit_id is null) as unbilled_visits,
         sum(stays.admissions) as admissions,
         sum(stays.ended_stays) as ended_stays,
         sum(stays.stay_seconds) as stay_seconds,
@@ -51,7 +61,6 @@ counted as (
         sum(bills.patient_revenue) as patient_revenue,
         sum(bills.unpaid) as unpaid
     from visits
-    left join mart_patient_stats as patients on visits.patient_id = patients.patient_id
     left join stays on visits.visit_id = stays.visit_id
     left join bills on visits.visit_id = bills.visit_id
     group by visits.visit_start_ts::date, visits.department, visits.visit_type
@@ -65,8 +74,11 @@ select
     counted.completed_visits,
     counted.cancelled_visits,
     counted.missed_visits,
-    counted.timed_visits,
-    counted.new_visits,
+    counted.due_bookings,
+    counted.missed_bookings,
+    counted.timed_outpatients,
+    counted.timed_emergencies,
+    counted.unbilled_visits,
     case
         when newest.day - counted.day <= 30 then '0 to 30 days'
         when newest.day - counted.day <= 60 then '31 to 60 days'
@@ -74,8 +86,8 @@ select
         when newest.day - counted.day <= 180 then '91 to 180 days'
         else 'over 180 days'
     end as age,
-    coalesce(counted.visit_seconds, 0)::bigint as visit_seconds,
-    counted.visits - counted.new_visits as returning_visits,
+    coalesce(counted.outpatient_seconds, 0)::bigint as outpatient_seconds,
+    coalesce(counted.emergency_seconds, 0)::bigint as emergency_seconds,
     coalesce(counted.admissions, 0)::bigint as admissions,
     coalesce(counted.ended_stays, 0)::bigint as ended_stays,
     coalesce(counted.stay_seconds, 0)::bigint as stay_seconds,
