@@ -58,13 +58,15 @@ def values(column: Column) -> str:
 
 
 def mart_tables() -> Iterator[tuple[str, str, list[tuple[str, str, str]]]]:
-    """Yields (name, comment, its columns as (name, type, comment)) of every mart, as sql/tables declares them."""
+    """Yields (name, comment, its columns as (name, type, comment)) of every mart and of reference."""
     ddl = schema.ddl()
     comments = {
         what: " ".join(text.replace("''", "'").split())
         for what, text in re.findall(r"^comment on (?:table|column) ([\w.]+) is\s+'((?:[^']|'')*)';", ddl, re.M)
     }
-    for name, body in re.findall(r"^create table if not exists ((?:ops\.)?mart_\w+) \((.*?)^\);", ddl, re.M | re.S):
+    for name, body in re.findall(
+        r"^create table if not exists ((?:ops\.)?mart_\w+|reference\.\w+) \((.*?)^\);", ddl, re.M | re.S
+    ):
         found = re.findall(r"^    (\w+) ([a-z]+(?:\([\d, ]+\))?)", body, re.M)
         columns = [(column, kind) for column, kind in found if (column, kind) != ("primary", "key")]
         yield name, comments[name], [(column, kind, comments[f"{name}.{column}"]) for column, kind in columns]

@@ -319,13 +319,12 @@ def record_pending() -> None:
 def summary() -> str:
     """Rows of every gold table and mart, rejected rows per dataset and reason, and where to look."""
     with warehouse.connect() as connection:
-        marts = ["mart_daily_kpis", "mart_department_stats", "mart_patient_stats"]
         trust = connection.execute(
             "select sum(revenue), sum(revenue_withheld), sum(revenue_unknown) from ops.mart_trust "
             "where department = '*'"
         ).fetchmany(1)[0]
         lines = ["Rows"]
-        for table in [*CATALOG, *marts]:
+        for table in [*CATALOG, *sorted(name for name in marts.selects() if name.startswith("mart_"))]:
             rows = warehouse.value(connection, f"select count(*) from {table}")
             lines.append(f"  {table:<24}{rows:>12,}")
         lines.append("Rejected, all dates")

@@ -450,7 +450,7 @@ class Gold(DatasetTask):
 
 
 class Marts(Made):
-    """The three marts, built from gold as it stands after this date's load, and the laws checked.
+    """The marts, built from gold as it stands after this date's load, and the laws checked.
 
     Where several dates have been loaded, the task of the newest one builds the marts for all of them.
     """

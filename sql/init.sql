@@ -2,7 +2,7 @@
 -- psql -f sql/init.sql, then \password for ecom, ecom_read and ecom_dashboards. `make up` sends these lines to its own
 -- server, a statement a line, with the names and passwords that .env has.
 
--- The loader owns its four schemas and nothing else. What readers may do is granted to healthcare_read, by
+-- The loader owns its five schemas and nothing else. What readers may do is granted to healthcare_read, by
 -- sql/tables/grants.sql; their logins are members of it.
 create role ecom login;
 create role healthcare_read;
@@ -18,6 +18,4 @@ grant connect on database ecomdb to healthcare_read;
 \connect ecomdb
 revoke all on schema public from public;
 alter schema public owner to ecom;
-create schema ops authorization ecom;
-create schema staging authorization ecom;
-create schema reports authorization ecom;
+\ir schemas.sql

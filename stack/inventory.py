@@ -13,7 +13,7 @@ from stack import archive
 from stack.store import BUCKETS
 
 KINDS = ("accepted", "rejected")
-SCHEMAS = ["public", "ops", "reports", "staging"]
+SCHEMAS = ["public", "ops", "reports", "reference", "staging"]
 OURS = "{}::regnamespace::text = any(%(schemas)s)"
 # How each part of PostgreSQL that is no row is told, a line each. Tables of staging are no part of a backup.
 DEFINITIONS = {

@@ -206,7 +206,7 @@ def go() -> str:
     return str(target / "go" / "bin" / "go")
 
 
-# The file, in PostgreSQL's data, that has the statements of sql/roles.sql as they were last applied.
+# The file, in PostgreSQL's data, that has the statements of sql/roles.sql and sql/schemas.sql as last applied.
 ROLES = "healthcare-roles.sql"
 # The file, beside it, by which the passwords that the roles were last given are told from others: a salted hash.
 PASSWORDS = "healthcare-passwords"
@@ -238,13 +238,13 @@ def database() -> None:
     for command, text in [(initdb, None), *created]:
         if failed := failure(command, text):
             raise SystemExit(f"PostgreSQL's data could not be created: {failed}")
-    (new / ROLES).write_text(role_statements())
+    (new / ROLES).write_text(role_statements() + schema_statements())
     note_passwords(new)
     new.rename(data)
 
 
 def roles() -> None:
-    """Brings roles of data made before up to sql/roles.sql and gives them the passwords of the settings.
+    """Brings data made before up to sql/roles.sql and sql/schemas.sql, and gives roles the passwords of the settings.
 
     It can where the server does not run; else nobody is superuser.
     """
@@ -252,8 +252,9 @@ def roles() -> None:
     if not data.exists() or (has_roles() and has_passwords(data)):
         return
     failed = failure(single_user(data, "postgres"), role_statements() + "".join(map(password, WITH_PASSWORD)))
+    failed = failed or failure(single_user(data, settings.get("POSTGRES_DB")), schema_statements())
     if not failed:
-        (data / ROLES).write_text(role_statements())
+        (data / ROLES).write_text(role_statements() + schema_statements())
         note_passwords(data)
     elif "does not exist" not in failed:  # else another name was given to a role: the first login says so
         raise SystemExit(f"PostgreSQL's roles could not be brought up to date: {failed}")
@@ -271,9 +272,9 @@ def wal_archive() -> None:
 
 
 def has_roles() -> bool:
-    """Tells whether the server's data has the roles that sql/roles.sql and the settings ask for."""
+    """Tells whether the server's data has the roles and schemas that sql/ and the settings ask for."""
     with suppress(FileNotFoundError):
-        return (services.stack_dir() / "postgres" / ROLES).read_text() == role_statements()
+        return (services.stack_dir() / "postgres" / ROLES).read_text() == role_statements() + schema_statements()
     return False
 
 
@@ -337,11 +338,17 @@ def role_statements() -> str:
     return named("\\ir roles.sql\n")
 
 
+def schema_statements() -> str:
+    """Returns sql/schemas.sql in the same way."""
+    return named("\\ir schemas.sql\n")
+
+
 def named(text: str) -> str:
     """SQL of sql/ and what it includes, a statement a line (a blank begins a line that goes on), without comments and
     with the names of this stack for the default ones.
     """
-    text = text.replace("\\ir roles.sql\n", (settings.ROOT / "sql" / "roles.sql").read_text())
+    for name in ("roles.sql", "schemas.sql"):
+        text = text.replace(f"\\ir {name}\n", (settings.ROOT / "sql" / name).read_text())
     lines = "".join(f"{line}\n" for line in text.splitlines() if line and not line.startswith("--"))
     lines = re.sub(r"\n +", " ", lines)
     names = {name: quoted(setting, '"') for name, setting in NAMES.items()}

@@ -209,6 +209,11 @@ def create_schema() -> None:
                 "PostgreSQL lacks the roles of sql/roles.sql: `make down`, then `make up`; on a server that is not the "
                 "stack's own a superuser runs `psql -f sql/roles.sql` (docs/access.md)."
             )
+        if not warehouse.value(connection, "select to_regnamespace('reference') is not null"):
+            raise program.Refused(
+                "PostgreSQL lacks the schema reference: `make down`, then `make up`; on a server that is not the "
+                "stack's own a superuser runs `psql -d ecomdb -f sql/schemas.sql` (docs/access.md)."
+            )
         schema.apply(connection)
 
 

@@ -21,6 +21,7 @@ from luigi.task import flatten
 from pyspark.sql import functions as F
 
 from jobs import (
+    beds,
     bronze_to_silver,
     forget,
     gold_to_marts,
@@ -35,13 +36,13 @@ from jobs import (
 from jobs.catalog import CATALOG
 from pipelines import tasks
 from stack import store
-from tests import model
+from tests import measures, model
 
 # Four days in a row, and one that is within reach of the orphans of all but the first.
 FIRST = date(2030, 1, 1)
 DAYS = [FIRST + timedelta(days=number) for number in (0, 1, 2, 3, model.ORPHAN_DAYS + 1)]
 NOT_CONTENT = {"_run_id", "_loaded_at"}
-MARTS = ("mart_daily_kpis", "mart_department_stats", "mart_patient_stats")
+MARTS = ("mart_daily_kpis", "mart_department_stats", "mart_patient_stats", *measures.NAMES)
 
 JOBS: dict[str, Callable[..., str]] = {
     "landing_to_bronze.py": landing_to_bronze.landing_to_bronze,
@@ -474,7 +475,8 @@ class History:
         verdicts = model.silver(files)
         gold = model.gold(verdicts)
         expect("silver", found_silver(spark), [*accepted(verdicts), *rejected(verdicts)])
-        for layer, tables in (("gold", gold), ("mart", model.marts(gold))):
+        declared = [measures.Beds(*each) for each in beds.read(beds.FILE)]
+        for layer, tables in (("gold", gold), ("mart", model.marts(gold) | measures.marts(gold, declared))):
             for name, rows in tables.items():
                 expect(f"{layer} {name}", map(comparable, found_rows(name)), map(comparable, rows))
         expect(

@@ -8,6 +8,7 @@ from jobs.catalog import CATALOG
 from jobs.marts import SQL, LawBroken, check, rebuild
 
 MARTS = sorted(file.stem for file in (SQL / "marts").glob("*.sql"))
+VISITED = ("mart_daily_kpis", "mart_department_stats", "mart_patient_stats", "ops.mart_trust")  # a visit changes them
 
 # One sound row per table, from which the tests differ.
 SOUND = {
@@ -102,6 +103,20 @@ def test_one_visit_in_every_mart(hospital):
         "mart_daily_kpis": 2,
         "mart_department_stats": 1,
         "mart_patient_stats": 1,
+        "mart_episode_stays": 1,
+        "mart_episodes": 1,
+        "mart_daily_census": 27 * 6,  # days of January, five room types and the hospital
+        "mart_stays": 1,
+        "mart_readmissions": 1,
+        "mart_emergency_flow": 0,
+        "mart_emergency_minutes": 0,
+        "mart_appointments": 1,
+        "mart_doctor_days": 1,
+        "mart_bill_days": 1,
+        "mart_receivables": 27,
+        "mart_receivables_ageing": 6,
+        "mart_collections": 1,
+        "mart_payment_days": 1,
         "ops.mart_trust": 3,
     }
     assert rows(hospital, "mart_daily_kpis") == [
@@ -307,7 +322,13 @@ def test_a_new_bill_touches_only_the_rows_it_changes(hospital):
     add(hospital, "billing")
     rebuilt(hospital)
     kept = {mart: len(before[mart] & set(found)) for mart, found in versions(hospital).items()}
-    assert kept == {"mart_daily_kpis": 1, "mart_department_stats": 0, "mart_patient_stats": 1, "ops.mart_trust": 1}
+    assert {mart: kept[mart] for mart in (*VISITED, "mart_appointments")} == {
+        "mart_daily_kpis": 1,
+        "mart_department_stats": 0,
+        "mart_patient_stats": 1,
+        "ops.mart_trust": 1,
+        "mart_appointments": 1,
+    }
 
 
 def test_what_leaves_gold_leaves_the_marts(hospital):
@@ -355,7 +376,7 @@ def test_a_reader_sees_the_old_marts_until_the_commit(hospital):
             assert {mart: rows(reader, mart) for mart in MARTS} == before
             assert reader.execute("select count(*) from visits").fetchone() == (1,)
         assert {mart: rows(reader, mart) for mart in MARTS} == after
-    assert all(before[mart] != after[mart] for mart in MARTS)
+    assert all(before[mart] != after[mart] for mart in VISITED)
 
 
 @pytest.mark.parametrize("statement", ["delete from visits", "delete from mart_daily_kpis"])
@@ -506,8 +527,27 @@ TAMPERED = [
     ("update mart_patient_stats set last_visit_date = '2000-01-01'", "parts_fit_their_whole (1 row)"),
     (
         "delete from billing",
-        "payers_add_up (1 row), payments_add_up (1 row), revenue_adds_up (3 rows), trust_adds_up (2 rows)",
+        "payers_add_up (1 row), payments_add_up (1 row), receivables_add_up (1 row), revenue_adds_up (3 rows), "
+        "trust_adds_up (2 rows)",
     ),
+    ("delete from mart_episodes", "discharges_add_up (1 row), episodes_add_up (1 row)"),
+    ("update mart_episode_stays set is_last = false", "episodes_add_up (1 row)"),
+    ("update mart_episodes set ended = started", "episodes_add_up (1 row)"),
+    ("update mart_daily_census set midnight_census = 2 where census_date = '2026-01-06'", "census_adds_up (12 rows)"),
+    ("delete from mart_daily_census where census_date = '2026-01-06'", "census_adds_up (6 rows)"),
+    ("delete from mart_daily_census where room_type = '*' and census_date = '2026-01-05'", "census_adds_up (1 row)"),
+    ("update mart_daily_census set patient_days = 9 where room_type = 'ICU'", "census_adds_up (27 rows)"),
+    ("update mart_stays set discharges = 2", "discharges_add_up (1 row)"),
+    ("update mart_readmissions set readmitted_7d = 1", "discharges_add_up (1 row)"),
+    ("insert into mart_emergency_flow values ('2026-01-05', 1, 1, 0, 0, 1, 0, 0)", "emergencies_add_up (1 row)"),
+    ("insert into mart_emergency_minutes values ('2026-01-01', 90, 1)", "emergencies_add_up (1 row)"),
+    ("update mart_appointments set kept = 0", "appointments_add_up (1 row)"),
+    ("update mart_doctor_days set visits = 2", "appointments_add_up (1 row)"),
+    ("update mart_receivables set balance = balance + 0.01", "receivables_add_up (2 rows)"),
+    ("update mart_receivables_ageing set balance = 1 where bucket = '0–30'", "receivables_add_up (1 row)"),  # noqa: RUF001
+    ("update mart_bill_days set billed = 99", "receivables_add_up (1 row)"),
+    ("update mart_payment_days set amount = 99", "receivables_add_up (1 row)"),
+    ("update mart_collections set paid_30d = 101", "receivables_add_up (1 row)"),
     ("delete from ops.mart_trust where department = '*'", "trust_adds_up (4 rows)"),
     ("update ops.mart_trust set visits_withheld = 1 where department = '*'", "trust_adds_up (1 row)"),
     ("update ops.mart_trust set revenue = revenue / 2", "trust_adds_up (1 row)"),

@@ -20,7 +20,7 @@ from jobs.program import Refused
 from stack import prepare, services, supervision
 from stack.own import free_ports
 
-OURS = ["public", "ops", "reports", "staging"]
+OURS = ["public", "ops", "reports", "reference", "staging"]
 MARTS = {file.stem for file in (SQL / "marts").glob("*.sql")}
 # What a reader sees of ops. Of every other table there, present and future, it sees nothing.
 TOLD = {"ledger", "reasons", "receipts", "rules", "datasets", "mart_trust"}
@@ -89,7 +89,8 @@ REPORTS = {("reports", file.stem) for file in (SQL / "reports").glob("*.sql")}
 
 def test_a_reader_reads_gold_the_marts_the_reports_and_what_the_ledger_tells(postgres, reader):
     shown = {("public", name) for name in (*CATALOG, *MARTS) if not name.startswith("ops.")}
-    assert readable(reader) == shown | REPORTS | {("ops", name) for name in TOLD}
+    named = {("ops", "stale_stays"), ("reference", "beds")}
+    assert readable(reader) == shown | REPORTS | named | {("ops", name) for name in TOLD}
     for schema, table in readable(reader):
         reader.execute(f"select * from {schema}.{table} limit 1")
 
@@ -99,7 +100,7 @@ def test_dashboards_read_the_reports_and_what_the_ledger_tells_and_nothing_else(
     for schema, table in readable(dashboards):
         dashboards.execute(f"select * from {schema}.{table} limit 1")
     gold = [f"public.{name}" for name in (*CATALOG, *MARTS - {"ops.mart_trust"})]
-    for table in (*gold, "ops.withheld", "ops.touched", "pg_authid"):
+    for table in (*gold, "ops.withheld", "ops.touched", "ops.stale_stays", "reference.beds", "pg_authid"):
         with pytest.raises(InsufficientPrivilege):
             dashboards.execute(f"select * from {table}")
 

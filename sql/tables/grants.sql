@@ -10,6 +10,10 @@ ops.ledger, ops.reasons, ops.receipts, ops.rules, ops.datasets, ops.mart_trust,
 ops.standing, ops.tripped, ops.dates, ops.never_ran, ops.orphans, ops.freshness, ops.newest,
 ops.run_times, ops.unaccounted
 to healthcare_read, healthcare_dashboards;
+-- These stays are named by their keys, as in gold.
+grant select on ops.stale_stays to healthcare_read;
+grant usage on schema reference to healthcare_read;
+grant select on all tables in schema reference to healthcare_read;
 
 -- Whoever reads gold or a mart, other than the loader, is told of in the server's log: when, who, which table. Row
 -- level security asks this once per query and table, shows every row, and takes no text of the query to the log. Nor

@@ -498,3 +498,18 @@ where log is not null and layer in ('bronze', 'silver', 'gold', 'marts', 'rejudg
 group by partition_date, log;
 comment on view ops.run_times is
 'One row per date and run of it, by the file of its output: when it began and ended, and the seconds it took.';
+
+create view ops.stale_stays as
+select
+    admission_id,
+    patient_id,
+    visit_id,
+    department,
+    room_type,
+    admit_ts,
+    ended as assumed_end
+from mart_episode_stays
+where end_is_assumed;
+comment on view ops.stale_stays is
+'One row per stay that lost its discharge: open, and admitted more than 180 days before the patient''s next admission,
+at which it is taken to end.';
