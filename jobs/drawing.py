@@ -19,7 +19,8 @@ from faker import Faker
 from jobs.dataset import Dataset
 
 DEFAULT_START = datetime.date(2026, 1, 1)
-PATIENTS, VISITS = 5_000, 15_000  # on START, at scale 1; each later date brings a hundredth
+PATIENTS = 5_000  # in the history, at scale 1
+COURSES = 13_960  # of care, in the history, at scale 1; with what follows they are 15,000 visits: see hospital.py
 HISTORY = 730  # days up to and including START; day 0 is the first of them
 START = HISTORY - 1
 
@@ -63,30 +64,36 @@ class Hospital:
         """The date of a day."""
         return self.start + datetime.timedelta(days=day - START)
 
+    def weekday(self, day: np.ndarray) -> np.ndarray:
+        """Returns the weekdays of days, Monday as 0."""
+        return (day + self.date(0).weekday()) % 7
+
+    @cached_property
+    def month(self) -> np.ndarray:
+        """The month of each day from day 0 to today, January as 0."""
+        return np.array([self.date(day).month - 1 for day in range(self.today + 1)])
+
     @cached_property
     def load(self) -> np.ndarray:
         """How busy each day is, from day 0 to today; 10,000 is usual."""
-        days = [self.date(day) for day in range(self.today + 1)]
-        return WEEKDAYS[[day.weekday() for day in days]] * MONTHS[[day.month - 1 for day in days]]
+        return WEEKDAYS[self.weekday(np.arange(self.today + 1))] * MONTHS[self.month]
 
-    def first_numbers(self, history: int, usual: int) -> np.ndarray:
-        """The number of each day's first newcomer, and of tomorrow's: so many in the history, so many a day after."""
-        past, later = self.load[:HISTORY], self.load[HISTORY:]
-        ends = np.cumsum(past) * history // past.sum()
-        return 1 + np.concatenate(([0], ends, history + np.cumsum(np.maximum(1, later * usual // 10_000))))
+    def first_numbers(self, history: int) -> np.ndarray:
+        """Returns the number of each day's first newcomer, and of tomorrow's; so many come in the history."""
+        load = np.cumsum(self.load)  # later days are as dense as those of the history
+        return 1 + np.concatenate(([0], load * history // load[START]))
 
     @cached_property
     def first_patient(self) -> np.ndarray:
         """By day of registration; two in five of the first patients registered before day 0."""
         patients = max(2, round(PATIENTS * self.scale))
         old = max(1, patients * 2 // 5)
-        return old + self.first_numbers(patients - old, patients // 100)
+        return old + self.first_numbers(patients - old)
 
     @cached_property
-    def first_visit(self) -> np.ndarray:
-        """By day of the visit's start."""
-        visits = max(1, round(VISITS * self.scale))
-        return self.first_numbers(visits, visits // 100)
+    def first_course(self) -> np.ndarray:
+        """By day on which the course of care begins."""
+        return self.first_numbers(max(1, round(COURSES * self.scale)))
 
     @cached_property
     def cities(self) -> pa.Array:

@@ -2,8 +2,9 @@
 
     python -m jobs.generate 2026-01-31 --scale 1 --seed 42 --start 2026-01-01
 
-START's files hold two years of history, each later date the news of that day: new rows, and earlier rows sent
-again, whole, when a patient is discharged or a bill is paid. Same seed, same bytes, whichever dates were written.
+START's files hold two years of history, each later date the news of one more such day, about a 730th of it: new rows,
+and earlier rows sent again, whole, when a patient is discharged or a bill is paid. Same seed, same bytes, whichever
+dates were written.
 
 Five datasets have writers here, which know how a hospital works. All others are written from their declarations: a row
 for some of the visits that end that day, for some rows of another parent, or so many a day for patients or for nobody.
@@ -43,6 +44,7 @@ from jobs.hospital import (
     NAMES,
     NEVER,
     OPTIONS,
+    PAID_IN_WEEKS,
     PAYMENT_STATUSES,
     PAYMENTS,
     RATES,
@@ -53,13 +55,14 @@ from jobs.hospital import (
     TYPES,
     Patients,
     Visits,
+    list_stays,
     patients,
     visits,
 )
 from jobs.verdicts import verdicts
 
 WRITTEN = ("patients", "visits", "admissions", "treatments", "billing")  # those with a writer of their own
-EVENTS = 3_000  # rows on START, at scale 1, of a dataset that hangs on no other but patients; later a hundredth a day
+EVENTS = 3_000  # rows on START, at scale 1, of a dataset that hangs on no other but patients
 BRANCHES = 60  # of a hundred parents have a row in a dataset without a writer
 
 # --- writing ------------------------------------------------------------------------------------------------
@@ -212,7 +215,7 @@ class LandingFile:
 
     def finish(self) -> None:
         """Ends the file; on some later dates in a record that was cut off behind an open quote."""
-        if self.happens("cut off", 25):
+        if self.happens("cut off", 8):
             self.file.write(self.line(["X00000000", *[""] * (len(self.names) - 2)]).rstrip().encode() + b',"transfer')
             self.rows += 1
             self.rejects.append(("", str(self.rows), "malformed_row", ""))
@@ -272,19 +275,26 @@ def add_children(file: LandingFile, columns: Columns, number: np.ndarray, v: Vis
     file.offer(Base(number, v.patient[at], v.start[at], v.end[at]), (defect < 0) & ~orphan & ~waits)
 
 
-def write_admissions(file: LandingFile, v: Visits) -> None:
-    """The stays that begin or end today."""
+def write_admissions(file: LandingFile, v: Visits) -> np.ndarray:
+    """The stays that begin or end today; returns what each visit's rooms cost in all, in cents."""
     hospital = file.hospital
-    first = np.maximum(v.admit // 1440, START)
-    last = np.maximum(v.discharge // 1440, first)
-    at = np.flatnonzero((v.type == INPATIENT) & ((first == hospital.today) | (last == hospital.today)))
+    inside = np.flatnonzero(v.type == INPATIENT)
+    stay = list_stays(hospital, v.number[inside], v.department[inside], v.start[inside])
+    nights = np.maximum(1, stay.discharge // 1440 - stay.admit // 1440)
+    spent = np.bincount(inside[stay.at], weights=100 * RATES[stay.room] * nights, minlength=len(v.number))
+
+    first = np.maximum(stay.admit // 1440, START)
+    last = np.maximum(stay.discharge // 1440, first)
+    today = np.flatnonzero((first == hospital.today) | (last == hospital.today))
+    number, at, room, admit, discharge = (a[today[np.argsort(stay.number[today])]] for a in stay)
     columns = {
-        "admission_id": keys(file.dataset, v.number[at]),
-        "admit_ts": times(hospital, v.admit[at]),
-        "discharge_ts": times(hospital, v.discharge[at]),
-        "room_type": ROOMS.take(v.room[at]),
+        "admission_id": keys(file.dataset, number),
+        "admit_ts": times(hospital, admit),
+        "discharge_ts": times(hospital, discharge),
+        "room_type": ROOMS.take(room),
     }
-    add_children(file, columns, v.number[at], v, at)
+    add_children(file, columns, number, v, inside[at])
+    return spent.astype(np.int64)
 
 
 def write_treatments(file: LandingFile, v: Visits) -> np.ndarray:
@@ -312,19 +322,20 @@ def write_treatments(file: LandingFile, v: Visits) -> np.ndarray:
 
 
 def write_bills(file: LandingFile, v: Visits, spent: np.ndarray) -> None:
-    """The bills written or paid today: a fee, the treatments and the room."""
+    """The bills written or paid today: a fee, and what was spent on treatments and rooms."""
     hospital, number = file.hospital, v.number
     day = v.end // 1440
     way = hospital.pick("payment", number, PAYMENTS)
     at_once = v.end + 2 + hospital.below("pays", number, 30)
-    later = (day + 1 + hospital.below("pays after", number, 60)) * 1440 + 480 + hospital.below("pays at", number, 600)
+    days = 1 + 7 * hospital.pick("pays in week", number, PAID_IN_WEEKS) + hospital.below("pays after", number, 7)
+    later = (day + days) * 1440 + 480 + hospital.below("pays at", number, 600)
     paid = np.choose(way, (at_once, later, np.full(len(number), NEVER)))
     first = np.maximum(day, START)
     last = np.maximum(paid // 1440, first)
     billed = v.kept & (hospital.below("billed", number, 100) < 97)
     at = np.flatnonzero(billed & ((first == hospital.today) | (last == hospital.today)))
 
-    total = (FEES[v.type[at]] + RATES[v.room[at]] * v.nights[at]) * 100 + spent[at]
+    total = FEES[v.type[at]] * 100 + spent[at]
     percent = INSURED[hospital.pick("insurance", v.patient[at], INSURED_SHARE)]
     insurance = total * percent // 100
     open_status = np.where(hospital.below("partial", number[at], 100) < 30, 2, 1)
@@ -389,7 +400,7 @@ def list_bases(hospital: Hospital, dataset: Dataset, files: dict[str, LandingFil
             yield whole.take(places)
         return
     events = max(1, round(EVENTS * hospital.scale))
-    first = hospital.first_numbers(events, events // 100)
+    first = hospital.first_numbers(events)
     for number in chunks(1 if hospital.today == START else int(first[hospital.today]), int(first[hospital.today + 1])):
         day = np.searchsorted(first, number, side="right") - 1
         patient = 1 + hospital.below(f"{dataset.name} patient", number, hospital.first_patient[day] - 1)
@@ -415,9 +426,9 @@ def generate(
     parts = {name: folder / f".{name}.csv.part" for name in (*CATALOG, "manifest")}
     history = today == START
     first_patient = 1 if history else int(hospital.first_patient[today - 1])
-    first_visit = 1 if history else int(hospital.first_visit[max(0, today - REACH)])
+    first_course = 1 if history else int(hospital.first_course[max(0, today - REACH)])
     patient_chunks = list(chunks(first_patient, int(hospital.first_patient[today + 1])))
-    visit_chunks = list(chunks(first_visit, int(hospital.first_visit[today + 1])))
+    course_chunks = list(chunks(first_course, int(hospital.first_course[today + 1])))
 
     with contextlib.ExitStack() as stack:
         for part in parts.values():
@@ -426,16 +437,16 @@ def generate(
             name: LandingFile(hospital, dataset, stack.enter_context(parts[name].open("wb")))
             for name, dataset in CATALOG.items()
         }
-        total = sum(len(numbers) for numbers in patient_chunks + visit_chunks)
+        total = sum(len(numbers) for numbers in patient_chunks + course_chunks)
         bar = stack.enter_context(tqdm(total=total, desc=f"{date}", unit=" numbers"))
         for numbers in patient_chunks:
             write_patients(files["patients"], patients(hospital, numbers))
             bar.update(len(numbers))
-        for numbers in visit_chunks:
+        for numbers in course_chunks:
             v = visits(hospital, numbers)
             write_visits(files["visits"], v)
-            write_admissions(files["admissions"], v)
-            spent = write_treatments(files["treatments"], v)
+            lodging = write_admissions(files["admissions"], v)
+            spent = lodging + write_treatments(files["treatments"], v)
             write_bills(files["billing"], v, spent)
             bar.update(len(numbers))
         wanted = expected(date)

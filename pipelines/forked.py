@@ -11,7 +11,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import BinaryIO, NamedTuple
 
@@ -33,7 +33,9 @@ NEEDED = (
     "pyspark.sql.connect.session",
 )
 DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
-setproctitle.getproctitle()  # it finds the command line in memory only while the environment is as it was at the start
+# The first call finds the command line in memory, which works while the environment is as it was at the start.
+with suppress(UnicodeDecodeError):
+    setproctitle.getproctitle()
 WORKER = os.getpid()  # Luigi's, which forks a process for each task; a task's process forks its job
 
 

@@ -1,8 +1,8 @@
 """Known vulnerabilities of all that the platform is made of: make audit
 
-pip-audit asks PyPI about the packages in requirements.lock; OSV is asked about the jars, MinIO, and the packages in the
-images, where docker or podman shows them. Exits 1 where a vulnerability is known, and 2 where it cannot be known: no
-advisory is no all-clear unless somebody was asked.
+pip-audit asks PyPI about the packages in requirements-dev.lock; OSV is asked about the jars, MinIO, and the packages
+in the images, where docker or podman shows them. Exits 1 where a vulnerability is known, and 2 where it cannot be
+known: no advisory is no all-clear unless somebody was asked.
 """
 
 import json
@@ -45,9 +45,9 @@ def main() -> int:
 
 
 def python_packages() -> int:
-    """Has pip-audit look up the packages of requirements.lock; the exit code."""
+    """Has pip-audit look up the packages of requirements-dev.lock; the exit code."""
     command = [str(Path(sys.executable).with_name("uv")), "tool", "run", PIP_AUDIT]
-    command += ["--requirement=requirements.lock", "--require-hashes", "--disable-pip", "--progress-spinner=off"]
+    command += ["--requirement=requirements-dev.lock", "--require-hashes", "--disable-pip", "--progress-spinner=off"]
     done = subprocess.run([*command, "--format=json"], cwd=settings.ROOT, text=True, capture_output=True)
     try:
         return report(json.loads(done.stdout)["dependencies"])

@@ -21,7 +21,7 @@ PAGE = settings.ROOT / "docs" / "licences.md"
 HEAD = """# Licences
 
 What the platform is made of, by the licence that each part itself says it has. Drawn by `make licences`; a test names
-the packages of `requirements.lock` that are missing here.
+the packages of `requirements-dev.lock` that are missing here.
 
 The platform itself: Apache-2.0. The servers are programs of their own: MinIO (AGPL-3.0, built from its unchanged
 source), PostgreSQL (PostgreSQL License), Java (GPL-2.0 with the classpath exception), and in containers Metabase
@@ -71,8 +71,8 @@ def of_package(package: Distribution) -> str:
 
 
 def packages() -> Iterator[tuple[str, str]]:
-    """(licence, package) of everything that requirements.lock names; some of it is for other systems."""
-    for name in re.findall(r"^([\w.-]+)==", (settings.ROOT / "requirements.lock").read_text(), re.M):
+    """(licence, package) of each package in requirements-dev.lock; some of it is for other systems."""
+    for name in re.findall(r"^([\w.-]+)==", (settings.ROOT / "requirements-dev.lock").read_text(), re.M):
         try:
             yield of_package(distribution(name)), name
         except PackageNotFoundError:

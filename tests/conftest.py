@@ -19,7 +19,7 @@ import pytest
 from jobs import program, settings
 from jobs.catalog import CATALOG
 from stack import own
-from tests.examples import VALID
+from tests.support.examples import VALID
 
 # Whom the stores know: whatever .env says, the jobs are not the root user.
 USERS = {"MINIO_ROOT_USER": "root-user", "MINIO_ACCESS_KEY": "jobs-user", "MINIO_READ_ACCESS_KEY": "lake-reader"}
@@ -53,7 +53,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`make test-unit` leaves out what needs a server, by the fixtures that start one."""
+    """Marks what needs a server, which `make test-unit` leaves out, and orders the tests by the names of their files.
+
+    Tests share a stack, so their order does not depend on the directories that they lie in. Faults come first.
+    """
+    items.sort(key=lambda item: ("faults" not in item.path.parts, item.path.name))
     for item in items:
         if {"stack", "warehouse_server", "browser"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("stack")

@@ -1,0 +1,370 @@
+"""Which fault strikes at which boundary of which job, and what must hold afterwards."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jobs import settings
+from pipelines import tasks
+from tests.campaigns.faults import ground, strikes
+from tests.campaigns.faults.proxy import Proxy, Trap
+from tests.campaigns.faults.strikes import STRIKES, Blow, Boundary
+
+PATIENCE = 240  # seconds after which a job that is struck must have ended
+RECEIPT = r"insert into ops\.receipts"
+LOCK = Boundary("its lock", "postgres", r"pg_try_advisory_lock\(")
+ROW = Boundary("the ledger's row", "postgres", r"insert into ops\.ledger")
+END = [
+    Boundary("the receipt", "postgres", RECEIPT),
+    Boundary("the commit of the receipt", "postgres", r"COMMIT", begun=RECEIPT),
+]
+SILVER = r"^PUT /[^/]*-silver/"
+LOG = {
+    kind: Boundary(f"the commit of {kind} rows", "minio", rf"{SILVER}{path}@/_delta_log/\d+\.json", "spark")
+    for kind, path in {"accepted": "", "rejected": "rejected/"}.items()
+}
+
+# By job, in the order in which they pass; @ is the dataset.
+BOUNDARIES: dict[str, list[Boundary]] = {
+    "landing_to_bronze": [ROW, Boundary("the upload", "minio", r"^PUT /[^/]*-bronze/"), *END],
+    "bronze_to_silver": [
+        LOCK,
+        ROW,
+        Boundary("the withdrawal of the receipt", "postgres", r"set made_from = ''"),
+        Boundary("accepted rows", "minio", rf"{SILVER}@/_partition_date", "spark"),
+        Boundary("rejected rows", "minio", rf"{SILVER}rejected/@/_partition_date", "spark"),
+        *LOG.values(),
+        Boundary("the reasons", "postgres", r"insert into ops\.reasons"),
+        *END,
+    ],
+    "silver_to_gold": [
+        LOCK,
+        ROW,
+        Boundary("the staging tables", "postgres", r"create unlogged table"),
+        Boundary("rows by JDBC", "postgres", r"(?i)INSERT INTO staging\.@_", "spark"),
+        Boundary("the commit of rows by JDBC", "postgres", r"COMMIT", "spark", begun=r"(?i)INSERT INTO staging\.@_"),
+        Boundary("what is lost", "postgres", r"insert into staging\.lost_"),
+        Boundary("the update", "postgres", r"update @ as g"),
+        Boundary("the insert", "postgres", r"insert into @ \("),
+        Boundary("withheld rows", "postgres", r"insert into ops\.withheld"),
+        *END,
+        Boundary("the end of staging", "postgres", r"drop table staging\.", begun=RECEIPT),
+    ],
+    "gold_to_marts": [
+        LOCK,
+        ROW,
+        Boundary("gold held still", "postgres", r"lock table"),
+        Boundary("a mart", "postgres", r"merge into"),
+        Boundary("what is no longer touched", "postgres", r"truncate ops\.touched"),
+        *END,
+    ],
+}
+
+
+# Where the disk is found full, if it is one of the tests' own.
+FULL_DISK = ("the upload", "accepted rows", "the commit of accepted rows", "rows by JDBC", "the insert", "a mart")
+SERVER_DIES = ("the withdrawal of the receipt", "the commit of the receipt", "rows by JDBC", "the insert", "a mart")
+
+
+class Fault(NamedTuple):
+    """One strike at one side of a boundary of one job."""
+
+    job: str
+    boundary: Boundary
+    side: str
+    strike: str
+
+    def __str__(self) -> str:
+        return f"{self.job}: {self.strike} {self.side} {self.boundary.name}"
+
+
+def plan() -> list[Fault]:
+    """The campaign. A death of the driver and a cut are at every boundary; what takes long to recover is at some."""
+    faults = []
+    for job, boundaries in BOUNDARIES.items():
+        for boundary in boundaries:
+            spark, is_log = boundary.sender == "spark", boundary in LOG.values()
+            names = ["kill -9 of the driver", "the connection cut"]
+            names += ["kill -9 of MinIO"] if boundary.store == "minio" else []
+            names += ["kill -9 of the executors"] if spark else []
+            faults += [Fault(job, boundary, side, name) for name in names for side in ("before", "after")]
+            if boundary.name == "rows by JDBC":
+                faults.append(Fault(job, boundary, "before", "kill -9 of the driver, and its rows in the next load"))
+            if boundary.name in SERVER_DIES:
+                faults += [Fault(job, boundary, side, "kill -9 of PostgreSQL") for side in ("before", "after")]
+            before = ["slow answers", "all connections cut"] if spark or boundary in END else []
+            before += ["the message lost each time"] if spark or boundary.name == "the upload" else []
+            before += ["kill -9 of the driver, and the message late"] if spark else []
+            faults += [Fault(job, boundary, "before", name) for name in before]
+            if strikes.has_disk() and boundary.name in FULL_DISK:
+                faults.append(Fault(job, boundary, "before", "a full disk"))
+            torn = ["an empty commit left", "half a commit left", "a commit's first line left"] if is_log else []
+            faults += [Fault(job, boundary, "after", name) for name in torn]
+            if boundary.name in ("accepted rows", "the commit of accepted rows", "rows by JDBC"):
+                faults += [Fault(job, boundary, side, "kill -9 of the Connect server") for side in ("before", "after")]
+    return faults
+
+
+def few() -> list[Fault]:
+    """Those of `make test`: nothing that other tests stand on is killed."""
+    chosen = [
+        "landing_to_bronze: kill -9 of the driver after the upload",
+        "landing_to_bronze: the connection cut before the commit of the receipt",
+        "bronze_to_silver: kill -9 of the driver after the withdrawal of the receipt",
+        "silver_to_gold: the connection cut before rows by JDBC",
+        "silver_to_gold: kill -9 of the driver before the commit of the receipt",
+        "gold_to_marts: kill -9 of the driver after the receipt",
+    ]
+    return [fault for fault in plan() if str(fault) in chosen]
+
+
+class Job:
+    """A job that has been started; `pid` is its process."""
+
+    def __init__(self, pid: int, end: Callable[[], int], out: Path) -> None:
+        self.pid, self.end, self.out = pid, end, out
+
+    def said(self) -> str:
+        return self.out.read_text(errors="replace")
+
+
+class Nursery:
+    """Where jobs are forked, one at a time."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.campaigns.faults.nursery"],
+            cwd=settings.ROOT,
+            env=os.environ | {"PYTHONPATH": str(settings.ROOT), "PYTHONWARNINGS": "ignore"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def read(self) -> int:
+        return int(self.process.stdout.readline())  # type: ignore[union-attr]
+
+    def start(self, line: dict[str, Any]) -> Job:
+        self.process.stdin.write(json.dumps(line) + "\n")  # type: ignore[union-attr]
+        self.process.stdin.flush()  # type: ignore[union-attr]
+        return Job(self.read(), self.read, Path(line["out"]))
+
+    def close(self) -> None:
+        self.process.stdin.close()  # type: ignore[union-attr]
+        self.process.wait()
+
+
+class Stage:
+    """Jobs that reach the stores through proxies, over one date of five files that come in two versions."""
+
+    def __init__(self, day: date, place: Path, files: dict[str, bytes]) -> None:
+        self.day, self.place, self.connection = day, place, ground.connect()
+        self.versions = {name: deque([text, ground.corrected(name, text)]) for name, text in files.items()}
+        self.known: dict[
+            tuple[str, str, str], str
+        ] = {}  # (layer, dataset, hash of the file): what undisturbed runs made
+        self.plant: tuple[str, ...] = ()  # a wrong line in every job that is started from now on
+        self.struck = Counter[str]()
+        self.violations: list[str] = []
+        stores = {
+            "postgres": int(settings.get("POSTGRES_PORT")),
+            "minio": int(settings.s3_endpoint().rpartition(":")[2]),
+        }
+        self.proxies = {name: Proxy(port) for name, port in stores.items()}
+        self.temporary = place / "tmp"
+        self.temporary.mkdir()
+        self.environment = {
+            "POSTGRES_PORT": str(self.proxies["postgres"].port),
+            "MINIO_ENDPOINT": f"http://127.0.0.1:{self.proxies['minio'].port}",
+            "SPARK_REMOTE": f"sc://127.0.0.1:{settings.get('SPARK_CONNECT_PORT')}",
+            "TMPDIR": str(self.temporary),
+            "PYTHONWARNINGS": "ignore",
+        }
+
+    def __enter__(self) -> "Stage":
+        for proxy in self.proxies.values():
+            proxy.__enter__()
+        strikes.password_file([self.proxies["postgres"].port])
+        self.nurseries = [Nursery(), Nursery()]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for nursery in self.nurseries:
+            nursery.close()
+        for proxy in self.proxies.values():
+            proxy.__exit__()
+        self.connection.close()
+
+    # ---- jobs --------------------------------------------------------------------------------------------------------
+
+    def words(self, job: str, dataset: str) -> list[str]:
+        script = str(settings.ROOT / "jobs" / f"{job}.py")
+        return [script, *([] if job == "gold_to_marts" else [dataset]), str(self.day)]
+
+    def start(self, job: str, dataset: str, nursery: int = 0) -> Job:
+        out = str(self.place / f"job-{nursery}.log")
+        line = {"words": self.words(job, dataset), "environment": self.environment, "out": out, "plant": self.plant}
+        return self.nurseries[nursery].start(line)
+
+    def run(self, job: str, dataset: str) -> str:
+        """The command undisturbed; what it said if it failed."""
+        started = self.start(job, dataset)
+        return started.said() if started.end() else ""
+
+    # ---- states ------------------------------------------------------------------------------------------------------
+
+    def flip(self, dataset: str) -> None:
+        """The other version of a file lands."""
+        self.versions[dataset].rotate(1)
+        ground.land(dataset, self.day, self.versions[dataset][0])
+
+    def found(self, job: str, dataset: str) -> dict[str, str]:
+        """What the job writes, by content."""
+        if job == "landing_to_bronze":
+            return {"bronze": ground.bronze(dataset, self.day)}
+        if job == "bronze_to_silver":
+            return {kind: ground.silver(dataset, kind, self.day) for kind in ("accepted", "rejected")}
+        if job == "silver_to_gold":
+            return {"gold": ground.gold(self.connection, dataset, self.day)}
+        return {"marts": repr(ground.marts(self.connection))}
+
+    def expected(self, job: str, dataset: str) -> dict[str, str]:
+        if job == "gold_to_marts":
+            return {"marts": repr(ground.marts_by_hand(self.connection))}
+        return self.known[job, dataset, ground.digest([self.versions[dataset][0]])]
+
+    def is_current(self, job: str, dataset: str) -> bool:
+        """Whether a Luigi that began now would leave it as it is."""
+        tasks.session.cache_clear()
+        tasks.session()
+        if job == "gold_to_marts":
+            return tasks.Marts(date=self.day).made_in() is not None
+        task = {"landing_to_bronze": tasks.Bronze, "bronze_to_silver": tasks.Silver, "silver_to_gold": tasks.Gold}[job]
+        return task(dataset=dataset, date=self.day).made_in() is not None
+
+    def learn(self, dataset: str) -> None:
+        """What undisturbed runs make of the version that has landed."""
+        for job in ("landing_to_bronze", "bronze_to_silver", "silver_to_gold"):
+            failed = self.run(job, dataset)
+            assert not failed, failed
+            self.known[job, dataset, ground.digest([self.versions[dataset][0]])] = self.found(job, dataset)
+
+    def put_right(self) -> list[str]:
+        """All services are up again, and reach PostgreSQL by its proxy; what is not."""
+        wrong = strikes.put_right(self.proxies)
+        strikes.password_file([self.proxies["postgres"].port])
+        self.connection.close()
+        self.connection = ground.connect()
+        return wrong
+
+    # ---- faults ------------------------------------------------------------------------------------------------------
+
+    def strike(self, fault: Fault, dataset: str) -> None:
+        """The job with a fault in it, and the same command again; what does not hold is noted."""
+        boundary = fault.boundary
+        before = self.found(fault.job, dataset)
+        blow: Blow
+        trap = Trap(
+            boundary.pattern.replace("@", dataset),
+            fault.side,
+            lambda: STRIKES[fault.strike](blow),
+            boundary.begun.replace("@", dataset),
+        )
+        self.proxies[boundary.store].trap = trap
+        job = self.start(fault.job, dataset)
+        blow = Blow(job.pid, boundary, self.proxies, dataset)
+        code = self.end_of(job)
+        wrong = [] if code is not None else [f"it had not ended after {PATIENCE} s"]
+        wrong += [] if trap.struck.wait(5) else ["the boundary was never crossed"]
+        wrong += self.put_right()
+        said = job.said()
+        if code and code > 0 and ("Traceback" in said or not said.strip()):
+            wrong.append(f"it said no sentence: {said[-600:]}")
+        now, counts = self.found(fault.job, dataset), self.is_current(fault.job, dataset)
+        for attempt in range(3):
+            failed = self.run(fault.job, dataset)
+            if not failed:
+                break
+            wrong.append(f"the same command failed, attempt {attempt + 1}: {failed[-600:]}")
+        if trap.struck.is_set() and not trap.done.is_set():
+            trap.done.wait(30)
+            time.sleep(1)  # for what came late to be done
+        # Only now: one mart is made of another, by hand as well.
+        expected, after = self.expected(fault.job, dataset), self.found(fault.job, dataset)
+        torn = fault.strike.endswith("left")
+        wrong += [f"{k} is half published" for k in now if not torn and now[k] not in (before[k], expected[k])]
+        if counts and now != expected:
+            wrong.append("a receipt says that it is made, and it is not")
+        if code == 0 and now != expected:
+            wrong.append("it said that it succeeded and had not")
+        wrong += [f"{k} is not that of an undisturbed run" for k in after if after[k] != expected[k]]
+        if fault.job in ("silver_to_gold", "gold_to_marts"):
+            wrong += self.left_behind()
+        if fault.job == "gold_to_marts":
+            wrong += [f"the law {name} is broken" for name in ground.broken_laws(self.connection)]
+        self.struck[fault.strike] += trap.struck.is_set()
+        self.violations += [f"{fault} ({dataset}): {what}" for what in wrong]
+
+    def end_of(self, job: Job) -> int | None:
+        """The job's code; None where it was ended for having gone on too long."""
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            strikes.kill(job.pid)
+
+        timer = threading.Timer(PATIENCE, end)
+        timer.start()
+        code = job.end()
+        timer.cancel()
+        return None if late.is_set() else code
+
+    def left_behind(self, seconds: float = 20) -> list[str]:
+        """What is left of a load and its locks; who has died may need a moment to be noticed."""
+        began = time.monotonic()
+        while found := ground.left_behind(self.connection):
+            if time.monotonic() - began > seconds:
+                return [f"left behind: {each}" for each in found]
+            time.sleep(0.2)
+        return []
+
+
+# Gold updates and inserts rows of these at every turn, so that no boundary is missing.
+STRUCK = ("billing", "treatments")
+
+
+def turns(faults: list[Fault], datasets: Sequence[str]) -> Iterator[tuple[str, dict[str, Fault]]]:
+    """Dataset after dataset, with a fault for each of its jobs while there are any."""
+    queues = {job: deque(f for f in faults if f.job == job) for job in BOUNDARIES}
+    number = 0
+    while any(queues.values()):
+        dataset = datasets[number % len(datasets)]
+        yield dataset, {job: queue.popleft() for job, queue in queues.items() if queue}
+        number += 1
+
+
+def run(stage: Stage, faults: list[Fault], datasets: Sequence[str], say: Callable[[str], None]) -> None:
+    """All faults, each followed by the same command again."""
+    began, done = time.monotonic(), 0
+    for dataset, chosen in turns(faults, datasets):
+        stage.flip(dataset)
+        for job in BOUNDARIES:
+            if job in chosen:
+                known = len(stage.violations)
+                stage.strike(chosen[job], dataset)
+                done += 1
+                seconds = time.monotonic() - began
+                say(f"{seconds:5.0f} s {done:4} of {len(faults)}  {chosen[job]} ({dataset})")
+                for violation in stage.violations[known:]:
+                    say(f"      VIOLATION: {violation}")
+            else:
+                failed = stage.run(job, dataset)
+                assert not failed, failed

@@ -1,0 +1,100 @@
+"""The stage of the faults: on the stack that all tests share; for `make test-faults` with Spark behind the proxies."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import settings
+from jobs.catalog import CATALOG
+from stack import services
+from tests.campaigns.faults import campaign, ground, strikes
+from tests.support.examples import VALID, broken, record
+
+DAY = date(2048, 1, 1)
+ROWS = 40
+DISK = "2500m"
+WHOLE = bool(os.environ.get("FAULTS"))
+
+
+def small_hospital() -> dict[str, bytes]:
+    """A file of some rows for each dataset, under keys of their own, one in eight of them rejected."""
+    files = {}
+    for name, dataset in CATALOG.items():
+        lines = [",".join(dataset.names)]
+        for number in range(ROWS):
+            keys = {dataset.key: f"{dataset.key[0].upper()}{number:03}-F"}
+            for column, parent in dataset.parents.items():
+                keys[column] = f"{CATALOG[parent].key[0].upper()}{number:03}-F"
+            change = broken(name) if number % 8 == 5 else {}
+            lines.append(record(name, VALID[name] | keys | change))
+        files[name] = ("\n".join(lines) + "\n").encode()
+    return files
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Prints past pytest's capture."""
+
+    def line(text: str) -> None:
+        with capsys.disabled():
+            print(text, flush=True)
+
+    return line
+
+
+@pytest.fixture(scope="session")
+def disk() -> Iterator[None]:
+    """A disk of its own for the stack, small enough to fill; who is root can mount one before the stack starts."""
+    home = Path(os.environ["STACK_DIR"])
+    if not WHOLE or os.geteuid() != 0 or home.exists():
+        yield
+        return
+    home.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "healthcare-tests", str(home)], check=True)
+    yield
+    subprocess.run(["umount", "--lazy", str(home)], check=True)
+
+
+@pytest.fixture(scope="session")
+def stage(disk: None, stack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[campaign.Stage]:
+    """Five files whose undisturbed ends are known, and jobs that reach the stores through proxies."""
+    place = tmp_path_factory.mktemp("faults")
+    password = services.stack_dir() / "pgpass"
+    kept = password.read_bytes()
+    with campaign.Stage(DAY, place, small_hospital()) as stage:
+        if WHOLE:
+            spark_behind(stage)
+        try:
+            for name in CATALOG if WHOLE else ("patients", "visits", "billing"):
+                ground.land(name, DAY, stage.versions[name][0])
+                stage.learn(name)
+            for name in campaign.STRUCK if WHOLE else campaign.STRUCK[:1]:
+                stage.flip(name)
+                stage.learn(name)
+            assert not stage.run("gold_to_marts", "")
+            yield stage
+        finally:
+            password.write_bytes(kept)
+            shutil.rmtree(settings.path("LANDING_DIR") / f"{DAY:%Y}", ignore_errors=True)
+
+
+def spark_behind(stage: campaign.Stage) -> None:
+    """The resident application and its executors reach MinIO through the proxy from their next start on."""
+    quick = {  # of few rows: what is planned takes longer than what is computed
+        "spark.sql.adaptive.enabled": "false",
+        "spark.sql.shuffle.partitions": "1",
+        "spark.databricks.delta.snapshotPartitions": "1",
+        "spark.databricks.delta.writeChecksumFile.enabled": "false",
+    }
+    own = quick | {"spark.hadoop.fs.s3a.endpoint": stage.environment["MINIO_ENDPOINT"]}
+    with (services.spark_conf() / "spark-defaults.conf").open("a") as file:
+        file.writelines(f"{name} {value}\n" for name, value in own.items())
+    strikes.restart("spark-connect")
+    assert not strikes.put_right(stage.proxies)
+    strikes.password_file([stage.proxies["postgres"].port])

@@ -1,0 +1,114 @@
+"""Faults at every boundary of the jobs: the same command run again ends as if nothing had happened.
+
+`make test` strikes some; `make test-faults` all, and prints how many.
+"""
+
+import os
+import time
+
+import pytest
+
+from tests.campaigns.faults import campaign, conftest, days
+from tests.campaigns.faults.proxy import Trap
+
+whole = pytest.mark.skipif(not conftest.WHOLE, reason="takes long: make test-faults")
+
+
+def test_a_few_faults_are_survived(stage, say):
+    campaign.run(stage, campaign.few(), campaign.STRUCK[:1], lambda _: None)
+    assert stage.violations == []
+
+
+def test_two_loads_at_once_take_turns(stage):
+    assert two_at_once(stage) == []
+
+
+def two_at_once(stage):
+    """A load that is slow to stage its rows, and a second one meanwhile; what went wrong."""
+    stage.flip("billing")
+    for job in ("landing_to_bronze", "bronze_to_silver"):
+        assert not stage.run(job, "billing")
+    rows = next(b for b in campaign.BOUNDARIES["silver_to_gold"] if b.name == "rows by JDBC")
+    trap = Trap(rows.pattern.replace("@", "billing"), "before", lambda: time.sleep(4) or True)
+    stage.proxies["postgres"].trap = trap
+    jobs = [stage.start("silver_to_gold", "billing", number) for number in (0, 1)]
+    codes = [job.end() for job in jobs]
+    stage.proxies["postgres"].trap = None
+    said = [job.said() for job in jobs]
+    wrong = [text for code, text in zip(codes, said, strict=True) if code]
+    wrong += [] if trap.struck.is_set() else ["nobody was slow"]
+    wrong += [] if any("waiting: another run is writing gold" in text for text in said) else ["nobody waited"]
+    return wrong + (
+        [] if stage.found("silver_to_gold", "billing") == stage.expected("silver_to_gold", "billing") else ["rows"]
+    )
+
+
+# (the function in which, its line, the wrong line), and the fault that finds it.
+PLANTS = {
+    "the receipt before the commit": (
+        "jobs.bronze_to_silver",
+        "validate",
+        "warehouse.withdraw(connection, run)",
+        "sha256 = facts[run['partition_date']].sha256; "
+        "warehouse.settle(connection, run | {'bronze_sha256': sha256}, sha256)",
+    ),
+    "staging reused": ("jobs.warehouse", "staging", "_{run_id.rpartition('-')[2]}", "_shared"),
+    "no lock": ("jobs.warehouse", "writer", "while not value(connection", "while False and not value(connection"),
+}
+
+
+@whole
+@pytest.mark.parametrize("wrong", PLANTS)
+def test_a_planted_bug_is_found(stage, monkeypatch, wrong):
+    monkeypatch.setattr(stage, "plant", PLANTS[wrong])
+    monkeypatch.setattr(stage, "violations", [])
+    job, name, side, strike = {
+        "the receipt before the commit": (
+            "bronze_to_silver",
+            "the commit of the receipt",
+            "after",
+            "kill -9 of the driver",
+        ),
+        "staging reused": (
+            "silver_to_gold",
+            "rows by JDBC",
+            "before",
+            "kill -9 of the driver, and its rows in the next load",
+        ),
+        "no lock": ("", "", "", ""),
+    }[wrong]
+    if wrong == "no lock":
+        assert any("nobody waited" not in each for each in two_at_once(stage))
+    else:
+        stage.flip("billing")
+        for before in ("landing_to_bronze", "bronze_to_silver")[
+            : ("bronze_to_silver", "silver_to_gold").index(job) + 1
+        ]:
+            assert not stage.run(before, "billing")
+        boundary = next(each for each in campaign.BOUNDARIES[job] if each.name == name)
+        stage.strike(campaign.Fault(job, boundary, side, strike), "billing")
+        assert any("a receipt says" in each or "the same command failed" in each for each in stage.violations)
+    monkeypatch.undo()
+    for after in ("bronze_to_silver", "silver_to_gold"):
+        assert not stage.run(after, "billing")
+
+
+@whole
+def test_every_fault_is_survived(stage, say):
+    faults = campaign.plan()
+    if os.environ["FAULTS"].isdigit():  # so many, from all of the campaign
+        faults = faults[:: max(1, len(faults) // int(os.environ["FAULTS"]))]
+    say(f"\n{len(faults)} faults at {sum(map(len, campaign.BOUNDARIES.values()))} boundaries of four jobs")
+    campaign.run(stage, faults, campaign.STRUCK, say)
+    for strike, count in stage.struck.most_common():
+        say(f"{count:6} {strike}")
+    say(f"{stage.struck.total():6} faults, {len(stage.violations)} violations")
+    assert stage.violations == []
+
+
+@whole
+def test_whole_days_survive(stage, say):
+    known = len(stage.violations)
+    days.campaign(days.Days(stage), say)
+    say(f"{stage.struck.total():6} faults so far, {len(stage.violations)} violations")
+    assert stage.violations[known:] == []

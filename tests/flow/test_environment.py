@@ -1,0 +1,312 @@
+"""The person's own environment: variables of other programs, and names of directories, do not reach our servers."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import EndpointConnectionError, ProfileNotFound, ProxyConnectionError
+from dotenv import dotenv_values
+
+from dashboards import pages
+from jobs import lake, program, settings, warehouse
+from jobs.catalog import CATALOG
+from stack import own, prepare, services
+from tests.conftest import Hospital, run_stack
+from tests.support.examples import VALID
+
+NOWHERE = "http://127.0.0.1:9"
+PROXIES = {
+    name: NOWHERE for kind in ("http", "https", "all", "ftp") for name in (f"{kind}_proxy", f"{kind}_proxy".upper())
+}
+HOSTILE = PROXIES | {
+    "grpc_proxy": NOWHERE,
+    "no_grpc_proxy": "example.org",
+    "AWS_PROFILE": "nobody",
+    "AWS_DEFAULT_PROFILE": "nobody",
+    "AWS_CONFIG_FILE": "/nonexistent",
+    "AWS_ENDPOINT_URL": NOWHERE,
+    "AWS_ENDPOINT_URL_S3": NOWHERE,
+    "AWS_ACCESS_KEY_ID": "nobody",
+    "AWS_SECRET_ACCESS_KEY": "nothing",
+    "AWS_SESSION_TOKEN": "nothing",
+    "AWS_REGION": "eu-north-9",
+    "AWS_RETRY_MODE": "nonsense",
+    "AWS_USE_FIPS_ENDPOINT": "true",
+    "PGTZ": "America/New_York",
+    "PGHOST": "192.0.2.1",
+    "PGHOSTADDR": "192.0.2.1",
+    "PGPORT": "1",
+    "PGUSER": "nobody",
+    "PGPASSWORD": "nothing",
+    "PGSERVICE": "nobody",
+    "PGSERVICEFILE": "/nonexistent",
+    "PGOPTIONS": "-c search_path=nowhere",
+    "PGCLIENTENCODING": "LATIN1",
+    "PGDATESTYLE": "German",
+    "PGTARGETSESSIONATTRS": "standby",
+    "PGCHANNELBINDING": "require",
+    "SPARK_HOME": "/opt/other",
+    "SPARK_CONF_DIR": "/nonexistent",
+    "SPARK_ENV_LOADED": "1",
+    "SPARK_DIST_CLASSPATH": "/nonexistent",
+    "SPARK_LOCAL_DIRS": "/nonexistent",
+    "SPARK_LOCAL_IP": "192.0.2.1",
+    "SPARK_MASTER": "local",
+    "SPARK_REMOTE": "sc://127.0.0.1:9",
+    "SPARK_SUBMIT_OPTS": "-Xmx1x",
+    "PYSPARK_DRIVER_PYTHON": "/nonexistent",
+    "PYSPARK_PYTHON": "/nonexistent",
+    "PYSPARK_SUBMIT_ARGS": "--bad",
+    "HADOOP_CONF_DIR": "/nonexistent",
+    "HADOOP_HOME": "/nonexistent",
+    "JAVA_HOME": "/nonexistent",
+    "JAVA_TOOL_OPTIONS": "-Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=9 -Dhttp.nonProxyHosts=*.example.org",
+    "_JAVA_OPTIONS": "-Xmx1x",
+    "JDK_JAVA_OPTIONS": "-bad",
+    "LUIGI_CONFIG_PATH": "/nonexistent",
+    "LUIGI_CONFIG_PARSER": "toml",
+    "TZ": "Asia/Kolkata",
+    "LC_ALL": "C",
+    "LANG": "de_DE@euro",
+}
+NOT_DROPPED = {*PROXIES, "JAVA_HOME", "LANG"}  # they stay as they are
+PINNED = {"JAVA_TOOL_OPTIONS", "TZ", "LC_ALL", "LUIGI_CONFIG_PATH"}  # they stay, and say something else
+
+
+def hostile(tmp_path: Path, **more: str) -> dict[str, str]:
+    """The tests' environment with all of these, and a PYTHONPATH on which another `jobs` and `pyspark` lie."""
+    for name in ("jobs", "pyspark", "stack"):
+        (tmp_path / "other" / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "other" / name / "__init__.py").write_text(f"raise SystemExit('another {name}')")
+    tidy = {n: v for n, v in os.environ.items() if n.lower() != "no_proxy" and n != "SPARK_CONNECT_MODE_ENABLED"}
+    return tidy | HOSTILE | {"PYTHONPATH": str(tmp_path / "other")} | more
+
+
+def run(*words: object, environment: dict[str, str], cwd: Path = settings.ROOT) -> str:
+    """What a command says that succeeds."""
+    command = list(map(str, words))
+    done = subprocess.run(command, env=environment, cwd=cwd, text=True, capture_output=True, umask=0o077)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+LOADED = "import json, os; from jobs import settings; settings.load(); print(json.dumps(dict(os.environ)))"
+
+
+def loaded(environment: dict[str, str], cwd: Path = settings.ROOT) -> dict[str, str]:
+    """What a program of ours has of an environment once it has asked for a setting."""
+    return json.loads(run(sys.executable, "-c", LOADED, environment=environment, cwd=cwd))
+
+
+def test_other_programs_variables_reach_nobody(tmp_path):
+    more = {"PGSSLMODE": "prefer", "PGREQUIREAUTH": "gss", "AWS_CA_BUNDLE": "/ca.crt"}
+    given = hostile(tmp_path, POSTGRES_HOST="warehouse.example.org", **more)
+    found = loaded(given, cwd=tmp_path)
+    assert HOSTILE.keys() & found.keys() == NOT_DROPPED | PINNED
+    assert {name: found[name] for name in NOT_DROPPED} == {name: HOSTILE[name] for name in NOT_DROPPED}
+    assert (found["TZ"], found["PYTHONPATH"]) == ("UTC", str(settings.ROOT))
+    assert {name: found[name] for name in more} == more
+    hosts = {"127.0.0.1", "localhost", "warehouse.example.org"}
+    assert hosts <= {*found["no_proxy"].split(",")} == {*found["NO_PROXY"].split(",")}
+    assert loaded(found) == found, "once more changes nothing"
+
+
+def test_what_a_person_excepts_from_a_proxy_stays_excepted(tmp_path):
+    assert loaded(hostile(tmp_path, no_proxy="a.example.org, .b.org"))["no_proxy"].startswith("a.example.org,.b.org,")
+    assert loaded(hostile(tmp_path, NO_PROXY="*"))["no_proxy"] == "*"
+
+
+def test_no_setting_of_ours_is_taken_for_another_programs():
+    named = dotenv_values(settings.ROOT / ".env.example").keys()
+    assert {n for n in named if n.startswith(tuple(settings.OTHERS.split()))} <= {*settings.USED.split()}
+
+
+def test_spark_remote_is_ours_or_nobodys(tmp_path):
+    ours = f"sc://{settings.get('SPARK_CONNECT_HOST')}:{settings.get('SPARK_CONNECT_PORT')}"
+    assert loaded(hostile(tmp_path, SPARK_REMOTE=ours))["SPARK_REMOTE"] == ours == program.spark_connect()
+
+
+@pytest.mark.parametrize(
+    ("given", "more"),
+    [
+        ("-Xmx1g", ""),
+        ("-Dhttp.proxyHost=p", " -Dhttp.nonProxyHosts=127.*|h"),
+        ("-Dhttps.proxyHost=p -Dhttp.nonProxyHosts=a|b", " -Dhttp.nonProxyHosts=a|b|127.*|h"),
+        ("'-Dhttp.nonProxyHosts=a|127.*|h' -Dhttp.proxyHost=p", ""),
+        ("-DsocksProxyHost=p", " -DsocksNonProxyHosts=127.*|h"),
+    ],
+)
+def test_java_asks_no_proxy_for_our_hosts(given, more):
+    assert settings.java_options(given, ["127.*", "h"]) == given + more
+
+
+def test_the_lakes_client_is_nobody_elses(monkeypatch, tmp_path):
+    (tmp_path / "config").write_text(
+        "[default]\nregion = eu-north-9\nretry_mode = nonsense\ns3 =\n  addressing_style = x\n"
+    )
+    for name, value in (HOSTILE | {"AWS_CONFIG_FILE": str(tmp_path / "config")}).items():
+        if name.startswith("AWS_"):
+            monkeypatch.setenv(name, value)
+    with pytest.raises(ProfileNotFound):
+        boto3.client("s3")
+    lake.client.cache_clear()
+    client = lake.s3()
+    assert (client.meta.endpoint_url, client.meta.region_name) == (settings.s3_endpoint(), "us-east-1")
+    signed = client.generate_presigned_url("get_object", Params={"Bucket": "b", "Key": "k"})
+    assert settings.get("MINIO_ACCESS_KEY") in signed and "oken" not in signed
+    lake.client.cache_clear()
+
+
+@pytest.mark.parametrize("connect", [warehouse.connect, pages.connect, services.connect])
+def test_a_session_is_utc_whatever_libpq_finds(connect, warehouse_server, monkeypatch):
+    for name, value in {"PGTZ": "America/New_York", "PGCLIENTENCODING": "LATIN1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("POSTGRES_PORT", str(warehouse_server.info.port))
+    with connect() as connection:
+        zone, text = connection.execute("select current_setting('timezone'), 'Łódź'").fetchone()
+    assert (zone, text) == ("UTC", "Łódź")
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            ProfileNotFound(profile="nobody"),
+            "could not be asked (ProfileNotFound); check the settings MINIO_* in .env.",
+        ),
+        (EndpointConnectionError(endpoint_url="x"), "does not answer; start the stack with `make up`."),
+        (ProxyConnectionError(proxy_url="x"), "is asked of a proxy that does not answer; name its host in no_proxy."),
+    ],
+)
+def test_a_store_that_was_not_asked_is_not_one_that_does_not_answer(error, sentence):
+    assert program.sentence(error) == f"MinIO at {settings.s3_endpoint()} {sentence}"
+
+
+def test_spark_by_hand_is_this_clones(tmp_path):
+    where = run(Path(sys.executable).parent / "spark-class", "org.apache.spark.launcher.Main",
+                "org.apache.spark.deploy.SparkSubmit", "x.py", environment=hostile(tmp_path), cwd=tmp_path)  # fmt: skip
+    command = where.split("\0")
+    assert str(services.spark_home() / "jars") in where and "/nonexistent" not in where and "/opt/other" not in where
+    assert Path(command[1]).name == "java"
+
+
+# ---- names of directories ------------------------------------------------------------------------------------------
+
+
+def clone(place: Path) -> Path:
+    """The clone as it would be in another place, with this one's venv."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=settings.ROOT, capture_output=True, check=True, text=True)
+    for name in filter(None, listed.stdout.split("\0")):
+        if not name.startswith(("tests/", "docs/")) and (settings.ROOT / name).exists():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(settings.ROOT / name, place / name)
+    (place / ".venv").symlink_to(settings.ROOT / ".venv")
+    return place
+
+
+def test_make_works_in_a_clone_with_blanks_in_its_path(tmp_path):
+    place = clone(tmp_path / "my hospital's" / "a clöne")
+    more = {"STACK_DIR": str(tmp_path / "none"), "PYTHONHOME": "/nonexistent", "PYTHONWARNINGS": "error"}
+    done = subprocess.run(["make", "status"], cwd=place, env=hostile(tmp_path, **more), text=True, capture_output=True)
+    assert done.stdout.count("stopped") == len(services.SERVICES), done.stderr
+    theirs = json.loads(run(place / ".venv/bin/python", "-c", LOADED, environment=hostile(tmp_path), cwd=tmp_path))
+    assert theirs["PYTHONPATH"] == str(place) and theirs["LUIGI_CONFIG_PATH"] == str(place / "conf" / "luigi.cfg")
+
+
+@pytest.mark.parametrize("name", ["STACK_DIR", "STACK_CACHE"])
+@pytest.mark.parametrize("sign", ["%", '"', ",", ":", "?", "\\", "\n"])
+def test_a_directory_that_some_program_would_misread_is_refused(sign, name, tmp_path, monkeypatch):
+    monkeypatch.setenv(name, str(tmp_path / f"a{sign}b"))
+    with pytest.raises(SystemExit, match=f"^{name} lies at .*: move it.$"):
+        prepare.state_directory()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cache_with_a_blank_is_refused_at_once(tmp_path):
+    refused = run_stack("up", STACK_CACHE=str(tmp_path / "a b"))
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
+    assert "misreads: move it" in refused.stderr
+
+
+@pytest.mark.parametrize("sign", ['"', "\\", "%"])
+def test_a_clone_that_cannot_work_is_refused_before_anything_is_installed(sign, tmp_path):
+    place = tmp_path / f"c{sign}d"
+    (place / "conf").mkdir(parents=True)
+    for name in ("Makefile", "requirements.lock", ".env.example", "conf/spark-submit"):
+        shutil.copy(settings.ROOT / name, place / name)
+    refused = subprocess.run(["make", "up", "PYTHON=python3"], cwd=place, text=True, capture_output=True)
+    assert refused.returncode == 2 and f"The clone lies at {place}: without any of" in refused.stderr
+    assert not (place / ".venv").exists()
+
+
+# ---- a whole date --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A stack of its own, in a directory with blanks, that was started in a hostile environment; that environment."""
+    home = tmp_path_factory.mktemp("hostile")
+    *ports, minio = own.free_ports(len(own.PORTS) + 1)
+    place = {"STACK_DIR": str(home / "my stäck"), "LANDING_DIR": str(home / "my landing")}
+    place |= dict(zip(own.PORTS, map(str, ports), strict=True)) | {"MINIO_ENDPOINT": f"http://127.0.0.1:{minio}"}
+    environment = hostile(home, **place)
+    try:
+        run("make", "up", environment=environment)
+        yield environment
+    finally:
+        run("make", "down", environment=environment)
+
+
+QUERY = """
+from jobs import warehouse
+from dashboards import pages
+with pages.connect() as connection:
+    print(*connection.execute("show timezone").fetchone())
+for role in ("POSTGRES", "POSTGRES_READ"):
+    with warehouse.connect(role) as connection:
+        print(*connection.execute("show timezone").fetchone())
+        query = "select visit_start_ts, stat_date, department from visits join mart_department_stats using (department)"
+        print(*connection.execute(query).fetchone())
+"""
+
+
+@pytest.mark.stack
+def test_a_whole_date_under_a_hostile_environment(elsewhere, tmp_path):
+    began = datetime.now(timezone.utc).replace(microsecond=0)
+    hospital: Any = Hospital(None, Path(elsewhere["LANDING_DIR"]))
+    hospital.year = 2026
+    late = {"visits": {"visit_start_ts": "2026-01-03T23:30", "visit_end_ts": "", "department": "Südflügel"}}
+    for name, dataset in CATALOG.items():
+        hospital.land(name, 5, hospital.row(name, VALID[name][dataset.key], **late.get(name, {})))
+    run("make", "run", "DATE=2026-01-05", environment=elsewhere)
+
+    ledger = run("make", "ledger", environment=elsewhere)
+    assert re.search(r"2026-01-05 .* complete, balanced, current", ledger), ledger
+    told = run(sys.executable, "-c", QUERY, environment=elsewhere).splitlines()
+    assert told == ["UTC"] + ["UTC", "2026-01-03 23:30:00 2026-01-03 Südflügel"] * 2
+
+    story = run("make", "why", f"KEY={hospital.key(VALID['visits']['visit_id'])}", environment=elsewhere)
+    times = re.findall(r"(?:came|loaded) (\S+ \S+) UTC", story)
+    ended = datetime.now(timezone.utc)
+    assert times and all(began <= datetime.fromisoformat(f"{at}+00:00") <= ended for at in times), story
+
+    run("make", "dashboards", environment=elsewhere)
+    page = Path(elsewhere["STACK_DIR"], "dashboards", "executive-overview.html").read_text()
+    [built] = re.findall(r'"built":\s*"([^"]+)"', page)
+    assert began <= datetime.fromisoformat(built) and built.endswith("+00:00")
+
+    submitted = run(Path(sys.executable).parent / "spark-submit", settings.ROOT / "jobs" / "bronze_to_silver.py",
+                    "patients", "2026-01-05", environment=elsewhere, cwd=tmp_path)  # fmt: skip
+    assert "1 rows = 1 accepted + 0 rejected" in submitted
+    run(Path(sys.executable).parent / "luigi", "--module", "pipelines", "Silver", "--dataset", "patients",
+        "--date", "2026-01-05", environment=elsewhere, cwd=tmp_path)  # fmt: skip
+    assert run("make", "status", environment=elsewhere).count(" up ") == len(services.SERVICES)
