@@ -29,7 +29,7 @@ FILTERS = {  # the template tags that each of them sets
     "visit_type": ("visit_type",),
     "dataset": ("dataset",),
 }
-FIGURE = re.compile(r"(?:(\d+) \* )?([a-z_]+)(?: / ([a-z_]+))?(?: / (\d+))?(?: as ([a-z]+))?")
+FIGURE = re.compile(r"(?:(\d+) \* )?([a-z][a-z0-9_]*)(?: / ([a-z][a-z0-9_]*))?(?: / (\d+))?(?: as ([a-z]+))?")
 
 
 class Misdeclared(ValueError):

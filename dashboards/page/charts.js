@@ -124,7 +124,7 @@ function overTime(card, data, width) {
   const links = data.series.flatMap((_, place) => {
     const of = values.slice(place * all.length, (place + 1) * all.length);
     return [of.slice(0, 2), of.slice(-2)].flatMap((ends, end) =>
-      ends.some((one) => one.isCut) ? ends.map((one) => ({ ...one, end })) : [],
+      ends.some((one) => one.isCut) && ends.every((one) => one.v !== null && one.v !== undefined) ? ends.map((one) => ({ ...one, end })) : [],
     );
   });
   const numbers = values.map((value) => value.v).filter((value) => value !== null && value !== undefined);
@@ -174,7 +174,7 @@ function overTime(card, data, width) {
       });
     }
   } else {
-    if (values.some((value) => !value.isCut && value.v !== null))
+    if (values.some((value) => !value.isCut && value.v !== null && value.v !== undefined))
       layer.push({
         transform: [{ calculate: "datum.isCut ? null : datum.v", as: "v" }],
         mark: { type: "line", strokeWidth: 2.2, point: few ? { size: 34, filled: true } : false, strokeJoin: "round" },
@@ -187,7 +187,7 @@ function overTime(card, data, width) {
         encoding: { x, y, color: paint, detail: { field: "end", type: "nominal" } },
       });
   }
-  if (cut.size)
+  if (values.some((value) => value.isCut && value.v !== null && value.v !== undefined))
     layer.push({
       transform: [{ filter: "datum.isCut" }],
       mark: { type: "point", size: 40, strokeWidth: 1.6, fill: "var(--card)", opacity: 1 },

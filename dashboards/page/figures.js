@@ -75,6 +75,7 @@ function valueText(column, value) {
   if (value === null) return "(none)";
   if (column in TIME_TEXTS) return TIME_TEXTS[column](value);
   if (column === "day_of_week") return value.slice(2); // it begins with its number, which it is ordered by
+  if (column === "age") return value.replace(/^\d\. /, "");
   if (/^\d{4}-\d\d-\d\d$/.test(value)) return dayText(value);
   return String(value);
 }

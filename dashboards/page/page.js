@@ -386,7 +386,7 @@ function daysHeld() {
   const days = new Set();
   for (const card of page.cards) {
     const table = page.tables[card.table];
-    if (!table.by?.day || card.report === "dates") continue;
+    if (!table.by?.day || card.report === "dates" || !card.filters.includes("period")) continue;
     const { codes, values: all } = table.by.day;
     const columns = card.figures.flatMap(({ column, per }) => [column, per]).filter(Boolean);
     codes.forEach((code, row) => columns.some((name) => table.sums[name][row]) && days.add(all[code]));

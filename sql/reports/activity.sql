@@ -67,37 +67,29 @@ counted as (
 )
 
 select
-    counted.day,
-    counted.department,
-    counted.visit_type,
-    counted.visits,
-    counted.completed_visits,
-    counted.cancelled_visits,
-    counted.missed_visits,
-    counted.due_bookings,
-    counted.missed_bookings,
-    counted.timed_outpatients,
-    counted.timed_emergencies,
-    counted.unbilled_visits,
-    case
-        when newest.day - counted.day <= 30 then '0 to 30 days'
-        when newest.day - counted.day <= 60 then '31 to 60 days'
-        when newest.day - counted.day <= 90 then '61 to 90 days'
-        when newest.day - counted.day <= 180 then '91 to 180 days'
-        else 'over 180 days'
-    end as age,
-    coalesce(counted.outpatient_seconds, 0)::bigint as outpatient_seconds,
-    coalesce(counted.emergency_seconds, 0)::bigint as emergency_seconds,
-    coalesce(counted.admissions, 0)::bigint as admissions,
-    coalesce(counted.ended_stays, 0)::bigint as ended_stays,
-    coalesce(counted.stay_seconds, 0)::bigint as stay_seconds,
-    coalesce(counted.bills, 0)::bigint as bills,
-    coalesce(counted.paid_bills, 0)::bigint as paid_bills,
-    coalesce(counted.pending_bills, 0)::bigint as pending_bills,
-    coalesce(counted.partial_bills, 0)::bigint as partial_bills,
-    coalesce(counted.revenue, 0)::numeric(18, 2) as revenue,
-    coalesce(counted.insurance_revenue, 0)::numeric(18, 2) as insurance_revenue,
-    coalesce(counted.patient_revenue, 0)::numeric(18, 2) as patient_revenue,
-    coalesce(counted.unpaid, 0)::numeric(18, 2) as unpaid
+    day,
+    department,
+    visit_type,
+    visits,
+    completed_visits,
+    cancelled_visits,
+    missed_visits,
+    due_bookings,
+    missed_bookings,
+    timed_outpatients,
+    timed_emergencies,
+    unbilled_visits,
+    coalesce(outpatient_seconds, 0)::bigint as outpatient_seconds,
+    coalesce(emergency_seconds, 0)::bigint as emergency_seconds,
+    coalesce(admissions, 0)::bigint as admissions,
+    coalesce(ended_stays, 0)::bigint as ended_stays,
+    coalesce(stay_seconds, 0)::bigint as stay_seconds,
+    coalesce(bills, 0)::bigint as bills,
+    coalesce(paid_bills, 0)::bigint as paid_bills,
+    coalesce(pending_bills, 0)::bigint as pending_bills,
+    coalesce(partial_bills, 0)::bigint as partial_bills,
+    coalesce(revenue, 0)::numeric(18, 2) as revenue,
+    coalesce(insurance_revenue, 0)::numeric(18, 2) as insurance_revenue,
+    coalesce(patient_revenue, 0)::numeric(18, 2) as patient_revenue,
+    coalesce(unpaid, 0)::numeric(18, 2) as unpaid
 from counted
-cross join ops.newest

@@ -6,10 +6,7 @@ select
     to_char(visits.visit_start_ts, 'ID Dy') as day_of_week,
     to_char(visits.visit_start_ts, 'HH24') as start_hour,
     count(*) as visits,
-    count(*) filter (where visits.visit_type = 'Emergency') as emergencies,
-    count(*) filter (where visits.visit_type = 'Outpatient' and visits.status in ('Completed', 'No-show'))
-        as due_bookings,
-    count(*) filter (where visits.visit_type = 'Outpatient' and visits.status = 'No-show') as missed_bookings
+    count(*) filter (where visits.visit_type = 'Emergency') as emergencies
 from visits
 inner join ops.newest on visits.visit_start_ts::date between newest.day - 363 and newest.day
 group by

@@ -54,6 +54,17 @@ def server(warehouse_server, monkeypatch):
     server.stop()
 
 
+def add_flow(connection):
+    """Puts in a patient who is readmitted within a week, like himself before; his bill is paid, his emergency is short."""
+    add(connection, "patients", patient_id="P4")
+    for number, day in enumerate(("2025-09-02", "2025-09-09")):
+        times = {"visit_start_ts": f"{day} 08:00", "visit_end_ts": f"{day} 09:00"}
+        add(connection, "visits", visit_id=f"W{number}", patient_id="P4", visit_type="Emergency", **times)
+        stay = {"admit_ts": f"{day} 09:30", "discharge_ts": f"2025-09-{5 + 7 * number:02} 09:30"}
+        add(connection, "admissions", admission_id=f"W{number}", visit_id=f"W{number}", **stay)
+        add(connection, "billing", bill_id=f"W{number}", visit_id=f"W{number}", payment_ts="2025-09-20 08:00")
+
+
 @pytest.fixture
 def full(filled):  # noqa: F811
     """A warehouse in which every report has rows."""
@@ -75,6 +86,7 @@ def full(filled):  # noqa: F811
     add(filled, "visits", visit_id="V8", patient_id="P2", visit_start_ts="2026-01-31 10:00", **missed)
     add(filled, "patients", patient_id="P3")
     add(filled, "visits", visit_id="V9", patient_id="P3", visit_start_ts="2023-11-01 10:00", **missed)
+    add_flow(filled)
     rebuilt(filled)
     filled.execute(small_cells(0))
     yield filled
