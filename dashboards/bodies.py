@@ -43,7 +43,7 @@ def is_ours(held: Mapping[str, Any]) -> bool:
 
 def explained(card: Card) -> str:
     """What it answers, and in which steps: Metabase draws the same axis of time whatever these are."""
-    said = [card.answers]
+    said = [card.answers, *([card.definition] if card.definition else [])]
     if card.goal is not None:
         said.append(f"The goal is {card.goal:g}{' %' if card.format == 'percent' else ''}.")
     if card.grain and card.grain != "day" and "period" in card.filters:

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from dashboards import measures
 from jobs import settings
 
 FILE = settings.ROOT / "conf" / "dashboards.yml"
@@ -77,6 +78,7 @@ class Card:
     filters: tuple[str, ...] = ()  # those of its dashboard that its report has columns for
     stacked: bool = False
     goal: float | None = None
+    definition: str = ""  # of the measure that it shows, if it shows one
     compare: bool = True  # a headline of a period is held against the period before
     only: str | None = None  # a column: rows where it is null are left out
     clip: bool = False  # on pages, one bar far above the others is cut, and says so
@@ -261,18 +263,28 @@ def starting(grain: str, column: str) -> str:
 
 def load(text: str | None = None) -> list[Dashboard]:
     """The dashboards of conf/dashboards.yml; raises Misdeclared with a sentence."""
-    declared = yaml.safe_load(FILE.read_text() if text is None else text)
-    return [dashboard(one, declared["reports"]) for one in declared["dashboards"]]
+    whole = declared(text)
+    defined = {name: one.definition for name, one in measures.load(whole.get("measures", {})).items()}
+    return [dashboard(one, whole["reports"], defined) for one in whole["dashboards"]]
 
 
-def dashboard(declared: Mapping[str, Any], reports: Mapping[str, Mapping[str, Any]]) -> Dashboard:
+def declared(text: str | None = None) -> dict[str, Any]:
+    """What conf/dashboards.yml says."""
+    return yaml.safe_load(FILE.read_text() if text is None else text)
+
+
+def dashboard(
+    declared: Mapping[str, Any], reports: Mapping[str, Mapping[str, Any]], defined: Mapping[str, str]
+) -> Dashboard:
     name, filters = declared["name"], tuple(declared["filters"])
     if unknown := set(filters) - set(FILTERS):
         raise Misdeclared(f"{name} has the filter {min(unknown)!r}; there are {', '.join(FILTERS)}.")
     cards = []
     for each in declared["cards"]:
         try:
-            cards.append(card(each, filters, reports))
+            own = {name: value for name, value in each.items() if name != "measure"}
+            own |= {"definition": defined[each["measure"]]} if "measure" in each else {}
+            cards.append(card(own, filters, reports))
         except (Misdeclared, TypeError, KeyError) as error:
             raise Misdeclared(f"{name}, card {each.get('title')!r}: {error}") from None
     titles = [one.title for one in cards]

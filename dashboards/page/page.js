@@ -279,7 +279,12 @@ function frame(card) {
   const body = make("div", { class: isHeadline ? "figure" : "body" });
   const unfiltered = make("p", { class: "note", hidden: true });
   box.append(
-    make("h2", { id: `${id}-title` }, card.title),
+    make(
+      "h2",
+      { id: `${id}-title`, title: card.definition || undefined },
+      card.title,
+      card.definition && make("span", { class: "defined", tabindex: "0", role: "note", "aria-label": card.definition }, "i"),
+    ),
     ...(isHeadline ? [body, unfiltered, answers] : [answers, unfiltered, body]),
   );
   const one = { box, body, unfiltered };

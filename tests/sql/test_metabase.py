@@ -55,7 +55,7 @@ def server(warehouse_server, monkeypatch):
 
 
 def add_flow(connection):
-    """Puts in a patient who is readmitted within a week, like himself before; his bill is paid, his emergency is short."""
+    """Puts in a patient who is readmitted within a week and pays in time, after emergencies of an hour."""
     add(connection, "patients", patient_id="P4")
     for number, day in enumerate(("2025-09-02", "2025-09-09")):
         times = {"visit_start_ts": f"{day} 08:00", "visit_end_ts": f"{day} 09:00"}
