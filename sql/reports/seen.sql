@@ -1,6 +1,6 @@
 -- One row per month (UTC) that begins a year after the first visit or later: the patients who came in it, once each.
--- They are new in the month of their first visit. Numbers of fewer patients than SMALL_CELLS are null. A month's day is
--- its last one, and of the month that goes on the newest date in gold.
+-- They are new in the month of their first visit. Numbers of fewer patients than SMALL_CELLS are null, and no total
+-- gives them away. A month's day is its last one, and of the month that goes on the newest date in gold.
 with
 
 of_month as (
@@ -16,7 +16,6 @@ of_month as (
 counted as (
     select
         first_day,
-        count(*) as patients,
         count(*) filter (where is_new) as new_patients,
         count(*) filter (where not is_new) as returning_patients
     from of_month
@@ -25,7 +24,7 @@ counted as (
 )
 
 select
-    counted.patients,
+    1 as months,
     case
         when newest.day >= counted.first_day then least(newest.day, (counted.first_day + interval '1 month')::date - 1)
         else (counted.first_day + interval '1 month')::date - 1
