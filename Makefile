@@ -230,8 +230,9 @@ format: $(DEVELOPER_TOOLS) ## put the code into its usual form
 	@$(RUN) -m ruff format .
 schema: $(INSTALLED) ## print the warehouse's DDL, as the catalog and sql/tables make it
 	@$(RUN) -m jobs.schema
-dictionary: $(INSTALLED) ## draw docs/data-dictionary.md from the catalog and the marts' comments
+dictionary: $(INSTALLED) ## draw docs/data-dictionary.md, and the measures of docs/analysts.md, from the declarations
 	@$(RUN) -m jobs.dictionary
+	@$(RUN) -m dashboards.measures
 .PHONY: contracts contract-import lint-contracts test-contracts
 contracts: $(INSTALLED) ## draw contracts/ (Open Data Contract Standard) from the catalog and the SQL of marts and checks
 	@$(RUN) -m jobs.contracts

@@ -10,15 +10,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from dashboards.cards import FILTERS, GRAINS, Card, Dashboard
+from jobs import settings as project
 
 GRID = 24  # columns of a dashboard
 TAGS = {tag for tags in FILTERS.values() for tag in tags}
 DATES = FILTERS["period"]  # tags whose value is a date; the others hold a condition on a column
 DISPLAYS = {"heat": "table", **{name: name for name in ("line", "area", "bar", "row", "pie", "table")}}
-LOOKS: dict[str, dict[str, Any]] = {
+LOOKS: dict[str, dict[str, Any]] = {  # money has its currency beside
     "integer": {},
     "number": {"decimals": 1},
-    "money": {"decimals": 2},
     "percent": {"decimals": 1, "suffix": " %"},
     "hours": {"decimals": 1, "suffix": " h"},
     "days": {"decimals": 1, "suffix": " d"},
@@ -43,11 +43,16 @@ def is_ours(held: Mapping[str, Any]) -> bool:
 
 def explained(card: Card) -> str:
     """What it answers, and in which steps: Metabase draws the same axis of time whatever these are."""
-    if not card.coarser:
-        return card.answers
-    *names, last = card.coarser
-    grains = f"{', '.join(names)} or {last}" if names else last
-    return f"{card.answers} A period too long to draw by {card.grain} is drawn by {grains}."
+    said = [card.answers, *([card.definition] if card.definition else [])]
+    if card.goal is not None:
+        said.append(f"The goal is {card.goal:g}{' %' if card.format == 'percent' else ''}.")
+    if card.grain and card.grain != "day" and "period" in card.filters:
+        said.append(f"The period may hold only a part of its first and last {card.grain}.")
+    if card.coarser:
+        *names, last = card.coarser
+        grains = f"{', '.join(names)} or {last}" if names else last
+        said.append(f"A period too long to draw by {card.grain} is drawn by {grains}.")
+    return " ".join(said)
 
 
 def described(name: str, text: str) -> str:
@@ -138,11 +143,19 @@ def settings(card: Card) -> dict[str, Any]:
 
 def looks(card: Card) -> dict[str, dict[str, Any]]:
     """How the columns of a card's result are named and written. Dates are left to what the people of Metabase chose."""
-    figures = {figure.name: {"column_title": figure.label} | LOOKS[figure.format] for figure in card.figures}
+    figures = {figure.name: {"column_title": figure.label} | look(figure.format) for figure in card.figures}
     if card.fold:
-        figures = {card.fold[1]: {"column_title": title(card.fold[1])} | LOOKS[card.format]}
+        figures = {card.fold[1]: {"column_title": title(card.fold[1])} | look(card.format)}
     named = {name: figures.get(name, {"column_title": title(name)}) for name in card.result}
     return {json.dumps(["name", name], separators=(",", ":")): look for name, look in named.items()}
+
+
+def look(form: str) -> dict[str, Any]:
+    """How a figure of that format is written; money with the code of its currency."""
+    if form == "money":
+        style = {"number_style": "currency", "currency": project.currency(), "currency_style": "code"}
+        return style | {"currency_in_header": False, "decimals": 2}
+    return LOOKS[form]
 
 
 def columns_named(made: Mapping[str, Any]) -> set[str]:

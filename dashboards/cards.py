@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from dashboards import measures
 from jobs import settings
 
 FILE = settings.ROOT / "conf" / "dashboards.yml"
@@ -29,7 +30,7 @@ FILTERS = {  # the template tags that each of them sets
     "visit_type": ("visit_type",),
     "dataset": ("dataset",),
 }
-FIGURE = re.compile(r"(?:(\d+) \* )?([a-z_]+)(?: / ([a-z_]+))?(?: / (\d+))?(?: as ([a-z]+))?")
+FIGURE = re.compile(r"(?:(\d+) \* )?([a-z][a-z0-9_]*)(?: / ([a-z][a-z0-9_]*))?(?: / (\d+))?(?: as ([a-z]+))?")
 
 
 class Misdeclared(ValueError):
@@ -77,6 +78,12 @@ class Card:
     filters: tuple[str, ...] = ()  # those of its dashboard that its report has columns for
     stacked: bool = False
     goal: float | None = None
+    definition: str = ""  # of the measure that it shows, if it shows one
+    compare: bool = True  # a headline of a period is held against the period before
+    only: str | None = None  # a column: rows where it is null are left out
+    clip: bool = False  # on pages, one bar far above the others is cut, and says so
+    begins: str | None = None  # the column of its report whose first day with more than 0 is where the data begin
+    whole: str | None = None  # the grain of its report's rows, where that is a month: a period has those that end in it
     order: str | None = None  # a column, `desc` behind it or not; else by time, else the greatest figure first
     limit: int | None = None
     none: str | None = None  # what a page says where there is no row to show
@@ -119,7 +126,7 @@ class Card:
     @property
     def is_compared(self) -> bool:
         """Whether it is one figure of this period and of the one before."""
-        return self.chart == "headline" and "period" in self.filters
+        return self.chart == "headline" and "period" in self.filters and self.compare
 
     @cached_property
     def sql(self) -> str:
@@ -127,25 +134,29 @@ class Card:
 
         A comparison has no rows where the current figure is null: Metabase would show the previous one as the current
         one. Its rows have both days of their period: of rows with one date each, Metabase infers a unit, and
-        shows "2025" for 365 days, or "January 2026" for any 30.
+        shows "2025" for 365 days, or "January 2026" for any 30. The older figure is null where the data begin within
+        its period: less of it was recorded, not less done.
         """
         table = f"reports.{self.report}"
         conditions = [f"[[and {{{{{tag}}}}}]]" for name in self.filters if name != "period" for tag in FILTERS[name]]
+        conditions += [f"and {table}.{self.only} is not null"] if self.only else []
         if self.is_compared:
+            expression, _, name = self.figures[0].sql.rpartition(" as ")
             return "\n".join(
                 [
                     f"with {PERIOD},",
                     "periods as (",
-                    "    select last_day as until, first_day as since from period",
+                    "    select last_day as until, first_day as since, true as is_current from period",
                     "    union all",
-                    "    select first_day - 1, first_day - (last_day - first_day + 1) from period",
+                    "    select first_day - 1, first_day - (last_day - first_day + 1), false from period",
                     "),",
                     "figures as (",
                     f"    select greatest(until, {FIRST_DAY}) as until, greatest(since, {FIRST_DAY}) as since,",
-                    f"        {self.figures[0].sql}",
+                    f"        case when is_current or since >= (select min(day) from {table} where {self.begins} > 0)",
+                    f"            then {expression} end as {name}",
                     f"    from periods left join {table} on {table}.day between since and until",
                     *(f"        {condition}" for condition in conditions),
-                    "    group by periods.until, periods.since",
+                    "    group by periods.until, periods.since, periods.is_current",
                     ")",
                     f"select {', '.join(self.result)}",
                     "from figures",
@@ -252,19 +263,28 @@ def starting(grain: str, column: str) -> str:
 
 def load(text: str | None = None) -> list[Dashboard]:
     """The dashboards of conf/dashboards.yml; raises Misdeclared with a sentence."""
-    declared = yaml.safe_load(FILE.read_text() if text is None else text)
-    reports = {name: tuple(report["filters"]) for name, report in declared["reports"].items()}
-    return [dashboard(one, reports) for one in declared["dashboards"]]
+    whole = declared(text)
+    defined = {name: one.definition for name, one in measures.load(whole.get("measures", {})).items()}
+    return [dashboard(one, whole["reports"], defined) for one in whole["dashboards"]]
 
 
-def dashboard(declared: Mapping[str, Any], reports: Mapping[str, Sequence[str]]) -> Dashboard:
+def declared(text: str | None = None) -> dict[str, Any]:
+    """What conf/dashboards.yml says."""
+    return yaml.safe_load(FILE.read_text() if text is None else text)
+
+
+def dashboard(
+    declared: Mapping[str, Any], reports: Mapping[str, Mapping[str, Any]], defined: Mapping[str, str]
+) -> Dashboard:
     name, filters = declared["name"], tuple(declared["filters"])
     if unknown := set(filters) - set(FILTERS):
         raise Misdeclared(f"{name} has the filter {min(unknown)!r}; there are {', '.join(FILTERS)}.")
     cards = []
     for each in declared["cards"]:
         try:
-            cards.append(card(each, filters, reports))
+            own = {name: value for name, value in each.items() if name != "measure"}
+            own |= {"definition": defined[each["measure"]]} if "measure" in each else {}
+            cards.append(card(own, filters, reports))
         except (Misdeclared, TypeError, KeyError) as error:
             raise Misdeclared(f"{name}, card {each.get('title')!r}: {error}") from None
     titles = [one.title for one in cards]
@@ -273,7 +293,7 @@ def dashboard(declared: Mapping[str, Any], reports: Mapping[str, Sequence[str]])
     return Dashboard(name, declared["about"], filters, tuple(cards))
 
 
-def card(declared: Mapping[str, Any], filters: Sequence[str], reports: Mapping[str, Sequence[str]]) -> Card:
+def card(declared: Mapping[str, Any], filters: Sequence[str], reports: Mapping[str, Mapping[str, Any]]) -> Card:
     given = dict(declared)
     figures = tuple(figure(label, text) for label, text in given.pop("figures", {}).items())
     lists: dict[str, Any] = {
@@ -281,8 +301,9 @@ def card(declared: Mapping[str, Any], filters: Sequence[str], reports: Mapping[s
     }
     if given["report"] not in reports:
         raise Misdeclared(f"there is no report {given['report']!r}")
-    own = tuple(name for name in filters if name in reports[given["report"]])
-    made = Card(figures=figures, filters=own, **lists, **given)
+    report = reports[given["report"]]
+    own = tuple(name for name in filters if name in report["filters"])
+    made = Card(figures=figures, filters=own, begins=report.get("begins"), whole=report.get("whole"), **lists, **given)
     faults = [
         (made.chart not in CHARTS, f"{made.chart!r} is no chart; there are {', '.join(CHARTS)}"),
         (not made.answers.strip(), "it does not say what it answers"),
@@ -291,6 +312,7 @@ def card(declared: Mapping[str, Any], filters: Sequence[str], reports: Mapping[s
         (made.chart == "headline" and (made.by or made.fold or len(figures) != 1), "a headline is one figure"),
         (made.chart in ("line", "area", "bar", "row", "pie") and len(made.result) > 3, "a chart shows two breakdowns"),
         (made.chart == "heat" and len(made.by) != 2, "a heat map needs two columns to break down by"),
+        (made.is_compared and not made.begins, "its report does not say by which column its data begin"),
         (not 0 < made.size[0] <= 24 or made.size[1] < 1, "its size does not fit a grid of 24 columns"),
     ]
     for is_wrong, sentence in faults:

@@ -481,7 +481,9 @@ def says_nothing(card: Card, data: Mapping[str, Any]) -> bool:
 def real_value(metabase: Metabase, database: int, tag: str, report: str, has_days: bool) -> Any:
     """A value of a filter that its report has rows for, of the newest of its days."""
     if tag in bodies.DATES:
-        [[day]] = run_sql(metabase, database, "select day from ops.newest") or [[None]]
+        newest = "select day from ops.newest"
+        query = f"select coalesce(max(day), ({newest})) from reports.{report} where day <= ({newest})"
+        [[day]] = run_sql(metabase, database, query) or [[None]]
         return (day or date.today().isoformat())[:10]
     recent, order = ("and day <= (select day from ops.newest)", "day desc, ") if has_days else ("", "")
     rows = run_sql(

@@ -82,11 +82,13 @@ class Reading(NamedTuple):
     columns: tuple[str, ...]
     places: dict[str, int]
     rows: list[tuple[tuple[Any, ...], tuple[int, ...]]]
+    begins: date | None  # the first day of which the report has data
 
 
 def breakdown_of(card: Card) -> list[str]:
     """The columns that a card's figures are filtered by or broken down by."""
     names = [COLUMN.get(name, name) for name in card.filters]
+    names += [card.only] if card.only else []
     return list(dict.fromkeys([*names, *("day" if name in cards.GRAINS else name for name in card.by)]))
 
 
@@ -108,10 +110,17 @@ def read(connection: Connection, boards: Sequence[Dashboard]) -> dict[str, Readi
         wholes = [
             tuple(int(value.scaleb(places[name])) for name, value in zip(columns, row, strict=True)) for row in numbers
         ]
-        readings[report] = Reading(
-            breakdown, columns, places, list(zip((row[:size] for row in found), wholes, strict=True))
-        )
+        groups = list(zip((row[:size] for row in found), wholes, strict=True))
+        readings[report] = Reading(breakdown, columns, places, groups, first_day(connection, those[0]))
     return readings
+
+
+def first_day(connection: Connection, card: Card) -> date | None:
+    """The first day of which a card's report has data, where it says by which column that is told."""
+    if not card.begins:
+        return None
+    query = f"select min(day) from reports.{card.report} where {card.begins} > 0"
+    return warehouse.value(connection, query)
 
 
 def table(
@@ -166,11 +175,13 @@ def listed(connection: Connection, card: Card) -> dict[str, Any]:
     return {"columns": card.columns, "rows": [[*map(text_of, row)] for row in connection.execute(query)]}
 
 
-def told(card: Card) -> dict[str, Any]:
+def told(card: Card, readings: Mapping[str, Reading]) -> dict[str, Any]:
     """What a page knows of a card."""
     figures = [asdict(figure) | {"name": figure.name} for figure in card.figures]
     grain = {"grain": card.grain, "coarser": card.coarser, "steps": cards.STEPS.get(card.chart)}
-    return asdict(card) | {"figures": figures, "compared": card.is_compared, "result": card.result} | grain
+    begins = text_of(readings[card.report].begins) if card.figures else None
+    more = {"figures": figures, "compared": card.is_compared, "result": card.result, "begins": begins}
+    return asdict(card) | more | grain
 
 
 def contents(connection: Connection, board: Dashboard, readings: Mapping[str, Reading]) -> dict[str, Any]:
@@ -183,7 +194,7 @@ def contents(connection: Connection, board: Dashboard, readings: Mapping[str, Re
     told_of, tables = [], {}
     for number, card in enumerate(board.cards):
         name = card.report if card.filters and not card.columns else f"{card.report} {number}"
-        told_of.append(told(card) | {"table": name})
+        told_of.append(told(card, readings) | {"table": name})
         if card.columns:
             tables[name] = listed(connection, card)
         else:
@@ -194,7 +205,11 @@ def contents(connection: Connection, board: Dashboard, readings: Mapping[str, Re
         [first, *more] = those
         is_ranked = not (more or first.filters or first.order or first.fold or first.figures[0].per)
         most = first.limit if is_ranked else None
-        tables[name] = table(readings[first.report], list(breakdown), list(columns), most=most)
+        reading = readings[first.report]
+        if not first.filters and first.only:
+            at = reading.breakdown.index(first.only)
+            reading = reading._replace(rows=[row for row in reading.rows if row[0][at] is not None])
+        tables[name] = table(reading, list(breakdown), list(columns), most=most)
     return {"cards": told_of, "tables": tables}
 
 
@@ -207,16 +222,21 @@ def headlines(board: Dashboard, readings: Mapping[str, Reading], newest: date | 
 
     first = [card for card in board.cards if card.chart == "headline"][:3]
     tables = {
-        card.title: table(readings[card.report], ["day"] if card.is_compared else [], card.summed, since)
+        card.title: table(readings[card.report], ["day"] if "period" in card.filters else [], card.summed, since)
         for card in first
     }
-    return {"about": board.about, "cards": [told(card) | {"table": card.title} for card in first], "tables": tables}
+    return {
+        "about": board.about,
+        "cards": [told(card, readings) | {"table": card.title} for card in first],
+        "tables": tables,
+    }
 
 
 def made_of() -> str:
     """The hash of all that makes a page beside the warehouse."""
     files = [cards.FILE, Path(__file__), Path(str(cards.__file__)), *sorted(PARTS.iterdir())]
-    return sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    settled = f"{settings.currency()} {settings.small_cells()}".encode()
+    return sha256(b"\0".join([settled, *(file.read_bytes() for file in files)])).hexdigest()[:16]
 
 
 def describe_origin(state: Mapping[str, Any]) -> str:
@@ -286,6 +306,8 @@ def build(to: Path) -> dict[str, int]:
         common = {
             "state": {name: text_of(value) for name, value in state.items()} | {"built": state["built"].isoformat()},
             "days": cards.DAYS,
+            "currency": settings.currency(),
+            "smallest": settings.small_cells(),
             "filters": cards.FILTERS,
             "grains": cards.GRAINS,
             "rows": cards.ROWS,

@@ -239,7 +239,7 @@ def ddl() -> str:
     gold = [part for dataset in CATALOG.values() for part in (create_table(dataset), create_notes(dataset))]
     former = "drop function if exists ops.note_touched();\n"  # one for all tables, of an earlier version
     tables = [touched, *gold, former, marts, ops, renamed(), declarations()]
-    return "\n".join([drop_views(views), *tables, views, *reports(), grants])
+    return "\n".join([drop_views(views), *tables, small_cells(), views, *reports(), grants])
 
 
 def drop_views(views: str) -> str:
@@ -255,6 +255,17 @@ def renamed() -> str:
     return (
         f"update ops.receipts set rule_set = renamed.today from (values {values}) as renamed (dataset, former, today) "
         "where receipts.dataset = renamed.dataset and receipts.rule_set = renamed.former;\n"
+    )
+
+
+def small_cells() -> str:
+    """Returns the function that tells reports which numbers of patients are too small to be shown, by SMALL_CELLS."""
+    return (
+        "create or replace function ops.is_small(patients numeric) returns boolean\n"
+        "language sql immutable parallel safe\n"
+        f"as 'select patients > 0 and patients < {settings.small_cells()}';\n"
+        "comment on function ops.is_small is\n"
+        "'Tells whether a number of patients is above 0 and below SMALL_CELLS, so that reports suppress it.';\n"
     )
 
 

@@ -141,6 +141,22 @@ def path(name: str) -> Path:
     return (ROOT / Path(get(name)).expanduser()).resolve()
 
 
+def currency() -> str:
+    """CURRENCY, the ISO 4217 code of the money in the files; exits with a sentence where it is none."""
+    code = get("CURRENCY")
+    if not re.fullmatch("[A-Z]{3}", code):
+        raise SystemExit("CURRENCY is no ISO 4217 code: set it to three capital letters, as EUR or USD, in .env.")
+    return code
+
+
+def small_cells() -> int:
+    """SMALL_CELLS, the number of patients below which breakdowns of patients are suppressed; 0 suppresses none."""
+    number = get("SMALL_CELLS")
+    if not re.fullmatch("[0-9]{1,6}", number):
+        raise SystemExit("SMALL_CELLS is no whole number: set it to the smallest number of patients to show, in .env.")
+    return int(number)
+
+
 def s3_endpoint() -> str:
     """MINIO_ENDPOINT as a URL; plain http where it names no scheme."""
     endpoint = get("MINIO_ENDPOINT")

@@ -47,6 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     home = Path(tempfile.mkdtemp(prefix="healthcare-tests-"))
     config.stash[HOME] = home
     os.environ |= {name: secrets.token_hex(16) for name in SECRETS} | USERS
+    os.environ |= {"CURRENCY": "EUR", "SMALL_CELLS": "5"}  # whatever .env says
     os.environ["FUTURE"] = "1"  # tests use hospitals in separate years
     own.set_apart(home)
 

@@ -9,6 +9,8 @@ const CONFIG = {
     labelFontSize: 12,
     labelPadding: 7,
     title: null,
+    titleColor: "var(--soft)",
+    titleFontWeight: "normal",
     ticks: false,
     domain: false,
     gridColor: "var(--rule)",
@@ -23,7 +25,8 @@ const UNIT = { percent: "%", hours: "h", days: "d" };
 function axis(format, greatest) {
   const number = greatest >= 1000 ? "replace(format(datum.value, '~s'), 'G', 'B')" : "format(datum.value, '~f')";
   const unit = UNIT[format];
-  return { labelExpr: unit ? `${number} + '${THIN}${unit}'` : number, tickCount: 5 };
+  const title = format === "money" ? page.currency : null;
+  return { labelExpr: unit ? `${number} + '${THIN}${unit}'` : number, tickCount: 5, title };
 }
 
 // Every step from the first to the last, so that a day without a visit is drawn as one.
@@ -34,6 +37,21 @@ function steps(grain, keys) {
   // After the year 9999 comes no day that can be read, and nothing is at most that.
   for (let key = days[0]; utc(key) <= last; key = after(grain, key)) all.push(key);
   return all;
+}
+
+// The steps of time that the period, or the newest date, cuts: the first and the last day that each of them holds.
+function cutSteps(card, axisColumn, xs) {
+  const cut = new Map();
+  if (!TIMES.includes(axisColumn) || axisColumn === "day" || !card.filters.includes("period")) return cut;
+  const from = card.whole ? null : state.from;
+  const to = card.whole || state.to > page.state.newest ? page.state.newest : state.to;
+  for (const x of xs.filter((one) => one !== null)) {
+    const next = after(axisColumn, x);
+    const isLate = from !== null && from > x && from < next;
+    const isEarly = utc(to) + DAY < utc(next) && to >= x;
+    if (isLate || isEarly) cut.set(x, { from: isLate ? from : null, to: isEarly ? to : null });
+  }
+  return cut;
 }
 
 // What is drawn: points of an axis value, a series and a number.
@@ -91,16 +109,30 @@ const timeFormat = (grain, span) =>
 function overTime(card, data, width) {
   const summed = card.figures.every((figure) => figure.per === null);
   const all = steps(data.axis, data.xs);
+  const cut = cutSteps(card, data.axis, all);
   const values = data.series.flatMap((name, place) => {
     const of = new Map(data.points.filter((point) => point.s === name).map((point) => [point.x, point.v]));
     const own = all.map((x) => (of.has(x) ? of.get(x) : summed ? 0 : null));
-    const isNone = (step) => own[step] === null || own[step] === undefined;
+    const isNone = (step) =>
+      own[step] === null || own[step] === undefined || (card.chart === "line" && cut.has(all[step]));
     return all.map((x, step) => {
       const isAlone = !isNone(step) && isNone(step - 1) && isNone(step + 1);
-      return { x, t: utc(x), s: place, v: own[step], isAlone };
+      return { x, t: utc(x), s: place, v: own[step], isAlone, isCut: cut.has(x) };
     });
   });
-  const greatest = Math.max(...values.map((value) => value.v || 0), card.goal || 0);
+  // A part of a month hangs on the whole month beside it by a dashed line.
+  const links = data.series.flatMap((_, place) => {
+    const of = values.slice(place * all.length, (place + 1) * all.length);
+    return [of.slice(0, 2), of.slice(-2)].flatMap((ends, end) =>
+      ends.some((one) => one.isCut) && ends.every((one) => one.v !== null && one.v !== undefined) ? ends.map((one) => ({ ...one, end })) : [],
+    );
+  });
+  const numbers = values.map((value) => value.v).filter((value) => value !== null && value !== undefined);
+  if (card.goal !== null) numbers.push(card.goal);
+  const greatest = Math.max(...numbers, 0);
+  const least = Math.min(...numbers);
+  // Lines of numbers that lie close together high up need an axis of their own, which says that it is one.
+  const isTruncated = card.chart === "line" && least > greatest * 0.6;
   const smoothed = card.chart === "area" && data.axis === "day" && all.length >= 60 && data.series.length === 1;
   const x = {
     field: "t",
@@ -119,7 +151,7 @@ function overTime(card, data, width) {
     field: "v",
     type: "quantitative",
     axis: axis(card.figures[0].format, greatest),
-    scale: { zero: card.chart === "area", nice: true },
+    scale: { zero: !isTruncated, nice: true },
   };
   const paint = {
     field: "s",
@@ -142,11 +174,31 @@ function overTime(card, data, width) {
       });
     }
   } else {
+    if (values.some((value) => !value.isCut && value.v !== null && value.v !== undefined))
+      layer.push({
+        transform: [{ calculate: "datum.isCut ? null : datum.v", as: "v" }],
+        mark: { type: "line", strokeWidth: 2.2, point: few ? { size: 34, filled: true } : false, strokeJoin: "round" },
+        encoding: { x, y, color: paint },
+      });
+    if (links.length)
+      layer.push({
+        data: { values: links },
+        mark: { type: "line", strokeWidth: 1.6, strokeDash: [3, 4] },
+        encoding: { x, y, color: paint, detail: { field: "end", type: "nominal" } },
+      });
+  }
+  if (values.some((value) => value.isCut && value.v !== null && value.v !== undefined))
     layer.push({
-      mark: { type: "line", strokeWidth: 2.2, point: few ? { size: 34, filled: true } : false, strokeJoin: "round" },
+      transform: [{ filter: "datum.isCut" }],
+      mark: { type: "point", size: 40, strokeWidth: 1.6, fill: "var(--card)", opacity: 1 },
       encoding: { x, y, color: paint },
     });
-  }
+  if (isTruncated)
+    layer.push({
+      data: { values: [{}] },
+      mark: { type: "text", text: "≈", fontSize: 15, align: "left", baseline: "bottom", dx: 2 },
+      encoding: { x: { value: 0 }, y: { value: "height" } },
+    });
   // A line begins at one value and ends at another: of a value between two gaps it shows nothing.
   if (!(few && card.chart === "line") && values.some((value) => value.isAlone))
     layer.push({
@@ -176,7 +228,8 @@ function overTime(card, data, width) {
       ["", `background:${color(0)};opacity:.35`, "each day"],
       ["thin", `background:${color(0)}`, "mean of 7 days"],
     );
-  return { draw: (height) => ({ data: { values }, layer, width, height }), entries };
+  const note = isTruncated ? "The axis does not begin at 0." : null;
+  return { draw: (height) => ({ data: { values }, layer, width, height }), entries, note };
 }
 
 const rule = (encoding) => ({
@@ -194,7 +247,8 @@ function shortLabels(axisColumn, xs, room) {
   return Object.fromEntries(
     xs.map((x, place) => {
       if (x === null) return ["null", "(none)"];
-      if (!TIMES.includes(axisColumn)) return [x, inLines(x, Math.max(4, Math.floor(room / 7.4)))];
+      if (!TIMES.includes(axisColumn))
+        return [x, place % Math.ceil(24 / room) ? "" : inLines(valueText(axisColumn, x), Math.max(4, Math.floor(room / 7.4)))];
       if (place % every) return [x, ""];
       if (axisColumn === "year" || axisColumn === "decade") return [x, valueText(axisColumn, x)];
       const short = SHORT[axisColumn](x);
@@ -218,9 +272,15 @@ function inLines(text, characters) {
 function bar(card, data, width) {
   const isTime = TIMES.includes(data.axis);
   const xs = isTime ? steps(data.axis, data.xs) : data.xs;
-  const greatest = card.stacked
-    ? Math.max(...xs.map((x) => data.points.reduce((sum, point) => sum + (point.x === x ? point.v || 0 : 0), 0)))
-    : Math.max(...data.points.map((point) => point.v || 0), card.goal || 0);
+  const heights = xs.map((x) => {
+    const own = data.points.filter((point) => point.x === x).map((point) => point.v || 0);
+    return card.stacked ? own.reduce((sum, value) => sum + value, 0) : Math.max(...own, 0);
+  });
+  const [highest, second] = [...heights, 0, 0].sort((one, other) => other - one);
+  // Beside a first file of years the others would be flat: one bar is cut, and its number stands on it.
+  const isClipped = card.clip && second > 0 && highest > 4 * second;
+  const greatest = isClipped ? second * 1.25 : Math.max(highest, card.goal || 0);
+  const cut = cutSteps(card, data.axis, xs);
   const room = (width - 50) / xs.length;
   const labels = shortLabels(data.axis, xs, room);
   const x = {
@@ -237,7 +297,12 @@ function bar(card, data, width) {
   };
   const tip = tips(card, data, xs);
   const of = new Map(tip.values.map((value) => [value.x, value]));
-  const values = data.points.map((point) => ({ ...of.get(point.x), ...point, s: data.series.indexOf(point.s) }));
+  const values = data.points.map((point) => ({
+    ...of.get(point.x),
+    ...point,
+    s: data.series.indexOf(point.s),
+    isCut: cut.has(point.x),
+  }));
   const paint = {
     field: "s",
     type: "ordinal",
@@ -248,6 +313,7 @@ function bar(card, data, width) {
     {
       mark: {
         type: "bar",
+        clip: isClipped,
         cornerRadiusEnd: card.stacked ? 0 : 3,
         stroke: card.stacked && room > 20 ? "var(--card)" : null,
         strokeWidth: 1,
@@ -259,8 +325,10 @@ function bar(card, data, width) {
           type: "quantitative",
           stack: card.stacked ? "zero" : null,
           axis: axis(card.figures[0].format, greatest),
+          ...(isClipped ? { scale: { domain: [0, greatest], nice: false } } : {}),
         },
         color: paint,
+        ...(cut.size ? { opacity: { condition: { test: "datum.isCut", value: 0.5 }, value: 1 } } : {}),
         order: { field: "s", type: "quantitative" },
         tooltip: tip.fields,
         ...(!card.stacked && data.series.length > 1 ? { xOffset: { field: "s", type: "ordinal" } } : {}),
@@ -268,9 +336,18 @@ function bar(card, data, width) {
     },
   ];
   if (card.goal !== null) layer.push(rule({ y: { datum: card.goal, type: "quantitative" } }));
+  const tall = xs[heights.indexOf(highest)];
+  const reach = shown(highest, card.figures[0].format);
+  if (isClipped)
+    layer.push({
+      data: { values: [{ x: tall, text: `▲ ${reach}` }] },
+      mark: { type: "text", align: "left", baseline: "top", dx: 4, dy: 3, color: "var(--ink)" },
+      encoding: { x: { ...x, bandPosition: 1 }, y: { value: 0 }, text: { field: "text" } },
+    });
   return {
     draw: (height) => ({ data: { values }, layer, width, height }),
     entries: data.series[0] === null ? [] : swatches(data.series),
+    note: isClipped ? `The bar of ${valueText(data.axis, tall)} is cut: it reaches ${reach}.` : null,
   };
 }
 
@@ -285,6 +362,7 @@ function across(card, data, width) {
     ...of.get(point.x),
     ...point,
     s: data.series.indexOf(point.s),
+    at: point.v || 0,
     text: format === "money" ? big(point.v, format) : shown(point.v, format),
   }));
   const y = {
@@ -299,7 +377,8 @@ function across(card, data, width) {
     },
   };
   // What stands behind the longest bar needs room, the more of it the narrower the chart.
-  const room = card.stacked || data.series.length > 1 ? 1 : 1 + Math.min(0.6, 90 / (width - 140));
+  const label = format === "money" ? 130 : 90;
+  const room = card.stacked || data.series.length > 1 ? 1 : 1 + Math.min(format === "money" ? 1.2 : 0.6, label / (width - 140));
   const x = {
     field: "v",
     type: "quantitative",
@@ -329,7 +408,7 @@ function across(card, data, width) {
   if (room > 1)
     layer.push({
       mark: { type: "text", align: right ? "right" : "left", dx: right ? 0 : 6, color: "var(--ink)" },
-      encoding: { x: right ? { value: "width" } : x, y, text: { field: "text" } },
+      encoding: { x: right ? { value: "width" } : { ...x, field: "at" }, y, text: { field: "text" } },
     });
   if (card.goal !== null) layer.push(rule({ x: { datum: card.goal, type: "quantitative" } }));
   return {
@@ -346,6 +425,13 @@ function heat(card, data, width) {
     .map((point) => ({ ...point, label: valueText(data.axis, point.x), value: shown(point.v, format) }));
   const numbers = values.map((value) => value.v);
   const [least, greatest] = [Math.min(...numbers), Math.max(...numbers)];
+  const labels = shortLabels(data.axis, xs, (width - 130) / xs.length);
+  const share = (value) => (least < greatest ? (value - least) / (greatest - least) : 1);
+  for (const value of values) {
+    value.text = upTo2.format(Math.round(value.v * (greatest < 10 ? 10 : 1)) / (greatest < 10 ? 10 : 1));
+    value.isDark = share(value.v) > 0.5;
+  }
+  const digits = Math.max(...values.map((value) => value.text.length));
   const layer = [
     {
       mark: { type: "rect", color: color(0), cornerRadius: 2 },
@@ -357,7 +443,7 @@ function heat(card, data, width) {
           axis: {
             grid: false,
             labelAngle: 0,
-            labelExpr: `(${JSON.stringify(shortLabels(data.axis, xs, (width - 130) / xs.length))})[datum.value]`,
+            labelExpr: `(${JSON.stringify(labels)})[datum.value]`,
             labelOverlap: false,
             labelLineHeight: 15,
           },
@@ -366,7 +452,12 @@ function heat(card, data, width) {
           field: "s",
           type: "nominal",
           scale: { domain: data.series, paddingInner: 0.08 },
-          axis: { grid: false, labelColor: "var(--ink)", labelLimit: Math.min(230, width * 0.36) },
+          axis: {
+            grid: false,
+            labelColor: "var(--ink)",
+            labelLimit: Math.min(230, width * 0.36),
+            labelExpr: `(${JSON.stringify(Object.fromEntries(data.series.map((name) => [name, valueText(card.by[1], name)])))})[datum.value]`,
+          },
         },
         opacity: {
           field: "v",
@@ -389,6 +480,17 @@ function heat(card, data, width) {
       `${shown(least, format)} to ${shown(greatest, format)} ${card.figures[0].label.toLowerCase()}`,
     ],
   ];
+  // The numbers stand in the cells where they have room there.
+  if ((width - 130) / xs.length > digits * 6.4 + 4)
+    layer.push({
+      mark: { type: "text", fontSize: 11 },
+      encoding: {
+        x: layer[0].encoding.x,
+        y: layer[0].encoding.y,
+        text: { field: "text" },
+        color: { condition: { test: "datum.isDark", value: "var(--card)" }, value: "var(--ink)" },
+      },
+    });
   return {
     draw: (height) => ({ data: { values }, layer, width, height: Math.min(height, data.series.length * 44 + 40) }),
     entries,

@@ -13,7 +13,7 @@ function make(tag, properties = {}, ...children) {
     else if (name === "style") element.style.cssText = value;
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.filter((child) => child !== null && child !== undefined));
+  element.append(...children.filter((child) => child !== null && child !== undefined && child !== ""));
   return element;
 }
 
@@ -38,14 +38,19 @@ const grouped = (value, digits) =>
 const FORMATS = {
   integer: (value) => grouped(value, 0),
   number: (value) => grouped(value),
-  money: (value) => grouped(value, 2),
+  money: (value) => `${grouped(value, 2)}${THIN}${page.currency}`,
   percent: (value) => `${grouped(value, 1)}${THIN}%`,
   hours: (value) => `${grouped(value, 1)}${THIN}h`,
   days: (value) => `${grouped(value, 1)}${THIN}d`,
 };
 const shown = (value, format) => (value === null ? "–" : FORMATS[format](value));
 const big = (value, format) =>
-  value !== null && format === "money" && Math.abs(value) >= 1000 ? grouped(value, 0) : shown(value, format);
+  value !== null && format === "money" && Math.abs(value) >= 1000
+    ? `${grouped(value, 0)}${THIN}${page.currency}`
+    : shown(value, format);
+// A number in a table or a cell, whose head has the currency.
+const bare = (value, format) => (value !== null && format === "money" ? grouped(value, 2) : shown(value, format));
+const withUnit = (label, format) => (format === "money" ? `${label} (${page.currency})` : label);
 
 const utc = (text) => Date.parse(`${text}T00:00:00Z`);
 const iso = (time) => new Date(time).toISOString().slice(0, 10);
@@ -57,7 +62,7 @@ const dayText = (text) => `${shortDay(text)} ${text.slice(0, 4)}`;
 const monthText = (text) => `${shortMonth(text)} ${text.slice(0, 4)}`;
 const named = (column) => (column[0].toUpperCase() + column.slice(1)).replaceAll("_", " ");
 const plural = (count, word) => `${grouped(count, 0)} ${word}${count === 1 ? "" : "s"}`;
-const NAMES = { visit_type: "Type of visit", partition_date: "Date", since: "Since" };
+const NAMES = { visit_type: "Type of visit", partition_date: "Date", since: "Since", start_hour: "Hour (UTC)", day_of_week: "Weekday" };
 const heading = (column) => NAMES[column] || named(column);
 const TIME_TEXTS = {
   week: (day) => `week of ${dayText(day)}`,
@@ -69,6 +74,8 @@ const TIME_TEXTS = {
 function valueText(column, value) {
   if (value === null) return "(none)";
   if (column in TIME_TEXTS) return TIME_TEXTS[column](value);
+  if (column === "day_of_week") return value.slice(2); // it begins with its number, which it is ordered by
+  if (column === "age") return value.replace(/^\d\. /, "");
   if (/^\d{4}-\d\d-\d\d$/.test(value)) return dayText(value);
   return String(value);
 }
@@ -125,6 +132,10 @@ function chosen(table, card, filters, period) {
       fits = column.values.map((value) => value !== null && filters[filter].includes(value));
     else continue;
     tests.push([column.codes, fits]);
+  }
+  if (card.only) {
+    const { codes, values } = table.by[card.only];
+    tests.push([codes, values.map((value) => value !== null)]);
   }
   const rows = [];
   for (let row = 0; row < table.rows; row++) if (tests.every(([codes, fits]) => fits[codes[row]])) rows.push(row);
@@ -210,16 +221,11 @@ function result(card, filters, tables = page.tables) {
       [before, chosen(table, card, filters, before)],
       [period, now],
     ];
-    const days_of = table.by.day.values;
-    const partly = days_of.length > 0 && days_of[0] > before.from;
-    return {
-      rows: rows.map(([of, found]) => [of.from, figureOf(card.figures[0], table, found)]),
-      found: now.length,
-      days,
-      before,
-      partly,
-      first: days_of[0],
-    };
+    // Of a period in which the data begin less was recorded, not less done.
+    const isKnown = card.begins !== null && before.from >= card.begins;
+    const figures = rows.map(([of, found]) => [of.from, figureOf(card.figures[0], table, found)]);
+    if (!isKnown) figures[0][1] = { text: null, number: null };
+    return { rows: figures, found: now.length, days, isKnown };
   }
   const groups = new Map();
   const time = card.grain ? grainOf(card, table, now) : null;

@@ -9,10 +9,40 @@ const isNumber = (column, value) =>
 const WRONG = new Set(["late", "failed", "stopped", "died", "unbalanced", "incomplete", "never ran"]);
 const LONG = 60; // characters of a text that is broken into lines
 
+// The heads of a card's table, with the currency where a column has money of one.
+function headsOf(card, columns) {
+  const figures = Object.fromEntries(card.figures.map((figure) => [figure.name, figure]));
+  return columns.map((column) => {
+    if (figures[column]) return withUnit(figures[column].label, figures[column].format);
+    return withUnit(heading(column), card.fold && column === card.fold[1] ? card.figures[0].format : null);
+  });
+}
+
+// A card's figures to their last digit as CSV. What a spreadsheet would run as a formula gets an apostrophe in front.
+function csvOf(card, { rows, time }) {
+  const field = (value) => {
+    const text = value === null ? "" : isCell(value) ? value.text || "" : String(value);
+    const safe = /^[=+\-@\t\r]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text;
+    return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  };
+  const columns = card.compared
+    ? ["from", card.figures[0].name]
+    : card.result.map((column) => (time && column === card.grain ? time.grain : column));
+  return [headsOf(card, columns), ...rows].map((row) => `${row.map(field).join(",")}\r\n`).join("");
+}
+
+function save(card) {
+  const period = card.filters.includes("period") ? `-${state.from}-${state.to}` : "";
+  const name = card.title.toLowerCase().replace(/\W+/g, "-");
+  const url = URL.createObjectURL(new Blob(["\ufeff", csvOf(card, boxes.get(card).found)], { type: "text/csv" }));
+  make("a", { href: url, download: `${page.slug}-${name}${period}.csv` }).click();
+  URL.revokeObjectURL(url);
+}
+
 function tableOf(card, { rows, time }) {
   const figures = Object.fromEntries(card.figures.map((figure) => [figure.name, figure]));
   const columns = card.result.map((column) => (time && column === card.grain ? time.grain : column));
-  const labels = columns.map((column) => (figures[column] ? figures[column].label : heading(column)));
+  const labels = headsOf(card, columns);
   const numeric = card.result.map((column, place) =>
     rows.some((row) => isCell(row[place]) || (card.columns.length && isNumber(column, row[place]))),
   );
@@ -39,7 +69,7 @@ function tableOf(card, { rows, time }) {
       return make(
         "td",
         { class: "number", "data-value": value.text === null ? "" : value.text },
-        shown(value.number, format),
+        bare(value.number, format),
       );
     }
     const raw = value === null ? "" : String(value);
@@ -102,15 +132,17 @@ function changeOf(card, before, now, days) {
 // The figure itself, in a size that lets it stand on one line.
 function valueOf(now, format) {
   const text = big(now.number, format);
+  const [number, unit] = text.endsWith(page.currency) ? [text.slice(0, -4), page.currency] : [text, null];
   return make(
     "p",
     {
       class: "value",
-      style: `--characters:${Math.max(6, text.length)}`,
+      style: `--characters:${Math.max(6, number.length + (unit ? 2 : 0))}`,
       "data-value": now.text === null ? "" : now.text,
       title: shown(now.number, format),
     },
-    text,
+    number,
+    unit && make("span", { class: "unit" }, `${THIN}${unit}`),
   );
 }
 
@@ -132,9 +164,9 @@ function headline(card, found) {
   if (card.compared) {
     const before = found.rows[0][1];
     const told =
-      found.partly && before.number !== null && found.first <= found.before.to && found.found
-        ? [...changeOf(card, before.number, now.number, found.days), ` (data begin ${dayText(found.first)})`]
-        : changeOf(card, before.number, now.number, found.days);
+      found.isKnown || card.begins === null
+        ? changeOf(card, before.number, now.number, found.days)
+        : [make("b", {}, "–"), ` not compared: data begin ${dayText(card.begins)}`];
     parts.push(make("p", { class: "change", "data-before": before.text === null ? "" : before.text }, ...told));
   }
   return parts;
@@ -153,11 +185,11 @@ async function chart(card, found, box, body) {
   const plot = make("div", { class: "plot" });
   body.replaceChildren(plot);
   const width = Math.max(220, Math.floor(plot.getBoundingClientRect().width));
-  const { entries, draw: drawing } = CHARTS[card.chart](card, data, width);
+  const { entries, draw: drawing, note } = CHARTS[card.chart](card, data, width);
   if (card.goal !== null)
     entries.push(["dash", "color:var(--ink)", `goal ${shown(card.goal, card.figures[0].format).replace(".0", "")}`]);
   if (entries.length) body.append(legendOf(entries, card.chart));
-  const notes = notesOf([coarser(card, found.time), partSteps(card, data), leftOut(card, found)]);
+  const notes = notesOf([coarser(card, found.time), beginning(card), partSteps(card, data), note, leftOut(card, found)]);
   body.append(...notes);
   const spec = drawing(Math.max(130, card.size[1] * 52 - body.getBoundingClientRect().height));
   plot.setAttribute("role", "img");
@@ -201,18 +233,20 @@ function coarser(card, time) {
   return `By ${time.grain} instead of by ${card.grain}: ${period} are more than ${plural(time.most, card.grain)}.`;
 }
 
-// Sums of a month, or of another step, that the period cuts are less than the month's.
+// A month, or another step, of which the period has a part only: it is drawn hollow or pale, and said.
 function partSteps(card, data) {
-  const isCut = TIMES.includes(data.axis) && data.axis !== "day" && card.filters.includes("period");
-  if (!isCut || card.figures.some((figure) => figure.per !== null)) return null;
-  const [first, last] = [data.xs[0], data.xs[data.xs.length - 1]];
-  const ends = [];
-  if (state.from > first && startOf(data.axis, state.from) === first)
-    ends.push(`${valueText(data.axis, first)} counts from ${shortDay(state.from)}`);
-  if (utc(state.to) + DAY < utc(after(data.axis, last)) && startOf(data.axis, state.to) === last)
-    ends.push(`${valueText(data.axis, last)} up to ${shortDay(state.to)}`);
+  const ends = [...cutSteps(card, data.axis, data.xs)].map(([x, { from, to }]) => {
+    const parts = [from && `from ${shortDay(from)}`, to && `up to ${shortDay(to)}`].filter(Boolean);
+    return `${valueText(data.axis, x)} ${parts.join(" ")}`;
+  });
   const text = ends.join(", ");
-  return text ? `${text[0].toUpperCase()}${text.slice(1)}.` : null;
+  return text ? `Part of a ${data.axis}: ${text}.` : null;
+}
+
+// Since when a chart can tell what it shows, where its period begins before that.
+function beginning(card) {
+  if (!card.begins || !card.filters.includes("period") || state.from >= card.begins) return null;
+  return `Known from ${dayText(card.begins)} on.`;
 }
 
 // What a card with a limit does not show: how many rows, and what these come to where that is a sum.
@@ -240,10 +274,17 @@ function frame(card) {
     "data-card": card.title,
   });
   const answers = make("p", { class: "answers" }, card.answers);
+  const csv = make("button", { type: "button", class: "csv", "aria-label": `CSV: ${card.title}` }, "CSV");
+  csv.addEventListener("click", () => save(card));
   const body = make("div", { class: isHeadline ? "figure" : "body" });
   const unfiltered = make("p", { class: "note", hidden: true });
   box.append(
-    make("h2", { id: `${id}-title` }, card.title),
+    make(
+      "h2",
+      { id: `${id}-title`, title: card.definition || undefined },
+      card.title,
+      card.definition && make("span", { class: "defined", tabindex: "0", role: "note", "aria-label": card.definition }, "i"),
+    ),
     ...(isHeadline ? [body, unfiltered, answers] : [answers, unfiltered, body]),
   );
   const one = { box, body, unfiltered };
@@ -251,8 +292,8 @@ function frame(card) {
   else if (!isHeadline) {
     one.behind = make("details", { class: "behind" }, make("summary", {}, "Table"));
     one.behind.addEventListener("toggle", () => one.behind.open && fillTable(card));
-    box.append(one.behind);
   }
+  box.append(make("div", { class: "foot" }, one.behind, csv));
   boxes.set(card, one);
   return box;
 }
@@ -261,6 +302,9 @@ function fillTable(card) {
   const { behind, found } = boxes.get(card);
   behind.querySelector(".scroll")?.remove();
   behind.append(tableOf(card, found));
+  // It lies over the chart: a card that grew would tear a hole beside itself.
+  const { box, body } = boxes.get(card);
+  behind.style.setProperty("--top", `${body.getBoundingClientRect().top - box.getBoundingClientRect().top}px`);
 }
 
 async function draw(card) {
@@ -336,9 +380,8 @@ function values(name) {
   const found = new Set();
   for (const card of page.cards) {
     const table = page.tables[card.table];
-    if (!card.filters.includes(name)) continue;
+    if (!card.filters.includes(name) || table.columns) continue;
     if (table.by) table.by[name].values.forEach((value) => value !== null && found.add(value));
-    else table.rows.forEach((row) => found.add(row[table.columns.indexOf(name)]));
   }
   return [...found].sort(byText);
 }
@@ -348,7 +391,7 @@ function daysHeld() {
   const days = new Set();
   for (const card of page.cards) {
     const table = page.tables[card.table];
-    if (!table.by?.day || card.report === "dates") continue;
+    if (!table.by?.day || card.report === "dates" || !card.filters.includes("period")) continue;
     const { codes, values: all } = table.by.day;
     const columns = card.figures.flatMap(({ column, per }) => [column, per]).filter(Boolean);
     codes.forEach((code, row) => columns.some((name) => table.sums[name][row]) && days.add(all[code]));
@@ -369,6 +412,9 @@ function quickOnes() {
 function buildFilters() {
   const form = at("filters");
   form.hidden = false;
+  const show = at("show-filters"); // seen where the page is as narrow as a phone
+  show.hidden = false;
+  show.addEventListener("click", () => show.setAttribute("aria-expanded", String(form.classList.toggle("open"))));
   form.addEventListener("submit", (event) => event.preventDefault());
   if (has("period")) {
     const input = (name, label) =>
@@ -540,6 +586,11 @@ function about() {
   at("state").append(...items);
 }
 
+// Paper has a width of its own: charts are drawn anew for it, in the light theme, and on the screen's afterwards.
+function printing() {
+  at("print").addEventListener("click", () => window.print());
+}
+
 function theme() {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   let own = null;
@@ -628,6 +679,7 @@ function dashboard() {
 }
 
 theme();
+printing();
 navigation();
 footer();
 if (page.state.newest === null) {

@@ -1,5 +1,6 @@
 -- One row per day (UTC) on which visits started, department and type of visit: these visits, their stays and bills.
--- A visit is new on the day of its patient's first; a bill is unpaid unless its status is Paid, whatever part was paid.
+-- A booking is an outpatient visit that was kept or missed; a cancelled one is neither. A visit is unbilled if it was
+-- completed and no bill names it; a bill is unpaid unless its status is Paid, whatever part was paid.
 with
 
 stays as (
@@ -36,9 +37,18 @@ counted as (
         count(*) filter (where visits.status = 'Completed') as completed_visits,
         count(*) filter (where visits.status = 'Cancelled') as cancelled_visits,
         count(*) filter (where visits.status = 'No-show') as missed_visits,
-        count(visits.visit_end_ts) as timed_visits,
-        sum(extract(epoch from (visits.visit_end_ts - visits.visit_start_ts))::bigint) as visit_seconds,
-        count(*) filter (where visits.visit_start_ts::date = patients.first_visit_date) as new_visits,
+        count(*) filter (where visits.visit_type = 'Outpatient' and visits.status in ('Completed', 'No-show'))
+            as due_bookings,
+        count(*) filter (where visits.visit_type = 'Outpatient' and visits.status = 'No-show') as missed_bookings,
+        count(*) filter (where visits.visit_type = 'Outpatient' and visits.visit_end_ts is not null)
+            as timed_outpatients,
+        sum(extract(epoch from (visits.visit_end_ts - visits.visit_start_ts))::bigint)
+        filter (where visits.visit_type = 'Outpatient') as outpatient_seconds,
+        count(*) filter (where visits.visit_type = 'Emergency' and visits.visit_end_ts is not null)
+            as timed_emergencies,
+        sum(extract(epoch from (visits.visit_end_ts - visits.visit_start_ts))::bigint)
+        filter (where visits.visit_type = 'Emergency') as emergency_seconds,
+        count(*) filter (where visits.status = 'Completed' and bills.visit_id is null) as unbilled_visits,
         sum(stays.admissions) as admissions,
         sum(stays.ended_stays) as ended_stays,
         sum(stays.stay_seconds) as stay_seconds,
@@ -51,41 +61,35 @@ counted as (
         sum(bills.patient_revenue) as patient_revenue,
         sum(bills.unpaid) as unpaid
     from visits
-    left join mart_patient_stats as patients on visits.patient_id = patients.patient_id
     left join stays on visits.visit_id = stays.visit_id
     left join bills on visits.visit_id = bills.visit_id
     group by visits.visit_start_ts::date, visits.department, visits.visit_type
 )
 
 select
-    counted.day,
-    counted.department,
-    counted.visit_type,
-    counted.visits,
-    counted.completed_visits,
-    counted.cancelled_visits,
-    counted.missed_visits,
-    counted.timed_visits,
-    counted.new_visits,
-    case
-        when newest.day - counted.day <= 30 then '0 to 30 days'
-        when newest.day - counted.day <= 60 then '31 to 60 days'
-        when newest.day - counted.day <= 90 then '61 to 90 days'
-        when newest.day - counted.day <= 180 then '91 to 180 days'
-        else 'over 180 days'
-    end as age,
-    coalesce(counted.visit_seconds, 0)::bigint as visit_seconds,
-    counted.visits - counted.new_visits as returning_visits,
-    coalesce(counted.admissions, 0)::bigint as admissions,
-    coalesce(counted.ended_stays, 0)::bigint as ended_stays,
-    coalesce(counted.stay_seconds, 0)::bigint as stay_seconds,
-    coalesce(counted.bills, 0)::bigint as bills,
-    coalesce(counted.paid_bills, 0)::bigint as paid_bills,
-    coalesce(counted.pending_bills, 0)::bigint as pending_bills,
-    coalesce(counted.partial_bills, 0)::bigint as partial_bills,
-    coalesce(counted.revenue, 0)::numeric(18, 2) as revenue,
-    coalesce(counted.insurance_revenue, 0)::numeric(18, 2) as insurance_revenue,
-    coalesce(counted.patient_revenue, 0)::numeric(18, 2) as patient_revenue,
-    coalesce(counted.unpaid, 0)::numeric(18, 2) as unpaid
+    day,
+    department,
+    visit_type,
+    visits,
+    completed_visits,
+    cancelled_visits,
+    missed_visits,
+    due_bookings,
+    missed_bookings,
+    timed_outpatients,
+    timed_emergencies,
+    unbilled_visits,
+    coalesce(outpatient_seconds, 0)::bigint as outpatient_seconds,
+    coalesce(emergency_seconds, 0)::bigint as emergency_seconds,
+    coalesce(admissions, 0)::bigint as admissions,
+    coalesce(ended_stays, 0)::bigint as ended_stays,
+    coalesce(stay_seconds, 0)::bigint as stay_seconds,
+    coalesce(bills, 0)::bigint as bills,
+    coalesce(paid_bills, 0)::bigint as paid_bills,
+    coalesce(pending_bills, 0)::bigint as pending_bills,
+    coalesce(partial_bills, 0)::bigint as partial_bills,
+    coalesce(revenue, 0)::numeric(18, 2) as revenue,
+    coalesce(insurance_revenue, 0)::numeric(18, 2) as insurance_revenue,
+    coalesce(patient_revenue, 0)::numeric(18, 2) as patient_revenue,
+    coalesce(unpaid, 0)::numeric(18, 2) as unpaid
 from counted
-cross join ops.newest

@@ -1,8 +1,8 @@
 -- One row per date and dataset: what became of the rows of its file, by the silver run that stands.
 select
     partition_date as day,
-    dataset,
     bronze_rows as received,
     accepted,
-    rejected
+    rejected,
+    ops.in_words(dataset) as dataset
 from ops.standing

@@ -1,9 +1,9 @@
 -- One row per dataset: the newest date that came, the dates missing before it, and when the next is due (UTC).
 select
-    dataset,
     newest as newest_date,
     dates,
     missing_dates,
     next_due,
-    case when overdue then 'late' else 'in time' end as state
+    case when overdue then 'late' else 'in time' end as state,
+    ops.in_words(dataset) as dataset
 from ops.freshness

@@ -1,17 +1,29 @@
--- One row per run, layer, dataset and date that the ledger holds; when it began, in UTC. A run that says it is running
--- and has no process any more has died. Its log is a file under logs/runs of STACK_DIR; jobs started by hand have none.
+-- One row per run, layer, dataset and date that the ledger holds: its outcome, and the sentence of its failure or its
+-- warnings. When it began is in UTC. A run that says it is running and has no process any more has died. Its log is a
+-- file under logs/runs of STACK_DIR; jobs started by hand have none. What is done to all datasets at once has none.
 select
-    layer,
-    dataset,
-    partition_date,
-    accepted,
-    rejected,
-    inserted,
-    updated,
-    removed,
-    log,
-    case when outcome = 'running' and not ops.is_locked('run ' || run_id) then 'died' else outcome end as outcome,
-    date_trunc('second', started_at at time zone 'UTC') as started,
-    round(extract(epoch from (ended_at - started_at))::numeric, 1) as seconds,
-    coalesce(bronze_rows, staged) as rows_read
+    ledger.partition_date,
+    ledger.accepted,
+    ledger.rejected,
+    ledger.log,
+    case
+        when ledger.outcome = 'running' and not ops.is_locked('run ' || ledger.run_id) then 'died'
+        else ledger.outcome
+    end as outcome,
+    coalesce(ledger.error, ledger.warnings) as sentence,
+    case ledger.layer
+        when 'bronze' then 'Store the file'
+        when 'silver' then 'Validate'
+        when 'gold' then 'Load into gold'
+        when 'marts' then 'Build the marts'
+        when 'rejudged' then 'Revalidate'
+        when 'forget' then 'Take back'
+        else ops.in_words(ledger.layer)
+    end as step,
+    ops.in_words(datasets.dataset) as dataset,
+    date_trunc('second', ledger.started_at at time zone 'UTC') as started,
+    round(extract(epoch from (ledger.ended_at - ledger.started_at))::numeric, 1) as seconds,
+    coalesce(ledger.bronze_rows, ledger.staged) as rows_read,
+    ledger.inserted + ledger.updated + ledger.removed as rows_changed
 from ops.ledger
+left join ops.datasets on ledger.dataset = datasets.dataset

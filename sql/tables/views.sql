@@ -1,3 +1,21 @@
+-- Names as people read them, in what dashboards show: the ledger and the commands keep the codes.
+create or replace function ops.in_words(code text) returns text language sql immutable parallel safe as $$
+    select upper(left(code, 1)) || replace(regexp_replace(substr(code, 2), '_ts$', '_time'), '_', ' ')
+$$;
+comment on function ops.in_words is 'A name of the catalog as people read it: Lab results for lab_results.';
+
+create or replace function ops.reason_in_words(reason text) returns text language sql immutable parallel safe as $$
+    select case
+        when reason like 'missing\_%' then ops.in_words(substr(reason, 9)) || ' is missing'
+        when reason like 'unreadable\_%' then ops.in_words(substr(reason, 12)) || ' cannot be read'
+        when reason like 'unknown\_%' then ops.in_words(substr(reason, 9)) || ' is no listed value'
+        when reason like 'orphan\_%' then ops.in_words(substr(reason, 8)) || ' has no accepted row'
+        when reason like 'duplicate\_%' then ops.in_words(substr(reason, 11)) || ' came twice'
+        else ops.in_words(reason)
+    end
+$$;
+comment on function ops.reason_in_words is 'A reason code as people read it: Visit id is missing for missing_visit_id.';
+
 -- What the ledger tells: drawn anew each time, so that their columns may change.
 create view ops.newest as
 select max(partition_date) as day

@@ -16,8 +16,8 @@ import pytest
 from dashboards import bodies, cards, metabase
 from jobs import settings
 from stack.own import free_ports
-from tests.sql.test_cards import filled  # noqa: F401
-from tests.sql.test_marts import hospital, rebuilt, withhold  # noqa: F401
+from tests.sql.test_cards import filled, small_cells  # noqa: F401
+from tests.sql.test_marts import add, hospital, rebuilt, withhold  # noqa: F401
 from tests.support.metabase import Metabase, Refusal, trend
 
 BOARDS = cards.load()
@@ -54,6 +54,17 @@ def server(warehouse_server, monkeypatch):
     server.stop()
 
 
+def add_flow(connection):
+    """Puts in a patient who is readmitted within a week and pays in time, after emergencies of an hour."""
+    add(connection, "patients", patient_id="P4")
+    for number, day in enumerate(("2025-09-02", "2025-09-09")):
+        times = {"visit_start_ts": f"{day} 08:00", "visit_end_ts": f"{day} 09:00"}
+        add(connection, "visits", visit_id=f"W{number}", patient_id="P4", visit_type="Emergency", **times)
+        stay = {"admit_ts": f"{day} 09:30", "discharge_ts": f"2025-09-{5 + 7 * number:02} 09:30"}
+        add(connection, "admissions", admission_id=f"W{number}", visit_id=f"W{number}", **stay)
+        add(connection, "billing", bill_id=f"W{number}", visit_id=f"W{number}", payment_ts="2025-09-20 08:00")
+
+
 @pytest.fixture
 def full(filled):  # noqa: F811
     """Returns a warehouse in which every report has rows."""
@@ -69,8 +80,17 @@ def full(filled):  # noqa: F811
         "insert into ops.receipts (layer, dataset, partition_date, run_id, made_from, rule_set) "
         "values ('silver', 'billing', '2026-01-31', 'S', '', '')"
     )
+    times = {"visit_start_ts": "2026-01-31 08:00", "visit_end_ts": "2026-01-31 09:00"}
+    add(filled, "visits", visit_id="V7", patient_id="P2", department="Surgery", **times)  # outpatient, not billed
+    missed = {"department": "Surgery", "status": "No-show", "visit_end_ts": None}
+    add(filled, "visits", visit_id="V8", patient_id="P2", visit_start_ts="2026-01-31 10:00", **missed)
+    add(filled, "patients", patient_id="P3")
+    add(filled, "visits", visit_id="V9", patient_id="P3", visit_start_ts="2023-11-01 10:00", **missed)
+    add_flow(filled)
     rebuilt(filled)
-    return filled
+    filled.execute(small_cells(0))
+    yield filled
+    filled.execute(small_cells(5))
 
 
 def provision(boards=None):

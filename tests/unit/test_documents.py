@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from dashboards import cards, measures
 from jobs import dictionary, settings
 
 PAGES = [settings.ROOT / "README.md", *sorted((settings.ROOT / "docs").glob("*.md"))]
@@ -48,3 +49,20 @@ def test_every_command_of_a_page_is_a_target_of_make(page):
     targets = {word for line in re.findall(r"^([a-z -]+):(?!=)", makefile, re.M) for word in line.split()}
     named = set(re.findall(r"(?:^    |`)make ([a-z][a-z-]*)", page.read_text(), re.M))
     assert named <= targets, f"{page.name} names {sorted(named - targets)}"
+
+
+def test_the_measures_are_those_of_the_declaration_and_of_the_columns_comments():
+    declared = measures.load(cards.declared()["measures"])
+    text = measures.PAGE.read_text()
+    assert text == measures.page(text, declared), "run `make dictionary`"
+    for measure in declared.values():
+        assert f"**{measure.title}.** {measure.answers}" in " ".join(text.split())
+    assert "\n**Bed occupancy.**" in measures.page(re.sub(r"\*\*Bed occupancy", "**Beds", text), declared)
+
+
+def test_a_card_of_a_measure_shows_its_definition():
+    defined = [card for board in cards.load() for card in board.cards if card.definition]
+    assert len(defined) >= 20
+    [now] = [card for card in defined if card.title == "Occupancy now"]
+    assert now.definition.startswith("100 x patient days / available beds (MSF). Patient days: ")
+    assert measures.comments()["mart_daily_census.occupancy_pct"] in now.definition

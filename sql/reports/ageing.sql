@@ -1,0 +1,21 @@
+-- One row per age of what is owing at the newest date, counted from the end of the visit: the buckets add up to the
+-- balance. Bills that are paid in part count whole.
+select
+    bills,
+    balance,
+    insurer_balance,
+    patient_balance,
+    partial_balance,
+    bucket_order || '. ' || bucket as age,
+    case when days_from > 90 then balance else 0 end as balance_over_90,
+    case
+        when bucket_order = min(bucket_order) over ()
+            then
+                (
+                    select sum(receivables.billed)
+                    from mart_receivables as receivables
+                    inner join ops.as_of on receivables.day between as_of.day - 89 and as_of.day
+                )
+        else 0
+    end as billed_90_days
+from mart_receivables_ageing

@@ -1,0 +1,41 @@
+-- One row per day (UTC) of discharge and department: the days that episodes took and the days to be expected of them:
+-- the mean of the episodes with the same first room type, age band and contact with ICU that ended in the 365 days
+-- before. Episodes with none before them are left out.
+with
+
+episodes as (
+    select
+        mart_episodes.ended::date as day,
+        mart_episodes.last_department as department,
+        mart_episodes.los_days,
+        mart_episodes.first_room_type,
+        mart_episodes.icu_contact,
+        least(
+            extract(year from age(mart_episodes.started, patients.birth_date::timestamp))::integer / 20, 4
+        ) as age_band
+    from mart_episodes
+    inner join patients on mart_episodes.patient_id = patients.patient_id
+    where mart_episodes.ended is not null and not mart_episodes.end_is_assumed
+),
+
+expected as (
+    select
+        day,
+        department,
+        los_days,
+        avg(los_days) over (
+            partition by first_room_type, icu_contact, age_band
+            order by day range between interval '365 days' preceding and interval '1 day' preceding
+        ) as expected_days
+    from episodes
+)
+
+select
+    day,
+    department,
+    count(*) as episodes,
+    sum(los_days)::bigint as observed_days,
+    round(sum(expected_days), 4) as expected_days
+from expected
+where expected_days is not null
+group by day, department
