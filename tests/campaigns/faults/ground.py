@@ -110,7 +110,8 @@ def silver(dataset: str, kind: str, day: date) -> str:
 
 
 def table(connection: Any, name: str, where: str = "true") -> str:
-    columns = connection.execute(f"select * from {name} limit 0", prepare=False).description  # the table of a name differs per mart
+    # Plans the query anew: a name may mean another table in the next call.
+    columns = connection.execute(f"select * from {name} limit 0", prepare=False).description
     names = ", ".join(column.name for column in columns if column.name not in NOT_CONTENT)
     return digest(map(tuple, connection.execute(f"select {names} from {name} where {where}")))
 
