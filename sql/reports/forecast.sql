@@ -36,7 +36,8 @@ expected as (
     left join census as actual on nights.day = actual.day
     inner join census as earlier
         on
-            earlier.day between nights.day - 182 and nights.day - 7
+            earlier.day >= nights.day - 182
+            and earlier.day <= nights.day - 7
             and extract(isodow from earlier.day) = extract(isodow from nights.day)
     group by nights.day, actual.midnight_census, day_before.midnight_census
     having count(earlier.net_change) >= 8

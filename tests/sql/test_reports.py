@@ -119,3 +119,19 @@ def test_stays_are_held_against_those_of_their_like_a_year_before(stays):
     found = {department: row for department, *row in connection.execute(query)}
     assert {name: row[:2] for name, row in found.items()} == {name: of[:2] for name, of in sums.items()}
     assert all(abs(row[2] - sums[name][2]) < 0.05 for name, row in found.items()) and len(found) == 2
+
+
+def test_every_view_is_the_same_after_a_dump(warehouse_server):
+    """PostgreSQL writes `a between b and c and d` with other brackets once it has read its own text again."""
+    names = warehouse_server.execute(
+        "select pg_class.oid::regclass::text from pg_class join pg_namespace on pg_namespace.oid = relnamespace "
+        "where relkind = 'v' and nspname in ('ops', 'reports', 'public')"
+    )
+    for (name,) in names.fetchall():
+        texts = []
+        for view in (name, "read_again"):
+            [(text,)] = warehouse_server.execute("select pg_get_viewdef(%s::regclass)", [view]).fetchall()
+            texts.append(text)
+            warehouse_server.execute(f"create or replace temporary view read_again as {text}")
+        warehouse_server.execute("drop view read_again")
+        assert texts[0] == texts[1], name
