@@ -224,7 +224,9 @@ def test_a_hospitals_own_export_ends_in_the_gold_of_the_five_files(stack, declar
         example_export.write_export(day, tmp_path / str(day), exports.folder(day, "example"))
     done = call("-m", "pipelines", "backfill", str(days[0]), str(days[-1]))
     assert done.returncode == 0, done.stdout[-4000:]
-    assert (state(postgres), reasons(postgres, days)) == (by_files, rejected)
+    by_source = state(postgres)
+    assert {table for table in by_files if by_source[table] != by_files[table]} == set()
+    assert reasons(postgres, days) == rejected
     for day in days:
         assert call("-m", "pipelines", "forget", str(day)).returncode == 0
         assert not [key for key in raw.keys("MINIO_BUCKET_BRONZE", raw.PREFIX) if folder(day) in key]

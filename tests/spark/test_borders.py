@@ -308,7 +308,7 @@ def night(stack, spark, tmp_path_factory):
         patch.setenv("ON_FAILURE", program_of(home, script))
         tasks.disabled.cache_clear()
         assert night.broken.task_id not in tasks.disabled()
-        fail = f"from tests import test_borders; test_borders.fail('{night.day}')"
+        fail = f"from tests.spark import test_borders; test_borders.fail('{night.day}')"
         call("-c", fail, BROKEN_JOB=str(job))  # in a process without a Spark session, since Luigi forks
         pipelines.tell_failure(night.day, *pipelines.failure(night.day, "nothing is known"))
         yield night
