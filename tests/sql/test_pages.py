@@ -196,7 +196,7 @@ class Tab:
     def open(self, path, state="ready"):
         self.tab.goto("about:blank")  # otherwise another hash of an open page would not reload it
         self.tab.goto(f"{self.address}/{path}")
-        self.tab.wait_for_function(f"document.documentElement.dataset.state === '{state}'")
+        self.tab.locator(f"html[data-state={state}]").wait_for(state="attached")
         return self.tab
 
     def settle(self, action):
@@ -435,10 +435,10 @@ def test_the_index_shows_headlines_and_leads_to_every_page(built, tab):
         assert same([[expected(built[0], card, {})[0][-1]] for card in first], shown)
         with page.expect_navigation():  # waits for the load event: a page that waits for a test's text would not run it
             of.click()
-        page.wait_for_function("document.documentElement.dataset.state === 'ready'")
+        page.locator("html[data-state=ready]").wait_for(state="attached")
         assert page.locator("h1").inner_text() == board.name
         page.go_back()
-        page.wait_for_function("document.documentElement.dataset.state === 'ready'")
+        page.locator("html[data-state=ready]").wait_for(state="attached")
 
 
 def test_filters_are_chosen_by_hand_kept_in_the_address_and_reset(built, tab):
