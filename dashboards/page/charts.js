@@ -22,6 +22,11 @@ const CONFIG = {
 const color = (place) => `var(--c${place % 8})`;
 const UNIT = { percent: "%", hours: "h", days: "d" };
 
+// Returns a value as Vega's expressions read it: their strings may hold no control or line-separating character as it is.
+function literal(value) {
+  return JSON.stringify(value).replace(/[\u007f-\u009f\u2028\u2029\ufeff]/g, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
 function axis(format, greatest) {
   const number = greatest >= 1000 ? "replace(format(datum.value, '~s'), 'G', 'B')" : "format(datum.value, '~f')";
   const unit = UNIT[format];
@@ -290,7 +295,7 @@ function bar(card, data, width) {
     axis: {
       grid: false,
       labelAngle: 0,
-      labelExpr: `(${JSON.stringify(labels)})[datum.value]`,
+      labelExpr: `(${literal(labels)})[datum.value]`,
       labelOverlap: false,
       labelLineHeight: 15,
     },
@@ -443,7 +448,7 @@ function heat(card, data, width) {
           axis: {
             grid: false,
             labelAngle: 0,
-            labelExpr: `(${JSON.stringify(labels)})[datum.value]`,
+            labelExpr: `(${literal(labels)})[datum.value]`,
             labelOverlap: false,
             labelLineHeight: 15,
           },
