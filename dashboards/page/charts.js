@@ -461,7 +461,7 @@ function heat(card, data, width) {
             grid: false,
             labelColor: "var(--ink)",
             labelLimit: Math.min(230, width * 0.36),
-            labelExpr: `(${JSON.stringify(Object.fromEntries(data.series.map((name) => [name, valueText(card.by[1], name)])))})[datum.value]`,
+            labelExpr: `(${literal(Object.fromEntries(data.series.map((name) => [name, valueText(card.by[1], name)])))})[datum.value]`,
           },
         },
         opacity: {
