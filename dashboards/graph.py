@@ -11,7 +11,7 @@ LONGEST = 29  # characters of a line in a node
 
 
 class Node(NamedTuple):
-    """A box: its whole name, which shows on hovering, what is written in it, its colour's group and its column."""
+    """Describes a box: its whole name, shown on hovering, its lines of text, its colour's group and its column."""
 
     name: str
     text: str
@@ -39,7 +39,7 @@ def ranks(nodes: Iterable[str], edges: Iterable[tuple[str, str]]) -> dict[str, i
 
 
 def ordered(columns: Sequence[list[str]], edges: Sequence[tuple[str, str]]) -> Sequence[list[str]]:
-    """Orders the nodes of each column by the mean place of their neighbours, so that few edges cross."""
+    """Sorts the nodes of each column by the mean place of their neighbours, so that few edges cross."""
     beside: dict[str, list[str]] = {}
     for source, target in edges:
         beside.setdefault(source, []).append(target)

@@ -19,7 +19,7 @@ BETWEEN = re.compile(r"(<!-- measures: .*? -->\n).*?(<!-- end of measures -->)",
 
 @dataclass(frozen=True)
 class Measure:
-    """What hospitals steer by: what it answers, by which columns, and what it cannot tell."""
+    """Describes a measure: the question it answers, its columns, and what it cannot tell."""
 
     title: str
     answers: str
@@ -29,7 +29,7 @@ class Measure:
 
     @property
     def definition(self) -> str:
-        """Its formula, the comments of its columns, and its limits, in one paragraph."""
+        """Returns its formula, the comments of its columns, and its limits, in one paragraph."""
         said = [f"{in_words(column)}: {comments()[column]}" for column in self.columns]
         return " ".join([self.formula, *said, self.limits])
 

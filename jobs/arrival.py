@@ -18,7 +18,7 @@ def warnings(connection: warehouse.Connection, dataset: Dataset, day: date, fact
 
 
 def unusual(rows: int, dataset: Dataset, dates: int, median: float | None) -> str | None:
-    """A warning where a file has far fewer or more rows than those of the weekday before it, three of them at least."""
+    """Returns a warning if a file has far fewer or more rows than at least three earlier files of its weekday."""
     low, high = dataset.usual
     if median is None or dates < 3 or abs(rows - median) < FEW or low * median <= rows <= high * median:
         return None
@@ -26,7 +26,7 @@ def unusual(rows: int, dataset: Dataset, dates: int, median: float | None) -> st
 
 
 def repeated(dates: Sequence[date]) -> str | None:
-    """A warning where other dates have the very same file."""
+    """Returns a warning if other dates have the same file."""
     if not dates:
         return None
     return (

@@ -17,7 +17,7 @@ FILE = settings.ROOT / "conf" / "reference" / "beds.csv"
 
 
 class Beds(NamedTuple):
-    """The beds of a room type in a period, whose last day is None while it lasts."""
+    """Holds the beds of a room type in a period; `valid_to` is None while the period lasts."""
 
     room_type: str
     beds: int

@@ -33,7 +33,7 @@ STRENGTH = ("IDENTITY", "TRANSFORMATION", "AGGREGATION")
 
 
 class TableColumn(NamedTuple):
-    """One column as the DDL declares it."""
+    """Holds one column as the DDL declares it."""
 
     name: str
     type: str
@@ -41,14 +41,14 @@ class TableColumn(NamedTuple):
 
 
 class Table(NamedTuple):
-    """One table as the DDL declares it; `key` names the columns of its primary key."""
+    """Holds one table as the DDL declares it; `key` names the columns of its primary key."""
 
     columns: tuple[TableColumn, ...]
     key: tuple[str, ...]
 
 
 class Source(NamedTuple):
-    """A column of a table that another column is made of."""
+    """Names a column of a table from which another column is derived."""
 
     table: str
     column: str

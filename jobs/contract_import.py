@@ -255,7 +255,7 @@ def main() -> None:
         found = [*drafts(read(given.file))]
         for dataset, _ in found:
             if (given.to / f"{dataset.name}.py").exists():
-                raise Refused(f"jobs/catalog/{dataset.name}.py is there already; move it away to draft it anew.")
+                raise Refused(f"jobs/catalog/{dataset.name}.py already exists; move it away, then draft again.")
     except Refused as error:
         program.leave(2, str(error))
     for dataset, notes in found:

@@ -31,7 +31,7 @@ READ = ("_file", "_raw", "_malformed")
 
 
 class Files(NamedTuple):
-    """Files that one scan reads: they have the same header, and their records span lines or do not."""
+    """Describes files that one scan reads: they share a header, and whether their records may span lines."""
 
     paths: tuple[str, ...]
     header: tuple[str, ...]
@@ -47,7 +47,7 @@ def prepare(spark: Any) -> None:
 
 
 def read_records(spark: Any, files: Files, source: Source) -> DataFrame:
-    """One row per record of some files but their headers: its text in `_raw`, without the line end, and its `_file`.
+    """Reads one row per record, headers left out: its text in `_raw`, without the line end, and its `_file`.
 
     Lines are read by all cores. Where a record spans lines Spark's CSV reader finds its end (lake.spanning_records).
     """
@@ -64,8 +64,8 @@ def read_records(spark: Any, files: Files, source: Source) -> DataFrame:
 
 
 def read_fields(spark: Any, files: Sequence[Files], names: Sequence[str], source: Source) -> DataFrame:
-    """One row per record of files, which may have different headers: READ, and the fields of the columns `names`, as
-    they came but for quotes, in columns that `place` names.
+    """Reads one row per record of files, whose headers may differ: READ, and the fields of the columns `names` without
+    their quotes, in columns that `place` names.
 
     Each is a column and no item of an array: Spark would put its whole expression wherever such an item is used, and
     the plan would fill the driver's memory.
@@ -81,21 +81,22 @@ def read_fields(spark: Any, files: Sequence[Files], names: Sequence[str], source
 
 
 def cut(rows: DataFrame) -> DataFrame:
-    """The same rows, below which Spark pushes no filter: a condition on a column would else take the column's whole
-    expression along, once for each use, through every step, and plans would fill the driver's memory.
+    """Returns the same rows behind a barrier that Spark pushes no filter through.
+
+    A pushed filter repeats a column's whole expression for each use, and such plans fill the driver's memory.
     """
     return rows.withColumn("_at", F.monotonically_increasing_id()).filter("_at >= 0").drop("_at")
 
 
 def place(number: int) -> str:
-    """The name of the column that has the field of one of their columns, which may be called anything."""
+    """Returns the name of our column for one of the source's columns, whose own name may be anything."""
     return f"_field_{number}"
 
 
 def take_cells(
     records: DataFrame, names: Sequence[str], cells: Mapping[str, Cell], dataset: Dataset, source: Source
 ) -> DataFrame:
-    """One row of ours per record: READ, and each column's text as it came, in the source's notation.
+    """Returns one row of ours per record: READ, and each column's text as it came, in the source's notation.
 
     `names` are the columns of theirs that `records` has. Several that make one of ours are joined by a blank.
     """
@@ -115,12 +116,12 @@ def take_cells(
 
 
 def known(text: Expression, source: Source) -> Expression:
-    """A trimmed text; null where it spells out nothing."""
+    """Returns a trimmed text, or null if the source declares it among its `nulls`."""
     return F.when(~text.isin(*source.nulls), text) if source.nulls else text
 
 
 def take_result(result: DataFrame, dataset: Dataset) -> DataFrame:
-    """What SQL returned, with all columns as text, and none where it has no such column."""
+    """Returns the result of SQL with all columns as text, null in columns that it lacks."""
     types = dict(result.dtypes)
 
     def text(name: str) -> Expression:
@@ -135,7 +136,7 @@ def take_result(result: DataFrame, dataset: Dataset) -> DataFrame:
 def convert(
     rows: DataFrame, dataset: Dataset, source: Source, cells: Mapping[str, Cell], typed: Collection[str] = ()
 ) -> DataFrame:
-    """The rows with each column's text in our notation, and `_doubled`: how many local times of it came twice.
+    """Converts each column's text to our notation; adds `_doubled`, the number of a row's local times that came twice.
 
     A text that cannot be converted is handed on as it came. `typed` are columns that SQL returned with a type: they,
     and those that a `value` of the declaration fills, are in our notation already.
@@ -165,18 +166,19 @@ def convert(
 
 
 def kind(column: Column, cell: Cell | None) -> str:
-    """How a column's texts are converted: a date is perhaps the day of a timestamp."""
+    """Returns how a column's texts are converted; a date may be the day of a timestamp."""
     return "day" if column.type == "date" and cell and cell.as_timestamp else column.type
 
 
 def decode(text: Expression, values: Sequence[tuple[str, str]]) -> Expression:
-    """The value that a code stands for; null for any other text. An empty code stands for a blank."""
+    """Returns the value of a code; null for any other text. An empty code stands for a blank."""
     return F.coalesce(*(F.when(text == code if code else text.isNull(), F.lit(value)) for code, value in values))
 
 
 def as_iso(text: Expression, pattern: Pattern) -> Expression:
-    """A text that fits a pattern, as yyyy-MM-dd or as yyyy-MM-ddTHH:mm:ss; null for any other. Parts that are left out
-    are zeros.
+    """Returns a text that fits a pattern as yyyy-MM-dd or yyyy-MM-ddTHH:mm:ss; null for any other.
+
+    Parts that are left out are zeros.
     """
     iso = F.regexp_replace(text, pattern.regex, pattern.template)
     for gap, filled in (("T:", "T00:"), ("::", ":00:"), (":.", ":00.")) if "T" in pattern.template else ():
@@ -188,20 +190,21 @@ def as_iso(text: Expression, pattern: Pattern) -> Expression:
 
 
 def to_date(name: str, text: Expression, came: Expression, source: Source) -> Expression:
-    """A date by the pattern of dates."""
+    """Returns a date read by the pattern of dates."""
     iso = as_iso(text, patterns.read_pattern(source.dates, with_time=False))
     return F.when(iso.try_cast("date").isNotNull(), iso).otherwise(came)
 
 
 def to_day(name: str, text: Expression, came: Expression, source: Source) -> Expression:
-    """The local date of a timestamp."""
+    """Returns the local date of a timestamp."""
     iso = as_iso(text, patterns.read_pattern(source.timestamps, with_time=True))
     return F.when(iso.try_cast(LOCAL).isNotNull(), F.substring(iso, 1, 10)).otherwise(came)
 
 
 def to_decimal(name: str, text: Expression, came: Expression, source: Source) -> Expression:
-    """A decimal with a point. One that has a point already, where the source writes another mark, is no decimal: its
-    point may part thousands.
+    """Returns a decimal with a point; null for a text with a point if the source's mark is a comma.
+
+    Such a point may separate thousands.
     """
     if source.decimal_mark == ".":
         return came
@@ -213,7 +216,7 @@ def to_decimal(name: str, text: Expression, came: Expression, source: Source) ->
 
 
 def to_timestamp(name: str, text: Expression, came: Expression, source: Source) -> Expression:
-    """A timestamp in UTC. A local time that the clock skipped is none; one with an offset says itself when it was.
+    """Returns a timestamp in UTC; null for a local time that the clock skipped. An offset in the text is used as it is.
 
     A text without an offset that fits our notation, and not the source's, would be read as UTC: it is marked.
     """
@@ -232,7 +235,7 @@ def to_timestamp(name: str, text: Expression, came: Expression, source: Source) 
 
 
 def came_twice(name: str, source: Source) -> Expression:
-    """Whether a local time came twice, the clock being put back between: it was taken as the first."""
+    """Tells whether a local time came twice because the clock was put back; the first of the two was taken."""
     local, utc = F.col(f"_local_{name}"), F.col(f"_utc_{name}")
     if source.time_zone == "UTC":
         return F.lit(False)
@@ -251,7 +254,7 @@ CONVERSIONS: Mapping[str, Callable[[str, Expression, Expression, Source], Expres
 
 
 def to_lines(rows: DataFrame, dataset: Dataset) -> DataFrame:
-    """Each row as a record of our file, in `value`, with its `_file`, its own record in `_raw`, and `_doubled`.
+    """Writes each row as a record of our file into `value`, with its `_file`, its own record in `_raw`, and `_doubled`.
 
     A malformed record stays one: its text is a field too few.
     """

@@ -24,7 +24,7 @@ TOGETHER = 3  # datasets are converted at once
 
 
 class Export(NamedTuple):
-    """The files of a source of one date: all by their names with their checksums, and those that tables are made of."""
+    """Holds a source's files of one date: paths and checksums by name, and the files that each table is read from."""
 
     source: Source
     day: date
@@ -38,7 +38,7 @@ class Export(NamedTuple):
 
 
 class Made(NamedTuple):
-    """A dataset's file as it was made: where it lies, its facts, and the account of the records it was made of."""
+    """Holds a derived file of a dataset: its path, its facts, and the counts of the records behind it."""
 
     path: Path
     facts: landing.Facts
@@ -97,14 +97,14 @@ def make_file(spark: Any, export: Export, dataset: Dataset, staging: str, place:
         left_out = max(0, first - facts.records)
     elif facts.records != records:
         raise Refused(
-            f"{name}: {records:,} records were read and {facts.records:,} rows made: law 1 is broken, nothing was "
-            "published; look for quotes that RFC 4180 does not allow."
+            f"{name}: {records:,} records were read and {facts.records:,} rows derived, which breaks invariant 1; "
+            "nothing was published. Look for quotes that RFC 4180 does not allow."
         )
     return Made(path, facts, records, left_out, doubled)
 
 
 def convert(spark: Any, export: Export, mapping: DatasetMapping, dataset: Dataset) -> DataFrame:
-    """The records of our file, from theirs or from what their SQL returns of them."""
+    """Returns the records of our file, derived from the source's records by columns or by SQL."""
     source = export.source
     if not mapping.sql_file:
         names, cells = list(mapping.used), dict(mapping.columns)
@@ -115,7 +115,8 @@ def convert(spark: Any, export: Export, mapping: DatasetMapping, dataset: Datase
     check_result(mapping, dataset, result.columns)
     typed = [name for name, kind in result.dtypes if kind != "string"]
     made = conversion.convert(conversion.take_result(result, dataset), dataset, source, {}, typed)
-    # No records of ours, and nobody's order: what cannot be split stands for itself, and rows are sorted by their text.
+    # SQL returns rows in any order: sorting them by their text makes the file the same each time. Records that cannot
+    # be split are added as malformed rows.
     whole = conversion.read_fields(spark, scans(export, export.files(mapping)), [], source)
     broken = conversion.take_cells(whole.filter("_malformed"), [], {}, dataset, source)
     lines = conversion.to_lines(made.unionByName(broken.withColumn("_doubled", F.lit(0))), dataset)
@@ -139,7 +140,7 @@ def scans(export: Export, files: Sequence[RawFile]) -> list[Files]:
 
 
 def as_view(spark: Any, export: Export, table: Table) -> DataFrame:
-    """The records of a table as SQL sees them: trimmed texts under their own names, null where nothing is left."""
+    """Returns the records of a table for SQL: trimmed text under the source's own names, null where it is blank."""
     files = export.tables[table.files]
     names = [name for name in files[0].header if name]
     records = conversion.read_fields(spark, scans(export, files), names, export.source).filter("not _malformed")
@@ -160,7 +161,7 @@ def check_result(mapping: DatasetMapping, dataset: Dataset, columns: Sequence[st
 
 
 def wrong_sql(mapping: DatasetMapping, error: PySparkException) -> Refused:
-    """The refusal of SQL that Spark cannot run, with its line; of the error's text, which may show values, no more."""
+    """Returns the refusal of SQL that Spark cannot run, with its line, without Spark's text, which may show values."""
     condition = error.getCondition() or type(error).__name__
     found = (
         re.search(r"\bline ([0-9]+)", str(error)) if isinstance(error, (AnalysisException, ParseException)) else None

@@ -133,7 +133,7 @@ def rows_of(path: Path) -> Iterator[dict[str, str] | None]:
 
 
 def convert(row: Mapping[str, str], dataset: str, columns: Mapping[str, str], number: int) -> list[str]:
-    """A row's fields as the source writes them."""
+    """Returns a row's fields in the source's notation."""
     types = {column.name: column for column in CATALOG[dataset].columns}
     fields = []
     for theirs, ours in columns.items():
@@ -147,7 +147,7 @@ def convert(row: Mapping[str, str], dataset: str, columns: Mapping[str, str], nu
 
 
 def in_dialect(column: Column, text: str) -> str:
-    """A value in the source's notation; one that ours cannot read stays one that nobody can."""
+    """Returns a value in the source's notation; a value that is unreadable in ours stays unreadable."""
     if column.name in CODES:
         codes = CODES[column.name]
         return codes.get(text.lower(), f"?{text}" if text in codes.values() else text)
@@ -158,7 +158,7 @@ def in_dialect(column: Column, text: str) -> str:
 
 
 def local_time(text: str) -> str:
-    """A timestamp as a clock on the wall shows it; with its offset where that clock shows it a second time."""
+    """Returns a timestamp in local time, with its offset if that local time comes a second time."""
     if not TIMESTAMP.fullmatch(text):
         raise ValueError
     moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
@@ -171,19 +171,19 @@ def local_time(text: str) -> str:
 
 
 def amount(text: str) -> str:
-    """A decimal with a comma."""
+    """Returns a decimal with a comma."""
     if landing.cents(text) is None:
         raise ValueError
     return text.replace(".", ",")
 
 
 def written(day: date) -> str:
-    """A date in the source's notation; strftime writes the years before 1000 with fewer digits."""
+    """Returns a date in the source's notation; strftime writes the years before 1000 with fewer digits."""
     return f"{day:%d.%m.}{day.year:04}"
 
 
 def day_of(text: str) -> date:
-    """A date of our files, which must have just this form."""
+    """Returns a date of our files; raises ValueError unless it has exactly this form."""
     day = date.fromisoformat(text)
     if str(day) != text:
         raise ValueError

@@ -27,7 +27,7 @@ ODD = re.compile(rb"[\x00-\x02]")
 
 
 class RawFile(NamedTuple):
-    """What one reading of a source's file tells: the file is read by Spark, and its records are counted, by this."""
+    """Holds the profile of a source's file, by which Spark reads the file and its records are counted."""
 
     name: str  # in the source's folder
     sha256: str
@@ -39,7 +39,7 @@ class RawFile(NamedTuple):
 
 
 def folder(day: date, name: str) -> Path:
-    """The folder of a source's files of a date."""
+    """Returns the folder of a source's files of a date."""
     return settings.path("LANDING_DIR") / landing.folder(day) / name
 
 
@@ -48,7 +48,7 @@ def folders(day: date) -> list[str]:
     place = settings.path("LANDING_DIR") / landing.folder(day)
     try:
         names = sorted(each.name for each in place.glob("*") if each.is_dir() and not each.name.startswith("."))
-    except PermissionError:  # whoever reads a file there says so
+    except PermissionError:  # reading a file there reports it
         return []
     if not names:
         return []
@@ -99,7 +99,7 @@ def fingerprint(files: Mapping[str, str]) -> str:
 
 
 def matching(table: Table, names: Sequence[str], source: Source, day: date) -> list[str]:
-    """The files of a table; raises Refused where there is none, or one has a name that Spark cannot read."""
+    """Returns the files of a table; raises Refused where there is none, or one has a name that Spark cannot read."""
     names = [name for name in names if "/" not in name]
     found = [name for name in names if fnmatch.fnmatchcase(name, table.files)]
     if not found:
@@ -119,7 +119,7 @@ def matching(table: Table, names: Sequence[str], source: Source, day: date) -> l
 
 
 class Reader(landing.Reader):
-    """A file that keeps account of what is read of it, and of whether its bytes could be UTF-8."""
+    """Reads a file, counts its bytes, and notes whether they could be UTF-8."""
 
     def __init__(self, file: io.FileIO) -> None:
         super().__init__(file)
@@ -190,7 +190,7 @@ def check_record(length: int, line: int, is_open: bool, name: str) -> None:
 
 
 def wrong_encoding(path: Path, name: str, source: Source, file: Reader) -> Refused:
-    """The refusal of a file whose bytes are not of the declared encoding, with the first line that shows it."""
+    """Returns the refusal of a file whose bytes are not in the declared encoding, with the first line that shows it."""
     place = ""
     if not source.charset.startswith("UTF-16"):
         with path.open("rb") as lines:
@@ -210,7 +210,7 @@ def wrong_encoding(path: Path, name: str, source: Source, file: Reader) -> Refus
 
 
 def read_header(record: str, name: str, source: Source, used: Mapping[str, int], start: bytes) -> tuple[str, ...]:
-    """The names of a header; raises Refused with what is wrong with it. Names only columns that are declared: a
+    """Returns the names of a header; raises Refused with each fault. Names only columns that are declared: a
     patient's row may stand where the header should.
     """
     columns = names_of(record, source.dialect)
@@ -246,7 +246,7 @@ def read_header(record: str, name: str, source: Source, used: Mapping[str, int],
 
 
 def names_of(record: str, form: dialect.Dialect) -> tuple[str, ...]:
-    """The names in a header; "" is the name of a column that has none."""
+    """Returns the names in a header; "" is the name of a column without one."""
     fields = landing.plain_fields(record.rstrip("\r\n").lstrip("\ufeff"), form)
     return tuple(field.strip(WHITE_SPACE) for field in fields)
 

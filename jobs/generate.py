@@ -62,7 +62,7 @@ from jobs.hospital import (
 from jobs.verdicts import verdicts
 
 WRITTEN = ("patients", "visits", "admissions", "treatments", "billing")  # those with a writer of their own
-EVENTS = 3_000  # rows on START, at scale 1, of a dataset that hangs on no other but patients
+EVENTS = 3_000  # rows on START, at scale 1, of a dataset without foreign keys, or with one to patients alone
 BRANCHES = 60  # of a hundred parents have a row in a dataset without a writer
 
 # --- writing ------------------------------------------------------------------------------------------------

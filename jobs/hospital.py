@@ -304,7 +304,7 @@ class Visits(NamedTuple):
     last: np.ndarray  # the day whose file brings it for the last time
     defect: np.ndarray
     orphan: np.ndarray  # the patient's row is rejected
-    rejected: np.ndarray  # for good
+    rejected: np.ndarray  # and never accepted later
     patient_waits: np.ndarray  # until the day after `day`
     visit_waits: np.ndarray
 

@@ -11,7 +11,7 @@ LITERALS = "T"  # a letter that stands for itself: 2026-01-31T10:00
 
 
 class Pattern(NamedTuple):
-    """A pattern as a regular expression, and what a text that fits becomes: yyyy-MM-dd or yyyy-MM-ddTHH:mm:ss.
+    """Holds a pattern as a regular expression, and the template of its result: yyyy-MM-dd or yyyy-MM-ddTHH:mm:ss.
 
     `template` refers to the groups of `regex`. The groups of optional parts may be empty.
     """

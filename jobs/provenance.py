@@ -17,7 +17,7 @@ from jobs.sources import Source
 
 
 def source_of(dataset: Dataset, day: date) -> tuple[Source, bool] | None:
-    """(the source that a bronze file was made from, whether its declaration is still the same); None of our own."""
+    """Returns the source of a bronze file and whether its declaration is unchanged; None for a landing file."""
     known = (lake.bronze_head(dataset, day) or {"Metadata": {}})["Metadata"]
     if "source" not in known:
         return None
@@ -26,7 +26,7 @@ def source_of(dataset: Dataset, day: date) -> tuple[Source, bool] | None:
 
 
 def files_of(connection: warehouse.Connection, source: Source, dataset: Dataset, day: date) -> list[str]:
-    """The source's files that a dataset was made of, by the run that stands."""
+    """Returns the names of the source's files from which the current run derived a dataset."""
     found = connection.execute(
         "select file_name from ops.source_files as files join ops.receipts using (run_id, partition_date) "
         "where layer = 'source' and files.source_name = %s and partition_date = %s "
@@ -58,7 +58,7 @@ def lines(connection: warehouse.Connection, dataset: Dataset, day: date, key: st
 def rejected_records(
     spark: Any, connection: warehouse.Connection, dataset: Dataset, day: date
 ) -> tuple[Source, Iterator[tuple[str, Iterator[Sequence[str]]]]] | None:
-    """(the source, its files in turn with their header and each rejected record and its reasons), in its own columns.
+    """Returns the source, and per file its header and its rejected records with their reasons, in the source's columns.
 
     None where the rows were not made of a source's records, one of each. A record is found by the text of ours that it
     becomes: of records that become the same text, as many are taken as were rejected.
@@ -85,7 +85,7 @@ def rejected_records(
 
 
 def shape_of(text: Iterator[str], source: Source) -> tuple[tuple[str, ...], bool, int]:
-    """(a file's header, whether its records may span lines, the most fields in a record)."""
+    """Returns a file's header, whether its records may span lines, and the most fields in a record."""
     header, spans, widest = tuple[str, ...](), source.charset.startswith("UTF-16"), 1
     for record, span, is_open in landing.read_records(text, source.dialect):
         if not header and record.strip():
@@ -96,7 +96,7 @@ def shape_of(text: Iterator[str], source: Source) -> tuple[tuple[str, ...], bool
 
 
 def with_reasons(made: DataFrame, rejected: DataFrame) -> DataFrame:
-    """(file, record, codes, messages) of each record of `made` that was rejected, file by file."""
+    """Returns (file, record, codes, messages) of each rejected record of `made`, file by file."""
     of_text = Window.partitionBy("value")
     records = made.select("value", F.col("_raw").alias("record"), F.col("_file").alias("file"))
     records = records.withColumn("nth", F.row_number().over(of_text.orderBy("file", "record")))

@@ -75,7 +75,7 @@ def remove(day: date) -> None:
 
 @contextmanager
 def staging(source: str, day: date, run_id: str) -> Iterator[str]:
-    """A place for the lines that one run makes, emptied when it ends, with what earlier runs of the date left there."""
+    """Gives a run a staging prefix; deletes it at the end, and what earlier runs of the date left."""
     place = f"{CONVERTING}{source}/{folder(day)}/"
     try:
         yield f"{place}{run_id}"
@@ -86,7 +86,7 @@ def staging(source: str, day: date, run_id: str) -> Iterator[str]:
 
 
 def staged(place: str) -> str:
-    """The path of a staging place, as Spark writes to it."""
+    """Returns the path under which Spark writes to a staging prefix."""
     return f"s3a://{settings.get('MINIO_BUCKET_SILVER')}/{place}"
 
 

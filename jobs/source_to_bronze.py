@@ -77,7 +77,7 @@ def publish(
 
 
 def warnings_of(made: Made) -> list[str]:
-    """What the conversion of a dataset is worth a warning for."""
+    """Returns the warnings about a dataset's conversion."""
     twice = f"{made.doubled:,} local times came twice, as the clock was put back; they are taken as the first"
     return [twice] if made.doubled else []
 

@@ -137,7 +137,7 @@ class Source:
 
 
 def folder() -> Path:
-    """The directory of the declarations: SOURCES_DIR, or sources/ of the clone."""
+    """Returns the directory of the declarations: SOURCES_DIR, or sources/ of the clone."""
     return settings.ROOT / Path(settings.given("SOURCES_DIR") or "sources").expanduser()
 
 
@@ -315,7 +315,7 @@ class Declaration:
         return f"sources/{self.name}/{name}", text.strip().rstrip(";").rstrip()
 
     def check_tables(self, mappings: tuple[DatasetMapping, ...]) -> None:
-        """Refuses a name that stands for other files in the SQL of another dataset: all are views of one session."""
+        """Raises Refused if two datasets' SQL give one name to different files: all are views of one session."""
         known: dict[str, Table] = {}
         for table in (table for mapping in mappings if mapping.sql_file for table in mapping.tables):
             other = known.setdefault(table.name, table)

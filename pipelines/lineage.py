@@ -42,7 +42,7 @@ Made = dict[str, list[tuple[Place, str, str]]]  # column -> (place, column, how)
 
 @dataclass
 class Flow:
-    """What one run of a task reads and writes, with what became of it."""
+    """Describes what one run of a task reads and writes, and its outcome."""
 
     inputs: list[InputDataset] = field(default_factory=list)
     outputs: list[OutputDataset] = field(default_factory=list)
@@ -137,7 +137,7 @@ def flow(layer: str, name: str, day: date, row: Row | None) -> Flow:
 
 
 def to_bronze(dataset: Dataset, day: date, row: Row | None) -> Flow:
-    """A landing file is copied byte for byte."""
+    """Describes the copy of a landing file, byte for byte."""
     file, object_ = landing_file(dataset, day), bronze_object(dataset, day)
     fields = [(column.name, "text", column.doc) for column in dataset.columns]
     same = {column.name: [(file, column.name, "IDENTITY")] for column in dataset.columns}
@@ -149,7 +149,7 @@ def to_bronze(dataset: Dataset, day: date, row: Row | None) -> Flow:
 
 
 def to_silver(dataset: Dataset, day: date, row: Row | None) -> Flow:
-    """Each record of a bronze object becomes an accepted or a rejected row; keys are looked up among the parents'."""
+    """Describes validation: each record of a bronze object becomes an accepted or a rejected row."""
     source = bronze_object(dataset, day)
     raw = [(column.name, "text", column.doc) for column in dataset.columns]
     typed = [(column.name, TYPES[column.type], column.doc) for column in dataset.columns]
@@ -173,7 +173,7 @@ def to_silver(dataset: Dataset, day: date, row: Row | None) -> Flow:
 
 
 def to_gold(dataset: Dataset, day: date, row: Row | None) -> Flow:
-    """Accepted rows are merged into a table by key."""
+    """Describes the load of accepted rows into a table by key."""
     source, target = silver_table(dataset), table(dataset.name)
     typed = [(column.name, TYPES[column.type], column.doc) for column in dataset.columns]
     silver = current_run("silver", dataset.name, day) if row else None
@@ -192,7 +192,7 @@ def to_gold(dataset: Dataset, day: date, row: Row | None) -> Flow:
 
 
 def to_marts(day: date, row: Row | None) -> Flow:
-    """Every mart is brought in line with gold in one transaction; marts that read another are no input of the run."""
+    """Describes the build of all marts from gold in one transaction; a mart that another reads is no input."""
     inputs: dict[str, InputDataset] = {}
     outputs, all_marts = [], mart_columns.all_marts()
     for mart, known in all_marts.items():
@@ -208,7 +208,7 @@ def to_marts(day: date, row: Row | None) -> Flow:
 
 
 def to_gate(day: date, row: Row | None) -> Flow:
-    """The date's silver tables are read, to see that its rejects stay below the thresholds."""
+    """Describes the quality gate, which reads a date's silver tables."""
     stops = {stop["dataset"] for stop in warehouse.stops(warehouse.process_connection(), day)}
     held = {name: [assertion("rejects_below_stop_level", name not in stops)] for name in expected(day)}
     return Flow(
@@ -217,7 +217,7 @@ def to_gate(day: date, row: Row | None) -> Flow:
 
 
 def to_revalidated(day: date, row: Row | None) -> Flow:
-    """Partitions of any date are validated again whose parents came or went."""
+    """Describes the revalidation of partitions whose parents came or went, whatever their date."""
     found = Flow()
     if row:
         query = "select * from ops.ledger where layer = 'silver' and log = %s and turn > %s and outcome = 'done'"
@@ -229,7 +229,7 @@ def to_revalidated(day: date, row: Row | None) -> Flow:
 
 
 def to_pages(day: date, row: Row | None) -> Flow:
-    """The dashboards' pages are made of the marts."""
+    """Describes the build of the dashboards' pages from the marts."""
     folder = LocalFileSystem(str(settings.path("STACK_DIR") / "dashboards"))
     inputs = [read_from(table(mart), known["doc"], "TABLE", []) for mart, known in mart_columns.all_marts().items()]
     return Flow(inputs, [written_to(place_of(folder), "The dashboards as static pages.", "FILE", [], {}, {})])

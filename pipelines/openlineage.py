@@ -47,9 +47,9 @@ RETRIES = {"total": 2, "connect": 2, "read": 0, "backoff_factor": 0.5}
 
 @dataclass
 class TaskRun:
-    """One run of a task, as events tell it; `key` names it among those that the same task stands for.
+    """Describes one run of a task; `key` names it among the runs that one task stands for.
 
-    `state` is what became of this one, where the task's own state says something else.
+    `state` is its own outcome, if that differs from the task's state.
     """
 
     job: str

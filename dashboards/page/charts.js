@@ -22,9 +22,10 @@ const CONFIG = {
 const color = (place) => `var(--c${place % 8})`;
 const UNIT = { percent: "%", hours: "h", days: "d" };
 
-// Returns a value as Vega's expressions read it: their strings may hold no control or line-separating character as it is.
+// Returns a value as a literal of Vega's expressions, which refuse control characters and line separators in a string.
 function literal(value) {
-  return JSON.stringify(value).replace(/[\u007f-\u009f\u2028\u2029\ufeff]/g, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  const escape = (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  return JSON.stringify(value).replace(/[\u007f-\u009f\u2028\u2029\ufeff]/g, escape);
 }
 
 function axis(format, greatest) {

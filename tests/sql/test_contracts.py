@@ -266,7 +266,7 @@ def test_a_draft_overwrites_nothing(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["x", str(contracts.HOME / "visits.odcs.yaml")])
     with pytest.raises(SystemExit) as end:
         contract_import.main()
-    assert end.value.code == 2 and "visits.py is there already" in capsys.readouterr().err
+    assert end.value.code == 2 and "visits.py already exists" in capsys.readouterr().err
 
 
 def test_a_dataset_of_another_name_gets_a_contract_without_an_edit(monkeypatch):
