@@ -239,9 +239,11 @@ def own_state(postgres, days):
     Other tests' dates are in the same warehouse, and go on meanwhile.
     """
     since = days[0] - timedelta(800)  # a first date brings two years
-    where = dict.fromkeys(CATALOG, f"_partition_date between '{days[0]}' and '{days[-1]}'") | {
+    of_dates = f"_partition_date between '{days[0]}' and '{days[-1]}'"
+    where = dict.fromkeys(CATALOG, of_dates) | {
         "mart_daily_kpis": f"kpi_date between '{since}' and '{days[-1]}'",
         "mart_department_stats": f"stat_date between '{since}' and '{days[-1]}'",
+        "mart_patient_stats": f"patient_id in (select patient_id from patients where {of_dates})",
     }
     found = {}
     for table, condition in where.items():
