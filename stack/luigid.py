@@ -8,6 +8,8 @@ machine, can make a worker load a module and run a task from it. Here
 - a request must address luigid by one of its own names, which prevents DNS rebinding;
 - an API call that changes something needs the login and must not come from another site's page;
 - Luigi's pages and read-only calls are open to this machine, as Spark's pages are.
+
+The scheduler differs from Luigi's in one place: a batch of tasks that runs again belongs to the worker that runs it.
 """
 
 import argparse
@@ -15,10 +17,12 @@ import base64
 import hmac
 import os
 import sys
+from typing import Any
 from urllib.parse import urlsplit
 
 import luigi.server
 from luigi.cmdline import luigid
+from luigi.scheduler import BATCH_RUNNING, PENDING, RUNNING
 from tornado.httputil import HTTPServerRequest
 from tornado.routing import AnyMatches, Matcher, Rule, RuleRouter
 from tornado.web import Application, RequestHandler
@@ -82,6 +86,21 @@ class Refusal(RequestHandler):
         self.finish(REFUSALS[status])
 
 
+class Scheduler(luigi.server.Scheduler):
+    """Schedules tasks as Luigi does; a batch that starts again is assigned to the worker that starts it.
+
+    Luigi 3.8.1 keeps a finished batch for ten minutes together with the worker that ran it. Where the same dates run
+    again within that time, Luigi would take the new run for the old worker's, declare it failed once that worker is
+    forgotten (after a minute), and hand the batch out a second time while it still runs.
+    """
+
+    def add_task(self, task_id: str = "", status: str = PENDING, **more: Any) -> None:
+        task = self._state.get_task(task_id)
+        if task and status == RUNNING and task.status not in (RUNNING, BATCH_RUNNING):
+            task.worker_running = None
+        super().add_task(task_id=task_id, status=status, **more)
+
+
 def guarded(scheduler: luigi.server.Scheduler) -> RuleRouter:
     """Returns Luigi's web application behind the access check."""
     return RuleRouter([Rule(IsRefused(), Application([(".*", Refusal)])), Rule(AnyMatches(), application(scheduler))])
@@ -95,4 +114,5 @@ if __name__ == "__main__":
     asked = parser.parse_known_args(sys.argv[1:])[0].address
     settings.refuse_open({f"luigid's address {asked or '0.0.0.0'}": asked}, [os.environ["LUIGI_PASSWORD"]])
     luigi.server.app = guarded
+    luigi.server.Scheduler = Scheduler  # type: ignore[misc]
     luigid()

@@ -1,0 +1,35 @@
+"""Tests the scheduler of stack/luigid.py without a network."""
+
+import time
+
+from stack import luigid
+
+
+def test_a_batch_that_runs_again_belongs_to_the_worker_that_runs_it(tmp_path, monkeypatch):
+    """Fails with Luigi's own scheduler: it hands the batch out again while the batch runs."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    state, history = str(tmp_path / "state.pickle"), {"record_task_history": False}
+    ours = luigid.Scheduler(state_path=state, retry_delay=5, prune_on_get_work=True, **history)
+
+    def ask(worker, running):
+        """Asks for work as a worker does, starts the batch that is handed out, and tells whether there is one."""
+        given = ours.get_work(worker=worker, host="here", current_tasks=running)
+        started = {"task_id": "both", "family": "Silver", "params": {"date": "1,2"}, "status": "RUNNING"}
+        if "batch_id" in given:
+            ours.add_task(worker=worker, batch_id=given["batch_id"], **started)
+        return "batch_id" in given
+
+    for worker in ("first", "second"):
+        ours.add_task_batcher(worker=worker, task_family="Silver", batched_args=["date"], max_batch_size=9)
+        for day in ("1", "2"):
+            told = {"family": "Silver", "params": {"date": day}, "batchable": True}
+            ours.add_task(worker=worker, task_id=day, **told)
+        assert ask(worker, [])
+        for _ in range(20):  # a minute; workers that were silent that long are forgotten
+            now += 4
+            assert not ask(worker, ["both"])
+        assert {task["status"] for task in ours.task_list("RUNNING", "").values()} == {"RUNNING"}
+        ours.add_task(worker=worker, task_id="both", status="DONE")
+        assert {name: task["status"] for name, task in ours.task_list("DONE", "").items()}.keys() == {"1", "2", "both"}
+        now += 12
