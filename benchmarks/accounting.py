@@ -13,16 +13,18 @@ from typing import Any
 
 from jobs import (
     bronze_to_silver,
+    gold,
     gold_to_marts,
     lake,
     landing,
     landing_to_bronze,
+    ledger,
     marts,
     program,
     settings,
     silver_to_gold,
+    thresholds,
     validation,
-    warehouse,
 )
 from jobs.catalog import CATALOG
 
@@ -72,11 +74,12 @@ def main() -> None:
     timed(landing, "describe", "a plain reading of the files")
     timed(bronze_to_silver, "stale_dates", "parents that came or went")
     timed(lake, "last_commit", "the log of what was committed")
-    for name in ("write", "settle", "settle_silver", "versions", "ran_before", "usual_rows", "stops", "standing"):
-        timed(warehouse, name, "ledger, receipts and levels")
-    timed(warehouse, "append", "withheld rows", lambda _, table, *__: "withheld" in table)
-    timed(warehouse, "replace_withheld", "withheld rows")
-    timed(warehouse, "account_for", "gold against its loads")
+    for name in ("write", "settle", "settle_silver", "versions", "ran_before", "usual_rows", "standing"):
+        timed(ledger, name, "ledger, markers and levels")
+    timed(thresholds, "stops", "ledger, markers and levels")
+    timed(gold, "append", "withheld rows", lambda _, table, *__: "withheld" in table)
+    timed(gold, "replace_withheld", "withheld rows")
+    timed(gold, "account_for", "gold against its loads")
     timed(marts, "_replace", "mart_trust", lambda _, mart, __: mart == "ops.mart_trust")
     timed(marts, "check", "sql/checks")
     count_again()

@@ -149,9 +149,9 @@ def call(*words: str, **environment: str) -> None:
 
 def merge(day: date) -> None:
     """Maintains silver with a retention of seconds, below the minimum: there are no readers to protect here."""
-    from jobs import maintain, warehouse
+    from jobs import ledger, maintain
 
-    maintain.LEAST, warehouse.longest_run = 0, lambda connection: 0.0
+    maintain.LEAST, ledger.longest_run = 0, lambda connection: 0.0
     program.resident("endurance").conf.set(maintain.KEEP, KEEP_HOURS)
     for dataset in CATALOG.values():
         print(maintain.maintain(dataset, day), flush=True)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import date
 
-from jobs import landing, warehouse
+from jobs import landing, ledger, warehouse
 from jobs.dataset import Dataset
 from jobs.landing import Facts
 
@@ -12,8 +12,8 @@ FEW = 20  # rows more or less are no matter, whatever their share
 
 def warnings(connection: warehouse.Connection, dataset: Dataset, day: date, facts: Facts) -> list[str]:
     """Returns what is worth a warning about a file before it is in bronze."""
-    usual = unusual(facts.records, dataset, *warehouse.usual_rows(connection, dataset, day))
-    sent_before = repeated(warehouse.dates_of_file(connection, dataset, day, facts.sha256) if facts.records else [])
+    usual = unusual(facts.records, dataset, *ledger.usual_rows(connection, dataset, day))
+    sent_before = repeated(ledger.dates_of_file(connection, dataset, day, facts.sha256) if facts.records else [])
     return [warning for warning in (usual, sent_before) if warning]
 
 

@@ -18,7 +18,7 @@ from psycopg.rows import dict_row
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs import borders, lake, marts, program, schema, validation, warehouse
+from jobs import borders, lake, ledger, marts, program, schema, validation, warehouse
 from jobs.catalog import CATALOG
 from jobs.dataset import WHITE_SPACE, Dataset
 from jobs.program import Refused
@@ -115,7 +115,7 @@ def fingerprint(connection: warehouse.Connection) -> str:
 def what_is_not_current(connection: warehouse.Connection) -> Iterator[str]:
     """Dates on which an ordinary run would change something, whatever the declaration."""
     found = connection.execute("select partition_date, why from ops.dates where not is_current order by 1").fetchall()
-    current = warehouse.marts_receipt(marts.rule_set(), warehouse.turn())
+    current = ledger.marts_receipt(marts.rule_set(), ledger.turn())
     if found or not current:
         yield "Not all that differs is the declaration's doing; bring these up to date first:"
         yield from (f"  {day}: {why}" for day, why in found[:FEW_DATES])
@@ -337,7 +337,7 @@ def stop_lines(
                     level = min(reached, key=lambda level: (level.share, level.rows))
                     tripped = {"dataset": name, "partition_date": day, "reason": code, "hits": hits[code]}
                     of_level = {"action": "stop", "level_share": level.share, "level_rows": level.rows}
-                    lines.append(warehouse.in_words(tripped | of_level | {"bronze_rows": counts.rows}))
+                    lines.append(ledger.in_words(tripped | of_level | {"bronze_rows": counts.rows}))
     if lines:
         yield "Would stop before gold; the figures below are those once it is let pass with OVERRIDE=1"
     yield from (f"  {line}" for line in lines)

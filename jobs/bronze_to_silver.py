@@ -12,7 +12,7 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs import lake, landing, program, validation, warehouse
+from jobs import lake, landing, ledger, program, validation, warehouse
 from jobs.catalog import CATALOG, children
 from jobs.dataset import WHITE_SPACE, Dataset
 
@@ -28,7 +28,7 @@ def bronze_to_silver(dataset: Dataset, *days: date) -> str:
         warehouse.writer(connection, f"silver {dataset.name}", reads=[f"silver {p}" for p in dataset.parents.values()]),
     ):
         mend(connection, dataset)
-        due = [day for _, day, _ in warehouse.stale(dataset)]
+        due = [day for _, day, _ in ledger.stale(dataset)]
         facts, refused = read_facts(connection, dataset, sorted({*days, *due}))
         spark = program.spark(f"bronze_to_silver {dataset.name} {program.listed(days)}") if facts else None
         rows = {day: each.records for day, each in facts.items()}
@@ -52,7 +52,7 @@ def read_facts(
             facts[day] = lake.facts_of(dataset, day)
         except program.Refused as error:
             refused.append(error)
-            with suppress(program.Refused), warehouse.run(connection, "silver", dataset.name, day, dataset.rule_set):
+            with suppress(program.Refused), ledger.run(connection, "silver", dataset.name, day, dataset.rule_set):
                 raise
     return facts, refused
 
@@ -67,7 +67,7 @@ def validate(
     days, rows = list(facts), sum(each.records for each in facts.values())
     header = facts[days[0]].header
     with (
-        warehouse.runs(connection, "silver", dataset.name, days, dataset.rule_set) as runs,
+        ledger.runs(connection, "silver", dataset.name, days, dataset.rule_set) as runs,
         ExitStack() as release,
     ):
         run_id = runs[days[0]]["run_id"]
@@ -91,7 +91,7 @@ def validate(
         else:
             keep = release.enter_context(kept())
             judged = validation.judge(records, dataset, header, parents, keep, keep)
-        ran = warehouse.ran_before(connection, dataset, days, run_id)
+        ran = ledger.ran_before(connection, dataset, days, run_id)
         counts = validation.count(judged, dataset, days, run_id if ran else None)
         for day in days:
             must_balance(day, facts[day], counts[day])
@@ -101,26 +101,26 @@ def validate(
             program.step(spark, dataset, days, "compare with the last run")
             standing = compare(spark, connection, dataset, facts, counts, verdict, {day: runs[day] for day in ran})
             for day in ran:  # before the commit: a run that dies leaves word of what it took away
-                warehouse.note(connection, runs[day])
+                ledger.note(connection, runs[day])
         for day, run in standing.items():
             runs[day] |= {name: run[name] for name in ("delta_accepted", "delta_rejected")}
         changes: list[str] = []
         if changed := [run for day, run in runs.items() if day not in standing]:
             for run in changed:
-                warehouse.withdraw(connection, run)
+                ledger.withdraw(connection, run)
             program.step(spark, dataset, days, "publish")
             publish(connection, dataset, changed, verdict, counts)
             came = verdict.accepted.filter(F.col("_partition_date").isin([run["partition_date"] for run in changed]))
             came = came.select(dataset.key, "_partition_date")
             program.step(spark, dataset, days, "find dates to validate again")
             for child, dates in stale_dates(spark, connection, dataset, changed, came).items():
-                warehouse.mark_stale(connection, child, list(dates))
+                ledger.mark_stale(connection, child, list(dates))
                 changes += (f"{change}: to be validated again" for change in dates.values())
         said = []
         with connection.transaction():
             for day, run in runs.items():
                 run |= account(dataset, facts[day], counts[day])
-                warnings = warehouse.settle_silver(
+                warnings = ledger.settle_silver(
                     connection,
                     run,
                     counts[day].hits,
@@ -183,7 +183,7 @@ def compare(
         keys, content = known.get(day, nothing)
         if keys != counts[day].keys:
             losing.append(day)
-        standing = warehouse.standing(connection, dataset, day) or {}
+        standing = ledger.standing(connection, dataset, day) or {}
         input_of = standing.get("made_from"), standing.get("rule_set")
         if content == counts[day].content and input_of == (facts[day].sha256, run["rule_set"]):
             alike[day] = standing
@@ -214,7 +214,7 @@ def publish(
     partition has as many rows in them as it has verdicts.
     """
     days, run_id = [run["partition_date"] for run in runs], runs[0]["run_id"]
-    since, ready = warehouse.versions(connection, dataset), partial(warehouse.must_hold, connection)
+    since, ready = ledger.versions(connection, dataset), partial(warehouse.must_hold, connection)
     of_days = F.col("_partition_date").isin(days)
     of_run = F.coalesce(*(F.when(F.col("_partition_date") == run["partition_date"], run["run_id"]) for run in runs))
     tables = {
@@ -261,11 +261,11 @@ def account(dataset: Dataset, facts: landing.Facts, counts: validation.Counts) -
 
 def mend(connection: warehouse.Connection, dataset: Dataset) -> None:
     """Takes half a commit away from the logs of a dataset, as a writer that died may have left it, and says so."""
-    for kind, version in warehouse.versions(connection, dataset).items():
+    for kind, version in ledger.versions(connection, dataset).items():
         half = lake.mend(dataset, kind, version)
         if half is not None:
             print(f"half a commit of {kind} {dataset.name} is taken away: version {half}", file=sys.stderr)
-            warehouse.doubt(connection, dataset, kind, half)
+            ledger.doubt(connection, dataset, kind, half)
 
 
 @contextmanager
@@ -315,7 +315,7 @@ def stale_dates(
     accepted ones and those rejected for something else.
     """
     first = min(run["partition_date"] for run in runs)
-    took = any(run.get("lost") or warehouse.died_before(connection, run) for run in runs)
+    took = any(run.get("lost") or ledger.died_before(connection, run) for run in runs)
     waiting, having = [], []
     for child in children(dataset):
         name = next(column for column, parent in child.parents.items() if parent == dataset.name)
@@ -326,7 +326,7 @@ def stale_dates(
             F.btrim(name, F.lit(WHITE_SPACE)).alias("wanted"),
             F.date_add("_partition_date", child.orphan_days).alias("until"),
         )
-        days = [day for day in warehouse.dates_with(connection, child, orphan) if first <= child.waits_until(day)]
+        days = [day for day in ledger.dates_with(connection, child, orphan) if first <= child.waits_until(day)]
         if days and came is not None:
             rejected = lake.silver(spark, child, "rejected").filter(F.col("_partition_date").isin(days))
             waiting.append(rejected.filter(F.array_contains(codes, orphan)).select(*wanted))
@@ -354,4 +354,4 @@ def stale_dates(
 
 
 if __name__ == "__main__":
-    program.run(bronze_to_silver, together=True, remaining=warehouse.remaining)
+    program.run(bronze_to_silver, together=True, remaining=ledger.remaining)

@@ -6,7 +6,7 @@ from functools import partial
 
 from pyspark.sql import functions as F
 
-from jobs import bronze_to_silver, gold_to_marts, lake, program, raw, silver_to_gold, warehouse
+from jobs import bronze_to_silver, gold_to_marts, lake, ledger, program, raw, silver_to_gold, warehouse
 from jobs.catalog import CATALOG
 from jobs.dataset import Dataset
 
@@ -23,25 +23,25 @@ def forget(day: date) -> str:
     another run brings the date back meanwhile.
     """
     with warehouse.connect() as connection:
-        if not (warehouse.knows(connection, day) or any(lake.bronze_head(each, day) for each in CATALOG.values())):
+        if not (ledger.knows(connection, day) or any(lake.bronze_head(each, day) for each in CATALOG.values())):
             return f"{day} never ran: there is nothing to forget"
         lake.remover()  # refuses a key that cannot do it before anything is taken away
-        with warehouse.run(connection, "forget", "all", day, "") as row:
+        with ledger.run(connection, "forget", "all", day, "") as row:
             row["asked_by"] = program.user()
-            warehouse.note(connection, row)
+            ledger.note(connection, row)
             for dataset in reversed(CATALOG.values()):
                 print(empty(dataset, day), flush=True)
             for dataset in CATALOG.values():
-                if others := [other for _, other, _ in warehouse.stale(dataset)]:
+                if others := [other for _, other, _ in ledger.stale(dataset)]:
                     print(bronze_to_silver.bronze_to_silver(dataset, *others), flush=True)
             for dataset in CATALOG.values():
                 print(silver_to_gold.silver_to_gold(dataset, day), flush=True)
             remove_source(day)
             # A build of the marts has to be some date's: the newest that is left.
-            print(gold_to_marts.gold_to_marts(warehouse.newest(connection) or day), flush=True)
+            print(gold_to_marts.gold_to_marts(ledger.newest(connection) or day), flush=True)
             with connection.transaction():
-                warehouse.delete_markers(connection, day)
-                warehouse.note(connection, row | {"outcome": "done"})
+                ledger.delete_markers(connection, day)
+                ledger.note(connection, row | {"outcome": "done"})
     return f"{day} is forgotten; a landing file of it that stays comes in again with the next run of this date"
 
 
@@ -50,7 +50,7 @@ def empty(dataset: Dataset, day: date) -> str:
     with (
         warehouse.connect() as connection,
         warehouse.writer(connection, f"silver {dataset.name}"),
-        warehouse.run(connection, "silver", dataset.name, day, dataset.rule_set) as row,
+        ledger.run(connection, "silver", dataset.name, day, dataset.rule_set) as row,
     ):
         bronze_to_silver.mend(connection, dataset)
         spark = program.spark(f"forget {dataset.name} {day}")
@@ -58,19 +58,19 @@ def empty(dataset: Dataset, day: date) -> str:
         tables = {kind: lake.silver(spark, dataset, kind) for kind in KINDS if lake.has_silver(dataset, kind)}
         counts = {kind: table.filter(F.col("_partition_date") == day).count() for kind, table in tables.items()}
         row["lost"] = counts.get("accepted", 0)
-        warehouse.note(connection, row)  # before the commit: a run that dies leaves word of what it took away
-        warehouse.withdraw(connection, row)
-        since, ready = warehouse.versions(connection, dataset), partial(warehouse.must_hold, connection)
+        ledger.note(connection, row)  # before the commit: a run that dies leaves word of what it took away
+        ledger.withdraw(connection, row)
+        since, ready = ledger.versions(connection, dataset), partial(warehouse.must_hold, connection)
         for kind, table in tables.items():
             none = table.filter(F.lit(False))
             done = lake.replace(none, dataset, kind, [day], row["run_id"], since[kind], ready)
             row[f"delta_{kind}"] = done.version
         for child, days in bronze_to_silver.stale_dates(spark, connection, dataset, [row]).items():
-            warehouse.mark_stale(connection, child, list(days))
+            ledger.mark_stale(connection, child, list(days))
         row |= dict.fromkeys(("bronze_rows", "bronze_bytes", "accepted", "rejected", "faulty"), 0)
         row |= dict.fromkeys(("amount_in", "amount_accepted", "amount_rejected"), Decimal()) if dataset.amount else {}
-        row["bronze_sha256"] = warehouse.FORGOTTEN
-        warehouse.settle(connection, row, warehouse.FORGOTTEN)
+        row["bronze_sha256"] = ledger.FORGOTTEN
+        ledger.settle(connection, row, ledger.FORGOTTEN)
     return f"silver {dataset.name} {day}: " + ", ".join(
         f"{counts.get(kind, 0):,} {kind} rows removed" for kind in KINDS
     )
@@ -80,7 +80,7 @@ def remove_source(day: date) -> None:
     """Deletes a date's bronze files and markers under the locks of silver and gold; Refused if it ran meanwhile."""
     reads = [f"silver {name}" for name in CATALOG]
     with warehouse.connect() as connection, warehouse.writer(connection, "gold", reads):
-        if back := warehouse.not_emptied(connection, day):
+        if back := ledger.not_emptied(connection, day):
             raise program.Refused(
                 f"another run has brought {', '.join(back)} of {day} back meanwhile; see that nothing runs this date, "
                 f"then give `make forget DATE={day}` again."
@@ -88,7 +88,7 @@ def remove_source(day: date) -> None:
         for dataset in CATALOG.values():
             lake.remove_bronze(dataset, day)
         raw.remove(day)
-        warehouse.delete_markers(connection, day)
+        ledger.delete_markers(connection, day)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from datetime import date
 
-from jobs import marts, program, warehouse
+from jobs import gold, ledger, marts, program, warehouse
 
 
 def gold_to_marts(day: date) -> str:
@@ -13,12 +13,12 @@ def gold_to_marts(day: date) -> str:
     with (
         warehouse.connect() as connection,
         warehouse.writer(connection, "marts"),
-        warehouse.run(connection, "marts", "marts", day, marts.rule_set()) as row,
+        ledger.run(connection, "marts", "marts", day, marts.rule_set()) as row,
         connection.transaction(),
     ):
-        warnings = warehouse.account_for(connection, day)
+        warnings = gold.account_for(connection, day)
         made = lawful(connection, whole=bool(warnings))
-        warehouse.settle(connection, row, warehouse.gold_state(connection))
+        ledger.settle(connection, row, ledger.gold_state(connection))
     done = ", ".join(f"{mart} {in_words(mart, part)}" for mart, part in made.items())
     return "\n".join([*warnings, f"marts: {done}"])
 

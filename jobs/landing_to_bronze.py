@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 
-from jobs import arrival, exports, lake, landing, program, warehouse
+from jobs import arrival, exports, lake, landing, ledger, program, warehouse
 from jobs.dataset import Dataset
 
 
@@ -15,7 +15,7 @@ def landing_to_bronze(dataset: Dataset, day: date) -> str:
     with (
         warehouse.connect() as connection,
         warehouse.writer(connection, f"bronze {dataset.name} {day}"),
-        warehouse.run(connection, "bronze", dataset.name, day, dataset.rule_set) as row,
+        ledger.run(connection, "bronze", dataset.name, day, dataset.rule_set) as row,
     ):
         if comes_by := exports.folders(day):
             raise program.Refused(
@@ -31,7 +31,7 @@ def landing_to_bronze(dataset: Dataset, day: date) -> str:
             row["amount_in"] = Decimal(facts.cents) / 100
         warnings = arrival.warnings(connection, dataset, day, facts)
         lake.upload(path, dataset, day, facts)
-        warehouse.settle(connection, row | {"warnings": "; ".join(warnings) or None}, facts.sha256)
+        ledger.settle(connection, row | {"warnings": "; ".join(warnings) or None}, facts.sha256)
     undeclared = [column for column in facts.header if column not in dataset.names]
     ignored = f"; columns nobody declared stay behind: {listed(undeclared)}" if undeclared else ""
     done = f"bronze {dataset.name} {day}: {facts.records:,} rows, {facts.bytes:,} bytes{ignored}"
@@ -49,4 +49,4 @@ def listed(columns: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    program.run(landing_to_bronze, future=False, remaining=warehouse.remaining)
+    program.run(landing_to_bronze, future=False, remaining=ledger.remaining)

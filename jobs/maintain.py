@@ -4,7 +4,7 @@ import re
 from datetime import date
 from typing import Any
 
-from jobs import borders, lake, program, warehouse
+from jobs import borders, lake, ledger, program, warehouse
 from jobs.bronze_to_silver import mend
 from jobs.dataset import Dataset
 
@@ -22,11 +22,11 @@ def maintain(dataset: Dataset, day: date) -> str:
         hours = keep_hours(spark, connection)
         with (
             warehouse.writer(connection, f"silver {dataset.name}"),
-            warehouse.run(connection, "maintenance", dataset.name, day, "") as row,
+            ledger.run(connection, "maintenance", dataset.name, day, "") as row,
         ):
             mend(connection, dataset)
             done = [in_words(spark, dataset, kind, hours, row["run_id"]) for kind in ("accepted", "rejected")]
-            warehouse.settle(connection, row, "")
+            ledger.settle(connection, row, "")
     return "\n".join(done)
 
 
@@ -53,7 +53,7 @@ def keep_hours(spark: Any, connection: warehouse.Connection) -> float:
         raise program.Refused(
             f"{KEEP} is {borders.quoted(text)}; write a number of hours in spark-defaults.conf, as in 168."
         )
-    longest = warehouse.longest_run(connection) / 3600
+    longest = ledger.longest_run(connection) / 3600
     if float(text) < max(LEAST, longest):
         why = f"a run has taken {longest:.1f} hours" if longest > LEAST else f"{LEAST:g} is the least"
         raise program.Refused(

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from psycopg.rows import dict_row
 
-from jobs import borders, lake, landing, program, provenance, settings, warehouse
+from jobs import borders, lake, landing, ledger, program, provenance, settings, warehouse
 from jobs.catalog import CATALOG, children
 from jobs.dataset import WHITE_SPACE, Dataset, is_retryable
 from jobs.dialect import RFC_4180, Dialect
@@ -92,7 +92,7 @@ def standing_runs(
     connection: warehouse.Connection, day: date, datasets: Sequence[Dataset]
 ) -> dict[str, dict[str, Any]]:
     """The silver runs that stand for a date, by dataset; raises Refused where there are none."""
-    found = {dataset.name: warehouse.standing(connection, dataset, day) for dataset in datasets}
+    found = {dataset.name: ledger.standing(connection, dataset, day) for dataset in datasets}
     runs = {name: run for name, run in found.items() if run}
     if not runs:
         what = day if len(datasets) > 1 else f"{datasets[0].name} of {day}"
@@ -128,7 +128,7 @@ def reason_lines(
 def may_mend(connection: warehouse.Connection, dataset: Dataset, day: date) -> str:
     """Whether a parent that comes now would still count for the orphans of a date; it does while dates are in time."""
     last = dataset.waits_until(day)
-    newest = warehouse.newest(connection) or day
+    newest = ledger.newest(connection) or day
     return f"retryable: its parent may come up to {last}" if newest <= last else f"final: its parent was due by {last}"
 
 
@@ -306,7 +306,7 @@ def difference(row: Sighting, stands: Sighting) -> str:
 
 def file_lines(connection: warehouse.Connection, dataset: Dataset, day: date) -> Iterator[str]:
     """The bronze file that a partition was judged from, and whether that verdict is the last word."""
-    run = warehouse.standing(connection, dataset, day)
+    run = ledger.standing(connection, dataset, day)
     path = lake.bronze_path(dataset, day)
     if run is None:
         yield f"  {day}  {path}, whose run has not finished"

@@ -13,8 +13,9 @@ from typing import Any
 from jobs import settings, warehouse
 from jobs.catalog import CATALOG
 from jobs.dataset import Dataset, Level, is_retryable
+from jobs.gold import AUDIT
 from jobs.program import Refused
-from jobs.warehouse import AUDIT, Connection, literal
+from jobs.warehouse import Connection, literal
 
 SQL = settings.ROOT / "sql"
 REPORTS = SQL / "reports"

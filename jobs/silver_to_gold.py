@@ -7,7 +7,7 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
-from jobs import lake, program, validation, warehouse
+from jobs import gold, lake, ledger, program, thresholds, validation, warehouse
 from jobs.catalog import CATALOG
 from jobs.dataset import Dataset
 
@@ -24,16 +24,16 @@ def silver_to_gold(dataset: Dataset, *days: date) -> str:
         warehouse.connect() as connection,
         warehouse.writer(connection, "gold", reads=[f"silver {dataset.name}"]),
     ):
-        warehouse.drop_staging(connection)  # of a load that died, even if there is nothing left to do
-        stops = warehouse.stops(connection)
+        gold.drop_staging(connection)  # of a load that died, even if there is nothing left to do
+        stops = thresholds.stops(connection)
         stopped = sorted({stop["partition_date"] for stop in stops})
-        again = [day for day in warehouse.behind(connection, dataset) if day not in stopped]
+        again = [day for day in ledger.behind(connection, dataset) if day not in stopped]
         silver: dict[date, dict[str, Any]] = {}
         refused: list[program.Refused] = []
         for day in dict.fromkeys([*days, *again]):
-            run = warehouse.standing(connection, dataset, day)
+            run = ledger.standing(connection, dataset, day)
             if day in stopped:
-                refused.append(warehouse.stopped([stop for stop in stops if stop["partition_date"] == day]))
+                refused.append(thresholds.stopped([stop for stop in stops if stop["partition_date"] == day]))
             elif run is None or not run["made_from"]:
                 why = f"{dataset.name} of {day} has not been validated to the end; run SilverPipeline for {day} first."
                 refused.append(program.Refused(why))
@@ -58,13 +58,13 @@ def load(
 
     `silver` holds the current silver run of each partition.
     """
-    with warehouse.runs(connection, "gold", dataset.name, [*silver], dataset.rule_set) as runs:
+    with ledger.runs(connection, "gold", dataset.name, [*silver], dataset.rule_set) as runs:
         said: dict[date, str] = {}
         for day, run in silver.items():
-            if stands := warehouse.loaded(connection, dataset, day, run["run_id"]):
+            if stands := gold.loaded(connection, dataset, day, run["run_id"]):
                 row = runs.pop(day)  # what becomes of the others is no failure of this one
                 row |= {"staged": 0, "inserted": 0, "updated": 0, "unchanged": run["accepted"], "removed": 0}
-                warehouse.settle(connection, row, run["run_id"], stands)
+                ledger.settle(connection, row, run["run_id"], stands)
                 said[day] = f"{in_words(row)}; as it stood"
         if runs:
             said |= apply(spark, connection, dataset, {day: silver[day] for day in runs}, runs, stopped)
@@ -88,25 +88,25 @@ def apply(
     run_id = first["run_id"]
     in_partitions = F.col("_partition_date").isin(days)
     several = len(days) > 1
-    warehouse.create_staging(connection, run_id, None if several else silver[days[0]])
+    gold.create_staging(connection, run_id, None if several else silver[days[0]])
     program.step(spark, dataset, days, "stage")
     with ThreadPoolExecutor() as pool:
         accepted = lake.silver(spark, dataset).filter(in_partitions)
-        writes = [pool.submit(warehouse.stage, accepted, dataset, run_id, of_runs=several)]
+        writes = [pool.submit(gold.stage, accepted, dataset, run_id, of_runs=several)]
         if any(run["rejected"] for run in silver.values()):
             rejected = lake.silver(spark, dataset, "rejected").filter(in_partitions)
-            withheld, table = validation.withheld(rejected, dataset), warehouse.staging("withheld", run_id)
-            writes.append(pool.submit(warehouse.append, withheld, table, ["row_day"]))
+            withheld, table = validation.withheld(rejected, dataset), gold.staging("withheld", run_id)
+            writes.append(pool.submit(gold.append, withheld, table, ["row_day"]))
         for write in writes:
             write.result()
-    warehouse.must_be_staged(connection, dataset, silver, run_id)
-    losing = warehouse.find_lost(connection, dataset, days, run_id)
+    gold.must_be_staged(connection, dataset, silver, run_id)
+    losing = gold.find_lost(connection, dataset, days, run_id)
     for loser in losing:
-        stage_versions(spark, warehouse.lost(loser, run_id), loser, stopped, run_id)
+        stage_versions(spark, gold.lost(loser, run_id), loser, stopped, run_id)
     restating = bool(losing)
     for child in reversed(CATALOG.values()):
         for name, parent in child.parents.items():
-            if missing := warehouse.find_missing(connection, child, name, run_id):
+            if missing := gold.find_missing(connection, child, name, run_id):
                 stage_versions(spark, missing, CATALOG[parent], stopped, run_id)
                 restating = True
     others = []
@@ -114,25 +114,25 @@ def apply(
         if restating:
             connection.execute("set constraints all deferred")
         touched = CATALOG.values() if restating else [dataset]
-        counts = {each.name: warehouse.load(connection, each, restating or several, run_id) for each in touched}
-        warehouse.replace_withheld(connection, dataset, days, run_id)
+        counts = {each.name: gold.load(connection, each, restating or several, run_id) for each in touched}
+        gold.replace_withheld(connection, dataset, days, run_id)
         for name in counts.keys() - {dataset.name}:
-            moved = warehouse.together(CATALOG[name], counts[name].values())
-            warehouse.note(connection, first | {"dataset": name, "outcome": "done"} | moved)
+            moved = gold.together(CATALOG[name], counts[name].values())
+            ledger.note(connection, first | {"dataset": name, "outcome": "done"} | moved)
             if moved["inserted"] or moved["updated"] or moved["removed"]:
                 others.append(f"{name} {moved['inserted'] + moved['updated']:,} restated {moved['removed']:,} removed")
         own = counts[dataset.name]
         changed = bool(others) or any(c["inserted"] or c["updated"] or c["removed"] for c in own.values())
         for day, row in runs.items():
-            row |= warehouse.together(dataset, [own.pop(day)] if day in own else [])
+            row |= gold.together(dataset, [own.pop(day)] if day in own else [])
         # Versions of other partitions, on which keys fall back, are counted with the first.
-        first |= warehouse.together(dataset, [first, *own.values()])
+        first |= gold.together(dataset, [first, *own.values()])
         for day, row in runs.items():
-            row["checksums"] = warehouse.checksums(connection, dataset, day)
+            row["checksums"] = gold.checksums(connection, dataset, day)
             # Marts made from the run that stands are not older than a load that changed nothing.
-            stands = None if changed else warehouse.loaded_alike(connection, row)
-            warehouse.settle(connection, row, silver[day]["run_id"], stands)
-    warehouse.drop_staging(connection)
+            stands = None if changed else gold.loaded_alike(connection, row)
+            ledger.settle(connection, row, silver[day]["run_id"], stands)
+    gold.drop_staging(connection)
     said = {day: in_words(row) for day, row in runs.items()}
     said[days[0]] += f"; {', '.join(others)}" if others else ""
     return said
@@ -146,7 +146,7 @@ def in_words(row: dict[str, Any]) -> str:
 
 def stage_versions(spark: Any, keys: str, dataset: Dataset, stopped: Sequence[date], run_id: str) -> None:
     """Stages what all partitions accept for the keys of a table: versions to fall back on, parents on their way."""
-    versions = lake.silver(spark, dataset).join(warehouse.read_keys(spark, keys), on=dataset.key, how="left_semi")
+    versions = lake.silver(spark, dataset).join(gold.read_keys(spark, keys), on=dataset.key, how="left_semi")
     if stopped:
         held = versions.filter(F.col("_partition_date").isin(*stopped)).select("_partition_date").distinct().collect()
         if held:
@@ -154,8 +154,8 @@ def stage_versions(spark: Any, keys: str, dataset: Dataset, stopped: Sequence[da
                 f"this load needs {dataset.name} of {', '.join(sorted(str(day) for (day,) in held))}, which a stop "
                 "level keeps out of gold; correct that file, or let it pass with OVERRIDE=1, then run this date again."
             )
-    warehouse.stage(versions, dataset, run_id, of_runs=True)
+    gold.stage(versions, dataset, run_id, of_runs=True)
 
 
 if __name__ == "__main__":
-    program.run(silver_to_gold, together=True, remaining=warehouse.remaining)
+    program.run(silver_to_gold, together=True, remaining=ledger.remaining)

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jobs import arrival, exports, lake, landing, program, raw, warehouse
+from jobs import arrival, exports, lake, landing, ledger, program, raw, warehouse
 from jobs.borders import quoted
 from jobs.catalog import expected
 from jobs.dataset import Dataset
@@ -28,7 +28,7 @@ def source_to_bronze(day: date, named: str = "") -> str:
         for name in datasets:
             held.enter_context(warehouse.writer(connection, f"bronze {name} {day}"))
         folders = exports.folders(day)
-        row = held.enter_context(warehouse.run(connection, "source", named or (folders or ["all"])[0], day, ""))
+        row = held.enter_context(ledger.run(connection, "source", named or (folders or ["all"])[0], day, ""))
         source = exports.source_of(day)
         if named not in ("", source.name):
             raise Refused(f"{day} comes by the source {source.name} and not by {quoted(named)}.")
@@ -55,7 +55,7 @@ def publish(
     about = {"source": source.name, "mapping": source.fingerprint, "made-from": row["bronze_sha256"]}
     with ExitStack() as runs:
         rows = {
-            name: runs.enter_context(warehouse.run(connection, "bronze", name, day, dataset.rule_set))
+            name: runs.enter_context(ledger.run(connection, "bronze", name, day, dataset.rule_set))
             for name, dataset in datasets.items()
         }
         for name, dataset in datasets.items():
@@ -70,9 +70,9 @@ def publish(
             lake.upload(made[name].path, dataset, day, made[name].facts, about)
         with connection.transaction():
             for name in datasets:
-                warehouse.settle(connection, rows[name], made[name].facts.sha256)
+                ledger.settle(connection, rows[name], made[name].facts.sha256)
             said += account_for(connection, export, row, made)
-            warehouse.settle(connection, row, row["bronze_sha256"])
+            ledger.settle(connection, row, row["bronze_sha256"])
     return "\n".join(said)
 
 
@@ -131,4 +131,4 @@ def account_for(
 if __name__ == "__main__":
     is_named = len(sys.argv) > 2 and not re.match(r"[0-9]{4}-", sys.argv[1])
     name = sys.argv.pop(1) if is_named else ""
-    program.run(partial(source_to_bronze, named=name), words=("date",), future=False, remaining=warehouse.remaining)
+    program.run(partial(source_to_bronze, named=name), words=("date",), future=False, remaining=ledger.remaining)

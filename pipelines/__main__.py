@@ -15,7 +15,7 @@ from luigi.retcodes import retcode, run_with_retcodes
 from luigi.rpc import RPCError
 
 from dashboards import pages
-from jobs import borders, exports, landing, marts, program, schema, settings, warehouse
+from jobs import borders, exports, landing, ledger, marts, program, schema, settings, warehouse
 from jobs.catalog import CATALOG
 from pipelines import alert, health, progress, runs, schedule, scheduler, tasks
 from pipelines.tasks import Day, Failed, Forget
@@ -145,7 +145,7 @@ def run_day(text: str, force: bool, override: bool) -> None:
             options = []
             if force:
                 marts.forget(connection)
-                options = ["--since", str(warehouse.turn())]
+                options = ["--since", str(ledger.turn())]
             options += ["--Cleared-override"] if override else []
             code = luigi_in_turn(day, "Day", *options)
     if code:
@@ -295,7 +295,7 @@ def is_a_worker_missed() -> bool:
 def run_maintenance() -> None:
     """Runs Maintenance even if it has already run today; exits with Luigi's code."""
     today = datetime.now(timezone.utc).date()
-    sys.exit(luigi_code(today, "Maintenance", "--since", str(warehouse.turn())))
+    sys.exit(luigi_code(today, "Maintenance", "--since", str(ledger.turn())))
 
 
 def tell_health() -> None:

@@ -9,7 +9,7 @@ import psycopg
 from botocore.exceptions import BotoCoreError, ClientError
 from luigi.rpc import RPCError
 
-from jobs import exports, lake, landing, program, settings, warehouse
+from jobs import exports, lake, landing, ledger, program, settings, warehouse
 from jobs.catalog import CATALOG
 from pipelines import scheduler
 from stack import backup, passwords, prepare, services, supervision
@@ -127,7 +127,7 @@ def long_runs(connection: warehouse.Connection) -> Iterator[str]:
         "select layer, dataset, partition_date, extract(epoch from now() - started_at)::int / 60 from ops.ledger "
         "where outcome = 'running' and ops.is_locked('run ' || run_id) and layer <> 'rejudged' "
         "and now() - started_at > greatest(%s * interval '1 hour', %s * interval '1 second') order by started_at",
-        [LONG, warehouse.longest_run(connection)],
+        [LONG, ledger.longest_run(connection)],
     )
     for layer, dataset, day, minutes in found:
         yield f"{day} {layer} {dataset} has been running for {minutes:,} minutes; look at Spark's page, or end its job"

@@ -28,7 +28,7 @@ from openlineage.client.facet_v2 import (
 from openlineage.client.naming.dataset import S3, LocalFileSystem, Postgres
 from psycopg.rows import dict_row
 
-from jobs import lake, landing, program, settings, warehouse
+from jobs import lake, landing, program, settings, thresholds, warehouse
 from jobs.catalog import CATALOG, expected
 from jobs.dataset import TYPES, Dataset
 from pipelines import mart_columns, openlineage
@@ -209,7 +209,7 @@ def to_marts(day: date, row: Row | None) -> Flow:
 
 def to_gate(day: date, row: Row | None) -> Flow:
     """Describes the quality gate, which reads a date's silver tables."""
-    stops = {stop["dataset"] for stop in warehouse.stops(warehouse.process_connection(), day)}
+    stops = {stop["dataset"] for stop in thresholds.stops(warehouse.process_connection(), day)}
     held = {name: [assertion("rejects_below_stop_level", name not in stops)] for name in expected(day)}
     return Flow(
         [read_from(silver_table(d, "rejected"), d.doc, "TABLE", [], {}, held[d.name]) for d in expected(day).values()]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psycopg
 
-from jobs import borders, settings, warehouse
+from jobs import borders, ledger, settings, warehouse
 
 # identifies this process; Luigi forks its tasks from it
 STARTED = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{os.getpid()}"
@@ -62,7 +62,7 @@ def record_failure(layer: str, dataset: str, day: date, sentence: str) -> None:
     now, sentence = datetime.now(timezone.utc), borders.plain(sentence)  # no NUL, which PostgreSQL rejects
     try:
         with warehouse.connect() as connection:
-            warehouse.record_failure(connection, layer, dataset, day, log(day), sentence, now)
+            ledger.record_failure(connection, layer, dataset, day, log(day), sentence, now)
     except psycopg.Error:
         row = {"layer": layer, "dataset": dataset, "day": str(day), "log": log(day), "error": sentence, "at": str(now)}
         append(pending(), json.dumps(row))
@@ -74,7 +74,7 @@ def record_pending(connection: warehouse.Connection) -> None:
     with suppress(FileNotFoundError):  # there are none, or another process records them
         pending().rename(taken)
         for failure in read(taken):
-            warehouse.record_failure(
+            ledger.record_failure(
                 connection,
                 failure["layer"],
                 failure["dataset"],

@@ -21,7 +21,7 @@ from luigi.task import flatten
 from luigi.task_register import TaskClassException
 
 from dashboards import pages
-from jobs import borders, exports, lake, landing, marts, program, schema, settings, warehouse
+from jobs import borders, exports, lake, landing, ledger, marts, program, schema, settings, thresholds, warehouse
 from jobs.catalog import CATALOG, expected
 from jobs.program import Refused
 from pipelines import forked, progress, runs, scheduler
@@ -42,7 +42,7 @@ def session() -> int:
     with warehouse.connect() as connection:
         schema.bring_up_to_date(connection)
         runs.record_pending(connection)
-    return warehouse.turn()
+    return ledger.turn()
 
 
 @cache
@@ -336,7 +336,7 @@ class Bronze(DatasetTask):
         head, path = lake.bronze_head(dataset, self.date), landing.landing_path(dataset, self.date)
         if head is None:
             return None
-        receipt = warehouse.receipt("bronze", self.dataset, self.date)
+        receipt = ledger.receipt("bronze", self.dataset, self.date)
         if landing.has_landed(dataset, self.date):
             there = {head["Metadata"].get("sha256"), receipt and receipt["made_from"]}
             return receipt["turn"] if receipt and there == {landing.checksum(path)} else None
@@ -362,14 +362,14 @@ class Conversion(Made):
         except Refused:  # the job says so
             return None
         files = {name: landing.checksum(path) for name, path in exports.paths(self.date, source).items()}
-        marker = warehouse.receipt("source", source.name, self.date)
+        marker = ledger.receipt("source", source.name, self.date)
         if marker is None or (marker["made_from"], marker["rule_set"]) != (
             exports.fingerprint(files),
             source.fingerprint,
         ):
             return None
         for name, dataset in expected(self.date).items():
-            head, derived = lake.bronze_head(dataset, self.date), warehouse.receipt("bronze", name, self.date)
+            head, derived = lake.bronze_head(dataset, self.date), ledger.receipt("bronze", name, self.date)
             known = head["Metadata"] if head else {}
             if not derived or (known.get("source"), known.get("sha256")) != (source.name, derived["made_from"]):
                 return None
@@ -409,7 +409,7 @@ class Silver(DatasetTask):
 
     def made_in(self) -> int | None:
         dataset = CATALOG[self.dataset]
-        receipt = warehouse.receipt("silver", self.dataset, self.date, session())
+        receipt = ledger.receipt("silver", self.dataset, self.date, session())
         head = lake.bronze_head(dataset, self.date)
         if receipt is None or head is None:
             return None
@@ -431,20 +431,20 @@ class Rejudged(Made):
         return [Silver(dataset=name, date=self.date, since=self.since) for name in expected(self.date)]
 
     def made_in(self) -> int | None:
-        receipt = warehouse.receipt("rejudged", "all", self.date)
+        receipt = ledger.receipt("rejudged", "all", self.date)
         if receipt and receipt["turn"] >= session():
             return receipt["turn"]
-        return None if warehouse.stale() else warehouse.turn()
+        return None if ledger.stale() else ledger.turn()
 
     def run(self) -> None:
         with (
             warehouse.connect() as connection,
-            warehouse.run(connection, "rejudged", "all", self.date, "", self.log) as row,
+            ledger.run(connection, "rejudged", "all", self.date, "", self.log) as row,
         ):
             for dataset in CATALOG.values():
-                if days := [str(day) for _, day, _ in warehouse.stale(dataset)]:
+                if days := [str(day) for _, day, _ in ledger.stale(dataset)]:
                     self.job("jobs/bronze_to_silver.py", dataset.name, *days)
-            warehouse.settle(connection, row, "")
+            ledger.settle(connection, row, "")
 
 
 class Cleared(Made):
@@ -459,16 +459,16 @@ class Cleared(Made):
         return SilverPipeline(date=self.date, since=self.since)
 
     def made_in(self) -> int | None:
-        return None if warehouse.stops(warehouse.process_connection(), self.date) else warehouse.turn()
+        return None if thresholds.stops(warehouse.process_connection(), self.date) else ledger.turn()
 
     def run(self) -> None:
         with sentences(), warehouse.connect() as connection:
-            if stopped := warehouse.stops(connection, self.date):
+            if stopped := thresholds.stops(connection, self.date):
                 if not self.override:
                     # So that the ledger has the refusal.
-                    with warehouse.run(connection, "gold", "all", self.date, "", self.log):
-                        raise warehouse.stopped(stopped)
-                warehouse.override(connection, stopped)
+                    with ledger.run(connection, "gold", "all", self.date, "", self.log):
+                        raise thresholds.stopped(stopped)
+                thresholds.override(connection, stopped)
 
 
 class Gold(DatasetTask):
@@ -484,8 +484,8 @@ class Gold(DatasetTask):
             yield from self.of_parents(day)
 
     def made_in(self) -> int | None:
-        silver = warehouse.receipt("silver", self.dataset, self.date, session())
-        gold = warehouse.receipt("gold", self.dataset, self.date)
+        silver = ledger.receipt("silver", self.dataset, self.date, session())
+        gold = ledger.receipt("gold", self.dataset, self.date)
         if silver is None or gold is None:
             return None
         return gold["turn"] if gold["made_from"] == silver["run_id"] or gold["turn"] >= session() else None
@@ -508,7 +508,7 @@ class Marts(Made):
         return [Gold(dataset=name, date=self.date, since=self.since) for name in expected(self.date)]
 
     def made_in(self) -> int | None:
-        receipt = warehouse.marts_receipt(marts.rule_set(), session())
+        receipt = ledger.marts_receipt(marts.rule_set(), session())
         return receipt["turn"] if receipt else None
 
     def run(self) -> None:
@@ -524,7 +524,7 @@ class Pages(Made):
         return GoldPipeline(date=self.date, since=self.since)
 
     def made_in(self) -> int | None:
-        receipt = warehouse.marts_receipt(marts.rule_set(), session())
+        receipt = ledger.marts_receipt(marts.rule_set(), session())
         built = pages.built_of()
         return built if receipt and built and built >= receipt["turn"] else None
 
@@ -542,7 +542,7 @@ class Dashboards(Made):
 
     def made_in(self) -> int | None:
         # Metabase alone knows what it holds: a process asks it once, and what is as declared is left as it is.
-        receipt = warehouse.receipt("metabase", "dashboards", self.date)
+        receipt = ledger.receipt("metabase", "dashboards", self.date)
         return receipt["turn"] if receipt and receipt["turn"] >= session() else None
 
     def run(self) -> None:
@@ -550,9 +550,9 @@ class Dashboards(Made):
         with (
             sentences(),
             warehouse.connect() as connection,
-            warehouse.run(connection, "metabase", "dashboards", self.date, "", self.log) as row,
+            ledger.run(connection, "metabase", "dashboards", self.date, "", self.log) as row,
         ):
-            warehouse.settle(connection, row, "")
+            ledger.settle(connection, row, "")
 
 
 class Forget(Made):
@@ -564,7 +564,7 @@ class Forget(Made):
 
     def made_in(self) -> int | None:
         with warehouse.connect() as connection:
-            return None if warehouse.knows(connection, self.date) else warehouse.turn()
+            return None if ledger.knows(connection, self.date) else ledger.turn()
 
     def run(self) -> None:
         self.job("jobs/forget.py", self.date.isoformat())
@@ -576,7 +576,7 @@ class Compact(DatasetTask):
     layer = "maintenance"
 
     def made_in(self) -> int | None:
-        receipt = warehouse.receipt("maintenance", self.dataset, self.date)
+        receipt = ledger.receipt("maintenance", self.dataset, self.date)
         return receipt["turn"] if receipt else None
 
     def run(self) -> None:
@@ -596,7 +596,7 @@ class Maintenance(Made):
         return [Compact(dataset=name, date=self.date, since=self.since) for name in CATALOG]
 
     def made_in(self) -> int | None:
-        receipt = warehouse.receipt("maintenance", "history", self.date)
+        receipt = ledger.receipt("maintenance", "history", self.date)
         return receipt["turn"] if receipt else None
 
     def run(self) -> None:
@@ -605,13 +605,13 @@ class Maintenance(Made):
         with (
             sentences(),
             warehouse.connect() as connection,
-            warehouse.run(connection, "maintenance", "history", self.date, "", self.log) as row,
+            ledger.run(connection, "maintenance", "history", self.date, "", self.log) as row,
         ):
             from pipelines import history, lineage  # they bring SQLAlchemy, which nobody else needs, and a slow client
 
             before = datetime.now() - timedelta(self.history_days)
             forgotten, removed = history.forget(before), runs.remove(before) + lineage.rotate(before)
-            warehouse.settle(connection, row, "")
+            ledger.settle(connection, row, "")
         print(f"luigi: {forgotten:,} tasks of more than {self.history_days} days ago forgotten", flush=True)
         print(f"logs: {removed:,} files of runs of more than {self.history_days} days ago removed", flush=True)
 
@@ -620,7 +620,7 @@ class Maintenance(Made):
 def stale_since(day: date) -> int:
     """The turn in which a partition of this date last lost or found a parent, as known when the process first asked."""
     with sentences():
-        return max((turn for _, _, turn in warehouse.stale(day=day)), default=0)
+        return max((turn for _, _, turn in ledger.stale(day=day)), default=0)
 
 
 class Pipeline(luigi.WrapperTask):

@@ -199,12 +199,12 @@ class Hospital:
 
     def judge_again(self):
         """Revalidates what is due, as Luigi's tasks do."""
-        from jobs import warehouse
+        from jobs import ledger
         from jobs.bronze_to_silver import bronze_to_silver
 
         again = []
         for dataset in CATALOG.values():
-            for name, day, _ in warehouse.stale(dataset):
+            for name, day, _ in ledger.stale(dataset):
                 if day.year != self.year:
                     continue
                 bronze_to_silver(dataset, day)

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from jobs import forget, program, settings, warehouse
+from jobs import forget, gold, ledger, program, settings
 from jobs.catalog import CATALOG
 from tests.campaigns.test_laws import AS_FIRST_SENT, file, hashes, hospital, plant, takes_minutes  # noqa: F401  # a fixture
 from tests.support.history import DAYS, DEATHS, History, found
@@ -109,7 +109,7 @@ def test_a_date_that_was_only_refused_is_told_apart(history):
 
 PLANTS = {
     "a marker left behind": (
-        warehouse.delete_markers,
+        ledger.delete_markers,
         "where partition_date = %s",
         "where partition_date = %s and dataset <> 'visits'",
     ),
@@ -122,15 +122,15 @@ PLANTS = {
         "{}",
     ),
     "a child left in gold": (
-        warehouse.find_lost,
+        gold.find_lost,
         "if CATALOG[parent] in losing:",
         "if CATALOG[parent] in losing and loser.name != 'visits':",
     ),
     "no older version to fall back on": (
         forget.forget,
         "print(silver_to_gold.silver_to_gold(dataset, day), flush=True)",
-        "warehouse.settle(connection, row | {'layer': 'gold', 'dataset': dataset.name}, "
-        "warehouse.standing(connection, dataset, day)['run_id'])",
+        "ledger.settle(connection, row | {'layer': 'gold', 'dataset': dataset.name}, "
+        "ledger.standing(connection, dataset, day)['run_id'])",
     ),
 }
 

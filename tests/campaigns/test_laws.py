@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, assume, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from jobs import validation, warehouse
+from jobs import gold, validation
 from jobs.bronze_to_silver import stale_dates, validate
 from jobs.catalog import CATALOG
 from jobs.silver_to_gold import apply
@@ -398,16 +398,16 @@ def test_late_parents_a_corrected_file_and_a_deleted_row_end_alike_in_any_order(
 # (what is done wrong, the function, its line, the wrong line)
 PLANTS = {
     "what a corrected file no longer has stays in gold": (
-        warehouse.find_lost,
+        gold.find_lost,
         "where g._partition_date = any(%s)",
         "where false and g._partition_date = any(%s)",
     ),
     "late parents have nobody judged again": (stale_dates, "if found:", "if False:"),
-    "an old day wins": (warehouse.load, "s._partition_date >= g._partition_date", "true"),
+    "an old day wins": (gold.load, "s._partition_date >= g._partition_date", "true"),
     "the receipt before the commit": (
         validate,
-        "warehouse.withdraw(connection, run)",
-        'warehouse.settle(connection, run, facts[run["partition_date"]].sha256)',
+        "ledger.withdraw(connection, run)",
+        'ledger.settle(connection, run, facts[run["partition_date"]].sha256)',
     ),
     "no older version to fall back on": (apply, "for loser in losing:", "for loser in []:"),
     "orphans never final": (
@@ -429,11 +429,11 @@ PLANTS = {
         "publish(connection, dataset, changed[:1], verdict, counts)",
     ),
     "of dates loaded at once the oldest version stands": (
-        warehouse.load,
+        gold.load,
         "order by {key}, _partition_date desc",
         "order by {key}, _partition_date",
     ),
-    "a dead judge's keys": (stale_dates, "or warehouse.died_before(connection, run)", ""),
+    "a dead judge's keys": (stale_dates, "or ledger.died_before(connection, run)", ""),
 }
 
 

@@ -148,7 +148,7 @@ def without_keys(said):
 def call_job(statement):
     """Returns the output of a job that fails at `statement` over the marked patients of silver, at any row."""
     job = f"""
-from jobs import lake, program, warehouse
+from jobs import gold, lake, program
 def job(dataset, day):
     rows = lake.silver(program.spark("failing"), dataset).filter(f"_partition_date = '{{day}}'")
     {statement}
@@ -262,7 +262,7 @@ def fail():
     """Makes jobs fail over rows in Spark's executors and in PostgreSQL; returns their output."""
     with services.connect() as postgres:
         postgres.execute("create unlogged table staging.picky (city text check (city = 'none'))")
-        said = call_job("warehouse.append(rows.select('city'), 'staging.picky')")
+        said = call_job("gold.append(rows.select('city'), 'staging.picky')")
         postgres.execute("drop table staging.picky")
         marked = "from patients where patient_id like 'QZAN%'"
         for statement in (f"insert into patients select * {marked}", f"select city::date {marked}"):

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from jobs import settings, warehouse
+from jobs import gold, settings
 
 PASSWORD = "planted-password"
 SSL_REQUEST, GSS_REQUEST = 80877103, 80877104
@@ -87,7 +87,7 @@ def test_the_search_would_find_a_password_where_a_hospital_allows_another_method
 def test_spark_gives_an_impostor_no_password_either(spark, impostor, monkeypatch, question):
     server = impostor(question)
     monkeypatch.setenv("POSTGRES_PORT", str(server.server_address[1]))
-    options = warehouse.jdbc("staging.keys")
+    options = gold.jdbc("staging.keys")
     options["url"] += f"&password={PASSWORD}"
     with pytest.raises(Exception, match="not allowed by requireAuth"):
         spark.read.format("jdbc").options(**options).load().collect()

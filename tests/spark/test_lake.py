@@ -104,13 +104,13 @@ def test_half_a_commit_is_taken_away_by_the_next_run_of_its_table(hospital, caps
 
 
 def test_who_stands_on_a_version_that_is_lost_is_judged_again(hospital):
-    from jobs import program, warehouse
+    from jobs import ledger, program
 
     hospital.judge("patients", 1, hospital.row("patients", "P1"))
     [version] = hospital.postgres.execute(
         "select delta_accepted from ops.standing where dataset = 'patients' and partition_date = %s", [hospital.day(1)]
     ).fetchone()
-    warehouse.doubt(hospital.postgres, PATIENTS, "accepted", version)
+    ledger.doubt(hospital.postgres, PATIENTS, "accepted", version)
     with pytest.raises(program.Refused, match="has not been validated to the end"):
         hospital.load("patients", 1)
     assert hospital.judge_again() == [("patients", hospital.day(1))]

@@ -63,7 +63,7 @@ def test_the_money_of_a_file_is_the_same_by_a_plain_reading_and_by_spark(spark, 
         assert 5 < facts.amounts < len(AMOUNTS), "some can be read and some cannot"
 
 
-def ledger(hospital, layer, dataset, *columns):
+def ledger_of(hospital, layer, dataset, *columns):
     found = hospital.postgres.execute(
         f"select {', '.join(columns)} from ops.ledger where layer = %s and dataset = %s "
         "and extract(year from partition_date) = %s order by started_at",
@@ -84,14 +84,14 @@ def test_money_is_kept_account_of_from_the_file_to_gold(hospital):
     hospital.judge("billing", 1, *(hospital.row("billing", key, **bill) for key, bill in bills.items()))
     columns = "amount_in", "amount_accepted", "amount_rejected", "accepted", "rejected"
     sums = (Decimal("519.50"), Decimal("500.00"), Decimal("19.50"), 1, 3)
-    assert ledger(hospital, "silver", "billing", *columns) == [sums]
+    assert ledger_of(hospital, "silver", "billing", *columns) == [sums]
     hospital.load("billing", 1)
     bills["B1"]["total_amount"] = "450.25"
     hospital.judge("billing", 1, *(hospital.row("billing", key, **bill) for key, bill in bills.items()))
     hospital.load("billing", 1)
     hospital.judge("patients", 1)
     hospital.load("patients", 1)
-    changes = ledger(hospital, "gold", "billing", "inserted", "updated", "removed", "amount_change")
+    changes = ledger_of(hospital, "gold", "billing", "inserted", "updated", "removed", "amount_change")
     assert changes == [
         (1, 0, 0, Decimal("500.00")),
         (0, 1, 0, Decimal("-49.75")),
@@ -106,7 +106,7 @@ def test_the_ledger_names_the_versions_that_a_run_wrote(hospital):
     hospital.judge("patients", 1, hospital.row("patients", "P1"))
     hospital.judge("patients", 1)
     hospital.judge("patients", 1)
-    runs = ledger(hospital, "silver", "patients", "run_id", "delta_accepted")
+    runs = ledger_of(hospital, "silver", "patients", "run_id", "delta_accepted")
     first = lake.s3().get_object(
         Bucket=lake.settings.get("MINIO_BUCKET_SILVER"), Key=f"patients/_delta_log/{runs[0][1]:020d}.json"
     )
@@ -115,14 +115,14 @@ def test_the_ledger_names_the_versions_that_a_run_wrote(hospital):
 
 
 def test_a_commit_that_holds_other_rows_than_were_judged_gets_no_receipt(hospital, monkeypatch):
-    from jobs import lake, warehouse
+    from jobs import lake, ledger
 
     true = lake.last_commit
     monkeypatch.setattr(lake, "last_commit", lambda *words: true(*words)._replace(rows={hospital.day(1): 2}))
     with pytest.raises(Refused, match="law 1 is broken"):
         hospital.judge("patients", 1, hospital.row("patients", "P1"))
-    assert warehouse.receipt("silver", "patients", hospital.day(1)) is None
-    [(outcome, error)] = ledger(hospital, "silver", "patients", "outcome", "error")
+    assert ledger.receipt("silver", "patients", hospital.day(1)) is None
+    [(outcome, error)] = ledger_of(hospital, "silver", "patients", "outcome", "error")
     assert outcome == "failed" and "law 1 is broken" in error
 
 
@@ -136,7 +136,7 @@ def test_a_commit_that_holds_other_rows_than_were_judged_gets_no_receipt(hospita
     ids=["under another date", "of the first date alone", "more than there are"],
 )
 def test_rows_of_a_date_that_are_not_in_its_partition_get_no_marker(hospital, monkeypatch, line, wrong):
-    from jobs import bronze_to_silver, warehouse
+    from jobs import bronze_to_silver, ledger
 
     dataset, days = CATALOG["patients"], [hospital.day(1), hospital.day(2)]
     for number in (1, 2):
@@ -145,7 +145,7 @@ def test_rows_of_a_date_that_are_not_in_its_partition_get_no_marker(hospital, mo
     with monkeypatch.context() as patch, pytest.raises(Refused, match="law 1 is broken"):
         plant(patch, bronze_to_silver.publish, line, wrong)
         bronze_to_silver.bronze_to_silver(dataset, *days)
-    assert [warehouse.receipt("silver", "patients", day) for day in days] == [None, None]
+    assert [ledger.receipt("silver", "patients", day) for day in days] == [None, None]
     bronze_to_silver.bronze_to_silver(dataset, *days)
     for number in (1, 2):
         hospital.load("patients", number)
@@ -155,7 +155,7 @@ def test_rows_of_a_date_that_are_not_in_its_partition_get_no_marker(hospital, mo
 
 
 def test_too_many_rejects_stop_a_date_before_gold_until_somebody_lets_it_pass(hospital):
-    from jobs import warehouse
+    from jobs import thresholds
     from pipelines.tasks import Cleared, Failed
 
     rows = [hospital.row("patients", f"P{n}", gender="?" if n > 90 else "F") for n in range(1, 151)]
@@ -171,14 +171,14 @@ def test_too_many_rejects_stop_a_date_before_gold_until_somebody_lets_it_pass(ho
     assert hospital.gold("patients") == hospital.gold("visits") == []
     with pytest.raises(Failed, match=f"{level}.*OVERRIDE=1"):
         Cleared(date=hospital.day(1)).run()
-    [(outcome, error)] = ledger(hospital, "gold", "all", "outcome", "error")
+    [(outcome, error)] = ledger_of(hospital, "gold", "all", "outcome", "error")
     assert outcome == "stopped" and "60 of 150 rows rejected (40.0 %)" in error
     states = "select state, why from ops.dates where partition_date = %s"
     state, why = hospital.postgres.execute(states, [hospital.day(1)]).fetchone()
     assert state == "stopped" and "patients is stopped before gold by rejected, unknown_gender" in why
 
     Cleared(date=hospital.day(1), override=True).run()
-    [(said,)] = ledger(hospital, "override", "patients", "overridden")
+    [(said,)] = ledger_of(hospital, "override", "patients", "overridden")
     assert "60 of 150 rows rejected (40.0 %)" in said and "unknown_gender" in said
     hospital.load("patients", 1)
     hospital.load("visits", 2)
@@ -189,7 +189,7 @@ def test_too_many_rejects_stop_a_date_before_gold_until_somebody_lets_it_pass(ho
     with pytest.raises(Refused, match=level):
         hospital.load("patients", 1)
     hospital.judge("patients", 1, *rows[:100])
-    assert warehouse.stops(hospital.postgres, hospital.day(1)) == []
+    assert thresholds.stops(hospital.postgres, hospital.day(1)) == []
     hospital.load("patients", 1)
 
 
@@ -232,7 +232,7 @@ def levels_by_hand(hits, rows):
 
 
 def test_levels_are_reached_alike_in_the_warehouse_and_in_a_backtest(empty_warehouse):
-    from jobs import backtest, validation, warehouse
+    from jobs import backtest, ledger, validation
 
     patients, first = CATALOG["patients"], date(2026, 1, 1)
     sizes = [*range(0, 13), *range(44, 62), 99, 100, 101, 149, 150, 151, 400, 30_000, 30_001]
@@ -265,7 +265,7 @@ def test_levels_are_reached_alike_in_the_warehouse_and_in_a_backtest(empty_wareh
         trial = backtest.Retrial(patients, counts, None, None, None, set(), Counter())
         runs = {"patients": {day: {"bronze_sha256": "file"} for day in days}}
         _, *lines = backtest.stop_lines(empty_warehouse, {"patients": trial}, runs)
-        assert lines == [f"  {warehouse.in_words(level)}" for level in tripped if level["action"] == "stop"]
+        assert lines == [f"  {ledger.in_words(level)}" for level in tripped if level["action"] == "stop"]
     assert len(lines) > 50
 
 
@@ -321,7 +321,7 @@ def test_a_parent_counts_only_if_it_comes_in_time(hospital, monkeypatch):
 
 def test_a_file_of_unusual_size_is_reported_when_it_comes(hospital):
     from jobs.arrival import unusual
-    from jobs.warehouse import usual_rows
+    from jobs.ledger import usual_rows
 
     patients, hospital.year = CATALOG["patients"], 1950  # before the dates of all other tests
     rows = [hospital.row("patients", f"P{n}") for n in range(60)]
@@ -330,7 +330,7 @@ def test_a_file_of_unusual_size_is_reported_when_it_comes(hospital):
         assert hospital.bronze("patients", number).count("\n") == 0
     hospital.land("patients", 22, *rows[:29])
     assert "warn: patients" in hospital.bronze("patients", 22)
-    [*_, (warning,)] = ledger(hospital, "bronze", "patients", "warnings")
+    [*_, (warning,)] = ledger_of(hospital, "bronze", "patients", "warnings")
     assert warning == "29 rows, where 3 earlier dates of its weekday have a median of 60"
     usual = usual_rows(hospital.postgres, patients, hospital.day(22))
     assert [unusual(n, patients, *usual) for n in (30, 60, 120)] == [None] * 3
@@ -342,7 +342,7 @@ def test_a_file_that_is_another_dates_very_file_is_taken_with_a_warning(hospital
         """Lands a file with rows of these keys; returns the printed warnings and those in the ledger."""
         hospital.land(dataset, number, *(hospital.row(dataset, key) for key in keys))
         _, *warnings = hospital.bronze(dataset, number).splitlines()
-        return warnings, ledger(hospital, "bronze", dataset, "warnings")[-1][0]
+        return warnings, ledger_of(hospital, "bronze", dataset, "warnings")[-1][0]
 
     assert lands(1, "P1", "P2") == lands(2, "P1") == lands(1, "V1", dataset="visits") == ([], None)
     said = (
@@ -369,14 +369,14 @@ def test_several_warnings_about_a_file_are_all_told(hospital):
     hospital.land("patients", 22, *rows[:20])
     said = hospital.bronze("patients", 22).splitlines()
     assert [line.startswith(f"warn: patients {hospital.day(22)}: ") for line in said] == [False, True, True]
-    [*_, (warnings,)] = ledger(hospital, "bronze", "patients", "warnings")
+    [*_, (warnings,)] = ledger_of(hospital, "bronze", "patients", "warnings")
     assert warnings.startswith(
         "20 rows, where 3 earlier dates of its weekday have a median of 59; the very file of 1951"
     )
 
 
 def test_a_file_that_changes_while_it_is_read_leaves_nothing_behind(hospital, monkeypatch):
-    from jobs import lake, landing, warehouse
+    from jobs import lake, landing, ledger
 
     hospital.land("patients", 1, hospital.row("patients", "P1"))
     real, path = lake.upload, landing.landing_path(CATALOG["patients"], hospital.day(1))
@@ -393,8 +393,8 @@ def test_a_file_that_changes_while_it_is_read_leaves_nothing_behind(hospital, mo
     with pytest.raises(FileNotFoundError):
         hospital.bronze("patients", 1)
     assert lake.bronze_head(CATALOG["patients"], hospital.day(1)) is None
-    assert warehouse.receipt("bronze", "patients", hospital.day(1)) is None
-    (_, changed), (outcome, vanished) = ledger(hospital, "bronze", "patients", "outcome", "error")
+    assert ledger.receipt("bronze", "patients", hospital.day(1)) is None
+    (_, changed), (outcome, vanished) = ledger_of(hospital, "bronze", "patients", "outcome", "error")
     assert outcome == "failed" and "changed while it was read" in changed
     assert vanished.startswith(f"{hospital.year}/01/01/patients.csv cannot be read (no such file or directory);")
 
@@ -492,26 +492,26 @@ def test_no_clock_makes_a_receipt_look_newer_or_older_than_it_is(hospital, broug
 
 def test_a_run_that_died_is_known_to_be_the_last_whatever_the_clocks_say(hospital):
     """Records a dead run that removed a key and began before the current run, whose clock was ahead."""
-    from jobs import warehouse
+    from jobs import ledger
 
     day = hospital.day(1)
     hospital.judge("patients", 1, hospital.row("patients", "P1"))
     row = {"layer": "silver", "dataset": "patients", "partition_date": day}
-    warehouse.write(hospital.postgres, "ops.ledger", row | {"run_id": "died", "lost": 1})
+    ledger.write(hospital.postgres, "ops.ledger", row | {"run_id": "died", "lost": 1})
     hospital.postgres.execute("update ops.ledger set started_at = '1999-01-01' where run_id = 'died'")
-    assert warehouse.died_before(hospital.postgres, row | {"run_id": "next"})
+    assert ledger.died_before(hospital.postgres, row | {"run_id": "next"})
     hospital.judge("patients", 1)
     hospital.postgres.execute("update ops.ledger set started_at = '2999-01-01' where run_id = 'died'")
-    assert not warehouse.died_before(hospital.postgres, row | {"run_id": "next"})
+    assert not ledger.died_before(hospital.postgres, row | {"run_id": "next"})
 
 
 def test_markers_are_read_though_the_server_has_ended_the_connection(hospital):
-    from jobs import warehouse
+    from jobs import ledger, warehouse
 
     before = warehouse.process_connection()
     assert warehouse.process_connection() is before
     hospital.postgres.execute("select pg_terminate_backend(%s)", [before.info.backend_pid])
-    assert warehouse.turn() and warehouse.process_connection() is not before
+    assert ledger.turn() and warehouse.process_connection() is not before
 
 
 @pytest.mark.parametrize("fault", ["lost", "run_id = 'x'", "made_from = 'x'", "made_from = ''"])

@@ -5,7 +5,7 @@ from datetime import date
 import psycopg
 import pytest
 
-from jobs import program, warehouse
+from jobs import gold, ledger, program, warehouse
 from jobs.catalog import CATALOG
 
 KEYS = (
@@ -73,7 +73,7 @@ def test_what_is_as_it_stood_is_not_written_again(hospital):
     hospital.load("patients", 1)
     stood, written = receipts(), versions()
     assert bronze_to_silver(dataset, day).endswith("as it stood")
-    warehouse.create_staging(hospital.postgres, "x-dead0000")
+    gold.create_staging(hospital.postgres, "x-dead0000")
     assert hospital.load("patients", 1).endswith("0 inserted, 0 updated, 1 unchanged, 0 removed; as it stood")
     assert versions() == written
     left = hospital.postgres.execute("select count(*) from pg_tables where schemaname = 'staging'").fetchone()
@@ -108,13 +108,13 @@ def test_dates_in_one_job_end_as_each_by_itself(hospital, spark):
         hospital.bronze("patients", number)
     with pytest.raises(program.Refused, match=f"bronze patients/{days[2]:%Y/%m/%d}/patients.csv is missing"):
         bronze_to_silver.bronze_to_silver(patients, *days)
-    assert [day for _, day, _ in warehouse.stale(visits)] == days[:1]
+    assert [day for _, day, _ in ledger.stale(visits)] == days[:1]
     hospital.land("visits", 2, hospital.row("visits", "V1", department="later"))
     hospital.bronze("visits", 2)
     said = bronze_to_silver.bronze_to_silver(visits, days[1])
     assert f"silver visits {days[0]}: 2 rows = 1 accepted + 1 rejected (unknown_status 1)" in said
-    assert f"silver visits {days[1]}: 1 rows = 1 accepted + 0 rejected" in said and warehouse.stale(visits) == []
-    both = [warehouse.standing(hospital.postgres, visits, day) for day in days[:2]]
+    assert f"silver visits {days[1]}: 1 rows = 1 accepted + 0 rejected" in said and ledger.stale(visits) == []
+    both = [ledger.standing(hospital.postgres, visits, day) for day in days[:2]]
     assert len({run["run_id"] for run in both}) == 2, "each partition has a run of its own"
     rows = (
         lake.silver(spark, visits)
@@ -247,7 +247,7 @@ def test_the_ledger_holds_each_run_with_its_counts(hospital):
 
 def test_many_rows_end_as_few_would(hospital, monkeypatch):
     monkeypatch.setattr(program, "FEW_ROWS", -1)
-    monkeypatch.setattr(warehouse, "is_large", lambda *_: True)
+    monkeypatch.setattr(gold, "is_large", lambda *_: True)
     before = hospital.postgres.execute(KEYS).fetchall()
     twice = [hospital.row("visits", "V1", doctor_id=doctor) for doctor in ("D2", "D3", "D1")]
     rows = [*twice, hospital.row("visits", "V2", patient_id="nobody"), hospital.row("visits", "V3", status="")]
@@ -262,7 +262,7 @@ def test_many_rows_end_as_few_would(hospital, monkeypatch):
 
 
 def test_a_whole_file_after_a_torn_one_takes_children_along(hospital, monkeypatch):
-    monkeypatch.setattr(warehouse, "is_large", lambda *_: True)
+    monkeypatch.setattr(gold, "is_large", lambda *_: True)
     for name, key in (("patients", "P1"), ("visits", "V1"), ("billing", "B1")):
         hospital.judge(name, 1, hospital.row(name, key))
         hospital.load(name, 1)
@@ -278,12 +278,12 @@ def test_keys_that_are_built_after_a_load_are_held_to(stack):
     with warehouse.connect() as connection, connection.transaction(force_rollback=True):
         before = connection.execute(KEYS).fetchall()
         connection.execute("delete from admissions")
-        with warehouse.without_keys(connection, admissions, warehouse.MANY):
+        with gold.without_keys(connection, admissions, gold.MANY):
             assert len(connection.execute(KEYS).fetchall()) < len(before) - 4
         assert connection.execute(KEYS).fetchall() == before
         with (
             pytest.raises(psycopg.errors.ForeignKeyViolation),
-            warehouse.without_keys(connection, admissions, warehouse.MANY),
+            gold.without_keys(connection, admissions, gold.MANY),
         ):
             connection.execute(orphan)
 
@@ -292,19 +292,19 @@ def test_what_a_dead_load_still_writes_reaches_no_other_load(hospital, monkeypat
     """Lets Spark's late writes for a killed load arrive when the next load has staged its rows."""
     hospital.judge("patients", 1, hospital.row("patients", "P1"))
     silver = {"partition_date": hospital.day(1), "run_id": "R"}
-    warehouse.create_staging(hospital.postgres, "19700101T000000-dead0000", silver)
+    gold.create_staging(hospital.postgres, "19700101T000000-dead0000", silver)
     late = "insert into {} (patient_id, gender, birth_date, registration_date) values (%s, 'F', '2000-1-1', '2020-1-1')"
     with warehouse.connect() as writer:  # a writer that has begun and holds a lock on the table
         writer.execute("begin")
-        writer.execute(late.format(warehouse.staging("patients", "dead0000")), [hospital.key("P8")])
-        find_lost = warehouse.find_lost
+        writer.execute(late.format(gold.staging("patients", "dead0000")), [hospital.key("P8")])
+        find_lost = gold.find_lost
 
         def now(*arguments):
             with pytest.raises(psycopg.errors.UndefinedTable):
                 hospital.postgres.execute(late.format("staging.patients_dead0000"), [hospital.key("P9")])
             return find_lost(*arguments)
 
-        monkeypatch.setattr(warehouse, "find_lost", now)
+        monkeypatch.setattr(gold, "find_lost", now)
         hospital.load("patients", 1)
         with pytest.raises(psycopg.OperationalError):
             writer.execute("commit")
@@ -316,7 +316,7 @@ def test_rows_that_are_staged_twice_are_not_loaded(hospital, monkeypatch, table)
     """Simulates an executor that dies after its commit but before reporting it: Spark writes the rows again."""
     hospital.judge("patients", 1, hospital.row("patients", "P1"))
     hospital.judge("visits", 1, hospital.row("visits", "V1"), hospital.row("visits", "V2", status="?"))
-    append = warehouse.append
+    append = gold.append
 
     def twice(rows, name, days=()):
         append(rows, name, days)
@@ -324,7 +324,7 @@ def test_rows_that_are_staged_twice_are_not_loaded(hospital, monkeypatch, table)
             append(rows, name, days)
 
     with monkeypatch.context() as patch:
-        patch.setattr(warehouse, "append", twice)
+        patch.setattr(gold, "append", twice)
         with pytest.raises(program.Refused, match=r"1 rows of visits .* but 2 staged"):
             hospital.load("visits", 1)
     assert hospital.gold("visits") == []

@@ -19,10 +19,10 @@ KINDS = ("accepted", "rejected")
 @pytest.fixture
 def at_once(spark, monkeypatch):
     """Sets all retention to zero, as if nobody still read old files."""
-    from jobs import maintain, warehouse
+    from jobs import ledger, maintain
 
     monkeypatch.setattr(maintain, "LEAST", 0)
-    monkeypatch.setattr(warehouse, "longest_run", lambda _: 0)
+    monkeypatch.setattr(ledger, "longest_run", lambda _: 0)
     spark.conf.set(maintain.KEEP, "0")
     yield
     spark.conf.unset(maintain.KEEP)
@@ -61,7 +61,7 @@ def scatter(spark, day, parts):
 
 
 def test_files_become_fewer_and_nothing_else_changes(hospital, spark, postgres, at_once):
-    from jobs import lake, rejects, warehouse
+    from jobs import lake, ledger, rejects
     from jobs.bronze_to_silver import bronze_to_silver
     from jobs.maintain import maintain
 
@@ -96,7 +96,7 @@ def test_files_become_fewer_and_nothing_else_changes(hospital, spark, postgres, 
     assert plain[0] == plain[1], "judged again, silver is what it was"
     assert hospital.load("patients", 1).startswith(f"gold patients {hospital.day(1)}: 0 inserted, 0 updated")
     assert hospital.load("patients", 2).startswith(f"gold patients {hospital.day(2)}: 0 inserted, 40 updated")
-    assert not warehouse.stale(PATIENTS, hospital.day(1))
+    assert not ledger.stale(PATIENTS, hospital.day(1))
     assert "unknown_gender" in "\n".join(rejects.rejects(hospital.day(1), [PATIENTS], keys=True))
     assert hospital.key("P1") in "\n".join(rejects.why(hospital.key("P1")))
 
@@ -111,10 +111,10 @@ def test_files_become_fewer_and_nothing_else_changes(hospital, spark, postgres, 
     ],
 )
 def test_a_time_that_would_harm_readers_is_refused_in_a_sentence(hospital, spark, monkeypatch, hours, sentence):
-    from jobs import maintain, warehouse
+    from jobs import ledger, maintain
 
     if hours == "2":
-        monkeypatch.setattr(warehouse, "longest_run", lambda _: 3 * 3600)
+        monkeypatch.setattr(ledger, "longest_run", lambda _: 3 * 3600)
     spark.conf.set(maintain.KEEP, hours)
     try:
         with pytest.raises(Refused, match=f"{maintain.KEEP} {sentence}"):

@@ -14,7 +14,7 @@ from datetime import date, datetime, timedelta, timezone
 
 import pytest
 
-from jobs import settings, warehouse
+from jobs import ledger, settings, warehouse
 from jobs.catalog import CATALOG
 from jobs.landing import landing_path
 from pipelines import health, runs
@@ -24,7 +24,7 @@ KILLED = """
 import os
 from datetime import date
 from jobs import warehouse
-with warehouse.connect() as connection, warehouse.run(connection, "bronze", "patients", date({year}, 1, 1), ""):
+with warehouse.connect() as connection, ledger.run(connection, "bronze", "patients", date({year}, 1, 1), ""):
     print("half way", flush=True)
     os.kill(os.getpid(), 9)
 """
@@ -141,18 +141,18 @@ def test_a_date_tells_its_state(hospital):
 
     hospital.judge("patients", 1, hospital.row("patients", "P1"))
     assert state()[0] == "incomplete"
-    with warehouse.connect() as other, warehouse.run(other, "silver", "visits", hospital.day(1), "") as row:
+    with warehouse.connect() as other, ledger.run(other, "silver", "visits", hospital.day(1), "") as row:
         assert state()[0] == "running"
-        warehouse.note(other, row | {"outcome": "failed", "error": "broken"})
+        ledger.note(other, row | {"outcome": "failed", "error": "broken"})
     assert state()[0] == "failed" and "visits has not come, last silver failed: broken" in state()[1]
-    warehouse.record_failure(
+    ledger.record_failure(
         hospital.postgres, "run", "all", hospital.day(1), "log", "nobody home", datetime.now(timezone.utc)
     )
     assert state()[0] == "failed" and "; the last run failed: nobody home" in state()[1]
 
 
 def test_a_job_that_has_been_running_for_hours_is_told(hospital):
-    with warehouse.connect() as other, warehouse.run(other, "silver", "visits", hospital.day(1), "") as row:
+    with warehouse.connect() as other, ledger.run(other, "silver", "visits", hospital.day(1), "") as row:
         assert list(health.long_runs(hospital.postgres)) == []
         hospital.postgres.execute(
             "update ops.ledger set started_at = now() - interval '10 days' where run_id = %s", [row["run_id"]]
@@ -166,10 +166,10 @@ def test_a_load_that_changes_nothing_makes_no_mart_old(hospital):
     from jobs.gold_to_marts import gold_to_marts
 
     hospital.judge("patients", 1, hospital.row("patients", "P1"))
-    assert "next: luigi --module pipelines GoldPipeline" in warehouse.remaining(hospital.day(1))
+    assert "next: luigi --module pipelines GoldPipeline" in ledger.remaining(hospital.day(1))
     hospital.load("patients", 1)
     gold_to_marts(hospital.day(1))
-    before = warehouse.gold_state(hospital.postgres)
+    before = ledger.gold_state(hospital.postgres)
     file = hospital.landing / f"{hospital.day(1):%Y/%m/%d}" / "patients.csv"
     file.write_text(file.read_text() + "\n")  # other bytes, the same row
     hospital.bronze("patients", 1)
@@ -177,8 +177,8 @@ def test_a_load_that_changes_nothing_makes_no_mart_old(hospital):
 
     bronze_to_silver(CATALOG["patients"], hospital.day(1))
     assert hospital.load("patients", 1).endswith("0 inserted, 0 updated, 1 unchanged, 0 removed")
-    assert warehouse.gold_state(hospital.postgres) == before
-    assert warehouse.behind(hospital.postgres, CATALOG["patients"]) == []
+    assert ledger.gold_state(hospital.postgres) == before
+    assert ledger.behind(hospital.postgres, CATALOG["patients"]) == []
 
 
 def test_a_person_at_a_terminal_sees_how_far_a_run_is(stack):

@@ -7,7 +7,7 @@ import sys
 import time
 import urllib.request
 
-from jobs import program, settings, warehouse
+from jobs import ledger, program, settings
 from stack import services
 
 STEPS = {"validate", "publish", "find dates to validate again", "stage", "compare with the last run"}
@@ -85,7 +85,7 @@ def test_a_job_by_hand_says_what_it_did_and_nothing_else(hospital):
     assert (done.returncode, done.stderr) == (0, "")
     said, remaining = done.stdout.splitlines()
     assert said.startswith(f"silver patients {hospital.day(3)}: 1 rows = 1 accepted + 0 rejected")
-    assert remaining == warehouse.remaining(hospital.day(3))
+    assert remaining == ledger.remaining(hospital.day(3))
 
     name = f"bronze_to_silver patients {hospital.day(3)}"
     told = f"{history()}/api/v1/applications?status=completed"

@@ -13,7 +13,7 @@ from openlineage.client.serde import Serde
 
 from dashboards import graph
 from dashboards import lineage as drawing
-from jobs import columns, marts, warehouse
+from jobs import columns, ledger, marts, warehouse
 from jobs.catalog import CATALOG
 from pipelines import lineage, mart_columns, openlineage, runs, tasks
 from tests.support.openlineage_core import RUN_EVENT
@@ -36,7 +36,7 @@ NUMBERS["silver"] |= {"delta_accepted": 7, "delta_rejected": 3}
 
 
 @pytest.fixture
-def ledger(empty_warehouse, tmp_path, monkeypatch):
+def empty_ledger(empty_warehouse, tmp_path, monkeypatch):
     """An empty warehouse that the settings name, and a directory for the events."""
     info = empty_warehouse.info
     for name, value in (("HOST", info.host), ("PORT", str(info.port)), ("DB", info.dbname)):
@@ -51,7 +51,7 @@ def ledger(empty_warehouse, tmp_path, monkeypatch):
 def settle(connection, layer, dataset="", day=DAY, **more):
     """A run that is done, as the jobs write it to the ledger."""
     name = dataset or layer
-    with warehouse.run(connection, layer, name, day, "rules", runs.log(day)) as row:
+    with ledger.run(connection, layer, name, day, "rules", runs.log(day)) as row:
         row |= NUMBERS[layer] | more
         if layer == "silver":
             hits = {code: 0 for code in CATALOG[dataset].reasons} | {f"missing_{CATALOG[dataset].key}": 2}
@@ -59,7 +59,7 @@ def settle(connection, layer, dataset="", day=DAY, **more):
                 "insert into ops.reasons (run_id, dataset, partition_date, reason, hits) values (%s, %s, %s, %s, %s)",
                 [(row["run_id"], dataset, day, code, number) for code, number in hits.items()],
             )
-        warehouse.settle(connection, row, "made from")
+        ledger.settle(connection, row, "made from")
 
 
 def whole_date(connection, day=DAY):
@@ -91,8 +91,8 @@ def of(event, side, name):
     return next(each for each in event[side] if each["name"] == name)
 
 
-def test_a_date_is_one_graph_from_every_file_to_every_mart(ledger, tmp_path):
-    for task in whole_date(ledger):
+def test_a_date_is_one_graph_from_every_file_to_every_mart(empty_ledger, tmp_path):
+    for task in whole_date(empty_ledger):
         emit(task, RunState.START)
         emit(task)
     found = events(tmp_path)
@@ -123,8 +123,8 @@ def test_a_date_is_one_graph_from_every_file_to_every_mart(ledger, tmp_path):
     assert starts == ends and len(starts) == 3 * len(CATALOG) + 1
 
 
-def test_the_numbers_versions_and_assertions_are_the_ledgers(ledger, tmp_path):
-    whole_date(ledger)
+def test_the_numbers_versions_and_assertions_are_the_ledgers(empty_ledger, tmp_path):
+    whole_date(empty_ledger)
     for task in (tasks.Bronze, tasks.Silver, tasks.Gold):
         emit(task(dataset="visits", date=DAY))
     bronze, silver, gold = events(tmp_path)
@@ -160,8 +160,8 @@ def column_path(found, space, table, column):
     return sources
 
 
-def test_a_column_of_a_mart_leads_back_to_columns_of_files(ledger, tmp_path):
-    for task in whole_date(ledger):
+def test_a_column_of_a_mart_leads_back_to_columns_of_files(empty_ledger, tmp_path):
+    for task in whole_date(empty_ledger):
         emit(task)
     found, space = events(tmp_path), f"postgres://{ledger.info.host}:{ledger.info.port}"
     for mart, column, sources in (
@@ -181,11 +181,11 @@ def test_every_column_of_a_mart_is_derived_from_its_sql():
         assert columns.read_by(mart), mart
 
 
-def test_several_dates_that_run_as_one_are_several_runs(ledger, tmp_path):
+def test_several_dates_that_run_as_one_are_several_runs(empty_ledger, tmp_path):
     for day in (DAY, OTHER):
-        settle(ledger, "bronze", "visits", day)
+        settle(empty_ledger, "bronze", "visits", day)
     # A task of several dates writes the file of the first of them.
-    ledger.execute("update ops.ledger set log = %s", [runs.log(DAY)])
+    empty_ledger.execute("update ops.ledger set log = %s", [runs.log(DAY)])
     task = tasks.Bronze(dataset="visits", date=(DAY, OTHER))
     emit(task, RunState.START)
     emit(task)
@@ -197,14 +197,14 @@ def test_several_dates_that_run_as_one_are_several_runs(ledger, tmp_path):
     assert found[0]["run"]["runId"] == found[2]["run"]["runId"] != found[3]["run"]["runId"]
 
 
-def test_of_several_dates_those_that_are_done_complete_where_another_fails(ledger, tmp_path):
-    settle(ledger, "bronze", "visits", DAY)
-    with warehouse.runs(ledger, "bronze", "visits", [OTHER], "rules", runs.log(DAY)) as rows:
+def test_of_several_dates_those_that_are_done_complete_where_another_fails(empty_ledger, tmp_path):
+    settle(empty_ledger, "bronze", "visits", DAY)
+    with ledger.runs(empty_ledger, "bronze", "visits", [OTHER], "rules", runs.log(DAY)) as rows:
         row = rows[OTHER] | {
             "outcome": "failed",
             "error": "the file 2026/01/06/visits.csv has not landed; put it there.",
         }
-        warehouse.write(ledger, "ops.ledger", row)
+        ledger.write(empty_ledger, "ops.ledger", row)
     emit(tasks.Bronze(dataset="visits", date=(DAY, OTHER)), RunState.FAIL, tasks.Failed("both"))
     done, failed = events(tmp_path)
     assert (done["eventType"], failed["eventType"]) == ("COMPLETE", "FAIL")
@@ -212,7 +212,7 @@ def test_of_several_dates_those_that_are_done_complete_where_another_fails(ledge
     assert "errorMessage" not in done["run"]["facets"]
 
 
-def test_an_error_is_a_sentence_without_values(ledger, tmp_path):
+def test_an_error_is_a_sentence_without_values(empty_ledger, tmp_path):
     emit(tasks.Silver(dataset="visits", date=DAY), RunState.FAIL, ValueError("QZAN01 is no number"))
     emit(tasks.Silver(dataset="visits", date=DAY), RunState.FAIL, "Task died unexpectedly with exit code -9")
     emit(tasks.Silver(dataset="visits", date=DAY), RunState.FAIL, tasks.Failed("visits of the date have no header."))
@@ -221,14 +221,14 @@ def test_an_error_is_a_sentence_without_values(ledger, tmp_path):
     assert told[1:] == ["Silver died or took too long; run the date again.", "visits of the date have no header."]
 
 
-def test_wrappers_and_tasks_of_no_data_have_events_too(ledger, tmp_path):
+def test_wrappers_and_tasks_of_no_data_have_events_too(empty_ledger, tmp_path):
     for task in (tasks.Day(date=DAY), tasks.BronzeIngestion(date=DAY), tasks.Maintenance(date=DAY)):
         emit(task, RunState.START)
         emit(task)
     assert [event["job"]["name"] for event in events(tmp_path)][::2] == ["Day", "BronzeIngestion", "Maintenance"]
 
 
-def test_where_postgresql_is_down_a_failure_is_told_and_nothing_else(ledger, tmp_path, monkeypatch, caplog):
+def test_where_postgresql_is_down_a_failure_is_told_and_nothing_else(empty_ledger, tmp_path, monkeypatch, caplog):
     caplog.set_level("WARNING", "luigi-interface")  # Luigi may have been told to say less
     monkeypatch.setenv("POSTGRES_PORT", "1")
     emit(tasks.Marts(date=DAY), RunState.FAIL, tasks.Failed("PostgreSQL does not answer."))
@@ -239,7 +239,7 @@ def test_where_postgresql_is_down_a_failure_is_told_and_nothing_else(ledger, tmp
     monkeypatch.setenv("POSTGRES_PORT", str(ledger.info.port))
 
 
-def test_marts_are_read_once_and_again_when_their_sql_changes(ledger, tmp_path, monkeypatch):
+def test_marts_are_read_once_and_again_when_their_sql_changes(empty_ledger, tmp_path, monkeypatch):
     first = mart_columns.all_marts()
     assert {*first} == {*marts.selects()}
     monkeypatch.setattr(mart_columns, "derived", lambda: {"another": {}})
@@ -249,8 +249,8 @@ def test_marts_are_read_once_and_again_when_their_sql_changes(ledger, tmp_path, 
     assert len([*(tmp_path / "lineage").glob("marts-*.json")]) == 1
 
 
-def test_no_event_is_too_long_for_a_server(ledger, tmp_path):
-    for task in whole_date(ledger):
+def test_no_event_is_too_long_for_a_server(empty_ledger, tmp_path):
+    for task in whole_date(empty_ledger):
         emit(task)
     assert max(len(Serde.to_json(event)) for event in events(tmp_path)) < 200_000
 
@@ -274,16 +274,16 @@ refused = {}
 
 
 @pytest.fixture
-def through_luigi(ledger, monkeypatch):
+def through_luigi(empty_ledger, monkeypatch):
     """Runs our tasks by Luigi, each in the process that Luigi forks for it; only their jobs are not the real ones."""
 
     def made_in(task):
         name = task.dataset if hasattr(task, "dataset") else "marts"
-        receipt = warehouse.receipt(task.ledger[0], name, task.date)
+        receipt = ledger.receipt(task.ledger[0], name, task.date)
         return receipt and receipt["turn"]
 
     monkeypatch.setattr(tasks.Made, "job", job)
-    monkeypatch.setattr(warehouse, "receipt", stands)
+    monkeypatch.setattr(ledger, "receipt", stands)
     for each in (*LAYERS.values(), tasks.Marts):
         monkeypatch.setattr(each, "made_in", made_in)
     for cached in (tasks.session, tasks.stale_since, tasks.disabled):
@@ -305,7 +305,7 @@ def stands(layer, dataset, day, _=None):
     return lineage.first(query, layer, dataset, day)
 
 
-def test_every_task_of_a_date_starts_and_completes_by_luigi(through_luigi, ledger, tmp_path):
+def test_every_task_of_a_date_starts_and_completes_by_luigi(through_luigi, empty_ledger, tmp_path):
     assert through_luigi(tasks.Day(date=DAY))
     found = events(tmp_path)
     kinds = {kind: [e for e in found if e["eventType"] == kind] for kind in ("START", "COMPLETE", "FAIL")}
@@ -336,8 +336,8 @@ def test_a_task_that_fails_by_luigi_has_its_sentence_and_keeps_others_from_start
 # ---- the drawing ---------------------------------------------------------------------------------------------------
 
 
-def test_the_drawing_of_a_date_has_every_file_object_table_and_mart(ledger, tmp_path, monkeypatch, capsys):
-    whole_date(ledger)
+def test_the_drawing_of_a_date_has_every_file_object_table_and_mart(empty_ledger, tmp_path, monkeypatch, capsys):
+    whole_date(empty_ledger)
     nodes, edges = drawing.of_date(DAY)
     names = {node.name for node in nodes.values()}
     for dataset in CATALOG:
@@ -358,8 +358,8 @@ def test_the_drawing_of_a_date_has_every_file_object_table_and_mart(ledger, tmp_
     assert "lineage.html is drawn" in capsys.readouterr().out
 
 
-def test_the_drawing_of_a_column_leads_to_those_of_files(ledger, tmp_path, monkeypatch):
-    whole_date(ledger)
+def test_the_drawing_of_a_column_leads_to_those_of_files(empty_ledger, tmp_path, monkeypatch):
+    whole_date(empty_ledger)
     nodes, edges = drawing.of_column("mart_department_stats", "avg_los_days", DAY)
     assert {(node.text, node.name) for node in nodes.values() if node.group == "file"} == {
         ("admit_ts", "2026/01/05/admissions.csv"),
@@ -382,7 +382,7 @@ def test_the_drawing_of_a_column_leads_to_those_of_files(ledger, tmp_path, monke
         ([], "No date is in gold yet"),
     ],
 )
-def test_what_cannot_be_drawn_is_told_in_a_sentence(ledger, monkeypatch, capsys, words, sentence):
+def test_what_cannot_be_drawn_is_told_in_a_sentence(empty_ledger, monkeypatch, capsys, words, sentence):
     monkeypatch.setattr("sys.argv", ["make lineage", *words])
     with pytest.raises(SystemExit) as end:
         drawing.main()

@@ -7,7 +7,7 @@ from threading import Thread
 
 import pytest
 
-from jobs import marts, warehouse
+from jobs import gold, marts
 from jobs.catalog import CATALOG
 from jobs.gold_to_marts import gold_to_marts
 from jobs.marts import PARTS, check, rebuild, refresh
@@ -66,18 +66,18 @@ def touched(connection):
 
 def load(hospital, dataset, partition, staged):
     """Loads rows into a partition as silver_to_gold does, assuming that no other partition has a version."""
-    warehouse.create_staging(hospital, "L1", {"partition_date": partition, "run_id": "R1"})
+    gold.create_staging(hospital, "L1", {"partition_date": partition, "run_id": "R1"})
     for row in staged:
         names = ", ".join(row)
         places = ", ".join(f"%({name})s" for name in row)
-        hospital.execute(f"insert into {warehouse.staging(dataset.name, 'L1')} ({names}) values ({places})", row)
-    losing = warehouse.find_lost(hospital, dataset, [partition], "L1")
+        hospital.execute(f"insert into {gold.staging(dataset.name, 'L1')} ({names}) values ({places})", row)
+    losing = gold.find_lost(hospital, dataset, [partition], "L1")
     with hospital.transaction():
         if losing:
             hospital.execute("set constraints all deferred")
         for each in CATALOG.values() if losing else [dataset]:
-            warehouse.load(hospital, each, bool(losing), "L1")
-    warehouse.drop_staging(hospital)
+            gold.load(hospital, each, bool(losing), "L1")
+    gold.drop_staging(hospital)
 
 
 def change(hospital, chance):
@@ -245,7 +245,7 @@ def test_a_load_that_builds_its_keys_afterwards_notes_that_all_may_differ(built)
     built.execute("truncate treatments")
     with built.transaction():
         rebuild(built)
-        with warehouse.without_keys(built, CATALOG["treatments"], warehouse.MANY):
+        with gold.without_keys(built, CATALOG["treatments"], gold.MANY):
             add(built, "treatments")
     assert touched(built) == [(None, None)]
     add(built, "treatments", treatment_id="T2")

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from jobs import settings, warehouse
+from jobs import ledger, settings
 from jobs.catalog import CATALOG
 from pipelines import metrics, tasks
-from tests.sql.test_lineage import DAY, ledger, settle, whole_date  # noqa: F401
+from tests.sql.test_lineage import DAY, empty_ledger, settle, whole_date  # noqa: F401
 
 ALERTS = settings.ROOT / "conf" / "prometheus" / "alerts.yml"
 
@@ -24,15 +24,15 @@ def read(whole):
     return {(s.name, *sorted(s.labels.values())): s.value for family in families for s in family.samples}
 
 
-def test_the_metrics_are_the_ledgers(ledger):  # noqa: F811
+def test_the_metrics_are_the_ledgers(empty_ledger):  # noqa: F811
     before = time.time()
-    whole_date(ledger)
-    settle(ledger, "gold", "visits", inserted=3, updated=1)
-    ledger.execute("insert into ops.datasets select 'lab', 'lab_id', null, 1, 6, '2026-01-01', false")
+    whole_date(empty_ledger)
+    settle(empty_ledger, "gold", "visits", inserted=3, updated=1)
+    empty_ledger.execute("insert into ops.datasets select 'lab', 'lab_id', null, 1, 6, '2026-01-01', false")
     try:
         found = read(metrics.text())
     finally:
-        ledger.execute("delete from ops.datasets where dataset = 'lab'")
+        empty_ledger.execute("delete from ops.datasets where dataset = 'lab'")
     assert found["healthcare_run_rows", "silver", "visits"] == 10
     assert found["healthcare_run_rejected_rows", "silver", "visits"] == 2
     assert found["healthcare_run_rows", "gold", "visits"] == 4, "of the newest run"
@@ -51,9 +51,9 @@ def test_the_metrics_are_the_ledgers(ledger):  # noqa: F811
     assert sum(value for (name, *_), value in found.items() if name == "healthcare_dates") == 1
 
 
-def test_a_failed_run_has_a_time_and_leaves_the_last_success(ledger):  # noqa: F811
-    settle(ledger, "bronze", "visits")
-    with pytest.raises(ValueError), warehouse.run(ledger, "bronze", "visits", date(2026, 1, 6), "rules"):
+def test_a_failed_run_has_a_time_and_leaves_the_last_success(empty_ledger):  # noqa: F811
+    settle(empty_ledger, "bronze", "visits")
+    with pytest.raises(ValueError), ledger.run(empty_ledger, "bronze", "visits", date(2026, 1, 6), "rules"):
         raise ValueError("QZAN01")
     whole = metrics.text()
     found = read(whole)
@@ -62,7 +62,7 @@ def test_a_failed_run_has_a_time_and_leaves_the_last_success(ledger):  # noqa: F
     assert b"QZAN" not in whole
 
 
-def test_both_files_are_written_whole_and_can_be_read_by_others(ledger, tmp_path, monkeypatch):  # noqa: F811
+def test_both_files_are_written_whole_and_can_be_read_by_others(empty_ledger, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setenv("METRICS_DIR", str(tmp_path / "collector"))
     metrics.renew(tasks.Day(date=DAY))
     files = [tmp_path / "collector" / "healthcare.prom", tmp_path / "dashboards" / "metrics.txt"]
@@ -72,7 +72,7 @@ def test_both_files_are_written_whole_and_can_be_read_by_others(ledger, tmp_path
         assert [each.name for each in file.parent.iterdir()] == [file.name]
 
 
-def test_a_run_goes_on_where_the_metrics_cannot_be_written(ledger, monkeypatch, caplog):  # noqa: F811
+def test_a_run_goes_on_where_the_metrics_cannot_be_written(empty_ledger, monkeypatch, caplog):  # noqa: F811
     caplog.set_level("WARNING", "luigi-interface")  # Luigi may have been told to say less
     monkeypatch.setattr(metrics, "text", lambda: (_ for _ in ()).throw(ValueError("QZAN01")))
     metrics.renew(tasks.Day(date=DAY))
@@ -80,7 +80,7 @@ def test_a_run_goes_on_where_the_metrics_cannot_be_written(ledger, monkeypatch, 
 
 
 A_YEAR = """
-insert into ops.ledger (
+insert into ops.empty_ledger (
     run_id, layer, dataset, partition_date, ended_at, outcome, bronze_rows, bronze_sha256, accepted, rejected, faulty,
     inserted, updated, unchanged, removed
 )
@@ -94,24 +94,24 @@ insert into ops.receipts (layer, dataset, partition_date, run_id, made_from, rul
 select
     layer, dataset, partition_date, run_id,
     case when layer = 'gold' then replace(run_id, 'gold', 'silver') else 'sha' end, 'rules'
-from ops.ledger;
+from ops.empty_ledger;
 insert into ops.reasons (run_id, dataset, partition_date, reason, hits)
 select run_id, dataset, partition_date, reason, 1
-from ops.ledger inner join ops.rules using (dataset)
+from ops.empty_ledger inner join ops.rules using (dataset)
 where layer = 'silver' and reason <> 'rejected';
-analyze ops.ledger, ops.receipts, ops.reasons, ops.rules, ops.datasets;
+analyze ops.empty_ledger, ops.receipts, ops.reasons, ops.rules, ops.datasets;
 """
 
 
-def test_a_year_of_dates_is_told_in_seconds(ledger):  # noqa: F811
-    ledger.execute(A_YEAR)
+def test_a_year_of_dates_is_told_in_seconds(empty_ledger):  # noqa: F811
+    empty_ledger.execute(A_YEAR)
     found = read(metrics.text())
     assert sum(value for (name, *_), value in found.items() if name == "healthcare_dates") == 365
 
 
-def test_every_metric_of_an_alert_is_there(ledger):  # noqa: F811
-    whole_date(ledger)
-    with pytest.raises(ValueError), warehouse.run(ledger, "bronze", "visits", date(2026, 1, 6), "rules"):
+def test_every_metric_of_an_alert_is_there(empty_ledger):  # noqa: F811
+    whole_date(empty_ledger)
+    with pytest.raises(ValueError), ledger.run(empty_ledger, "bronze", "visits", date(2026, 1, 6), "rules"):
         raise ValueError
     there = {name for name, *_ in read(metrics.text())}
     rules = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]

@@ -25,9 +25,11 @@ from jobs import (
     beds,
     bronze_to_silver,
     forget,
+    gold,
     gold_to_marts,
     lake,
     landing_to_bronze,
+    ledger,
     marts,
     program,
     settings,
@@ -56,9 +58,9 @@ TOGETHER = ("bronze_to_silver.py", "silver_to_gold.py")  # jobs that take all th
 # The boundaries at which a job may die: before and after each call of these.
 BOUNDARIES = [
     *((lake, name) for name in ("upload", "replace", "remove_bronze")),
-    *((warehouse, name) for name in ("write", "withdraw", "mark_stale", "settle_silver", "settle", "account_for")),
-    *((warehouse, name) for name in ("create_staging", "append", "find_lost", "load", "replace_withheld")),
-    *((warehouse, name) for name in ("drop_staging", "delete_markers")),
+    *((ledger, name) for name in ("write", "withdraw", "mark_stale", "settle_silver", "settle", "delete_markers")),
+    *((gold, name) for name in ("create_staging", "append", "find_lost", "load", "replace_withheld")),
+    *((gold, name) for name in ("drop_staging", "account_for")),
     (bronze_to_silver, "stale_dates"),
     *((marts, name) for name in ("refresh", "rebuild", "check")),
 ]
@@ -231,7 +233,7 @@ def empty_warehouse() -> None:
             "where schemaname in ('public', 'ops') and tablename not in ('datasets', 'rules')"
         ).fetchall()
         connection.execute(f"truncate {', '.join(table for (table,) in tables)}")
-        warehouse.drop_staging(connection)
+        gold.drop_staging(connection)
 
 
 def run(script: str, *words: str, death: str | None = None) -> bool:
@@ -263,7 +265,7 @@ class Luigi:
     look_up = staticmethod(tasks.stale_since.__wrapped__)
 
     def __init__(self, *wanted: luigi.Task) -> None:
-        self.turn, self.seen = warehouse.turn(), set[str]()
+        self.turn, self.seen = ledger.turn(), set[str]()
         self.stale_since = functools.cache(self.look_up)
         self.wake()
         planned: set[str] = set()
@@ -407,7 +409,7 @@ class History:
 
     def judge_again(self, number: int) -> None:
         """Revalidates one of the partitions marked as due, if any."""
-        if due := warehouse.stale():
+        if due := ledger.stale():
             dataset, day, _ = sorted(due)[number % len(due)]
             self.run("bronze_to_silver.py", dataset, str(day))
 
@@ -427,7 +429,7 @@ class History:
 
     def start(self, pipeline: str, day: date, forced: bool) -> None:
         """Starts a process; if there are more than two, ends the oldest between two tasks."""
-        since = warehouse.turn() if forced else 0
+        since = ledger.turn() if forced else 0
         process = Luigi(getattr(tasks, pipeline)(date=day, since=since))
         self.processes = [*self.processes, (f"{pipeline} {day}", process)][-2:]
         self.lines.append(f"{pipeline} of {day} starts{', forced' * forced}: {len(process.todo)} tasks are due")
@@ -490,7 +492,7 @@ class History:
         expect("reasons", found(REASONS), reasons(verdicts))
         expect("keys in versions that differ", found(DIFFERING), differing(verdicts))
         expect("the gold ledger", found(GOLD_LEDGER), gold_ledger(gold))
-        expect("partitions to be judged again", warehouse.stale(), [])
+        expect("partitions to be judged again", ledger.stale(), [])
         expect("markers", found(MARKERS), [(layer, *place) for layer in LAYERS for place in files])
         expect("dates", found("select partition_date, is_complete, is_balanced from ops.dates"), dates(files))
         expect("the newest date", found("select day from ops.newest"), [(max(self.days),)])

@@ -3,7 +3,7 @@
 import sys
 from datetime import date
 
-from jobs import lake, marts, program, settings, warehouse
+from jobs import lake, ledger, marts, program, settings, warehouse
 from jobs.catalog import CATALOG
 from jobs.program import Refused
 
@@ -17,7 +17,7 @@ def verify(day: date) -> str:
             raise Refused(f"bronze has no {lake.bronze_key(dataset, day)}; run BronzeIngestion for {day}.")
         if not lake.has_silver(dataset, "accepted"):
             raise Refused(f"silver has no {dataset.name}; run SilverPipeline for {day}.")
-        if warehouse.receipt("gold", dataset.name, day) is None:
+        if ledger.receipt("gold", dataset.name, day) is None:
             raise Refused(f"gold has no receipt for {dataset.name} of {day}; run GoldPipeline for {day}.")
     lines = []
     with warehouse.connect() as connection:

@@ -48,11 +48,11 @@ PLANTS = {
     "the receipt before the commit": (
         "jobs.bronze_to_silver",
         "validate",
-        "warehouse.withdraw(connection, run)",
+        "ledger.withdraw(connection, run)",
         "sha256 = facts[run['partition_date']].sha256; "
-        "warehouse.settle(connection, run | {'bronze_sha256': sha256}, sha256)",
+        "ledger.settle(connection, run | {'bronze_sha256': sha256}, sha256)",
     ),
-    "staging reused": ("jobs.warehouse", "staging", "_{run_id.rpartition('-')[2]}", "_shared"),
+    "staging reused": ("jobs.gold", "staging", "_{run_id.rpartition('-')[2]}", "_shared"),
     "no lock": ("jobs.warehouse", "writer", "while not value(connection", "while False and not value(connection"),
 }
 

@@ -1,0 +1,348 @@
+"""Stages silver rows in PostgreSQL and loads them into gold by key."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from datetime import date
+from typing import Any
+from urllib.parse import quote
+
+from jobs import ledger, settings, warehouse
+from jobs.catalog import CATALOG, children
+from jobs.dataset import Dataset
+from jobs.program import Refused
+from jobs.warehouse import Connection
+
+AUDIT = ("_partition_date", "_run_id")
+WITHHELD = ("dataset", "_partition_date", "row_key", "visit_id", "row_day", "department", "amount", "reasons")
+
+
+def checksums(connection: Connection, dataset: Dataset, day: date) -> str:
+    """What gold holds of a partition, withheld rows included, as a text that is the same for the same rows.
+
+    A count and the sum of a 64-bit hash of each row, to find what somebody changed. A server of another version may
+    hash otherwise, which only costs a load.
+    """
+    parts = (
+        (dataset.name, dataset.names, ""),
+        ("ops.withheld", WITHHELD, f" and dataset = {warehouse.literal(dataset.name)}"),
+    )
+    return ", ".join(
+        warehouse.value(
+            connection,
+            f"select concat_ws(' ', count(*), sum(hash_record_extended(row({', '.join(names)}), 0))) from {table} "
+            f"where _partition_date = %s{where}",
+            [day],
+        )
+        for table, names, where in parts
+    )
+
+
+def loaded(connection: Connection, dataset: Dataset, day: date, silver_run: str) -> str | None:
+    """The gold run that stands for a partition if it loaded this silver run and gold still has what it left there."""
+    found = connection.execute(
+        "select run_id, checksums from ops.receipts join ops.ledger using (run_id, layer, dataset, partition_date) "
+        "where layer = 'gold' and dataset = %s and partition_date = %s and made_from = %s",
+        [dataset.name, day, silver_run],
+    ).fetchone()
+    return found[0] if found and found[1] == checksums(connection, dataset, day) else None
+
+
+def loaded_alike(connection: Connection, row: dict[str, Any]) -> str | None:
+    """The gold run that stands for the partition of `row` if it left there just what `row` did; or None."""
+    found = connection.execute(
+        "select run_id from ops.receipts join ops.ledger using (run_id, layer, dataset, partition_date) "
+        "where layer = 'gold' and dataset = %(dataset)s and partition_date = %(partition_date)s "
+        "and checksums = %(checksums)s",
+        row,
+    ).fetchone()
+    return found[0] if found else None
+
+
+def staging(name: str, run_id: str) -> str:
+    """A staging table of one load alone. Spark goes on writing for a load that died, and must find no other's table."""
+    return f"staging.{name}_{run_id.rpartition('-')[2]}"
+
+
+def lost(dataset: Dataset, run_id: str) -> str:
+    return staging(f"lost_{dataset.name}", run_id)
+
+
+def jdbc(table: str) -> dict[str, str]:
+    """Options of Spark's JDBC source. The driver finds the password in PGPASSFILE: Spark Connect writes options to its
+    event log as they are. Row values stay out of its errors. What libpq is told of TLS and of the ways to ask for a
+    password, it is told as well.
+    """
+    place = f"{settings.get('POSTGRES_HOST')}:{settings.get('POSTGRES_PORT')}/{settings.get('POSTGRES_DB')}"
+    checks = {"requireAuth": settings.required_auth()}
+    checks |= {"sslmode": settings.given("PGSSLMODE"), "sslrootcert": settings.given("PGSSLROOTCERT")}
+    return {
+        "url": f"jdbc:postgresql://{place}?user={quote(settings.get('POSTGRES_USER'))}"
+        + "".join(f"&{name}={quote(value)}" for name, value in checks.items() if value)
+        + "&reWriteBatchedInserts=true&logServerErrorDetail=false&stringtype=unspecified",
+        "driver": "org.postgresql.Driver",
+        "dbtable": table,
+        "batchsize": "1024",  # of 10,000 rows each, a load takes longer
+    }
+
+
+def drop_staging(connection: Connection) -> None:
+    """No staging tables, neither a load's own nor those of one that died: who still writes there is cut off."""
+    connection.execute(
+        "select pg_terminate_backend(pid) from pg_locks join pg_class on pg_class.oid = relation "
+        "join pg_stat_activity using (pid) where relnamespace = 'staging'::regnamespace "
+        "and usename = current_user and pid <> pg_backend_pid()"
+    )
+    tables = connection.execute("select quote_ident(tablename) from pg_tables where schemaname = 'staging'").fetchall()
+    for (table,) in tables:
+        connection.execute(f"drop table staging.{table}")
+
+
+def create_staging(connection: Connection, run_id: str, silver: Mapping[str, Any] | None = None) -> None:
+    """Creates empty staging tables for every dataset and for the keys it may lose; rows are of the run `silver` where
+    they do not say of which.
+    """
+    for dataset in CATALOG.values():
+        names = ", ".join([*dataset.names, *AUDIT])
+        for table, columns in ((staging(dataset.name, run_id), names), (lost(dataset, run_id), dataset.key)):
+            connection.execute(f"create unlogged table {table} as select {columns} from {dataset.name} with no data")
+        of_run = {"_partition_date": silver["partition_date"], "_run_id": silver["run_id"]} if silver else {}
+        for name, default in of_run.items():
+            table = staging(dataset.name, run_id)
+            connection.execute(f"alter table {table} alter {name} set default {warehouse.literal(str(default))}")
+    withheld = staging("withheld", run_id)
+    connection.execute(f"create unlogged table {withheld} as select * from ops.withheld with no data")
+    connection.execute(f"alter table {withheld} drop column id")
+
+
+def stage(rows: Any, dataset: Dataset, run_id: str, of_runs: bool = False) -> None:
+    """Appends silver rows to the staging table over JDBC; where they are not all of one run, with partition and run."""
+    names = (*dataset.names, *(AUDIT if of_runs else ()))
+    days = [column.name for column in dataset.columns if column.type in ("date", "timestamp")]
+    append(rows.select(*names), staging(dataset.name, run_id), days)
+
+
+def must_be_staged(
+    connection: Connection, dataset: Dataset, silver: Mapping[date, Mapping[str, Any]], run_id: str
+) -> None:
+    """Refused where not every row of the silver runs is staged once: an executor that died may have written twice."""
+    for kind, table in {"accepted": dataset.name, "rejected": "withheld"}.items():
+        found = connection.execute(f"select _partition_date, count(*) from {staging(table, run_id)} group by 1")
+        staged = dict(found.fetchall())
+        for day, run in silver.items():
+            if (rows := staged.get(day, 0)) != run[kind]:
+                raise Refused(
+                    f"{run[kind]:,} rows of {dataset.name} {day} were {kind} but {rows:,} staged; nothing was "
+                    "published; run the date again."
+                )
+
+
+def append(rows: Any, table: str, days: Sequence[str] = ()) -> None:
+    """Appends rows over JDBC; the dates and timestamps `days` go as texts, for java.sql knows no day from 5 to 14
+    October 1582 and would make others of them.
+    """
+    from pyspark.sql import functions as F
+
+    texts = {name: F.col(name).cast("string") for name in days}
+    rows = rows.withColumns(texts) if texts else rows
+    rows.write.format("jdbc").options(**jdbc(table)).mode("append").save()
+
+
+def read_keys(spark: Any, table: str) -> Any:
+    """A table of keys in `staging` as a DataFrame of one column."""
+    return spark.read.format("jdbc").options(**jdbc(table)).load()
+
+
+def find_lost(connection: Connection, dataset: Dataset, days: Sequence[date], run_id: str) -> list[Dataset]:
+    """Fills `lost`: the keys gold has from these partitions that are no longer staged of them, and what hangs on those.
+
+    Returns the datasets that lose keys, parents first.
+    """
+    staged = staging(dataset.name, run_id)
+    connection.execute(f"analyze {staged}")
+    connection.execute(
+        f"insert into {lost(dataset, run_id)} select g.{dataset.key} from {dataset.name} as g "
+        f"where g._partition_date = any(%s) and not exists (select from {staged} as s "
+        f"where s.{dataset.key} = g.{dataset.key} and s._partition_date = g._partition_date)",
+        [[*days]],
+    )
+    losing = []
+    for loser in CATALOG.values():
+        for name, parent in loser.parents.items():
+            if CATALOG[parent] in losing:
+                connection.execute(
+                    f"insert into {lost(loser, run_id)} select c.{loser.key} from {loser.name} as c "
+                    f"join {lost(CATALOG[parent], run_id)} as p on p.{CATALOG[parent].key} = c.{name}"
+                )
+        if connection.execute(f"select 1 from {lost(loser, run_id)} limit 1").fetchone():
+            losing.append(loser)
+    return losing
+
+
+def find_missing(connection: Connection, dataset: Dataset, name: str, run_id: str) -> str | None:
+    """A table of the staged foreign keys whose parents are neither in gold nor staged; None if there are none."""
+    parent = CATALOG[dataset.parents[name]]
+    table = staging(f"missing_{parent.name}", run_id)
+    connection.execute(f"drop table if exists {table}")
+    connection.execute(
+        f"create unlogged table {table} as select distinct s.{name} as {parent.key} "
+        f"from {staging(dataset.name, run_id)} as s "
+        f"where not exists (select from {parent.name} as p where p.{parent.key} = s.{name}) "
+        f"and not exists (select from {staging(parent.name, run_id)} as p where p.{parent.key} = s.{name})"
+    )
+    return table if connection.execute(f"select 1 from {table} limit 1").fetchone() else None
+
+
+def load(connection: Connection, dataset: Dataset, choosing: bool, run_id: str) -> dict[date, dict[str, Any]]:
+    """Brings one gold table in line with its staging table, in the caller's transaction; returns what became of the
+    rows of each partition.
+
+    For every key the staged version of the newest partition counts, if its parents are in gold; `choosing` is false
+    where there is but one version of each, whose parents are there. An older partition never undoes a newer one, unless
+    the newer version is among the `lost`. Rows that do not differ are not touched.
+    """
+    key, names = dataset.key, dataset.names
+    standing, going = f"{dataset.name}_standing", lost(dataset, run_id)
+    with_parents = "".join(
+        f" and exists (select from {parent} as p where p.{CATALOG[parent].key} = s.{name})"
+        for name, parent in dataset.parents.items()
+    )
+    if choosing:
+        connection.execute(
+            f"create temp table {standing} on commit drop as select distinct on ({key}) * "
+            f"from {staging(dataset.name, run_id)} as s where true{with_parents} order by {key}, _partition_date desc"
+        )
+        connection.execute(f"analyze {standing}")
+    else:
+        standing = staging(dataset.name, run_id)
+    columns = ", ".join([*names, *AUDIT])
+    content = [*names[1:], "_partition_date"]
+    differs = f"({', '.join(f'g.{n}' for n in content)}) is distinct from ({', '.join(f's.{n}' for n in content)})"
+    is_lost = f"exists (select from {going} as l where l.{key} = g.{key})"
+    amount = dataset.amount or "null::numeric"
+
+    def sums(rows: str, amount: str = "amount") -> dict[date, tuple[int, Any]]:
+        """Returns the number of rows of a query and their money, by partition."""
+        found = connection.execute(
+            f"with done as ({rows}) select _partition_date, count(*), coalesce(sum({amount}), 0) from done group by 1"
+        )
+        return {day: (count, money) for day, count, money in found.fetchall()}
+
+    staged = sums(f"select _partition_date from {standing}", "0")
+    rows = sum(count for count, _ in staged.values())
+    # Restating moves rows between tables whose keys must hold together only at the end: those keys stay, and wait.
+    with nullcontext() if choosing else without_keys(connection, dataset, rows):
+        connection.execute(
+            f"create temp table changed as select s.*, {f'g.{amount}' if dataset.amount else amount} "
+            f"as amount_before from {standing} as s join {dataset.name} as g using ({key}) "
+            f"where (s._partition_date >= g._partition_date or {is_lost}) and {differs}"
+        )
+        updated = sums("select * from changed", f"coalesce({amount}, 0) - coalesce(amount_before, 0)")
+        if updated:
+            connection.execute("analyze changed")
+            connection.execute(
+                f"update {dataset.name} as g set {', '.join(f'{n} = s.{n}' for n in [*content, '_run_id'])}, "
+                f"_loaded_at = clock_timestamp() from changed as s where g.{key} = s.{key}"
+            )
+        connection.execute("drop table changed")
+        inserted = sums(
+            f"insert into {dataset.name} ({columns}) select {columns} from {standing} as s "
+            f"where not exists (select from {dataset.name} as g where g.{key} = s.{key}) "
+            f"returning _partition_date, {amount} as amount"
+        )
+        removed = sums(
+            f"delete from {dataset.name} as g using {going} as l where l.{key} = g.{key} "
+            f"and not exists (select from {standing} as s where s.{key} = g.{key}) "
+            f"returning _partition_date, {amount} as amount"
+        )
+    done: dict[date, dict[str, Any]] = {}
+    for day in staged.keys() | removed.keys():
+        of_day = {"staged": staged, "inserted": inserted, "updated": updated, "removed": removed}
+        counts = {name: found.get(day, (0, 0))[0] for name, found in of_day.items()}
+        money = sum(found.get(day, (0, 0))[1] for found in (updated, inserted)) - removed.get(day, (0, 0))[1]
+        done[day] = counts | {
+            "unchanged": counts["staged"] - counts["inserted"] - counts["updated"],
+            "amount_change": money if dataset.amount else None,
+        }
+    return done
+
+
+def together(dataset: Dataset, counts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Adds up what became of the rows of several partitions of a dataset."""
+    words = ["staged", "inserted", "updated", "unchanged", "removed", *(["amount_change"] if dataset.amount else [])]
+    counts = list(counts)
+    return {"amount_change": None} | {word: sum(each[word] for each in counts) for word in words}
+
+
+MANY = 100_000  # rows
+
+
+def is_large(rows: int, there: int) -> bool:
+    """Whether rows to come are so many, and those there so few, that keys are better built afterwards."""
+    return rows >= MANY and there <= rows // 10
+
+
+@contextmanager
+def without_keys(connection: Connection, dataset: Dataset, rows: int) -> Iterator[None]:
+    """Takes keys and indexes from a table that holds next to nothing beside the `rows` to come, and then builds them.
+
+    Kept up row by row they cost more than the rows themselves; nor is noted row by row what is touched. Readers wait
+    until the caller commits: for tables that are in use there is no such time.
+    """
+    there = warehouse.value(
+        connection, f"select count(*) from (select from {dataset.name} limit {rows // 10 + 1}) as known"
+    )
+    if not is_large(rows, there):
+        yield
+        return
+    near = {dataset.name, *dataset.parents.values(), *(child.name for child in children(dataset))}
+    # In the order in which marts lock them, lest each wait for the other.
+    connection.execute(f"lock table {', '.join(name for name in CATALOG if name in near)} in access exclusive mode")
+    keys = connection.execute(
+        "select conrelid::regclass, quote_ident(conname), pg_get_constraintdef(oid) from pg_constraint "
+        "where %s::regclass in (conrelid, confrelid) and contype in ('f', 'p') order by contype",
+        [dataset.name],
+    ).fetchall()
+    indexes = connection.execute(
+        "select indexrelid::regclass, pg_get_indexdef(indexrelid) from pg_index "
+        "where indrelid = %s::regclass and not indisprimary",
+        [dataset.name],
+    ).fetchall()
+    for table, name, _ in keys:
+        connection.execute(f"alter table {table} drop constraint {name}")
+    for name, _ in indexes:
+        connection.execute(f"drop index {name}")
+    connection.execute(f"alter table {dataset.name} disable trigger user")
+    connection.execute("insert into ops.touched values (null, null)")
+    if not there:
+        connection.execute(f"truncate {dataset.name}")  # what a transaction begins with an empty file needs no log
+    yield
+    for table, name, definition in reversed(keys):
+        connection.execute(f"alter table {table} add constraint {name} {definition}")
+    for _, definition in indexes:
+        connection.execute(definition)
+    connection.execute(f"alter table {dataset.name} enable trigger user")
+    connection.execute(f"analyze {dataset.name}")
+
+
+def account_for(connection: Connection, day: date) -> list[str]:
+    """Notes in the ledger what gold has gained or lost by no load; a sentence for each table that somebody changed."""
+    warnings = []
+    for dataset, rows, amount in connection.execute("select * from ops.unaccounted").fetchall():
+        with ledger.run(connection, "gold", dataset, day, CATALOG[dataset].rule_set) as row:
+            row |= {"inserted": max(rows, 0), "removed": max(-rows, 0), "amount_change": amount}
+            ledger.note(connection, row | {"outcome": "unaccounted"})
+        money = f" and {amount:+,.2f} of {CATALOG[dataset].amount}" if amount else ""
+        warnings.append(
+            f"warn: gold {dataset}: {rows:+,} rows{money} by no load: somebody changed it by hand. "
+            "The ledger has it now; run the dates again with FORCE=1 to bring gold back in line with silver."
+        )
+    return warnings
+
+
+def replace_withheld(connection: Connection, dataset: Dataset, days: Sequence[date], run_id: str) -> None:
+    """Brings ops.withheld in line with what was staged of partitions, in the caller's transaction."""
+    connection.execute(
+        "delete from ops.withheld where dataset = %s and _partition_date = any(%s)", [dataset.name, [*days]]
+    )
+    names = ", ".join(WITHHELD)
+    connection.execute(f"insert into ops.withheld ({names}) select {names} from {staging('withheld', run_id)}")

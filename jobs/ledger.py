@@ -1,0 +1,388 @@
+"""Reads and writes the ledger of runs and the completion markers, in the schema ops."""
+
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import date, datetime, timezone
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from jobs import program, settings, warehouse
+from jobs.dataset import Dataset
+from jobs.program import Refused
+from jobs.warehouse import Connection
+
+
+@contextmanager
+def run(
+    connection: Connection, layer: str, name: str, day: date, rule_set: str, log: str = ""
+) -> Iterator[dict[str, Any]]:
+    """Writes the ledger row of a run of one date, as `runs` does of several."""
+    with runs(connection, layer, name, [day], rule_set, log) as rows:
+        yield rows[day]
+
+
+@contextmanager
+def runs(
+    connection: Connection, layer: str, name: str, days: Sequence[date], rule_set: str, log: str = ""
+) -> Iterator[dict[date, dict[str, Any]]]:
+    """Writes the ledger rows of runs that are done at once, one for each date: the caller adds their counts and settles
+    them; a failure is recorded here.
+
+    While a run lasts, its connection holds the lock `run <run_id>`, by which others know that the run is alive.
+    """
+    about = {"layer": layer, "dataset": name, "rule_set": rule_set, "log": log or settings.given("RUN_LOG") or None}
+    rows: dict[date, dict[str, Any]] = {day: about | {"run_id": new_run_id(), "partition_date": day} for day in days}
+    locks = [[f"run {row['run_id']}"] for row in rows.values()]
+    for lock in locks:
+        connection.execute("select pg_advisory_lock(hashtext(%s))", lock)
+    for row in rows.values():
+        write(connection, "ops.ledger", row)
+    try:
+        yield rows
+    except BaseException as error:
+        if not connection.closed:
+            outcome = "stopped" if isinstance(error, Stopped) else "failed"
+            for row in rows.values():
+                write(connection, "ops.ledger", row | {"outcome": outcome, "error": program.sentence(error)})
+        raise
+    finally:
+        with suppress(psycopg.Error):  # the locks have gone with the connection
+            for lock in locks:
+                connection.execute("select pg_advisory_unlock(hashtext(%s))", lock)
+
+
+def record_failure(
+    connection: Connection, layer: str, name: str, day: date, log: str, error: str, at: datetime
+) -> None:
+    """Sees that a task that failed at `at` has a row in the ledger.
+
+    A job that could, has written its row itself. One that died, or is being ended, has left a row that says it is
+    running, which becomes a failed one. One that never came so far has no row: it gets one, unless it has run since.
+    """
+    values = {"layer": layer, "dataset": name, "day": day, "log": log, "error": error, "at": at}
+    partition = "layer = %(layer)s and dataset = %(dataset)s and partition_date = %(day)s"
+    died = connection.execute(
+        "update ops.ledger set outcome = 'failed', error = %(error)s, ended_at = clock_timestamp() "
+        f"where {partition} and log = %(log)s and outcome = 'running'",
+        values,
+    )
+    if not died.rowcount:
+        connection.execute(
+            "insert into ops.ledger "
+            "(run_id, layer, dataset, partition_date, started_at, ended_at, outcome, error, log) "
+            f"select %(run_id)s, %(layer)s, %(dataset)s, %(day)s, %(at)s, %(at)s, 'failed', %(error)s, %(log)s "
+            f"where not exists (select from ops.ledger where {partition} and (started_at > %(at)s "
+            "or (log = %(log)s and outcome in ('failed', 'stopped') and position(error in %(error)s) > 0)))",
+            values | {"run_id": new_run_id()},
+        )
+
+
+def new_run_id() -> str:
+    """Returns a name for a run that begins now (UTC), which no other run has."""
+    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+
+
+def settle(connection: Connection, row: dict[str, Any], made_from: str, stands: str | None = None) -> None:
+    """Ends a run that succeeded: its ledger row and its receipt, the marker by which Luigi knows, at one stroke.
+
+    A run that found everything as an earlier one left it names that one: it is what goes on to stand.
+    """
+    with connection.transaction():
+        write(connection, "ops.ledger", row | {"outcome": "done"})
+        receipt = {name: row[name] for name in ("layer", "dataset", "partition_date", "run_id", "rule_set")}
+        receipt["run_id"] = stands or row["run_id"]
+        stale = {"stale_since": None, "stale_turn": None}
+        write(connection, "ops.receipts", receipt | {"made_from": made_from} | stale)
+
+
+def withdraw(connection: Connection, row: dict[str, Any]) -> None:
+    """Before a partition's content changes: its receipt no longer says what it was made from, until one is settled."""
+    connection.execute(
+        "update ops.receipts set made_from = '' "
+        "where layer = %(layer)s and dataset = %(dataset)s and partition_date = %(partition_date)s",
+        row,
+    )
+
+
+KEYS = {
+    "ops.ledger": ("run_id", "layer", "dataset", "partition_date"),
+    "ops.receipts": ("layer", "dataset", "partition_date"),
+}
+CLOCKS = {"ops.ledger": "ended_at", "ops.receipts": "finished_at"}
+
+
+def note(connection: Connection, row: dict[str, Any]) -> None:
+    """Writes what is known of a run so far to the ledger."""
+    write(connection, "ops.ledger", row)
+
+
+def write(connection: Connection, table: str, row: dict[str, Any]) -> None:
+    """Inserts a row or updates the one of its key; stamps the time of a receipt, and of a run that has an outcome."""
+    values = {name: f"%({name})s" for name in row}
+    if table == "ops.receipts":
+        values["turn"] = "nextval('ops.turns')"
+    if table == "ops.receipts" or "outcome" in row:
+        values[CLOCKS[table]] = "clock_timestamp()"
+    connection.execute(
+        f"insert into {table} ({', '.join(values)}) values ({', '.join(values.values())}) "
+        f"on conflict ({', '.join(KEYS[table])}) do update "
+        f"set {', '.join(f'{name} = excluded.{name}' for name in values if name not in KEYS[table])}",
+        row,
+    )
+
+
+def turn() -> int:
+    """The next turn: higher than that of all receipts and runs there are. No clock can set it back or ahead."""
+    return warehouse.value(warehouse.process_connection(), "select nextval('ops.turns')")
+
+
+def receipt(layer: str, dataset: str, day: date, since: int | None = None) -> dict[str, Any] | None:
+    """The receipt of one partition, or None: also where the ledger knows of no such run, or of another input.
+
+    One of turn `since` or later counts though it is withdrawn: who has done that judges the partition again, or has it
+    judged.
+    """
+    with warehouse.process_connection().cursor(row_factory=dict_row) as cursor:
+        where = (
+            "layer = %s and dataset = %s and partition_date = %s and outcome = 'done' "
+            "and (layer not in ('bronze', 'silver') or made_from = bronze_sha256 "
+            "or (made_from = '' and receipts.turn >= %s))"
+        )
+        query = "select receipts.* from ops.receipts join ops.ledger using (run_id, layer, dataset, partition_date)"
+        return cursor.execute(f"{query} where {where}", [layer, dataset, day, since]).fetchone()
+
+
+def settle_silver(
+    connection: Connection,
+    row: dict[str, Any],
+    hits: dict[str, int],
+    stands: str | None = None,
+    warnings: Iterable[str] = (),
+) -> list[str]:
+    """Ends a silver run with one row per reason code, zero hits included, and its `warnings`: those given, and a
+    sentence for each level that the hits reached.
+    """
+    with connection.transaction(), connection.cursor() as cursor:
+        cursor.executemany(
+            "insert into ops.reasons (run_id, dataset, partition_date, reason, hits) values (%s, %s, %s, %s, %s)",
+            [(row["run_id"], row["dataset"], row["partition_date"], code, count) for code, count in hits.items()],
+        )
+        note(connection, row)
+        tripped = cursor.execute(
+            "select distinct on (reason) * from ops.tripped where run_id = %s order by reason, action", [row["run_id"]]
+        )
+        tripped.row_factory = dict_row
+        warnings = [*warnings, *(f"{level['action']}: {in_words(level)}" for level in tripped)]
+        settle(connection, row | {"warnings": "; ".join(warnings) or None}, row["bronze_sha256"], stands)
+    return warnings
+
+
+def in_words(level: dict[str, Any]) -> str:
+    """A row of ops.tripped in words."""
+    what = "rejected" if level["reason"] == "rejected" else f"rejected with {level['reason']}"
+    share = 100 * level["hits"] / level["bronze_rows"]
+    return (
+        f"{level['dataset']} {level['partition_date']}: {level['hits']:,} of {level['bronze_rows']:,} rows {what} "
+        f"({share:.1f} %), the {level['action']} level is {100 * level['level_share']:.0f} % and "
+        f"{level['level_rows']:,} rows"
+    )
+
+
+class Stopped(Refused):
+    """A threshold keeps a date out of gold."""
+
+
+def standing(connection: Connection, dataset: Dataset, day: date) -> dict[str, Any] | None:
+    """The silver run that stands for a partition, a row of ops.standing; or None."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        where = "dataset = %s and partition_date = %s"
+        return cursor.execute(f"select * from ops.standing where {where}", [dataset.name, day]).fetchone()
+
+
+def usual_rows(connection: Connection, dataset: Dataset, day: date) -> tuple[int, float | None]:
+    """(dates, median rows) of up to eight earlier dates of the same weekday."""
+    [found] = connection.execute(
+        "select count(*), percentile_cont(0.5) within group (order by bronze_rows) from (select bronze_rows from "
+        "ops.receipts join ops.ledger using (run_id, layer, dataset, partition_date) "
+        "where layer = 'bronze' and dataset = %s and partition_date < %s "
+        "and (%s - partition_date) %% 7 = 0 order by partition_date desc limit 8) as earlier",
+        [dataset.name, day, day],
+    ).fetchmany(1)
+    return found
+
+
+def dates_of_file(connection: Connection, dataset: Dataset, day: date, sha256: str) -> list[date]:
+    """The other dates that have these very bytes in bronze, latest first; none where this date has them already."""
+    found = connection.execute(
+        "select partition_date from ops.receipts where layer = 'bronze' and dataset = %(dataset)s "
+        "and made_from = %(sha256)s order by partition_date desc",
+        {"dataset": dataset.name, "sha256": sha256},
+    ).fetchall()
+    dates = [other for (other,) in found]
+    return [] if day in dates else dates
+
+
+def dates_with(connection: Connection, dataset: Dataset, reason: str) -> list[date]:
+    """The partitions whose standing silver run rejected rows for this reason."""
+    found = connection.execute(
+        "select partition_date from ops.receipts natural join ops.reasons "
+        "where layer = 'silver' and dataset = %s and reason = %s and hits > 0",
+        [dataset.name, reason],
+    )
+    return [day for (day,) in found]
+
+
+FORGOTTEN = "forgotten"  # in place of a checksum: what a silver partition was made from whose date is taken back
+
+
+def knows(connection: Connection, day: date) -> bool:
+    """Whether a date has a marker, or a run that failed or died since the date was last forgotten."""
+    return warehouse.value(
+        connection,
+        "select exists(select from ops.receipts where partition_date = %(day)s) or exists(select from ops.ledger "
+        "where partition_date = %(day)s and layer in ('source', 'bronze', 'silver', 'gold', 'forget') "
+        "and outcome <> 'done' and turn > (select coalesce(max(turn), 0) from ops.ledger where layer = 'forget' "
+        "and partition_date = %(day)s and outcome = 'done'))",
+        {"day": day},
+    )
+
+
+def not_emptied(connection: Connection, day: date) -> list[str]:
+    """The datasets of a date whose silver partition, or what gold has loaded of it, is not that of a forgotten date."""
+    found = connection.execute(
+        "select datasets.dataset from ops.datasets left join ops.receipts as silver "
+        "on silver.layer = 'silver' and silver.dataset = datasets.dataset and silver.partition_date = %(day)s "
+        "left join ops.receipts as gold "
+        "on gold.layer = 'gold' and gold.dataset = datasets.dataset and gold.partition_date = %(day)s "
+        "where (silver.made_from is distinct from %(forgotten)s or gold.made_from is distinct from silver.run_id) "
+        "and (datasets.since <= %(day)s or silver.made_from is not null or gold.made_from is not null)",
+        {"day": day, "forgotten": FORGOTTEN},
+    )
+    return [name for (name,) in found]
+
+
+def delete_markers(connection: Connection, day: date) -> None:
+    """Deletes every marker of a date: no layer and no task counts as done for it."""
+    connection.execute("delete from ops.receipts where partition_date = %s", [day])
+
+
+def newest(connection: Connection) -> date | None:
+    """The newest date that stands in gold; None where there is none."""
+    return warehouse.value(connection, "select day from ops.newest")
+
+
+def versions(connection: Connection, dataset: Dataset) -> dict[str, int | None]:
+    """Returns the newest version of each of a dataset's silver tables, by kind, that the ledger knows; None of none."""
+    [found] = connection.execute(
+        "select max(delta_accepted), max(delta_rejected) from ops.ledger where layer = 'silver' and dataset = %s",
+        [dataset.name],
+    ).fetchmany(1)
+    return dict(zip(("accepted", "rejected"), found, strict=True))
+
+
+def ran_before(connection: Connection, dataset: Dataset, days: Sequence[date], run_id: str) -> set[date]:
+    """Returns those of the dates whose silver partition another run may have written, finished or not."""
+    found = connection.execute(
+        "select distinct partition_date from ops.ledger where layer = 'silver' and dataset = %s "
+        "and partition_date = any(%s) and run_id <> %s",
+        [dataset.name, [*days], run_id],
+    )
+    return {day for (day,) in found}
+
+
+def died_before(connection: Connection, row: Mapping[str, Any]) -> bool:
+    """Whether a run over this silver partition died since the one that stands, and may have taken keys away."""
+    found = connection.execute(
+        "select 1 from ops.ledger where layer = 'silver' and dataset = %(dataset)s and run_id <> %(run_id)s "
+        "and partition_date = %(partition_date)s and outcome <> 'done' and lost > 0 and turn > (select "
+        "coalesce(max(turn), 0) from ops.ledger where layer = 'silver' and dataset = %(dataset)s "
+        "and partition_date = %(partition_date)s and outcome = 'done') limit 1",
+        row,
+    )
+    return found.fetchone() is not None
+
+
+def doubt(connection: Connection, dataset: Dataset, kind: str, version: int) -> None:
+    """Notes that a version of a Delta table is lost: whoever stands on it must be judged again before it is loaded."""
+    connection.execute(
+        "update ops.receipts set made_from = '', stale_since = clock_timestamp(), stale_turn = nextval('ops.turns') "
+        f"from ops.ledger where receipts.layer = 'silver' and receipts.dataset = %s and delta_{kind} = %s "
+        "and (ledger.run_id, ledger.layer, ledger.dataset, ledger.partition_date) "
+        "= (receipts.run_id, receipts.layer, receipts.dataset, receipts.partition_date)",
+        [dataset.name, version],
+    )
+
+
+def longest_run(connection: Connection) -> float:
+    """The seconds that the longest run over a silver table has taken, of those that ended in the last 90 days."""
+    return warehouse.value(
+        connection,
+        "select coalesce(extract(epoch from max(ended_at - started_at)), 0)::float from ops.ledger "
+        "where layer in ('silver', 'gold') and ended_at > now() - interval '90 days'",
+    )
+
+
+def mark_stale(connection: Connection, dataset: str, days: Sequence[date]) -> None:
+    """Notes that parents came or went, so that these silver partitions must be judged again."""
+    connection.execute(
+        "update ops.receipts set stale_since = clock_timestamp(), stale_turn = nextval('ops.turns') "
+        "where layer = 'silver' and dataset = %s and partition_date = any(%s)",
+        [dataset, days],
+    )
+
+
+def stale(dataset: Dataset | None = None, day: date | None = None) -> list[tuple[str, date, int]]:
+    """(dataset, partition, since which turn) of the silver partitions that must be judged again."""
+    connection = warehouse.process_connection()
+    return connection.execute(
+        "select dataset, partition_date, stale_turn from ops.receipts where stale_turn is not null "
+        "and layer = 'silver' and dataset = coalesce(%s, dataset) "
+        "and partition_date = coalesce(%s, partition_date) "
+        "order by partition_date",
+        [dataset and dataset.name, day],
+    ).fetchall()
+
+
+def remaining(day: date) -> str:
+    """Says what is still to do for a date, and by which command; nothing if all of it is done, or being done."""
+    found = None
+    # The job that asks is done, whatever is down since.
+    with suppress(psycopg.Error), warehouse.connect() as connection:
+        found = connection.execute(
+            "select why from ops.dates where partition_date = %s and state not in ('done', 'running')", [day]
+        ).fetchone()
+    return f"{day} is not done: {found[0]}; next: luigi --module pipelines GoldPipeline --date {day}" if found else ""
+
+
+def gold_state(connection: Connection) -> str:
+    """A fingerprint of the gold loads that stand: what marts are made from."""
+    return warehouse.value(
+        connection,
+        "select coalesce(md5(string_agg(run_id, ',' order by dataset, partition_date)), '') "
+        "from ops.receipts where layer = 'gold'",
+    )
+
+
+def marts_receipt(rule_set: str, session: int) -> dict[str, Any] | None:
+    """The newest receipt of marts made by this SQL from gold as it stands, or made since turn `session`; or None."""
+    connection = warehouse.process_connection()
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            "select * from ops.receipts where layer = 'marts' and rule_set = %s "
+            "and (made_from = %s or turn >= %s) order by turn desc limit 1",
+            [rule_set, gold_state(connection), session],
+        ).fetchone()
+
+
+def behind(connection: Connection, dataset: Dataset) -> list[date]:
+    """The partitions of which gold holds what an earlier silver run accepted."""
+    found = connection.execute(
+        "select partition_date from ops.receipts as gold join ops.receipts as silver using (dataset, partition_date) "
+        "where gold.layer = 'gold' and silver.layer = 'silver' and gold.made_from <> silver.run_id "
+        "and silver.made_from <> '' and dataset = %s",
+        [dataset.name],
+    )
+    return [day for (day,) in found]
