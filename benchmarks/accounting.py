@@ -56,10 +56,10 @@ def count_again() -> None:
     real = validation.count
 
     @wraps(real)
-    def call(judged: Any, dataset: Any, days: Any, salt: str | None = None) -> Any:
-        counts = real(judged, dataset, days, salt)
+    def call(validated: Any, dataset: Any, days: Any, salt: str | None = None) -> Any:
+        counts = real(validated, dataset, days, salt)
         began = time.monotonic()
-        real(judged, dataset, days, salt)
+        real(validated, dataset, days, salt)
         again = time.monotonic() - began
         spent["counting verdicts and money"] += again
         spent["(measuring)"] += again

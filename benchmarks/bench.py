@@ -249,7 +249,7 @@ def run_watched(day: date, *command: str) -> dict[str, Any]:
     measured = watch(command, own="luigi and jobs")
     rows = query(
         settings.get("POSTGRES_DB"),
-        "select layer, dataset, partition_date, accepted + rejected as judged, "
+        "select layer, dataset, partition_date, accepted + rejected as validated, "
         "extract(epoch from started_at)::float as began, extract(epoch from ended_at)::float as ended "
         "from ops.ledger where outcome = 'done' and extract(epoch from started_at) >= %s order by started_at",
         [measured["began_at"]],
@@ -267,8 +267,8 @@ def run_watched(day: date, *command: str) -> dict[str, Any]:
     if missing := [layer for layer in peer.STAGES if layer not in stages]:
         raise SystemExit(f"The run left no word in the ledger of {', '.join(missing)}:\n{measured['output'][-2000:]}")
     silver = [row for row in rows if row["layer"] == "silver"]
-    own_rows = sum(row["judged"] for row in silver if row["partition_date"] >= day)
-    again = sum(row["judged"] for row in silver) - own_rows
+    own_rows = sum(row["validated"] for row in silver if row["partition_date"] >= day)
+    again = sum(row["validated"] for row in silver) - own_rows
     return measured | {"stages": stages, "busy": busy, "rows": own_rows, "again": again}
 
 

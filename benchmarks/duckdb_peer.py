@@ -41,25 +41,26 @@ def validate(connection: duckdb.DuckDBPyConnection, path: Path, dataset: Dataset
     name, key = dataset.name, dataset.key
     with path.open("rb") as file:
         header = peer.read_header(file.readline(), dataset)
-    connection.execute(f"create temp table judged as {judge(path, dataset, header)}")
+    connection.execute(f"create temp table validated as {verdicts_query(path, dataset, header)}")
     # Orders only rows with duplicate keys, and by content, so that the same version always wins.
     content = ", ".join(precedence(dataset))
     connection.execute(
-        f"update judged set reasons = 'duplicate_{key}' where rowid in (select rowid from (select rowid, "
-        f"row_number() over (partition by {key} order by {content}) as place from judged where reasons = '' and {key} "
-        f"in (select {key} from judged where reasons = '' group by {key} having count(*) > 1)) where place > 1)"
+        f"update validated set reasons = 'duplicate_{key}' where rowid in (select rowid from (select rowid, "
+        f"row_number() over (partition by {key} order by {content}) as place from validated where reasons = '' "
+        f"and {key} in (select {key} from validated where reasons = '' group by {key} having count(*) > 1)) "
+        "where place > 1)"
     )
     names = ", ".join(dataset.names)
-    connection.execute(f"create table accepted_{name} as select {names} from judged where reasons = ''")
+    connection.execute(f"create table accepted_{name} as select {names} from validated where reasons = ''")
     source = ", ".join(f"nullif(source.{column}, '') as {column}" for column in dataset.names)
     # A record can have two defects, and a blank line is no record.
     connection.execute(
         f"create table rejected_{name} as "
-        f"select {source}, _raw, reasons as _reject_reason from judged where reasons <> '' "
+        f"select {source}, _raw, reasons as _reject_reason from validated where reasons <> '' "
         f"union all by name select any_value(csv_line) as _raw, 'malformed_row' as _reject_reason from errors_{name} "
         f"where trim(csv_line, {literal(WHITE_SPACE)}) <> '' group by line_byte_position"
     )
-    connection.execute("drop table judged")
+    connection.execute("drop table validated")
 
 
 def precedence(dataset: Dataset) -> Iterator[str]:
@@ -76,7 +77,7 @@ def precedence(dataset: Dataset) -> Iterator[str]:
     yield from (f"{column.name} desc nulls last" for column in columns if not column.is_time)
 
 
-def judge(path: Path, dataset: Dataset, header: list[str]) -> str:
+def verdicts_query(path: Path, dataset: Dataset, header: list[str]) -> str:
     """Returns a query with one row per well-formed record: typed values, source text if rejected, and `reasons`."""
     fields = ", ".join(f"{literal(field)}: 'varchar'" for field in header)
     # If empty fields were read as null, DuckDB would miss one surplus empty field at the end of a record.
@@ -100,14 +101,14 @@ def judge(path: Path, dataset: Dataset, header: list[str]) -> str:
             select struct_pack({names}) as source, {has_nul} as has_nul, {texts} from {reader}
         ),
         typed as (select *, {values} from texts),
-        judged as (
+        validated as (
             select {own}, source, has_nul,
                 case when coalesce(has_nul, false) then 'malformed_row' else concat_ws(';', {broken}) end as reasons
             from typed {parents}
         )
         select {names}, reasons, case when reasons <> '' then source end as source,
             case when has_nul then concat_ws(',', {", ".join(f"source.{name}" for name in dataset.names)}) end as _raw
-        from judged
+        from validated
     """
 
 

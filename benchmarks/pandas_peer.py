@@ -48,7 +48,7 @@ RULES = {
 PASSES_EMPTY = {"paid_without_payment_ts": ["payment_status"]}
 
 
-class Judged(NamedTuple):
+class Validated(NamedTuple):
     """Holds the accepted and the rejected rows; every record is in exactly one of them."""
 
     accepted: pd.DataFrame
@@ -85,7 +85,7 @@ def read(data: bytes, dataset: Dataset) -> tuple[pd.DataFrame, list[str]]:
     return texts, malformed
 
 
-def validate(texts: pd.DataFrame, malformed: list[str], dataset: Dataset, parents: dict[str, pd.Series]) -> Judged:
+def validate(texts: pd.DataFrame, malformed: list[str], dataset: Dataset, parents: dict[str, pd.Series]) -> Validated:
     """Validates rows by all rules of the dataset; `parents` holds the accepted keys per foreign key column."""
     trimmed = {name: texts[name].str.strip(WHITE_SPACE) for name in dataset.names}
     trimmed = {name: text.mask(text == "") for name, text in trimmed.items()}
@@ -103,12 +103,12 @@ def validate(texts: pd.DataFrame, malformed: list[str], dataset: Dataset, parent
         if column.references:
             codes[f"orphan_{column.name}"] = mask(text.notna() & ~text.isin(parents[column.name]))
     for rule in dataset.rules:
-        judged = np.ones(len(rows), bool)
+        validated = np.ones(len(rows), bool)
         for name in rule.columns:
-            judged &= mask(trimmed[name].isna() | rows[name].notna())
+            validated &= mask(trimmed[name].isna() | rows[name].notna())
         for name in PASSES_EMPTY.get(rule.reason, rule.columns):
-            judged &= mask(rows[name].notna())
-        codes[rule.reason] = judged & ~mask(RULES[rule.reason](rows))
+            validated &= mask(rows[name].notna())
+        codes[rule.reason] = validated & ~mask(RULES[rule.reason](rows))
     sound = ~np.any(list(codes.values()), axis=0)
     codes[f"duplicate_{dataset.key}"] = duplicates(rows, sound, dataset)
     faulty = ~sound | codes[f"duplicate_{dataset.key}"]
@@ -117,7 +117,7 @@ def validate(texts: pd.DataFrame, malformed: list[str], dataset: Dataset, parent
         reasons[broken[faulty]] += f"{code};"
     rejected = texts[faulty].mask(texts[faulty] == "").assign(_raw=pd.NA, _reject_reason=reasons.str.rstrip(";"))
     alone = pd.DataFrame({"_raw": malformed, "_reject_reason": "malformed_row"}).reindex(columns=rejected.columns)
-    return Judged(rows[~faulty], pd.concat([rejected.astype(STRING), alone.astype(STRING)], ignore_index=True))
+    return Validated(rows[~faulty], pd.concat([rejected.astype(STRING), alone.astype(STRING)], ignore_index=True))
 
 
 def duplicates(rows: pd.DataFrame, sound: np.ndarray, dataset: Dataset) -> np.ndarray:
@@ -195,12 +195,12 @@ def silver(day: date) -> tuple[dict[str, pd.DataFrame], dict[str, dict[str, int]
         for name, dataset in CATALOG.items():
             body = s3().get_object(Bucket=peer.bucket("pandas"), Key=peer.bronze_key(dataset, day))["Body"]
             parents = {column: accepted[parent][CATALOG[parent].key] for column, parent in dataset.parents.items()}
-            judged = validate(*read(body.read(), dataset), dataset, parents)
-            for kind, rows in judged._asdict().items():
+            validated = validate(*read(body.read(), dataset), dataset, parents)
+            for kind, rows in validated._asdict().items():
                 rows.to_parquet(path, index=False)
                 peer.store("pandas", path, peer.silver_key(dataset, day, kind))
-            accepted[name] = judged.accepted
-            hits[name] = judged.rejected["_reject_reason"].str.split(";").explode().value_counts().to_dict()
+            accepted[name] = validated.accepted
+            hits[name] = validated.rejected["_reject_reason"].str.split(";").explode().value_counts().to_dict()
     return accepted, hits
 
 

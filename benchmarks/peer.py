@@ -109,10 +109,10 @@ def run(peer: str, silver: Callable[[date], Any], gold: Callable[..., None], mar
     with stage(seconds, "bronze"):
         to_bronze(peer, day)
     with stage(seconds, "silver"):
-        judged, hits = silver(day)
+        validated, hits = silver(day)
     connection = connect(database(peer))
     with stage(seconds, "gold"):
-        gold(connection, judged, day)
+        gold(connection, validated, day)
     with stage(seconds, "marts"):
         marts(connection, day)
     connection.close()

@@ -246,7 +246,7 @@ def limits(runs: list[Run]) -> Iterable[str]:
 def scale_out() -> Iterable[str]:
     """Yields a table of what the platform takes alone for its first and next date, by scale and executors."""
     yield from table(
-        "SCALE", "executors", "date", "rows", "judged again", "seconds", *STAGES, "per million rows", "CPU seconds",
+        "SCALE", "executors", "date", "rows", "revalidated", "seconds", *STAGES, "per million rows", "CPU seconds",
         "per million rows", "peak memory, GiB", "spilled, GB",
     )  # fmt: skip
     for run in measured(alone=True):

@@ -38,12 +38,12 @@ Flips = Counter[tuple[str, date, str, str]]  # (dataset, partition, direction, c
 
 @dataclass(frozen=True)
 class Retrial:
-    """A dataset judged again: what would be accepted and rejected of it, and how that differs from silver."""
+    """A dataset revalidated: what would be accepted and rejected of it, and how that differs from silver."""
 
     dataset: Dataset
-    counts: dict[date, validation.Counts]  # by partition judged again
-    accepted: DataFrame  # the typed rows of all partitions, judged again or not
-    rejected: DataFrame  # as silver keeps them, of the partitions judged again
+    counts: dict[date, validation.Counts]  # by partition revalidated
+    accepted: DataFrame  # the typed rows of all partitions, revalidated or not
+    rejected: DataFrame  # as silver keeps them, of the partitions revalidated
     changes: DataFrame  # (_partition_date, key, kind) of accepted rows that come, go or change
     kinds: set[str]  # the kinds that occur
     flips: Flips
@@ -51,7 +51,7 @@ class Retrial:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="backtest", description=__doc__)
-    parser.add_argument("--first", default="0001-01-01", help="the first date to judge again")
+    parser.add_argument("--first", default="0001-01-01", help="the first date to revalidate")
     parser.add_argument("--last", default="9999-12-31", help="the last one")
     given = parser.parse_args()
     first, last = program.given_day(given.first), program.given_day(given.last)
@@ -63,15 +63,17 @@ def main() -> None:
 
 
 def backtest(first: date, last: date) -> Iterator[str]:
-    """Judges stored bronze by the catalog as it stands here, publishes nothing, and tells what would become of it."""
+    """Validates stored bronze by the catalog as it stands here and tells what would change; publishes nothing."""
     with warehouse.connect() as connection:
         runs, state = standing_runs(connection), fingerprint(connection)
         due = due_days(runs, first, last)
         if not any(due.values()):
-            yield "No declaration differs from what silver was judged by: nothing would change."
+            yield "No declaration differs from what silver was validated by: nothing would change."
             return
         spark = program.resident("backtest")
-        program.hasten(spark, sum(run["bronze_rows"] for by_day in runs.values() for run in by_day.values()))
+        program.tune_for_small_input(
+            spark, sum(run["bronze_rows"] for by_day in runs.values() for run in by_day.values())
+        )
         yield from what_is_not_current(connection)
         yield from report(connection, runs, retry(spark, runs, due))
         if fingerprint(connection) != state:
@@ -96,7 +98,7 @@ def standing_runs(connection: warehouse.Connection) -> dict[str, dict[date, Run]
 
 
 def due_days(runs: Mapping[str, Mapping[date, Run]], first: date, last: date) -> dict[str, list[date]]:
-    """By dataset the partitions that another declaration has judged than the one in the catalog."""
+    """By dataset the partitions that another declaration has validated than the one in the catalog."""
     return {
         name: [day for day, run in by_day.items() if first <= day <= last and run["rule_set"] != CATALOG[name].rule_set]
         for name, by_day in runs.items()
@@ -115,7 +117,7 @@ def fingerprint(connection: warehouse.Connection) -> str:
 def what_is_not_current(connection: warehouse.Connection) -> Iterator[str]:
     """Dates on which an ordinary run would change something, whatever the declaration."""
     found = connection.execute("select partition_date, why from ops.dates where not is_current order by 1").fetchall()
-    current = ledger.marts_receipt(marts.rule_set(), ledger.turn())
+    current = ledger.marts_marker(marts.rule_set(), ledger.turn())
     if found or not current:
         yield "Not all that differs is the declaration's doing; bring these up to date first:"
         yield from (f"  {day}: {why}" for day, why in found[:FEW_DATES])
@@ -125,11 +127,11 @@ def what_is_not_current(connection: warehouse.Connection) -> Iterator[str]:
             yield "  the marts are older than gold or than sql/marts"
 
 
-# ---- judging again -------------------------------------------------------------------------------------------------
+# ---- revalidating -------------------------------------------------------------------------------------------------
 
 
 def retry(spark: Any, runs: Mapping[str, Mapping[date, Run]], due: Mapping[str, list[date]]) -> dict[str, Retrial]:
-    """The partitions that are due judged again, and those whose parents would come or go with them."""
+    """The partitions that are due revalidated, and those whose parents would come or go with them."""
     trials: dict[str, Retrial] = {}
     for name, dataset in CATALOG.items():
         shaken = shaken_days(spark, dataset, trials)
@@ -162,12 +164,12 @@ def union(frames: Sequence[DataFrame]) -> DataFrame:
 
 
 def retrial(spark: Any, dataset: Dataset, days: list[date], trials: Mapping[str, Retrial]) -> Retrial:
-    """Judges partitions of one dataset again, and finds the rows whose verdicts or values are not those of silver."""
+    """Revalidates partitions of one dataset; finds the rows whose verdicts or values differ from those of silver."""
 
     def again(day: date) -> tuple[validation.Counts, validation.Verdict]:
-        header, judged = judge(spark, dataset, day, trials)
-        verdict = validation.split(judged, dataset, header)
-        return validation.count(judged, dataset, [day])[day], verdict
+        header, validated = validate(spark, dataset, day, trials)
+        verdict = validation.split(validated, dataset, header)
+        return validation.count(validated, dataset, [day])[day], verdict
 
     with ThreadPoolExecutor(4) as pool:
         counts, verdicts = zip(*pool.map(again, days), strict=True)
@@ -209,8 +211,8 @@ def retrial(spark: Any, dataset: Dataset, days: list[date], trials: Mapping[str,
     )
 
 
-def judge(spark: Any, dataset: Dataset, day: date, trials: Mapping[str, Retrial]) -> tuple[Sequence[str], DataFrame]:
-    """The file's header, and its rows judged as bronze_to_silver does, but against parents that would be accepted."""
+def validate(spark: Any, dataset: Dataset, day: date, trials: Mapping[str, Retrial]) -> tuple[Sequence[str], DataFrame]:
+    """The file's header, and its rows validated as bronze_to_silver does, but against accepted parents-to-be."""
     parents = {}
     for name, parent in dataset.parents.items():
         accepted = trials[parent].accepted if parent in trials else lake.silver(spark, CATALOG[parent])
@@ -222,9 +224,9 @@ def judge(spark: Any, dataset: Dataset, day: date, trials: Mapping[str, Retrial]
     def keep(rows: DataFrame) -> DataFrame:
         return rows.localCheckpoint(eager=False)
 
-    judged = validation.judge(records, dataset, facts.header, parents, keep, keep)
+    validated = validation.validate(records, dataset, facts.header, parents, keep, keep)
     # Cut here, or the plan would be planned anew with each question, each child and each of their dates.
-    return facts.header, judged.localCheckpoint()
+    return facts.header, validated.localCheckpoint()
 
 
 def differences(was: DataFrame, would: DataFrame, place: Sequence[str]) -> DataFrame:
@@ -265,14 +267,14 @@ def moved_rejects(was: DataFrame, would: DataFrame, dataset: Dataset) -> DataFra
 
 
 def flip_lines(trials: Mapping[str, Retrial], runs: Mapping[str, Mapping[date, Run]]) -> Iterator[str]:
-    """What was judged again, and the rows that would flip by dataset, direction and reason."""
+    """What was revalidated, and the rows that would flip by dataset, direction and reason."""
     flips: Flips = Counter()
     for name, trial in trials.items():
         again = [runs[name][day] for day in trial.counts]
         differ = any(run["rule_set"] != trial.dataset.rule_set for run in again)
         why = "its declaration differs" if differ else "its parents would come or go"
         dates = f"{len(again):,} {'date' if len(again) == 1 else 'dates'}"
-        yield f"{name}: {why}; {dates} judged again, {sum(run['bronze_rows'] for run in again):,} rows"
+        yield f"{name}: {why}; {dates} revalidated, {sum(run['bronze_rows'] for run in again):,} rows"
         flips += trial.flips
     yield "Rows that would flip" + ("" if flips else ": none")
     yield from (f"  {line}" for line in summed(flips))

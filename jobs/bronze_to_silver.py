@@ -1,6 +1,5 @@
 """Validates bronze partitions: `spark-submit jobs/bronze_to_silver.py visits 2026-01-31`."""
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -27,7 +26,7 @@ def bronze_to_silver(dataset: Dataset, *days: date) -> str:
         warehouse.connect() as connection,
         warehouse.writer(connection, f"silver {dataset.name}", reads=[f"silver {p}" for p in dataset.parents.values()]),
     ):
-        mend(connection, dataset)
+        lake.repair_tables(connection, dataset)
         due = [day for _, day, _ in ledger.stale(dataset)]
         facts, refused = read_facts(connection, dataset, sorted({*days, *due}))
         spark = program.spark(f"bronze_to_silver {dataset.name} {program.listed(days)}") if facts else None
@@ -71,7 +70,7 @@ def validate(
         ExitStack() as release,
     ):
         run_id = runs[days[0]]["run_id"]
-        program.hasten(spark, rows)
+        program.tune_for_small_input(spark, rows)
         program.step(spark, dataset, days, "validate")
         parents = {
             name: lake.silver(spark, CATALOG[parent])
@@ -87,15 +86,15 @@ def validate(
         records = reduce(DataFrame.unionAll, files).filter(F.lit(run_id) != "")
         if rows < program.FEW_ROWS:
             # Computed once, on the server: what follows reads its rows, and sends no plan of the validation again.
-            judged = validation.judge(records, dataset, header, parents, checkpoint).localCheckpoint()
+            validated = validation.validate(records, dataset, header, parents, checkpoint).localCheckpoint()
         else:
             keep = release.enter_context(kept())
-            judged = validation.judge(records, dataset, header, parents, keep, keep)
+            validated = validation.validate(records, dataset, header, parents, keep, keep)
         ran = ledger.ran_before(connection, dataset, days, run_id)
-        counts = validation.count(judged, dataset, days, run_id if ran else None)
+        counts = validation.count(validated, dataset, days, run_id if ran else None)
         for day in days:
             must_balance(day, facts[day], counts[day])
-        verdict = validation.split(judged, dataset, header)
+        verdict = validation.split(validated, dataset, header)
         standing: dict[date, Mapping[str, Any]] = {}
         if ran:
             program.step(spark, dataset, days, "compare with the last run")
@@ -257,15 +256,6 @@ def account(dataset: Dataset, facts: landing.Facts, counts: validation.Counts) -
         "amount_rejected": counts.amount_rejected,
     }
     return found | (money if dataset.amount else {})
-
-
-def mend(connection: warehouse.Connection, dataset: Dataset) -> None:
-    """Takes half a commit away from the logs of a dataset, as a writer that died may have left it, and says so."""
-    for kind, version in ledger.versions(connection, dataset).items():
-        half = lake.mend(dataset, kind, version)
-        if half is not None:
-            print(f"half a commit of {kind} {dataset.name} is taken away: version {half}", file=sys.stderr)
-            ledger.doubt(connection, dataset, kind, half)
 
 
 @contextmanager

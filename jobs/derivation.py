@@ -70,7 +70,9 @@ def derive(export: Export, datasets: Mapping[str, Dataset], run_id: str, place: 
     """Makes the file of each dataset in a local directory; raises Refused where the records do not add up."""
     source, day = export.source, export.day
     spark = program.spark(f"source_to_bronze {source.name} {day}")
-    program.hasten(spark, sum(file.records for file in {file for each in export.tables.values() for file in each}))
+    program.tune_for_small_input(
+        spark, sum(file.records for file in {file for each in export.tables.values() for file in each})
+    )
     conversion.prepare(spark)
     for table in {table for mapping in source.mappings if mapping.sql_file for table in mapping.tables}:
         as_view(spark, export, table).createOrReplaceTempView(table.name)

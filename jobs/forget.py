@@ -52,9 +52,9 @@ def empty(dataset: Dataset, day: date) -> str:
         warehouse.writer(connection, f"silver {dataset.name}"),
         ledger.run(connection, "silver", dataset.name, day, dataset.rule_set) as row,
     ):
-        bronze_to_silver.mend(connection, dataset)
+        lake.repair_tables(connection, dataset)
         spark = program.spark(f"forget {dataset.name} {day}")
-        program.hasten(spark, rows=0)
+        program.tune_for_small_input(spark, rows=0)
         tables = {kind: lake.silver(spark, dataset, kind) for kind in KINDS if lake.has_silver(dataset, kind)}
         counts = {kind: table.filter(F.col("_partition_date") == day).count() for kind, table in tables.items()}
         row["lost"] = counts.get("accepted", 0)

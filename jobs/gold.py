@@ -17,10 +17,10 @@ WITHHELD = ("dataset", "_partition_date", "row_key", "visit_id", "row_day", "dep
 
 
 def checksums(connection: Connection, dataset: Dataset, day: date) -> str:
-    """What gold holds of a partition, withheld rows included, as a text that is the same for the same rows.
+    """Returns a text that is equal for equal rows of a partition in gold, withheld rows included.
 
-    A count and the sum of a 64-bit hash of each row, to find what somebody changed. A server of another version may
-    hash otherwise, which only costs a load.
+    It holds counts and sums of a 64-bit hash of each row, and finds rows that somebody changed by hand. A server of
+    another version may hash differently, which only costs a load.
     """
     parts = (
         (dataset.name, dataset.names, ""),
@@ -38,7 +38,7 @@ def checksums(connection: Connection, dataset: Dataset, day: date) -> str:
 
 
 def loaded(connection: Connection, dataset: Dataset, day: date, silver_run: str) -> str | None:
-    """The gold run that stands for a partition if it loaded this silver run and gold still has what it left there."""
+    """Returns the current gold run of a partition if it loaded a silver run and its rows are unchanged; or None."""
     found = connection.execute(
         "select run_id, checksums from ops.receipts join ops.ledger using (run_id, layer, dataset, partition_date) "
         "where layer = 'gold' and dataset = %s and partition_date = %s and made_from = %s",
@@ -48,7 +48,7 @@ def loaded(connection: Connection, dataset: Dataset, day: date, silver_run: str)
 
 
 def loaded_alike(connection: Connection, row: dict[str, Any]) -> str | None:
-    """The gold run that stands for the partition of `row` if it left there just what `row` did; or None."""
+    """Returns the current gold run of the partition of `row` if it left the same rows as `row`; or None."""
     found = connection.execute(
         "select run_id from ops.receipts join ops.ledger using (run_id, layer, dataset, partition_date) "
         "where layer = 'gold' and dataset = %(dataset)s and partition_date = %(partition_date)s "
@@ -59,18 +59,20 @@ def loaded_alike(connection: Connection, row: dict[str, Any]) -> str | None:
 
 
 def staging(name: str, run_id: str) -> str:
-    """A staging table of one load alone. Spark goes on writing for a load that died, and must find no other's table."""
+    """Returns the name of a load's own staging table: Spark may still write for a load that died."""
     return f"staging.{name}_{run_id.rpartition('-')[2]}"
 
 
 def lost(dataset: Dataset, run_id: str) -> str:
+    """Returns the name of the staging table of the keys that a dataset may lose in a load."""
     return staging(f"lost_{dataset.name}", run_id)
 
 
 def jdbc(table: str) -> dict[str, str]:
-    """Options of Spark's JDBC source. The driver finds the password in PGPASSFILE: Spark Connect writes options to its
-    event log as they are. Row values stay out of its errors. What libpq is told of TLS and of the ways to ask for a
-    password, it is told as well.
+    """Returns the options of Spark's JDBC source for a table of the warehouse.
+
+    The driver reads the password from PGPASSFILE, because Spark Connect writes options to its event log. The driver
+    leaves row values out of its errors, and has the same settings for TLS and authentication as psycopg.
     """
     place = f"{settings.get('POSTGRES_HOST')}:{settings.get('POSTGRES_PORT')}/{settings.get('POSTGRES_DB')}"
     checks = {"requireAuth": settings.required_auth()}
@@ -86,7 +88,7 @@ def jdbc(table: str) -> dict[str, str]:
 
 
 def drop_staging(connection: Connection) -> None:
-    """No staging tables, neither a load's own nor those of one that died: who still writes there is cut off."""
+    """Drops all staging tables, also those of loads that died, and ends the sessions that still write there."""
     connection.execute(
         "select pg_terminate_backend(pid) from pg_locks join pg_class on pg_class.oid = relation "
         "join pg_stat_activity using (pid) where relnamespace = 'staging'::regnamespace "
@@ -98,8 +100,9 @@ def drop_staging(connection: Connection) -> None:
 
 
 def create_staging(connection: Connection, run_id: str, silver: Mapping[str, Any] | None = None) -> None:
-    """Creates empty staging tables for every dataset and for the keys it may lose; rows are of the run `silver` where
-    they do not say of which.
+    """Creates empty staging tables for every dataset and for the keys it may lose.
+
+    Rows without a partition and a run get those of the run `silver`.
     """
     for dataset in CATALOG.values():
         names = ", ".join([*dataset.names, *AUDIT])
@@ -115,7 +118,7 @@ def create_staging(connection: Connection, run_id: str, silver: Mapping[str, Any
 
 
 def stage(rows: Any, dataset: Dataset, run_id: str, of_runs: bool = False) -> None:
-    """Appends silver rows to the staging table over JDBC; where they are not all of one run, with partition and run."""
+    """Appends silver rows to their staging table over JDBC, with partition and run if they are of several runs."""
     names = (*dataset.names, *(AUDIT if of_runs else ()))
     days = [column.name for column in dataset.columns if column.type in ("date", "timestamp")]
     append(rows.select(*names), staging(dataset.name, run_id), days)
@@ -124,7 +127,7 @@ def stage(rows: Any, dataset: Dataset, run_id: str, of_runs: bool = False) -> No
 def must_be_staged(
     connection: Connection, dataset: Dataset, silver: Mapping[date, Mapping[str, Any]], run_id: str
 ) -> None:
-    """Refused where not every row of the silver runs is staged once: an executor that died may have written twice."""
+    """Raises Refused unless every row of the silver runs is staged once; a dead executor may have written twice."""
     for kind, table in {"accepted": dataset.name, "rejected": "withheld"}.items():
         found = connection.execute(f"select _partition_date, count(*) from {staging(table, run_id)} group by 1")
         staged = dict(found.fetchall())
@@ -137,8 +140,9 @@ def must_be_staged(
 
 
 def append(rows: Any, table: str, days: Sequence[str] = ()) -> None:
-    """Appends rows over JDBC; the dates and timestamps `days` go as texts, for java.sql knows no day from 5 to 14
-    October 1582 and would make others of them.
+    """Appends rows over JDBC; sends the columns `days` as texts.
+
+    java.sql has no dates from 5 to 14 October 1582 and would change them.
     """
     from pyspark.sql import functions as F
 
@@ -148,12 +152,12 @@ def append(rows: Any, table: str, days: Sequence[str] = ()) -> None:
 
 
 def read_keys(spark: Any, table: str) -> Any:
-    """A table of keys in `staging` as a DataFrame of one column."""
+    """Reads a staging table of keys as a DataFrame of one column."""
     return spark.read.format("jdbc").options(**jdbc(table)).load()
 
 
 def find_lost(connection: Connection, dataset: Dataset, days: Sequence[date], run_id: str) -> list[Dataset]:
-    """Fills `lost`: the keys gold has from these partitions that are no longer staged of them, and what hangs on those.
+    """Fills the tables `lost` with keys that partitions had in gold and no longer have, and with dependent keys.
 
     Returns the datasets that lose keys, parents first.
     """
@@ -179,7 +183,7 @@ def find_lost(connection: Connection, dataset: Dataset, days: Sequence[date], ru
 
 
 def find_missing(connection: Connection, dataset: Dataset, name: str, run_id: str) -> str | None:
-    """A table of the staged foreign keys whose parents are neither in gold nor staged; None if there are none."""
+    """Creates a table of staged foreign keys whose parents are neither in gold nor staged; None if there are none."""
     parent = CATALOG[dataset.parents[name]]
     table = staging(f"missing_{parent.name}", run_id)
     connection.execute(f"drop table if exists {table}")
@@ -193,12 +197,11 @@ def find_missing(connection: Connection, dataset: Dataset, name: str, run_id: st
 
 
 def load(connection: Connection, dataset: Dataset, choosing: bool, run_id: str) -> dict[date, dict[str, Any]]:
-    """Brings one gold table in line with its staging table, in the caller's transaction; returns what became of the
-    rows of each partition.
+    """Updates a gold table from its staging table in the caller's transaction; returns counts and money by partition.
 
-    For every key the staged version of the newest partition counts, if its parents are in gold; `choosing` is false
-    where there is but one version of each, whose parents are there. An older partition never undoes a newer one, unless
-    the newer version is among the `lost`. Rows that do not differ are not touched.
+    Of each key, the staged version of the newest partition is loaded if its parents are in gold; `choosing` is false if
+    there is one version of each key and its parents are in gold. An older partition never replaces a newer one, unless
+    the newer version is among the `lost`. Equal rows are not touched.
     """
     key, names = dataset.key, dataset.names
     standing, going = f"{dataset.name}_standing", lost(dataset, run_id)
@@ -267,7 +270,7 @@ def load(connection: Connection, dataset: Dataset, choosing: bool, run_id: str) 
 
 
 def together(dataset: Dataset, counts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Adds up what became of the rows of several partitions of a dataset."""
+    """Adds up the counts and the money of several partitions of a dataset."""
     words = ["staged", "inserted", "updated", "unchanged", "removed", *(["amount_change"] if dataset.amount else [])]
     counts = list(counts)
     return {"amount_change": None} | {word: sum(each[word] for each in counts) for word in words}
@@ -277,16 +280,16 @@ MANY = 100_000  # rows
 
 
 def is_large(rows: int, there: int) -> bool:
-    """Whether rows to come are so many, and those there so few, that keys are better built afterwards."""
+    """Tells whether it is quicker to build keys after a load of `rows` rows into a table of `there` rows."""
     return rows >= MANY and there <= rows // 10
 
 
 @contextmanager
 def without_keys(connection: Connection, dataset: Dataset, rows: int) -> Iterator[None]:
-    """Takes keys and indexes from a table that holds next to nothing beside the `rows` to come, and then builds them.
+    """Drops keys and indexes of a nearly empty table before a load of `rows` rows, and builds them afterwards.
 
-    Kept up row by row they cost more than the rows themselves; nor is noted row by row what is touched. Readers wait
-    until the caller commits: for tables that are in use there is no such time.
+    Updating them row by row costs more than the rows themselves. Triggers that note touched rows are disabled too.
+    Readers wait until the caller commits, which is why tables in use are loaded with their keys.
     """
     there = warehouse.value(
         connection, f"select count(*) from (select from {dataset.name} limit {rows // 10 + 1}) as known"
@@ -295,7 +298,7 @@ def without_keys(connection: Connection, dataset: Dataset, rows: int) -> Iterato
         yield
         return
     near = {dataset.name, *dataset.parents.values(), *(child.name for child in children(dataset))}
-    # In the order in which marts lock them, lest each wait for the other.
+    # Marts lock tables in this order too; in another order, a load and the marts could wait for each other.
     connection.execute(f"lock table {', '.join(name for name in CATALOG if name in near)} in access exclusive mode")
     keys = connection.execute(
         "select conrelid::regclass, quote_ident(conname), pg_get_constraintdef(oid) from pg_constraint "
@@ -325,7 +328,7 @@ def without_keys(connection: Connection, dataset: Dataset, rows: int) -> Iterato
 
 
 def account_for(connection: Connection, day: date) -> list[str]:
-    """Notes in the ledger what gold has gained or lost by no load; a sentence for each table that somebody changed."""
+    """Records in the ledger the rows and money that gold gained or lost without a load; returns a warning per table."""
     warnings = []
     for dataset, rows, amount in connection.execute("select * from ops.unaccounted").fetchall():
         with ledger.run(connection, "gold", dataset, day, CATALOG[dataset].rule_set) as row:
@@ -340,7 +343,7 @@ def account_for(connection: Connection, day: date) -> list[str]:
 
 
 def replace_withheld(connection: Connection, dataset: Dataset, days: Sequence[date], run_id: str) -> None:
-    """Brings ops.withheld in line with what was staged of partitions, in the caller's transaction."""
+    """Replaces the rows of partitions in ops.withheld by the staged ones, in the caller's transaction."""
     connection.execute(
         "delete from ops.withheld where dataset = %s and _partition_date = any(%s)", [dataset.name, [*days]]
     )

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,11 +19,12 @@ from botocore.config import Config
 from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 from botocore.exceptions import ClientError
 
-from jobs import settings
+from jobs import ledger, settings
 from jobs.dataset import TYPES, WHITE_SPACE, Dataset
 from jobs.dialect import RFC_4180, Dialect
 from jobs.landing import MOST_COLUMNS, Facts, Upload, as_of, describe, folder, names_in, read_header, read_records
 from jobs.program import Refused
+from jobs.warehouse import Connection
 
 MANY_FIELDS = 100  # a record of more is broken, if the header has no more itself
 MANY_FILES = 4  # a partition of so many is looked at
@@ -69,7 +71,7 @@ def bronze_path(dataset: Dataset, day: date) -> str:
 
 
 def upload(path: Path, dataset: Dataset, day: date, facts: Facts, source: Mapping[str, str] | None = None) -> None:
-    """The landing file as it is, with its facts as metadata: the object is its own receipt.
+    """The landing file as it is, with its facts as metadata: the object is its own marker.
 
     `source` is more metadata: what a file was made from that did not land as it is.
     """
@@ -306,7 +308,7 @@ def head_of_log(dataset: Dataset, kind: str, since: int | None = None) -> tuple[
     return int(max(commits).removeprefix(prefix).removesuffix(".json")), text
 
 
-def mend(dataset: Dataset, kind: str, since: int | None = None) -> int | None:
+def repair_log(dataset: Dataset, kind: str, since: int | None = None) -> int | None:
     """Takes half a commit off the end of a table's log, so that it never was; its version, or None if the log is whole.
 
     An upload that broke off leaves one where the store keeps what it got. Delta would fail on it for ever, or read
@@ -319,6 +321,15 @@ def mend(dataset: Dataset, kind: str, since: int | None = None) -> int | None:
         key = f"{log_prefix(dataset, kind)}{head[0]:020d}.{ending}"
         s3().delete_object(Bucket=settings.get("MINIO_BUCKET_SILVER"), Key=key)
     return head[0]
+
+
+def repair_tables(connection: Connection, dataset: Dataset) -> None:
+    """Removes half a commit from the logs of a dataset, as a writer that died may have left it, and says so."""
+    for kind, version in ledger.versions(connection, dataset).items():
+        half = repair_log(dataset, kind, version)
+        if half is not None:
+            print(f"half a commit of {kind} {dataset.name} is taken away: version {half}", file=sys.stderr)
+            ledger.invalidate(connection, dataset, kind, half)
 
 
 def is_whole(version: int, commit: bytes) -> bool:

@@ -19,7 +19,7 @@ from jobs.warehouse import Connection
 def run(
     connection: Connection, layer: str, name: str, day: date, rule_set: str, log: str = ""
 ) -> Iterator[dict[str, Any]]:
-    """Writes the ledger row of a run of one date, as `runs` does of several."""
+    """Writes the ledger row of a run of one date, as `runs` does for several dates."""
     with runs(connection, layer, name, [day], rule_set, log) as rows:
         yield rows[day]
 
@@ -28,10 +28,10 @@ def run(
 def runs(
     connection: Connection, layer: str, name: str, days: Sequence[date], rule_set: str, log: str = ""
 ) -> Iterator[dict[date, dict[str, Any]]]:
-    """Writes the ledger rows of runs that are done at once, one for each date: the caller adds their counts and settles
-    them; a failure is recorded here.
+    """Writes a ledger row for each date of a run over several dates; yields the rows by date.
 
-    While a run lasts, its connection holds the lock `run <run_id>`, by which others know that the run is alive.
+    The caller adds the counts and settles the rows. If the block fails, its error is recorded here. While a run lasts,
+    its connection holds the lock `run <run_id>`, which tells other processes that the run is alive.
     """
     about = {"layer": layer, "dataset": name, "rule_set": rule_set, "log": log or settings.given("RUN_LOG") or None}
     rows: dict[date, dict[str, Any]] = {day: about | {"run_id": new_run_id(), "partition_date": day} for day in days}
@@ -49,7 +49,7 @@ def runs(
                 write(connection, "ops.ledger", row | {"outcome": outcome, "error": program.sentence(error)})
         raise
     finally:
-        with suppress(psycopg.Error):  # the locks have gone with the connection
+        with suppress(psycopg.Error):  # the locks ended with the connection
             for lock in locks:
                 connection.execute("select pg_advisory_unlock(hashtext(%s))", lock)
 
@@ -57,10 +57,10 @@ def runs(
 def record_failure(
     connection: Connection, layer: str, name: str, day: date, log: str, error: str, at: datetime
 ) -> None:
-    """Sees that a task that failed at `at` has a row in the ledger.
+    """Ensures that a task that failed at the time `at` has a row in the ledger.
 
-    A job that could, has written its row itself. One that died, or is being ended, has left a row that says it is
-    running, which becomes a failed one. One that never came so far has no row: it gets one, unless it has run since.
+    Most failed jobs have written their own row. A job that was killed has left a row with the outcome `running`, which
+    becomes `failed`. A job that ended before it wrote a row gets one, unless it has run since.
     """
     values = {"layer": layer, "dataset": name, "day": day, "log": log, "error": error, "at": at}
     partition = "layer = %(layer)s and dataset = %(dataset)s and partition_date = %(day)s"
@@ -81,25 +81,25 @@ def record_failure(
 
 
 def new_run_id() -> str:
-    """Returns a name for a run that begins now (UTC), which no other run has."""
+    """Returns a unique name for a run that begins now (UTC)."""
     return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
 
 
 def settle(connection: Connection, row: dict[str, Any], made_from: str, stands: str | None = None) -> None:
-    """Ends a run that succeeded: its ledger row and its receipt, the marker by which Luigi knows, at one stroke.
+    """Ends a successful run: writes its ledger row and its completion marker in one transaction.
 
-    A run that found everything as an earlier one left it names that one: it is what goes on to stand.
+    A run that changed nothing gives the earlier run `stands`, whose content remains current.
     """
     with connection.transaction():
         write(connection, "ops.ledger", row | {"outcome": "done"})
-        receipt = {name: row[name] for name in ("layer", "dataset", "partition_date", "run_id", "rule_set")}
-        receipt["run_id"] = stands or row["run_id"]
+        marker = {name: row[name] for name in ("layer", "dataset", "partition_date", "run_id", "rule_set")}
+        marker["run_id"] = stands or row["run_id"]
         stale = {"stale_since": None, "stale_turn": None}
-        write(connection, "ops.receipts", receipt | {"made_from": made_from} | stale)
+        write(connection, "ops.receipts", marker | {"made_from": made_from} | stale)
 
 
 def withdraw(connection: Connection, row: dict[str, Any]) -> None:
-    """Before a partition's content changes: its receipt no longer says what it was made from, until one is settled."""
+    """Clears the input in a partition's marker before its content changes: the partition is due until settled."""
     connection.execute(
         "update ops.receipts set made_from = '' "
         "where layer = %(layer)s and dataset = %(dataset)s and partition_date = %(partition_date)s",
@@ -115,12 +115,12 @@ CLOCKS = {"ops.ledger": "ended_at", "ops.receipts": "finished_at"}
 
 
 def note(connection: Connection, row: dict[str, Any]) -> None:
-    """Writes what is known of a run so far to the ledger."""
+    """Writes the counts of a run so far to the ledger."""
     write(connection, "ops.ledger", row)
 
 
 def write(connection: Connection, table: str, row: dict[str, Any]) -> None:
-    """Inserts a row or updates the one of its key; stamps the time of a receipt, and of a run that has an outcome."""
+    """Inserts a row or updates the one of its key; stamps the time of a marker, and of a run that has an outcome."""
     values = {name: f"%({name})s" for name in row}
     if table == "ops.receipts":
         values["turn"] = "nextval('ops.turns')"
@@ -135,15 +135,14 @@ def write(connection: Connection, table: str, row: dict[str, Any]) -> None:
 
 
 def turn() -> int:
-    """The next turn: higher than that of all receipts and runs there are. No clock can set it back or ahead."""
+    """Returns the next turn: higher than that of all markers and runs, and independent of clocks."""
     return warehouse.value(warehouse.process_connection(), "select nextval('ops.turns')")
 
 
-def receipt(layer: str, dataset: str, day: date, since: int | None = None) -> dict[str, Any] | None:
-    """The receipt of one partition, or None: also where the ledger knows of no such run, or of another input.
+def marker(layer: str, dataset: str, day: date, since: int | None = None) -> dict[str, Any] | None:
+    """Returns the marker of a partition, or None if there is none or the ledger's run is missing or of another input.
 
-    One of turn `since` or later counts though it is withdrawn: who has done that judges the partition again, or has it
-    judged.
+    A marker of turn `since` or later counts even if it is withdrawn: whoever withdrew it validates the partition again.
     """
     with warehouse.process_connection().cursor(row_factory=dict_row) as cursor:
         where = (
@@ -162,8 +161,9 @@ def settle_silver(
     stands: str | None = None,
     warnings: Iterable[str] = (),
 ) -> list[str]:
-    """Ends a silver run with one row per reason code, zero hits included, and its `warnings`: those given, and a
-    sentence for each level that the hits reached.
+    """Ends a silver run with one row per reason code, also for codes without hits; returns its warnings.
+
+    These are the given `warnings` and a sentence for each threshold that the hits reached.
     """
     with connection.transaction(), connection.cursor() as cursor:
         cursor.executemany(
@@ -181,7 +181,7 @@ def settle_silver(
 
 
 def in_words(level: dict[str, Any]) -> str:
-    """A row of ops.tripped in words."""
+    """Returns a row of ops.tripped in words."""
     what = "rejected" if level["reason"] == "rejected" else f"rejected with {level['reason']}"
     share = 100 * level["hits"] / level["bronze_rows"]
     return (
@@ -196,14 +196,14 @@ class Stopped(Refused):
 
 
 def standing(connection: Connection, dataset: Dataset, day: date) -> dict[str, Any] | None:
-    """The silver run that stands for a partition, a row of ops.standing; or None."""
+    """Returns the current silver run of a partition, a row of ops.standing, or None."""
     with connection.cursor(row_factory=dict_row) as cursor:
         where = "dataset = %s and partition_date = %s"
         return cursor.execute(f"select * from ops.standing where {where}", [dataset.name, day]).fetchone()
 
 
 def usual_rows(connection: Connection, dataset: Dataset, day: date) -> tuple[int, float | None]:
-    """(dates, median rows) of up to eight earlier dates of the same weekday."""
+    """Returns (dates, median rows) of up to eight earlier dates of the same weekday."""
     [found] = connection.execute(
         "select count(*), percentile_cont(0.5) within group (order by bronze_rows) from (select bronze_rows from "
         "ops.receipts join ops.ledger using (run_id, layer, dataset, partition_date) "
@@ -215,7 +215,7 @@ def usual_rows(connection: Connection, dataset: Dataset, day: date) -> tuple[int
 
 
 def dates_of_file(connection: Connection, dataset: Dataset, day: date, sha256: str) -> list[date]:
-    """The other dates that have these very bytes in bronze, latest first; none where this date has them already."""
+    """Returns the other dates with the same file in bronze, latest first; none if this date has it already."""
     found = connection.execute(
         "select partition_date from ops.receipts where layer = 'bronze' and dataset = %(dataset)s "
         "and made_from = %(sha256)s order by partition_date desc",
@@ -226,7 +226,7 @@ def dates_of_file(connection: Connection, dataset: Dataset, day: date, sha256: s
 
 
 def dates_with(connection: Connection, dataset: Dataset, reason: str) -> list[date]:
-    """The partitions whose standing silver run rejected rows for this reason."""
+    """Returns the partitions whose current silver run rejected rows for a reason."""
     found = connection.execute(
         "select partition_date from ops.receipts natural join ops.reasons "
         "where layer = 'silver' and dataset = %s and reason = %s and hits > 0",
@@ -239,7 +239,7 @@ FORGOTTEN = "forgotten"  # in place of a checksum: what a silver partition was m
 
 
 def knows(connection: Connection, day: date) -> bool:
-    """Whether a date has a marker, or a run that failed or died since the date was last forgotten."""
+    """Tells whether a date has a marker, or a run that failed or died since the date was last forgotten."""
     return warehouse.value(
         connection,
         "select exists(select from ops.receipts where partition_date = %(day)s) or exists(select from ops.ledger "
@@ -251,7 +251,7 @@ def knows(connection: Connection, day: date) -> bool:
 
 
 def not_emptied(connection: Connection, day: date) -> list[str]:
-    """The datasets of a date whose silver partition, or what gold has loaded of it, is not that of a forgotten date."""
+    """Returns the datasets of a date whose silver partition, or its rows in gold, are not those of a forgotten date."""
     found = connection.execute(
         "select datasets.dataset from ops.datasets left join ops.receipts as silver "
         "on silver.layer = 'silver' and silver.dataset = datasets.dataset and silver.partition_date = %(day)s "
@@ -265,17 +265,17 @@ def not_emptied(connection: Connection, day: date) -> list[str]:
 
 
 def delete_markers(connection: Connection, day: date) -> None:
-    """Deletes every marker of a date: no layer and no task counts as done for it."""
+    """Deletes all markers of a date, so that no layer and no task counts as done for it."""
     connection.execute("delete from ops.receipts where partition_date = %s", [day])
 
 
 def newest(connection: Connection) -> date | None:
-    """The newest date that stands in gold; None where there is none."""
+    """Returns the newest date in gold, or None."""
     return warehouse.value(connection, "select day from ops.newest")
 
 
 def versions(connection: Connection, dataset: Dataset) -> dict[str, int | None]:
-    """Returns the newest version of each of a dataset's silver tables, by kind, that the ledger knows; None of none."""
+    """Returns the newest Delta version in the ledger of each silver table of a dataset, by kind, or None."""
     [found] = connection.execute(
         "select max(delta_accepted), max(delta_rejected) from ops.ledger where layer = 'silver' and dataset = %s",
         [dataset.name],
@@ -294,7 +294,7 @@ def ran_before(connection: Connection, dataset: Dataset, days: Sequence[date], r
 
 
 def died_before(connection: Connection, row: Mapping[str, Any]) -> bool:
-    """Whether a run over this silver partition died since the one that stands, and may have taken keys away."""
+    """Tells whether a run over a silver partition died since the current one and may have removed keys."""
     found = connection.execute(
         "select 1 from ops.ledger where layer = 'silver' and dataset = %(dataset)s and run_id <> %(run_id)s "
         "and partition_date = %(partition_date)s and outcome <> 'done' and lost > 0 and turn > (select "
@@ -305,8 +305,8 @@ def died_before(connection: Connection, row: Mapping[str, Any]) -> bool:
     return found.fetchone() is not None
 
 
-def doubt(connection: Connection, dataset: Dataset, kind: str, version: int) -> None:
-    """Notes that a version of a Delta table is lost: whoever stands on it must be judged again before it is loaded."""
+def invalidate(connection: Connection, dataset: Dataset, kind: str, version: int) -> None:
+    """Marks the partitions that a lost version of a Delta table wrote as due for revalidation."""
     connection.execute(
         "update ops.receipts set made_from = '', stale_since = clock_timestamp(), stale_turn = nextval('ops.turns') "
         f"from ops.ledger where receipts.layer = 'silver' and receipts.dataset = %s and delta_{kind} = %s "
@@ -317,7 +317,7 @@ def doubt(connection: Connection, dataset: Dataset, kind: str, version: int) -> 
 
 
 def longest_run(connection: Connection) -> float:
-    """The seconds that the longest run over a silver table has taken, of those that ended in the last 90 days."""
+    """Returns the seconds of the longest run over a silver table that ended in the last 90 days."""
     return warehouse.value(
         connection,
         "select coalesce(extract(epoch from max(ended_at - started_at)), 0)::float from ops.ledger "
@@ -326,7 +326,7 @@ def longest_run(connection: Connection) -> float:
 
 
 def mark_stale(connection: Connection, dataset: str, days: Sequence[date]) -> None:
-    """Notes that parents came or went, so that these silver partitions must be judged again."""
+    """Marks silver partitions as due for revalidation because parents came or went."""
     connection.execute(
         "update ops.receipts set stale_since = clock_timestamp(), stale_turn = nextval('ops.turns') "
         "where layer = 'silver' and dataset = %s and partition_date = any(%s)",
@@ -335,7 +335,7 @@ def mark_stale(connection: Connection, dataset: str, days: Sequence[date]) -> No
 
 
 def stale(dataset: Dataset | None = None, day: date | None = None) -> list[tuple[str, date, int]]:
-    """(dataset, partition, since which turn) of the silver partitions that must be judged again."""
+    """Returns (dataset, partition, turn) of the silver partitions due for revalidation, and since which turn."""
     connection = warehouse.process_connection()
     return connection.execute(
         "select dataset, partition_date, stale_turn from ops.receipts where stale_turn is not null "
@@ -347,7 +347,7 @@ def stale(dataset: Dataset | None = None, day: date | None = None) -> list[tuple
 
 
 def remaining(day: date) -> str:
-    """Says what is still to do for a date, and by which command; nothing if all of it is done, or being done."""
+    """Returns a sentence on what is still to do for a date and by which command; "" if it is done or running."""
     found = None
     # The job that asks is done, whatever is down since.
     with suppress(psycopg.Error), warehouse.connect() as connection:
@@ -358,7 +358,7 @@ def remaining(day: date) -> str:
 
 
 def gold_state(connection: Connection) -> str:
-    """A fingerprint of the gold loads that stand: what marts are made from."""
+    """Returns a fingerprint of the current gold loads, from which marts are made."""
     return warehouse.value(
         connection,
         "select coalesce(md5(string_agg(run_id, ',' order by dataset, partition_date)), '') "
@@ -366,8 +366,8 @@ def gold_state(connection: Connection) -> str:
     )
 
 
-def marts_receipt(rule_set: str, session: int) -> dict[str, Any] | None:
-    """The newest receipt of marts made by this SQL from gold as it stands, or made since turn `session`; or None."""
+def marts_marker(rule_set: str, session: int) -> dict[str, Any] | None:
+    """Returns the newest marker of marts that this SQL made from current gold, or since turn `session`; or None."""
     connection = warehouse.process_connection()
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
@@ -378,7 +378,7 @@ def marts_receipt(rule_set: str, session: int) -> dict[str, Any] | None:
 
 
 def behind(connection: Connection, dataset: Dataset) -> list[date]:
-    """The partitions of which gold holds what an earlier silver run accepted."""
+    """Returns the partitions of which gold holds the rows of an earlier silver run."""
     found = connection.execute(
         "select partition_date from ops.receipts as gold join ops.receipts as silver using (dataset, partition_date) "
         "where gold.layer = 'gold' and silver.layer = 'silver' and gold.made_from <> silver.run_id "

@@ -5,7 +5,6 @@ from datetime import date
 from typing import Any
 
 from jobs import borders, lake, ledger, program, warehouse
-from jobs.bronze_to_silver import mend
 from jobs.dataset import Dataset
 
 KEEP = "spark.healthcare.silver.keepHours"  # in spark-defaults.conf
@@ -15,7 +14,7 @@ LEAST = 1.0  # hours
 def maintain(dataset: Dataset, day: date) -> str:
     """Merges the small files of partitions that have many, and removes what no version of the last days stands on.
 
-    Rows, what they are stamped with and the receipts of runs stay as they are; `day` only names the run.
+    Rows, what they are stamped with and the markers of runs stay as they are; `day` only names the run.
     """
     spark = program.spark(f"maintain {dataset.name} {day}")
     with warehouse.connect() as connection:
@@ -24,7 +23,7 @@ def maintain(dataset: Dataset, day: date) -> str:
             warehouse.writer(connection, f"silver {dataset.name}"),
             ledger.run(connection, "maintenance", dataset.name, day, "") as row,
         ):
-            mend(connection, dataset)
+            lake.repair_tables(connection, dataset)
             done = [in_words(spark, dataset, kind, hours, row["run_id"]) for kind in ("accepted", "rejected")]
             ledger.settle(connection, row, "")
     return "\n".join(done)

@@ -321,7 +321,7 @@ def builder(remote: str) -> Any:
     return ConnectSession.builder.channelBuilder(Channel(remote))
 
 
-def hasten(session: Any, rows: int) -> None:
+def tune_for_small_input(session: Any, rows: int) -> None:
     """Lets queries over few rows do without code compiled for each of them, which is where their time goes."""
     for name, quick in {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}.items():
         if rows < FEW_ROWS:

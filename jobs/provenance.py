@@ -74,7 +74,7 @@ def rejected_records(
         with raw.lines_of(source, day, file) as text:
             scans[file] = Files((raw.path(source.name, day, file),), *shape_of(text, source))
     names, cells = list(mapping.used), dict(mapping.columns)
-    program.hasten(spark, rows=0)
+    program.tune_for_small_input(spark, rows=0)
     conversion.prepare(spark)
     rows = conversion.read_fields(spark, list(scans.values()), names, source)
     rows = conversion.take_cells(rows, names, cells, dataset, source)

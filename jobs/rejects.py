@@ -80,7 +80,7 @@ def rejects(day: date, datasets: Sequence[Dataset], keys: bool) -> Iterator[str]
         by_reason = rejected_keys(day, runs) if keys else {}
         for name, run in runs.items():
             share = f" ({percent(run['rejected'], run['bronze_rows'])})" if run["rejected"] else ""
-            due = "; due to be judged again: parents came or went" if run["stale_since"] else ""
+            due = "; due to be revalidated: parents came or went" if run["stale_since"] else ""
             yield (
                 f"{name} {day}: {run['bronze_rows']:,} rows = {run['accepted']:,} accepted + "
                 f"{run['rejected']:,} rejected{share}{due}"
@@ -96,7 +96,7 @@ def standing_runs(
     runs = {name: run for name, run in found.items() if run}
     if not runs:
         what = day if len(datasets) > 1 else f"{datasets[0].name} of {day}"
-        raise Refused(f"{what} has not been judged; run it first: `make run DATE={day}`.")
+        raise Refused(f"{what} has not been validated; run it first: `make run DATE={day}`.")
     return runs
 
 
@@ -116,7 +116,7 @@ def reason_lines(
         yield f"  {'reason':<28}{'rows':>7}{'share':>9}{'usual':>9}  {'trend':<18}what must hold"
     for code in shown:
         before = percent(usual[code], 1) if code in usual else "-"
-        waits = f"; {may_mend(connection, dataset, run['partition_date'])}" if is_retryable(code) else ""
+        waits = f"; {may_repair(connection, dataset, run['partition_date'])}" if is_retryable(code) else ""
         yield (
             f"  {code:<28}{hits[code]:>7,}{percent(hits[code], rows):>9}{before:>9}  "
             f"{trend(hits[code], rows, usual.get(code)):<18}"
@@ -125,7 +125,7 @@ def reason_lines(
         yield from list_keys(keys.get((dataset.name, code), []))
 
 
-def may_mend(connection: warehouse.Connection, dataset: Dataset, day: date) -> str:
+def may_repair(connection: warehouse.Connection, dataset: Dataset, day: date) -> str:
     """Whether a parent that comes now would still count for the orphans of a date; it does while dates are in time."""
     last = dataset.waits_until(day)
     newest = ledger.newest(connection) or day
@@ -165,7 +165,7 @@ def rejected_keys(day: date, runs: Mapping[str, Mapping[str, Any]]) -> dict[tupl
     if not datasets:
         return {}
     spark = program.resident(f"rejects {day}")
-    program.hasten(spark, sum(run["rejected"] for run in runs.values()))
+    program.tune_for_small_input(spark, sum(run["rejected"] for run in runs.values()))
     found = defaultdict(list)
     rows = union(rows_of(spark, each, "rejected", day) for each in datasets).select("dataset", "key", "codes")
     for name, key, codes in rows.collect():
@@ -209,12 +209,14 @@ def why(text: str) -> Iterator[str]:
         raise Refused("say which key, as in: make why KEY=V00000123")
     with warehouse.connect() as connection:
         spark = program.resident("why")
-        program.hasten(spark, warehouse.value(connection, "select coalesce(sum(bronze_rows), 0) from ops.standing"))
+        program.tune_for_small_input(
+            spark, warehouse.value(connection, "select coalesce(sum(bronze_rows), 0) from ops.standing")
+        )
         seen = sightings(spark, {name: {key} for name in CATALOG})
         if not seen:
             raise Refused(
-                f"no file that was judged holds a row with the key {borders.printable(key)}; keys are spelt exactly as "
-                "in the file, and `make ledger` shows which dates were judged."
+                f"no file that was validated holds a row with the key {borders.printable(key)}; keys are spelt "
+                "exactly as in the file, and `make ledger` shows which dates were validated."
             )
         wanted = defaultdict(set)
         for row in seen:
@@ -305,7 +307,7 @@ def difference(row: Sighting, stands: Sighting) -> str:
 
 
 def file_lines(connection: warehouse.Connection, dataset: Dataset, day: date) -> Iterator[str]:
-    """The bronze file that a partition was judged from, and whether that verdict is the last word."""
+    """The bronze file that a partition was validated from, and whether that verdict is the last word."""
     run = ledger.standing(connection, dataset, day)
     path = lake.bronze_path(dataset, day)
     if run is None:
@@ -322,9 +324,9 @@ def file_lines(connection: warehouse.Connection, dataset: Dataset, day: date) ->
     yield f"  {day}  {path}, {run['bronze_bytes']:,} bytes, {arrival}"
     yield f"    sha256 {run['bronze_sha256']}"
     if came and newest != run["bronze_sha256"]:
-        yield "    the file came again since and waits to be judged"
+        yield "    the file came again since and waits to be validated"
     if run["stale_since"]:
-        yield f"    due to be judged again: parents came or went at {run['stale_since']:%Y-%m-%d %H:%M:%S} UTC"
+        yield f"    due to be revalidated: parents came or went at {run['stale_since']:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def parent_story(connection: warehouse.Connection, dataset: Dataset, day: date, found: Sequence[Sighting]) -> str:
@@ -332,14 +334,14 @@ def parent_story(connection: warehouse.Connection, dataset: Dataset, day: date, 
     last = dataset.waits_until(day)
     accepted = [row.day for row in found if not row.codes]
     if in_time := [each for each in accepted if each <= last]:
-        return f"has come since, with {min(in_time)}; the next run judges this date again"
+        return f"has come since, with {min(in_time)}; the next run validates this date again"
     if accepted:
         return f"came too late, with {min(accepted)}; it counted until {last}"
     fate = "has not come"
     if found:
         rejected = max(found, key=lambda row: row.day)
         fate = f"was rejected itself, in {rejected.day} ({';'.join(rejected.codes or ())})"
-    return f"{fate}; {may_mend(connection, dataset, day)}"
+    return f"{fate}; {may_repair(connection, dataset, day)}"
 
 
 def gold_story(connection: warehouse.Connection, dataset: Dataset, key: str) -> Iterator[str]:
@@ -382,7 +384,9 @@ def export_rejects(day: date, datasets: Sequence[Dataset], folder: Path) -> Iter
             dataset = CATALOG[name]
             facts = lake.facts_of(dataset, day)
             if facts.sha256 != run["bronze_sha256"]:
-                raise Refused(f"{name} of {day} came again since it was judged; run it first: `make run DATE={day}`.")
+                raise Refused(
+                    f"{name} of {day} came again since it was validated; run it first: `make run DATE={day}`."
+                )
             spark = spark or program.resident(f"export-rejects {day}")
             place = folder / landing.folder(day)
             if made_of := provenance.rejected_records(spark, connection, dataset, day):

@@ -12,7 +12,7 @@ from jobs.warehouse import Connection
 
 
 def stops(connection: Connection, day: date | None = None) -> list[dict[str, Any]]:
-    """The rows of ops.tripped that keep standing silver runs out of gold: of one date, or of all."""
+    """Returns the rows of ops.tripped that keep current silver runs out of gold, of one date or of all."""
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             "select tripped.*, standing.bronze_sha256 from ops.tripped join ops.standing "
@@ -26,7 +26,7 @@ def stops(connection: Connection, day: date | None = None) -> list[dict[str, Any
 
 
 def stopped(levels: Sequence[dict[str, Any]]) -> ledger.Stopped:
-    """Returns the refusal of a date, which names the thresholds that keep it out of gold."""
+    """Returns the error that names the thresholds that keep a date out of gold."""
     day = levels[0]["partition_date"]
     return ledger.Stopped(
         f"{'; '.join(map(ledger.in_words, levels))}; nothing of {day} goes to gold. See `make rejects DATE={day}`; "
@@ -35,7 +35,7 @@ def stopped(levels: Sequence[dict[str, Any]]) -> ledger.Stopped:
 
 
 def override(connection: Connection, stopped: Sequence[dict[str, Any]]) -> None:
-    """Lets these levels pass, for the very files that reached them; the ledger keeps which ones and when."""
+    """Lets breached thresholds pass for the files that breached them; records in the ledger which, when and by whom."""
     for level in {level["dataset"]: level for level in stopped}.values():
         dataset = CATALOG[level["dataset"]]
         levels = [ledger.in_words(each) for each in stopped if each["dataset"] == dataset.name]

@@ -54,7 +54,7 @@ class Counts(NamedTuple):
     content: tuple[int, int, int] = (0, 0, 0)
 
 
-def judge(
+def validate(
     records: DataFrame,
     dataset: Dataset,
     header: Sequence[str],
@@ -75,19 +75,19 @@ def judge(
     texts = records.transform(split_fields, header).transform(read_texts, sent, header)
     rows = keep(texts.transform(read_types, sent).transform(give_codes, sent))
     parents = {name: keys for name, keys in parents.items() if name in sent.parents}
-    judged = rows.transform(add_codes, keep_keys(compare(rows, sent, parents, keep_keys)), sent)
+    validated = rows.transform(add_codes, keep_keys(compare(rows, sent, parents, keep_keys)), sent)
     later = {c.name: F.lit(None).cast(TYPES[c.type]) for c in dataset.columns if c.name not in header}
-    return judged.withColumns(later) if later else judged
+    return validated.withColumns(later) if later else validated
 
 
-def split(judged: DataFrame, dataset: Dataset, header: Sequence[str]) -> Verdict:
-    """The judged rows as silver keeps them: typed columns, or texts with their reasons."""
+def split(validated: DataFrame, dataset: Dataset, header: Sequence[str]) -> Verdict:
+    """The validated rows as silver keeps them: typed columns, or texts with their reasons."""
     codes = F.col("_reject_reason")
     declared = F.array(*(reason(dataset, code) for code in dataset.reasons))
-    rejected = judged.filter(codes != "").select("_partition_date", "_raw", "_reject_reason")
+    rejected = validated.filter(codes != "").select("_partition_date", "_raw", "_reject_reason")
     rejected = rejected.transform(split_fields, header)
     return Verdict(
-        accepted=judged.filter(codes == "").select(*dataset.names, "_partition_date"),
+        accepted=validated.filter(codes == "").select(*dataset.names, "_partition_date"),
         rejected=rejected.select(
             *(F.nullif(source(name, header), F.lit("")).alias(name) for name in dataset.names),
             "_raw",
@@ -98,7 +98,7 @@ def split(judged: DataFrame, dataset: Dataset, header: Sequence[str]) -> Verdict
     )
 
 
-def count(judged: DataFrame, dataset: Dataset, days: Iterable[date], salt: str | None = None) -> dict[date, Counts]:
+def count(validated: DataFrame, dataset: Dataset, days: Iterable[date], salt: str | None = None) -> dict[date, Counts]:
     """Counts the rows of each partition of `days`, and their money, in one pass; given a salt, with checksums of the
     accepted rows.
 
@@ -106,7 +106,7 @@ def count(judged: DataFrame, dataset: Dataset, days: Iterable[date], salt: str |
     """
     amount = (F.col(dataset.amount) if dataset.amount else F.lit(None)).cast("decimal(12,2)")
     groups = (
-        judged.groupBy(F.col("_partition_date").alias("day"), F.col("_reject_reason").alias("codes"))
+        validated.groupBy(F.col("_partition_date").alias("day"), F.col("_reject_reason").alias("codes"))
         .agg(
             F.count("*").alias("rows"),
             F.count(amount).alias("amounts"),

@@ -17,10 +17,10 @@ Connection = psycopg.Connection[Any]
 
 
 def connect(role: str = "POSTGRES", host: str = "") -> Connection:
-    """A connection that commits each statement, for use in `with`; transactions are opened where they are meant.
+    """Opens a connection that commits each statement, for use in `with`; code that needs a transaction opens it.
 
-    It is the loader's or, as POSTGRES_READ or POSTGRES_DASHBOARDS, of those who only read; its zone is UTC, whatever
-    PGTZ says. Either side notices within a minute that the other is gone without a word, so that no lock outlives its
+    The role is the loader's, or POSTGRES_READ or POSTGRES_DASHBOARDS, which only read. The time zone is UTC, whatever
+    PGTZ says. Client and server notice within a minute that the other has disappeared, so that no lock outlives its
     holder.
     """
     alive: dict[str, Any] = {"keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count": 3}
@@ -62,7 +62,7 @@ def open_connection(process: int, *server: str) -> Connection:
 
 
 def value(connection: Connection, query: str, arguments: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
-    """The one value of a query's first row."""
+    """Returns the first column of a query's first row."""
     [row] = connection.execute(query, arguments).fetchmany(1)
     return row[0]
 
@@ -79,10 +79,10 @@ STORES = "the stores"  # the lock that each writer shares, and that a backup has
 
 @contextmanager
 def writer(connection: Connection, thing: str, reads: Sequence[str] = ()) -> Iterator[None]:
-    """Holds the right to write `thing` against every other process, and keeps `reads` from being written meanwhile.
+    """Locks `thing` for writing and `reads` against writers while the block runs; waits for other holders.
 
-    Delta on S3 is safe for one writer per table only. The locks are PostgreSQL's, so that they go with the process.
-    Everybody takes `reads` first, and reads lie upstream of what is written: nobody waits in a circle.
+    Delta on S3 is safe for one writer per table only. PostgreSQL's advisory locks end with the process that holds them.
+    Every writer takes `reads` first, which are upstream of what it writes, so that no writers wait for each other.
     """
     locks = [("pg_try_advisory_lock_shared", name) for name in (STORES, *reads)] + [("pg_try_advisory_lock", thing)]
     for function, name in locks:
@@ -91,13 +91,13 @@ def writer(connection: Connection, thing: str, reads: Sequence[str] = ()) -> Ite
     try:
         yield
     finally:
-        with suppress(psycopg.OperationalError):  # they have gone with the connection
+        with suppress(psycopg.OperationalError):  # the locks ended with the connection
             connection.execute("select pg_advisory_unlock_all()")
 
 
 @contextmanager
 def standstill(connection: Connection) -> Iterator[None]:
-    """Keeps every writer from beginning until the caller is done; waits for those that have begun."""
+    """Prevents writers from starting while the block runs; waits for those that have started."""
     wait_for(connection, "pg_try_advisory_lock", STORES, "a run is writing, and a backup wants all runs to stand still")
     try:
         yield
@@ -119,7 +119,7 @@ def wait_for(connection: Connection, function: str, name: str, why: str) -> None
 
 
 def must_hold(connection: Connection) -> None:
-    """Refused where the server has gone since, and with it the locks."""
+    """Raises Refused if the connection was lost, and its locks with it."""
     try:
         connection.execute("select 1")
     except psycopg.OperationalError:

@@ -3,7 +3,6 @@
 from pipelines.tasks import (
     Bronze,
     BronzeIngestion,
-    Cleared,
     Compact,
     Dashboards,
     Day,
@@ -13,7 +12,8 @@ from pipelines.tasks import (
     Maintenance,
     Marts,
     Pages,
-    Rejudged,
+    QualityGate,
+    Revalidation,
     Silver,
     SilverPipeline,
 )
@@ -21,7 +21,6 @@ from pipelines.tasks import (
 __all__ = [
     "Bronze",
     "BronzeIngestion",
-    "Cleared",
     "Compact",
     "Dashboards",
     "Day",
@@ -31,7 +30,8 @@ __all__ = [
     "Maintenance",
     "Marts",
     "Pages",
-    "Rejudged",
+    "QualityGate",
+    "Revalidation",
     "Silver",
     "SilverPipeline",
 ]

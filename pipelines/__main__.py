@@ -102,7 +102,7 @@ def tell_failure(day: date, task: str, sentence: str) -> None:
     if task == "Day" or not is_told(day):
         runs.add(day, task, sentence)
         runs.record_failure("run", "all", day, sentence)
-    alert.failed(day, task, sentence, "stopped" if task == "Cleared" else "failed")
+    alert.failed(day, task, sentence, "stopped" if task == "QualityGate" else "failed")
     with suppress(Exception, SystemExit):  # reporting the failure comes first; a store may be down
         rebuild_pages()
 
@@ -146,7 +146,7 @@ def run_day(text: str, force: bool, override: bool) -> None:
             if force:
                 marts.forget(connection)
                 options = ["--since", str(ledger.turn())]
-            options += ["--Cleared-override"] if override else []
+            options += ["--QualityGate-override"] if override else []
             code = luigi_in_turn(day, "Day", *options)
     if code:
         log = runs.home() / runs.log(day)
@@ -411,7 +411,7 @@ def ledger_of(last: int) -> str:
     for dataset, day, reason, rows, attempts, age, limit, final in waiting:
         state = "final" if final else f"a parent counts for {limit - age} more days"
         lines.append(
-            f"  {dataset:<12}{day!s:<12}{reason:<20}{rows:>8,}  judged {attempts} times in {age} days, {state}"
+            f"  {dataset:<12}{day!s:<12}{reason:<20}{rows:>8,}  validated {attempts} times in {age} days, {state}"
         )
     missing_files = []
     for dataset, newest, oldest, missing, following, overdue in late:

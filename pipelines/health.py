@@ -125,7 +125,7 @@ def long_runs(connection: warehouse.Connection) -> Iterator[str]:
     """Yields a line for each job that has run longer than on any of the last 90 days, and longer than LONG."""
     found = connection.execute(
         "select layer, dataset, partition_date, extract(epoch from now() - started_at)::int / 60 from ops.ledger "
-        "where outcome = 'running' and ops.is_locked('run ' || run_id) and layer <> 'rejudged' "
+        "where outcome = 'running' and ops.is_locked('run ' || run_id) and layer <> 'revalidated' "
         "and now() - started_at > greatest(%s * interval '1 hour', %s * interval '1 second') order by started_at",
         [LONG, ledger.longest_run(connection)],
     )

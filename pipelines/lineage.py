@@ -242,7 +242,7 @@ OF_DATASET: dict[str, Callable[[Dataset, date, Row | None], Flow]] = {
 }
 OF_DATE: dict[str, Callable[[date, Row | None], Flow]] = {
     "gold": to_gate,
-    "rejudged": to_revalidated,
+    "revalidated": to_revalidated,
     "marts": to_marts,
     "pages": to_pages,
 }

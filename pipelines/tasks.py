@@ -174,16 +174,16 @@ def priority(day: date, rank: int) -> int:
     return (date.max.toordinal() - day.toordinal()) // program.MANY_DATES * 10 + rank
 
 
-class Made(luigi.Task):
-    """A task for one date, complete when what it requires is and a receipt says it was made from that.
+class MarkedTask(luigi.Task):
+    """A task for one date, complete when what it requires is and a marker says it was made from that.
 
-    `since` (a turn) makes receipts from before it count for nothing: so a date is forced, or judged again when parents
+    `since` (a turn) makes markers from before it count for nothing: so a date is forced, or revalidated when parents
     came or went. Once seen complete a task stays so until the process ends: what another date changes meanwhile is
     that date's to mend, and must not break tasks that already rely on it.
     """
 
     date = DayParameter()
-    since = luigi.IntParameter(default=0, description="receipts from before this turn do not count")
+    since = luigi.IntParameter(default=0, description="markers from before this turn do not count")
     ledger = "", "all"  # the layer and the dataset under which the ledger has its runs
     rank = 0  # of the tasks of the same dates those of higher rank go first
     max_batch_size = program.MANY_DATES
@@ -289,9 +289,9 @@ class Made(luigi.Task):
             raise Failed(line or silent, is_printed=bool(line))
 
 
-@Made.event_handler(luigi.Event.TIMEOUT)
-@Made.event_handler(luigi.Event.PROCESS_FAILURE)
-def record_death(task: Made, message: str) -> None:
+@MarkedTask.event_handler(luigi.Event.TIMEOUT)
+@MarkedTask.event_handler(luigi.Event.PROCESS_FAILURE)
+def record_death(task: MarkedTask, message: str) -> None:
     """Records that the process of a task has died, or was ended because it took too long: no on_failure is called."""
     late = "took longer than [worker] timeout in conf/luigi.cfg allows and was ended"
     kind = late if "timed out" in message else "died"
@@ -303,11 +303,11 @@ def observe() -> None:
     """Has Luigi tell lineage and metrics of runs, once there is something to do: the client is slow to import."""
     from pipelines import lineage, metrics
 
-    lineage.observe(Made, BronzeIngestion, Pipeline)
-    metrics.observe(Pipeline, Made)
+    lineage.observe(MarkedTask, BronzeIngestion, Pipeline)
+    metrics.observe(Pipeline, MarkedTask)
 
 
-class DatasetTask(Made):
+class DatasetTask(MarkedTask):
     """A task for one dataset and date."""
 
     dataset = DatasetParameter(choices=list(CATALOG))
@@ -336,17 +336,17 @@ class Bronze(DatasetTask):
         head, path = lake.bronze_head(dataset, self.date), landing.landing_path(dataset, self.date)
         if head is None:
             return None
-        receipt = ledger.receipt("bronze", self.dataset, self.date)
+        marker = ledger.marker("bronze", self.dataset, self.date)
         if landing.has_landed(dataset, self.date):
-            there = {head["Metadata"].get("sha256"), receipt and receipt["made_from"]}
-            return receipt["turn"] if receipt and there == {landing.checksum(path)} else None
-        return receipt["turn"] if receipt else 0  # another program has put it there
+            there = {head["Metadata"].get("sha256"), marker and marker["made_from"]}
+            return marker["turn"] if marker and there == {landing.checksum(path)} else None
+        return marker["turn"] if marker else 0  # another program has put it there
 
     def run(self) -> None:
         self.job("jobs/landing_to_bronze.py", self.dataset, *map(str, self.days))
 
 
-class Conversion(Made):
+class Conversion(MarkedTask):
     """All files of a date that comes by a source, made of the source's own files."""
 
     rank = 9
@@ -362,14 +362,14 @@ class Conversion(Made):
         except Refused:  # the job says so
             return None
         files = {name: landing.checksum(path) for name, path in exports.paths(self.date, source).items()}
-        marker = ledger.receipt("source", source.name, self.date)
+        marker = ledger.marker("source", source.name, self.date)
         if marker is None or (marker["made_from"], marker["rule_set"]) != (
             exports.fingerprint(files),
             source.fingerprint,
         ):
             return None
         for name, dataset in expected(self.date).items():
-            head, derived = lake.bronze_head(dataset, self.date), ledger.receipt("bronze", name, self.date)
+            head, derived = lake.bronze_head(dataset, self.date), ledger.marker("bronze", name, self.date)
             known = head["Metadata"] if head else {}
             if not derived or (known.get("source"), known.get("sha256")) != (source.name, derived["made_from"]):
                 return None
@@ -409,37 +409,37 @@ class Silver(DatasetTask):
 
     def made_in(self) -> int | None:
         dataset = CATALOG[self.dataset]
-        receipt = ledger.receipt("silver", self.dataset, self.date, session())
+        marker = ledger.marker("silver", self.dataset, self.date, session())
         head = lake.bronze_head(dataset, self.date)
-        if receipt is None or head is None:
+        if marker is None or head is None:
             return None
-        current = receipt["made_from"] == head["Metadata"].get("sha256") and receipt["rule_set"] == dataset.rule_set
-        return receipt["turn"] if current or receipt["turn"] >= session() else None
+        current = marker["made_from"] == head["Metadata"].get("sha256") and marker["rule_set"] == dataset.rule_set
+        return marker["turn"] if current or marker["turn"] >= session() else None
 
     def run(self) -> None:
         self.job("jobs/bronze_to_silver.py", self.dataset, *map(str, self.days))
 
 
-class Rejudged(Made):
-    """Every partition judged again whose parents came or went, whatever its date, parents before children."""
+class Revalidation(MarkedTask):
+    """Every partition revalidated whose parents came or went, whatever its date, parents before children."""
 
-    ledger = "rejudged", "all"
+    ledger = "revalidated", "all"
     rank = 6
-    resources = {"rejudging": 1}  # noqa: RUF012  # dates of a backfill would judge the same partitions
+    resources = {"revalidating": 1}  # noqa: RUF012  # dates of a backfill would validate the same partitions
 
     def requires(self) -> Any:
         return [Silver(dataset=name, date=self.date, since=self.since) for name in expected(self.date)]
 
     def made_in(self) -> int | None:
-        receipt = ledger.receipt("rejudged", "all", self.date)
-        if receipt and receipt["turn"] >= session():
-            return receipt["turn"]
+        marker = ledger.marker("revalidated", "all", self.date)
+        if marker and marker["turn"] >= session():
+            return marker["turn"]
         return None if ledger.stale() else ledger.turn()
 
     def run(self) -> None:
         with (
             warehouse.connect() as connection,
-            ledger.run(connection, "rejudged", "all", self.date, "", self.log) as row,
+            ledger.run(connection, "revalidated", "all", self.date, "", self.log) as row,
         ):
             for dataset in CATALOG.values():
                 if days := [str(day) for _, day, _ in ledger.stale(dataset)]:
@@ -447,7 +447,7 @@ class Rejudged(Made):
             ledger.settle(connection, row, "")
 
 
-class Cleared(Made):
+class QualityGate(MarkedTask):
     """A date whose rejects stay below the levels that stop it before gold, or that somebody lets pass all the same."""
 
     rank = 5
@@ -480,12 +480,12 @@ class Gold(DatasetTask):
 
     def requires(self) -> Any:
         for day in self.days:
-            yield Cleared(date=day, since=self.since)
+            yield QualityGate(date=day, since=self.since)
             yield from self.of_parents(day)
 
     def made_in(self) -> int | None:
-        silver = ledger.receipt("silver", self.dataset, self.date, session())
-        gold = ledger.receipt("gold", self.dataset, self.date)
+        silver = ledger.marker("silver", self.dataset, self.date, session())
+        gold = ledger.marker("gold", self.dataset, self.date)
         if silver is None or gold is None:
             return None
         return gold["turn"] if gold["made_from"] == silver["run_id"] or gold["turn"] >= session() else None
@@ -494,7 +494,7 @@ class Gold(DatasetTask):
         self.job("jobs/silver_to_gold.py", self.dataset, *map(str, self.days))
 
 
-class Marts(Made):
+class Marts(MarkedTask):
     """The marts, built from gold as it stands after this date's load, and the laws checked.
 
     Where several dates have been loaded, the task of the newest one builds the marts for all of them.
@@ -508,14 +508,14 @@ class Marts(Made):
         return [Gold(dataset=name, date=self.date, since=self.since) for name in expected(self.date)]
 
     def made_in(self) -> int | None:
-        receipt = ledger.marts_receipt(marts.rule_set(), session())
-        return receipt["turn"] if receipt else None
+        marker = ledger.marts_marker(marts.rule_set(), session())
+        return marker["turn"] if marker else None
 
     def run(self) -> None:
         self.job("jobs/gold_to_marts.py", self.date.isoformat())
 
 
-class Pages(Made):
+class Pages(MarkedTask):
     """The static pages of the dashboards, made from the marts after this date's load."""
 
     ledger = "pages", "all"
@@ -524,15 +524,15 @@ class Pages(Made):
         return GoldPipeline(date=self.date, since=self.since)
 
     def made_in(self) -> int | None:
-        receipt = ledger.marts_receipt(marts.rule_set(), session())
+        marker = ledger.marts_marker(marts.rule_set(), session())
         built = pages.built_of()
-        return built if receipt and built and built >= receipt["turn"] else None
+        return built if marker and built and built >= marker["turn"] else None
 
     def run(self) -> None:
         self.job("dashboards/pages.py")
 
 
-class Dashboards(Made):
+class Dashboards(MarkedTask):
     """The dashboards in Metabase as conf/dashboards.yml declares them, once this date is in the marts."""
 
     ledger = "metabase", "dashboards"
@@ -542,8 +542,8 @@ class Dashboards(Made):
 
     def made_in(self) -> int | None:
         # Metabase alone knows what it holds: a process asks it once, and what is as declared is left as it is.
-        receipt = ledger.receipt("metabase", "dashboards", self.date)
-        return receipt["turn"] if receipt and receipt["turn"] >= session() else None
+        marker = ledger.marker("metabase", "dashboards", self.date)
+        return marker["turn"] if marker and marker["turn"] >= session() else None
 
     def run(self) -> None:
         self.job("dashboards/metabase.py", "provision")
@@ -555,12 +555,12 @@ class Dashboards(Made):
             ledger.settle(connection, row, "")
 
 
-class Forget(Made):
+class Forget(MarkedTask):
     """Forgets a date as if it had never run; complete when it has no marker and no unfinished run."""
 
     date = AnyDayParameter()
     ledger = "forget", "all"
-    resources = {"rejudging": 1}  # noqa: RUF012  # it revalidates, too
+    resources = {"revalidating": 1}  # noqa: RUF012  # it revalidates, too
 
     def made_in(self) -> int | None:
         with warehouse.connect() as connection:
@@ -576,14 +576,14 @@ class Compact(DatasetTask):
     layer = "maintenance"
 
     def made_in(self) -> int | None:
-        receipt = ledger.receipt("maintenance", self.dataset, self.date)
-        return receipt["turn"] if receipt else None
+        marker = ledger.marker("maintenance", self.dataset, self.date)
+        return marker["turn"] if marker else None
 
     def run(self) -> None:
         self.job("jobs/maintain.py", self.dataset, self.date.isoformat())
 
 
-class Maintenance(Made):
+class Maintenance(MarkedTask):
     """What grows with each run, cut back: silver's files, and Luigi's own history. It changes nobody's result."""
 
     date = DayParameter(default=datetime.now(timezone.utc).date())
@@ -596,8 +596,8 @@ class Maintenance(Made):
         return [Compact(dataset=name, date=self.date, since=self.since) for name in CATALOG]
 
     def made_in(self) -> int | None:
-        receipt = ledger.receipt("maintenance", "history", self.date)
-        return receipt["turn"] if receipt else None
+        marker = ledger.marker("maintenance", "history", self.date)
+        return marker["turn"] if marker else None
 
     def run(self) -> None:
         if self.history_days < 1:
@@ -624,10 +624,10 @@ def stale_since(day: date) -> int:
 
 
 class Pipeline(luigi.WrapperTask):
-    """A pipeline of one date. What parents came or went since is judged again with it."""
+    """A pipeline of one date. What parents came or went since is revalidated with it."""
 
     date = DayParameter()
-    since = luigi.IntParameter(default=0, description="receipts from before this turn do not count")
+    since = luigi.IntParameter(default=0, description="markers from before this turn do not count")
 
     @property
     def priority(self) -> int:  # type: ignore[override]
@@ -639,10 +639,10 @@ class Pipeline(luigi.WrapperTask):
 
 
 class SilverPipeline(Pipeline):
-    """A date judged: every record of its files accepted or rejected."""
+    """A date validated: every record of its files accepted or rejected."""
 
     def requires(self) -> Any:
-        yield Rejudged(**self.settled)
+        yield Revalidation(**self.settled)
 
 
 class GoldPipeline(Pipeline):
@@ -650,7 +650,7 @@ class GoldPipeline(Pipeline):
 
     def requires(self) -> Any:
         settled = self.settled
-        yield Cleared(**settled)
+        yield QualityGate(**settled)
         yield from (Gold(dataset=name, **settled) for name in expected(self.date))
         yield Marts(**settled)
 

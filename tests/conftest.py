@@ -92,7 +92,7 @@ def stack() -> Iterator[Path]:
 def spark(stack: Path) -> Iterator[Any]:
     """Yields a Spark Connect session to the stack."""
     session = program.builder(f"sc://127.0.0.1:{os.environ['SPARK_CONNECT_PORT']}").getOrCreate()
-    program.hasten(session, rows=0)
+    program.tune_for_small_input(session, rows=0)
     yield session
     session.stop()
 
@@ -189,7 +189,7 @@ class Hospital:
 
         return landing_to_bronze(CATALOG[dataset], self.day(number))
 
-    def judge(self, dataset, number, *rows):
+    def validate(self, dataset, number, *rows):
         """Lands a file and loads it to silver."""
         from jobs.bronze_to_silver import bronze_to_silver
 
@@ -197,7 +197,7 @@ class Hospital:
         self.bronze(dataset, number)
         return bronze_to_silver(CATALOG[dataset], self.day(number))
 
-    def judge_again(self):
+    def revalidate(self):
         """Revalidates what is due, as Luigi's tasks do."""
         from jobs import ledger
         from jobs.bronze_to_silver import bronze_to_silver

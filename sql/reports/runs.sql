@@ -16,7 +16,7 @@ select
         when 'silver' then 'Validate'
         when 'gold' then 'Load into gold'
         when 'marts' then 'Build the marts'
-        when 'rejudged' then 'Revalidate'
+        when 'revalidated' then 'Revalidate'
         when 'forget' then 'Take back'
         else ops.in_words(ledger.layer)
     end as step,

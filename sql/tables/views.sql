@@ -167,8 +167,8 @@ cross join
     ) as attempts
 where rules.retryable and reasons.hits > 0;
 comment on view ops.orphans is
-'One row per partition and foreign key that has rows without a parent: how often and since when they were judged so, and
-whether a parent that comes with the newest date in gold would still count.';
+'One row per partition and foreign key that has rows without a parent: how often they were validated without one, since
+when, and whether a parent that comes with the newest date in gold would still count.';
 
 create view ops.freshness as
 with gold as (
@@ -373,14 +373,14 @@ parts as (
         ) as is_balanced,
         case
             when bronze.run_id is null then 'has not come'
-            when standing.run_id is null then 'has not been judged'
+            when standing.run_id is null then 'has not been validated'
             when standing.made_from = 'forgotten' then 'is being forgotten'
-            when standing.made_from = '' then 'was being judged by a run that did not end'
-            when standing.made_from <> bronze.made_from then 'came again since it was judged'
-            when standing.stale_since is not null then 'lost or found parents since it was judged'
+            when standing.made_from = '' then 'was being validated by a run that did not end'
+            when standing.made_from <> bronze.made_from then 'came again since it was validated'
+            when standing.stale_since is not null then 'lost or found parents since it was validated'
             when stops.reasons is not null then 'is stopped before gold by ' || stops.reasons
             when gold.run_id is null then 'is not in gold'
-            when gold.made_from <> standing.run_id then 'was judged again since it was loaded'
+            when gold.made_from <> standing.run_id then 'was revalidated since it was loaded'
         end as lag,
         stops.reasons is not null as is_stopped,
         case when attempts.outcome = 'failed' then attempts.layer || ' failed: ' || attempts.error end as failure
@@ -495,7 +495,7 @@ select
     sum(bronze_rows) filter (where layer = 'bronze') as bronze_rows,
     min(turn) as turn
 from ops.ledger
-where log is not null and layer in ('source', 'bronze', 'silver', 'gold', 'marts', 'rejudged')
+where log is not null and layer in ('source', 'bronze', 'silver', 'gold', 'marts', 'revalidated')
 group by partition_date, log;
 comment on view ops.run_times is
 'One row per date and run of it, by the file of its output: when it began and ended, and the seconds it took.';

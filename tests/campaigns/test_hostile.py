@@ -275,9 +275,9 @@ def misjudged(spark, files):
             column: keys(spark, CATALOG[parent].key, PARENTS[parent])
             for column, parent in CATALOG[dataset].parents.items()
         }
-        judged = validation.judge(records(spark, texts), CATALOG[dataset], header, parents)
-        [counts] = validation.count(judged, CATALOG[dataset], [DAY]).values()
-        both = validation.split(judged, CATALOG[dataset], header)
+        validated = validation.validate(records(spark, texts), CATALOG[dataset], header, parents)
+        [counts] = validation.count(validated, CATALOG[dataset], [DAY]).values()
+        both = validation.split(validated, CATALOG[dataset], header)
         found += differ(f"{dataset} {header} accepted", accepted, accepted_rows(both.accepted, dataset))
         found += differ(f"{dataset} {header} rejected", rejected, rejected_rows(both.rejected, dataset))
         money = counts.amount_accepted + counts.amount_rejected
@@ -782,4 +782,4 @@ def test_make_runs_nothing_that_stands_in_a_word(text, tmp_path):
 )
 def test_a_hostile_key_has_no_story(ground, key):
     done = call("-m", "jobs.rejects", "why", "--", key)
-    assert done.returncode == 1 and "no file that was judged holds a row" in done.stdout
+    assert done.returncode == 1 and "no file that was validated holds a row" in done.stdout

@@ -206,9 +206,9 @@ class Laws(RuleBasedStateMachine):
             history.all_the_way(*history.place(which))
 
     @rule(which=places)
-    def a_partition_is_judged_again(self, which):
+    def a_partition_is_revalidated(self, which):
         with self.step() as history:
-            history.judge_again(which)
+            history.revalidate(which)
 
     @rule(script=scripts, which=places, others=dates, data=st.data())
     def a_job_dies(self, script, which, others, data):
@@ -309,7 +309,7 @@ def test_the_model_lets_the_versions_stand_that_the_examples_name(dataset):
         for stands, rows in versions(dataset, cases):
             texts = [[row[name] for name in CATALOG[dataset].names] for row in (stands, *rows)]
             values, _ = model.read(texts[0], dataset, known)
-            verdict = model.judge(texts[1:], dataset, known)
+            verdict = model.validate(texts[1:], dataset, known)
             assert verdict.accepted == {values[0]: values}
             assert (verdict.rejected.total(), verdict.differing) == (len(rows) - 1, int(differ))
 
@@ -402,9 +402,9 @@ PLANTS = {
         "where g._partition_date = any(%s)",
         "where false and g._partition_date = any(%s)",
     ),
-    "late parents have nobody judged again": (stale_dates, "if found:", "if False:"),
+    "late parents have nobody revalidated": (stale_dates, "if found:", "if False:"),
     "an old day wins": (gold.load, "s._partition_date >= g._partition_date", "true"),
-    "the receipt before the commit": (
+    "the marker before the commit": (
         validate,
         "ledger.withdraw(connection, run)",
         'ledger.settle(connection, run, facts[run["partition_date"]].sha256)',
@@ -415,7 +415,7 @@ PLANTS = {
         'F.col("day") <= F.date_add("_partition_date", dataset.orphan_days)',
         "F.lit(True)",
     ),
-    "a dead judge's cached rows": (validate, '.filter(F.lit(run_id) != "")', ""),
+    "a dead validation's cached rows": (validate, '.filter(F.lit(run_id) != "")', ""),
     "of versions the last by alphabet stands": (
         validation.precedence,
         "F.asc_nulls_last(rank(column)) for column in columns if column.ranks",
@@ -433,7 +433,7 @@ PLANTS = {
         "order by {key}, _partition_date desc",
         "order by {key}, _partition_date",
     ),
-    "a dead judge's keys": (stale_dates, "or ledger.died_before(connection, run)", ""),
+    "a dead validation's keys": (stale_dates, "or ledger.died_before(connection, run)", ""),
 }
 
 

@@ -199,7 +199,7 @@ def test_a_date_that_another_run_has_in_hand_is_waited_for(dates):
     assert run.returncode == 0
 
 
-def test_a_partition_that_another_date_has_judged_again_breaks_no_task_of_this_run(dates, postgres, monkeypatch):
+def test_a_partition_that_another_date_has_revalidated_breaks_no_task_of_this_run(dates, postgres, monkeypatch):
     from pipelines import tasks
 
     own = "layer = 'silver' and dataset = 'visits' and partition_date = %s"
@@ -440,7 +440,7 @@ def test_a_landing_file_that_may_not_be_read_is_told_by_job_and_by_luigi(stack, 
         closed.parent.chmod(0o700)
         closed.chmod(0o600)
         shutil.rmtree(closed.parent)
-        for table in ("ledger", "receipts"):
+        for table in ("ledger", "markers"):
             postgres.execute(f"delete from ops.{table} where partition_date = %s", [day])
 
 

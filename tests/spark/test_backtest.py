@@ -88,7 +88,7 @@ def test_a_backtest_predicts_what_a_run_then_does(hospital, spark, postgres, mon
     from jobs.bronze_to_silver import bronze_to_silver
     from jobs.gold_to_marts import gold_to_marts
 
-    program.hasten(spark, rows=0)
+    program.tune_for_small_input(spark, rows=0)
     first, last = hospital.day(1), hospital.day(31)
     bill = {"payment_status": "Pending", "payment_ts": ""}
     rows = {
@@ -111,15 +111,15 @@ def test_a_backtest_predicts_what_a_run_then_does(hospital, spark, postgres, mon
         ],
     }
     for name in DATASETS:
-        hospital.judge(name, 1, *rows[name])
-    hospital.judge("billing", 2, hospital.row("billing", "B1", total_amount="700", insurance_amount="690"))
+        hospital.validate(name, 1, *rows[name])
+    hospital.validate("billing", 2, hospital.row("billing", "B1", total_amount="700", insurance_amount="690"))
     for name in DATASETS:
         hospital.load(name, 1)
     hospital.load("billing", 2)
     gold_to_marts(first)
     silver, (mart_rows, figures) = verdicts(spark, hospital), marts(postgres)
     assert list(backtest.backtest(first, last)) == [
-        "No declaration differs from what silver was judged by: nothing would change."
+        "No declaration differs from what silver was validated by: nothing would change."
     ]
 
     patients, billing = CATALOG["patients"], CATALOG["billing"]
@@ -139,9 +139,9 @@ def test_a_backtest_predicts_what_a_run_then_does(hospital, spark, postgres, mon
         lines = list(backtest.report(connection, runs, trials))
     flips = sum((trial.flips for trial in trials.values()), Counter())
     print("\n".join(lines))  # shown if the test fails
-    assert "patients: its declaration differs; 1 date judged again, 2 rows" in lines
-    assert "visits: its parents would come or go; 1 date judged again, 2 rows" in lines
-    assert "billing: its declaration differs; 2 dates judged again, 13 rows" in lines
+    assert "patients: its declaration differs; 1 date revalidated, 2 rows" in lines
+    assert "visits: its parents would come or go; 1 date revalidated, 2 rows" in lines
+    assert "billing: its declaration differs; 2 dates revalidated, 13 rows" in lines
     assert f"-{hospital.year}" not in "".join(lines), "no key is shown"
     assert list(trials) == ["patients", "visits", "billing"], "no admission's parent comes or goes"
     assert verdicts(spark, hospital) == silver and marts(postgres) == (mart_rows, figures), "nothing is published"
@@ -149,7 +149,7 @@ def test_a_backtest_predicts_what_a_run_then_does(hospital, spark, postgres, mon
     for name in ("patients", "billing"):
         bronze_to_silver(CATALOG[name], first)
     bronze_to_silver(CATALOG["billing"], hospital.day(2))
-    while hospital.judge_again():
+    while hospital.revalidate():
         pass
     for name in DATASETS:
         hospital.load(name, 1)
@@ -191,7 +191,7 @@ def test_a_backtest_by_hand(stack):
     done = call("-m", "jobs.backtest", "--first", "1999-01-01", "--last", "1999-12-31")
     assert (done.returncode, done.stdout) == (
         0,
-        "No declaration differs from what silver was judged by: nothing would change.\n",
+        "No declaration differs from what silver was validated by: nothing would change.\n",
     )
     done = call("-m", "jobs.backtest", "--first", "yesterday")
     assert done.returncode == 2 and "is not a date" in done.stdout and os.linesep not in done.stdout.strip()

@@ -67,7 +67,7 @@ def filled(hospital):
     from jobs.gold_to_marts import gold_to_marts
 
     people = [hospital.row("patients", f"P{number}", city=PLANTED) for number in range(30)]
-    hospital.judge("patients", 1, *people, hospital.row("patients", "P99", birth_date="never"))
+    hospital.validate("patients", 1, *people, hospital.row("patients", "P99", birth_date="never"))
     hospital.load("patients", 1)
     gold_to_marts(hospital.day(1))
     return hospital

@@ -38,7 +38,7 @@ def test_a_disk_that_is_nearly_full_is_named_once(stack, monkeypatch):
 def test_a_date_that_is_running_is_no_problem(hospital):
     from jobs import warehouse
 
-    hospital.judge("patients", 1, hospital.row("patients", "P1"))
+    hospital.validate("patients", 1, hospital.row("patients", "P1"))
     day = hospital.day(1)
     mine = [line for line in health.dates(hospital.postgres) if line.startswith(str(day))]
     assert mine and "is incomplete" in mine[0]

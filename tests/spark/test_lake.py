@@ -66,7 +66,7 @@ def test_half_a_commit_is_told_from_a_whole_one_wherever_it_breaks_off(hospital)
     from jobs import lake
 
     for city in ("a", "b"):
-        hospital.judge("patients", 1, hospital.row("patients", "P1", city=city), hospital.row("patients", "P2"))
+        hospital.validate("patients", 1, hospital.row("patients", "P1", city=city), hospital.row("patients", "P2"))
     texts = list(commits(PATIENTS, "accepted").values())
     for version, text in ((0, texts[0]), (len(texts) - 1, texts[-1])):
         assert text.endswith(b"\n") and lake.is_whole(version, text)
@@ -74,7 +74,9 @@ def test_half_a_commit_is_told_from_a_whole_one_wherever_it_breaks_off(hospital)
 
 
 def test_the_log_of_a_table_tells_the_least_and_greatest_of_its_keys_and_of_no_other_column(hospital):
-    hospital.judge("patients", 1, hospital.row("patients", "P1", city="a"), hospital.row("patients", "P2", gender="X"))
+    hospital.validate(
+        "patients", 1, hospital.row("patients", "P1", city="a"), hospital.row("patients", "P2", gender="X")
+    )
     for kind in ("accepted", "rejected"):
         entries = map(json.loads, b"".join(commits(PATIENTS, kind).values()).splitlines())
         found = [json.loads(entry["add"]["stats"]) for entry in entries if "add" in entry]
@@ -86,13 +88,13 @@ def test_the_log_of_a_table_tells_the_least_and_greatest_of_its_keys_and_of_no_o
 def test_half_a_commit_is_taken_away_by_the_next_run_of_its_table(hospital, capsys, left):
     from jobs import lake, settings
 
-    hospital.judge("patients", 1, hospital.row("patients", "P1", city="old"))
+    hospital.validate("patients", 1, hospital.row("patients", "P1", city="old"))
     *_, (key, text) = commits(PATIENTS, "accepted").items()
     version = int(key[-25:-5]) + 1
     half = {"nothing": b"", "half of it": text[: len(text) // 2], "its first lines": text[: text.index(b"\n") + 1]}
     torn = f"{lake.log_prefix(PATIENTS, 'accepted')}{version:020d}.json"
     lake.s3().put_object(Bucket=settings.get("MINIO_BUCKET_SILVER"), Key=torn, Body=half[left])
-    hospital.judge("patients", 1, hospital.row("patients", "P1", city="new"))
+    hospital.validate("patients", 1, hospital.row("patients", "P1", city="new"))
     assert f"version {version}" in capsys.readouterr().err
     info = json.loads(commits(PATIENTS, "accepted")[torn].splitlines()[0])["commitInfo"]
     [run_id] = hospital.postgres.execute(
@@ -103,17 +105,17 @@ def test_half_a_commit_is_taken_away_by_the_next_run_of_its_table(hospital, caps
     assert hospital.gold("patients", "city") == [("new",)]
 
 
-def test_who_stands_on_a_version_that_is_lost_is_judged_again(hospital):
+def test_who_stands_on_a_version_that_is_lost_is_revalidated(hospital):
     from jobs import ledger, program
 
-    hospital.judge("patients", 1, hospital.row("patients", "P1"))
+    hospital.validate("patients", 1, hospital.row("patients", "P1"))
     [version] = hospital.postgres.execute(
         "select delta_accepted from ops.standing where dataset = 'patients' and partition_date = %s", [hospital.day(1)]
     ).fetchone()
-    ledger.doubt(hospital.postgres, PATIENTS, "accepted", version)
+    ledger.invalidate(hospital.postgres, PATIENTS, "accepted", version)
     with pytest.raises(program.Refused, match="has not been validated to the end"):
         hospital.load("patients", 1)
-    assert hospital.judge_again() == [("patients", hospital.day(1))]
+    assert hospital.revalidate() == [("patients", hospital.day(1))]
     hospital.load("patients", 1)
     assert hospital.gold("patients") == [(hospital.key("P1"),)]
 

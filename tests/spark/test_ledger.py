@@ -43,7 +43,7 @@ AMOUNTS = [
 
 def test_the_money_of_a_file_is_the_same_by_a_plain_reading_and_by_spark(spark, tmp_path):
     from jobs import lake, landing
-    from jobs.validation import count, judge
+    from jobs.validation import count, validate
 
     billing, visits, day = CATALOG["billing"], CATALOG["visits"], date(2041, 1, 1)
     rows = [
@@ -57,7 +57,7 @@ def test_the_money_of_a_file_is_the_same_by_a_plain_reading_and_by_spark(spark, 
         lake.upload(path, billing, day, facts)
         parents = {"visit_id": keys(spark, visits.key, "V1")}
         frame = lake.records(spark, billing, day, facts).withColumn("_partition_date", F.lit(day))
-        [counts] = count(judge(frame, billing, facts.header, parents), billing, [day]).values()
+        [counts] = count(validate(frame, billing, facts.header, parents), billing, [day]).values()
         cents = int((counts.amount_accepted + counts.amount_rejected) * 100)
         assert (facts.records, facts.amounts, facts.cents) == (counts.rows, counts.amounts, cents)
         assert 5 < facts.amounts < len(AMOUNTS), "some can be read and some cannot"
@@ -73,23 +73,23 @@ def ledger_of(hospital, layer, dataset, *columns):
 
 
 def test_money_is_kept_account_of_from_the_file_to_gold(hospital):
-    hospital.judge("patients", 1, hospital.row("patients", "P1"))
-    hospital.judge("visits", 1, hospital.row("visits", "V1"))
+    hospital.validate("patients", 1, hospital.row("patients", "P1"))
+    hospital.validate("visits", 1, hospital.row("visits", "V1"))
     bills = {
         "B1": {"total_amount": "500.00"},
         "B2": {"total_amount": "20.50", "insurance_amount": "0", "payment_status": "Lost"},
         "B3": {"total_amount": "-1.00", "insurance_amount": "-1"},
         "B4": {"total_amount": "many"},
     }
-    hospital.judge("billing", 1, *(hospital.row("billing", key, **bill) for key, bill in bills.items()))
+    hospital.validate("billing", 1, *(hospital.row("billing", key, **bill) for key, bill in bills.items()))
     columns = "amount_in", "amount_accepted", "amount_rejected", "accepted", "rejected"
     sums = (Decimal("519.50"), Decimal("500.00"), Decimal("19.50"), 1, 3)
     assert ledger_of(hospital, "silver", "billing", *columns) == [sums]
     hospital.load("billing", 1)
     bills["B1"]["total_amount"] = "450.25"
-    hospital.judge("billing", 1, *(hospital.row("billing", key, **bill) for key, bill in bills.items()))
+    hospital.validate("billing", 1, *(hospital.row("billing", key, **bill) for key, bill in bills.items()))
     hospital.load("billing", 1)
-    hospital.judge("patients", 1)
+    hospital.validate("patients", 1)
     hospital.load("patients", 1)
     changes = ledger_of(hospital, "gold", "billing", "inserted", "updated", "removed", "amount_change")
     assert changes == [
@@ -103,9 +103,9 @@ def test_the_ledger_names_the_versions_that_a_run_wrote(hospital):
     from jobs import lake
 
     patients = CATALOG["patients"]
-    hospital.judge("patients", 1, hospital.row("patients", "P1"))
-    hospital.judge("patients", 1)
-    hospital.judge("patients", 1)
+    hospital.validate("patients", 1, hospital.row("patients", "P1"))
+    hospital.validate("patients", 1)
+    hospital.validate("patients", 1)
     runs = ledger_of(hospital, "silver", "patients", "run_id", "delta_accepted")
     first = lake.s3().get_object(
         Bucket=lake.settings.get("MINIO_BUCKET_SILVER"), Key=f"patients/_delta_log/{runs[0][1]:020d}.json"
@@ -114,14 +114,14 @@ def test_the_ledger_names_the_versions_that_a_run_wrote(hospital):
     assert runs[0][1] < runs[1][1] <= runs[2][1] == lake.last_commit(patients, "accepted").version
 
 
-def test_a_commit_that_holds_other_rows_than_were_judged_gets_no_receipt(hospital, monkeypatch):
+def test_a_commit_that_holds_other_rows_than_were_validated_gets_no_marker(hospital, monkeypatch):
     from jobs import lake, ledger
 
     true = lake.last_commit
     monkeypatch.setattr(lake, "last_commit", lambda *words: true(*words)._replace(rows={hospital.day(1): 2}))
     with pytest.raises(Refused, match="law 1 is broken"):
-        hospital.judge("patients", 1, hospital.row("patients", "P1"))
-    assert ledger.receipt("silver", "patients", hospital.day(1)) is None
+        hospital.validate("patients", 1, hospital.row("patients", "P1"))
+    assert ledger.marker("silver", "patients", hospital.day(1)) is None
     [(outcome, error)] = ledger_of(hospital, "silver", "patients", "outcome", "error")
     assert outcome == "failed" and "law 1 is broken" in error
 
@@ -145,7 +145,7 @@ def test_rows_of_a_date_that_are_not_in_its_partition_get_no_marker(hospital, mo
     with monkeypatch.context() as patch, pytest.raises(Refused, match="law 1 is broken"):
         plant(patch, bronze_to_silver.publish, line, wrong)
         bronze_to_silver.bronze_to_silver(dataset, *days)
-    assert [ledger.receipt("silver", "patients", day) for day in days] == [None, None]
+    assert [ledger.marker("silver", "patients", day) for day in days] == [None, None]
     bronze_to_silver.bronze_to_silver(dataset, *days)
     for number in (1, 2):
         hospital.load("patients", number)
@@ -156,13 +156,13 @@ def test_rows_of_a_date_that_are_not_in_its_partition_get_no_marker(hospital, mo
 
 def test_too_many_rejects_stop_a_date_before_gold_until_somebody_lets_it_pass(hospital):
     from jobs import thresholds
-    from pipelines.tasks import Cleared, Failed
+    from pipelines.tasks import Failed, QualityGate
 
     rows = [hospital.row("patients", f"P{n}", gender="?" if n > 90 else "F") for n in range(1, 151)]
     level = r"60 of 150 rows rejected \(40.0 %\), the stop level is 33 % and 50 rows"
-    assert "stop: patients" in hospital.judge("patients", 1, *rows)
-    hospital.judge("visits", 1, hospital.row("visits", "V1"))
-    hospital.judge("visits", 2, hospital.row("visits", "V2"))
+    assert "stop: patients" in hospital.validate("patients", 1, *rows)
+    hospital.validate("visits", 1, hospital.row("visits", "V1"))
+    hospital.validate("visits", 2, hospital.row("visits", "V2"))
     for dataset in ("patients", "visits"):
         with pytest.raises(Refused, match=level):
             hospital.load(dataset, 1)
@@ -170,14 +170,14 @@ def test_too_many_rejects_stop_a_date_before_gold_until_somebody_lets_it_pass(ho
         hospital.load("visits", 2)
     assert hospital.gold("patients") == hospital.gold("visits") == []
     with pytest.raises(Failed, match=f"{level}.*OVERRIDE=1"):
-        Cleared(date=hospital.day(1)).run()
+        QualityGate(date=hospital.day(1)).run()
     [(outcome, error)] = ledger_of(hospital, "gold", "all", "outcome", "error")
     assert outcome == "stopped" and "60 of 150 rows rejected (40.0 %)" in error
     states = "select state, why from ops.dates where partition_date = %s"
     state, why = hospital.postgres.execute(states, [hospital.day(1)]).fetchone()
     assert state == "stopped" and "patients is stopped before gold by rejected, unknown_gender" in why
 
-    Cleared(date=hospital.day(1), override=True).run()
+    QualityGate(date=hospital.day(1), override=True).run()
     [(said,)] = ledger_of(hospital, "override", "patients", "overridden")
     assert "60 of 150 rows rejected (40.0 %)" in said and "unknown_gender" in said
     hospital.load("patients", 1)
@@ -185,43 +185,43 @@ def test_too_many_rejects_stop_a_date_before_gold_until_somebody_lets_it_pass(ho
     assert (len(hospital.gold("patients")), len(hospital.gold("visits"))) == (90, 1)
 
     rows[0]["city"] = "Elsewhere"  # another file needs another decision
-    hospital.judge("patients", 1, *rows)
+    hospital.validate("patients", 1, *rows)
     with pytest.raises(Refused, match=level):
         hospital.load("patients", 1)
-    hospital.judge("patients", 1, *rows[:100])
+    hospital.validate("patients", 1, *rows[:100])
     assert thresholds.stops(hospital.postgres, hospital.day(1)) == []
     hospital.load("patients", 1)
 
 
 def test_a_small_file_that_is_nearly_all_faulty_stops_its_date_too(hospital):
-    from pipelines.tasks import Cleared, Failed
+    from pipelines.tasks import Failed, QualityGate
 
-    def judge(number, faulty, sound=0):
+    def validate(number, faulty, sound=0):
         rows = [hospital.row("patients", f"P{n}", birth_date="01/02/1980") for n in range(faulty)]
         rows += [hospital.row("patients", f"P{n}") for n in range(faulty, faulty + sound)]
-        return hospital.judge("patients", number, *rows)
+        return hospital.validate("patients", number, *rows)
 
-    said = judge(1, 45)
+    said = validate(1, 45)
     level = "the stop level is 90 % and 5 rows"
     assert f"stop: patients {hospital.day(1)}: 45 of 45 rows rejected (100.0 %), {level}" in said
     assert f"45 of 45 rows rejected with unreadable_birth_date (100.0 %), {level}" in said and said.count("stop:") == 2
     with pytest.raises(Refused, match=f"45 of 45 rows rejected .100.0 %., {level}"):
         hospital.load("patients", 1)
     with pytest.raises(Failed, match=f"{level}.*OVERRIDE=1"):
-        Cleared(date=hospital.day(1)).run()
-    Cleared(date=hospital.day(1), override=True).run()
+        QualityGate(date=hospital.day(1)).run()
+    QualityGate(date=hospital.day(1), override=True).run()
     hospital.load("patients", 1)
-    assert judge(2, 9, sound=1).count(level) == 2 and level in judge(2, 5)
-    assert "stop:" not in judge(2, 4) + judge(2, 8, sound=1)
-    said = judge(3, 60)  # breaches both thresholds
+    assert validate(2, 9, sound=1).count(level) == 2 and level in validate(2, 5)
+    assert "stop:" not in validate(2, 4) + validate(2, 8, sound=1)
+    said = validate(3, 60)  # breaches both thresholds
     assert said.count("the stop level is 33 % and 50 rows") == 2 and said.count("stop:") == 2
 
 
 def test_a_small_file_of_orphans_alone_stops_nothing(hospital):
-    said = hospital.judge("visits", 1, *(hospital.row("visits", f"V{n}") for n in range(10)))
+    said = hospital.validate("visits", 1, *(hospital.row("visits", f"V{n}") for n in range(10)))
     assert "stop:" not in said
     rows = [hospital.row("visits", f"V{n}", status="?" if n < 8 else "Completed") for n in range(10)]
-    assert "stop:" not in hospital.judge("visits", 1, *rows), "eight are faulty, two only wait"
+    assert "stop:" not in hospital.validate("visits", 1, *rows), "eight are faulty, two only wait"
 
 
 def levels_by_hand(hits, rows):
@@ -293,7 +293,7 @@ def test_a_warehouse_of_one_level_a_rule_becomes_one_of_several(empty_warehouse)
 
 
 def test_orphans_stop_nothing(hospital):
-    said = hospital.judge("visits", 1, *(hospital.row("visits", f"V{n}") for n in range(60)))
+    said = hospital.validate("visits", 1, *(hospital.row("visits", f"V{n}") for n in range(60)))
     assert "warn: visits" in said and "stop:" not in said
     assert "0 inserted" in hospital.load("visits", 1)
 
@@ -301,11 +301,11 @@ def test_orphans_stop_nothing(hospital):
 def test_a_parent_counts_only_if_it_comes_in_time(hospital, monkeypatch):
     monkeypatch.setitem(CATALOG, "visits", replace(CATALOG["visits"], orphan_days=2))
     visits = [hospital.row("visits", f"V{n}", patient_id=hospital.key(f"P{n}")) for n in (1, 2)]
-    hospital.judge("visits", 1, *visits)
-    hospital.judge("patients", 4, hospital.row("patients", "P2"))
-    assert hospital.judge_again() == [], "too late for the visit of day 1"
-    hospital.judge("patients", 3, hospital.row("patients", "P1"))
-    assert hospital.judge_again() == [("visits", hospital.day(1))]
+    hospital.validate("visits", 1, *visits)
+    hospital.validate("patients", 4, hospital.row("patients", "P2"))
+    assert hospital.revalidate() == [], "too late for the visit of day 1"
+    hospital.validate("patients", 3, hospital.row("patients", "P1"))
+    assert hospital.revalidate() == [("visits", hospital.day(1))]
     hospital.load("visits", 1)
     assert hospital.gold("visits") == [(hospital.key("V1"),)]
     waiting = hospital.postgres.execute(
@@ -313,10 +313,10 @@ def test_a_parent_counts_only_if_it_comes_in_time(hospital, monkeypatch):
     ).fetchall()
     assert [tuple(row) for row in waiting] == [("orphan_patient_id", 1, 2)]
 
-    hospital.judge("patients", 3)  # the parent is removed again
-    assert hospital.judge_again() == [("visits", hospital.day(1))]
-    hospital.judge("patients", 4, hospital.row("patients", "P1"), hospital.row("patients", "P2"))
-    assert hospital.judge_again() == []
+    hospital.validate("patients", 3)  # the parent is removed again
+    assert hospital.revalidate() == [("visits", hospital.day(1))]
+    hospital.validate("patients", 4, hospital.row("patients", "P1"), hospital.row("patients", "P2"))
+    assert hospital.revalidate() == []
 
 
 def test_a_file_of_unusual_size_is_reported_when_it_comes(hospital):
@@ -393,7 +393,7 @@ def test_a_file_that_changes_while_it_is_read_leaves_nothing_behind(hospital, mo
     with pytest.raises(FileNotFoundError):
         hospital.bronze("patients", 1)
     assert lake.bronze_head(CATALOG["patients"], hospital.day(1)) is None
-    assert ledger.receipt("bronze", "patients", hospital.day(1)) is None
+    assert ledger.marker("bronze", "patients", hospital.day(1)) is None
     (_, changed), (outcome, vanished) = ledger_of(hospital, "bronze", "patients", "outcome", "error")
     assert outcome == "failed" and "changed while it was read" in changed
     assert vanished.startswith(f"{hospital.year}/01/01/patients.csv cannot be read (no such file or directory);")
@@ -411,7 +411,7 @@ def test_each_date_is_complete_balanced_and_current_or_says_why_not(hospital):
 
     keys = {"patients": "P1", "visits": "V1", "admissions": "A1", "treatments": "T1", "billing": "B1"}
     for name, key in keys.items():
-        hospital.judge(name, 1, hospital.row(name, key))
+        hospital.validate(name, 1, hospital.row(name, key))
     for name in keys:
         hospital.load(name, 1)
     assert state(1) == (False, True, False, "the marts are older than gold")
@@ -419,11 +419,11 @@ def test_each_date_is_complete_balanced_and_current_or_says_why_not(hospital):
     assert state(1) == (True, True, True, "")
     hospital.land("patients", 1)
     hospital.bronze("patients", 1)
-    assert state(1) == (True, True, False, "patients came again since it was judged")
-    hospital.judge("patients", 1)
+    assert state(1) == (True, True, False, "patients came again since it was validated")
+    hospital.validate("patients", 1)
     assert state(1)[2:] == (
         False,
-        "patients was judged again since it was loaded; visits lost or found parents since it was judged",
+        "patients was revalidated since it was loaded; visits lost or found parents since it was validated",
     )
 
 
@@ -474,11 +474,11 @@ def brought(hospital):
 
 
 @pytest.mark.parametrize("clock", ["ten years ahead", "ten years behind"])
-def test_no_clock_makes_a_receipt_look_newer_or_older_than_it_is(hospital, brought, clock):
+def test_no_clock_makes_a_marker_look_newer_or_older_than_it_is(hospital, brought, clock):
     jump = {"ten years ahead": "+ interval '10 years'", "ten years behind": "- interval '10 years'"}[clock]
     brought("gold", "old")
     where = "where dataset = 'patients' and partition_date = %s"
-    for table, columns in {"receipts": ("finished_at",), "ledger": ("started_at", "ended_at")}.items():
+    for table, columns in {"markers": ("finished_at",), "ledger": ("started_at", "ended_at")}.items():
         jumped = ", ".join(f"{name} = {name} {jump}" for name in columns)
         hospital.postgres.execute(f"update ops.{table} set {jumped} {where}", [hospital.day(1)])
     assert all(made(hospital, name) for name in ("Bronze", "Silver", "Gold")), "what is current stays so"
@@ -495,12 +495,12 @@ def test_a_run_that_died_is_known_to_be_the_last_whatever_the_clocks_say(hospita
     from jobs import ledger
 
     day = hospital.day(1)
-    hospital.judge("patients", 1, hospital.row("patients", "P1"))
+    hospital.validate("patients", 1, hospital.row("patients", "P1"))
     row = {"layer": "silver", "dataset": "patients", "partition_date": day}
     ledger.write(hospital.postgres, "ops.ledger", row | {"run_id": "died", "lost": 1})
     hospital.postgres.execute("update ops.ledger set started_at = '1999-01-01' where run_id = 'died'")
     assert ledger.died_before(hospital.postgres, row | {"run_id": "next"})
-    hospital.judge("patients", 1)
+    hospital.validate("patients", 1)
     hospital.postgres.execute("update ops.ledger set started_at = '2999-01-01' where run_id = 'died'")
     assert not ledger.died_before(hospital.postgres, row | {"run_id": "next"})
 
@@ -516,7 +516,7 @@ def test_markers_are_read_though_the_server_has_ended_the_connection(hospital):
 
 @pytest.mark.parametrize("fault", ["lost", "run_id = 'x'", "made_from = 'x'", "made_from = ''"])
 @pytest.mark.parametrize("layer", ["bronze", "silver", "gold"])
-def test_a_receipt_that_is_lost_or_says_something_else_counts_for_nothing(hospital, brought, layer, fault):
+def test_a_marker_that_is_lost_or_says_something_else_counts_for_nothing(hospital, brought, layer, fault):
     brought("gold", "one")
     assert made(hospital, layer.title())
     where = "where layer = %s and dataset = 'patients' and partition_date = %s"
@@ -542,9 +542,9 @@ def test_what_an_earlier_version_has_marked_stale_stays_so(empty_warehouse):
 
 
 def test_the_last_date_there_is_has_a_next_one_that_clients_can_read(empty_warehouse):
-    receipt = "insert into ops.receipts (layer, dataset, partition_date, run_id, rule_set, made_from) values "
+    marker = "insert into ops.receipts (layer, dataset, partition_date, run_id, rule_set, made_from) values "
     with empty_warehouse.transaction(force_rollback=True):
-        empty_warehouse.execute(f"{receipt} ('gold', 'patients', '9999-12-31', 'R', '', '')")
+        empty_warehouse.execute(f"{marker} ('gold', 'patients', '9999-12-31', 'R', '', '')")
         found = empty_warehouse.execute("select newest, next_due, overdue from ops.freshness where newest is not null")
         [(newest, due, overdue)] = found.fetchall()
     assert newest == date(9999, 12, 31) and due.year == 9999 and not overdue

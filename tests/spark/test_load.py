@@ -17,16 +17,16 @@ KEYS = (
 def test_an_old_day_never_undoes_a_newer_one_and_stands_again_when_that_is_gone(hospital):
     cities = "patient_id", "city"
     patient = hospital.key("P1")
-    hospital.judge("patients", 1, hospital.row("patients", "P1", city="old"))
-    hospital.judge("patients", 2, hospital.row("patients", "P1", city="new"))
+    hospital.validate("patients", 1, hospital.row("patients", "P1", city="old"))
+    hospital.validate("patients", 2, hospital.row("patients", "P1", city="new"))
     hospital.load("patients", 2)
     hospital.load("patients", 1)
     assert hospital.gold("patients", *cities) == [(patient, "new")]
     assert "0 inserted, 0 updated, 1 unchanged, 0 removed" in hospital.load("patients", 2)
-    hospital.judge("patients", 2)
+    hospital.validate("patients", 2)
     assert "0 removed" in hospital.load("patients", 2)
     assert hospital.gold("patients", *cities) == [(patient, "old")]
-    hospital.judge("patients", 1)
+    hospital.validate("patients", 1)
     assert "1 removed" in hospital.load("patients", 1)
     assert hospital.gold("patients") == []
 
@@ -35,18 +35,18 @@ def test_a_parent_takes_its_children_along_and_brings_them_back(hospital):
     everything = "patients", "visits", "billing"
     whole = {name: [(hospital.key(key),)] for name, key in zip(everything, ("P1", "V1", "B1"), strict=True)}
     for name, key in zip(everything, ("P1", "V1", "B1"), strict=True):
-        hospital.judge(name, 1, hospital.row(name, key))
+        hospital.validate(name, 1, hospital.row(name, key))
         hospital.load(name, 1)
     assert {name: hospital.gold(name) for name in everything} == whole
 
-    hospital.judge("patients", 1)  # a corrected file without the patient
+    hospital.validate("patients", 1)  # a corrected file without the patient
     hospital.load("patients", 1)  # in one transaction, without a foreign key violation
     assert {name: hospital.gold(name) for name in everything} == {name: [] for name in everything}
-    assert hospital.judge_again() == [("visits", hospital.day(1)), ("billing", hospital.day(1))]
-    assert hospital.judge_again() == []
+    assert hospital.revalidate() == [("visits", hospital.day(1)), ("billing", hospital.day(1))]
+    assert hospital.revalidate() == []
 
-    hospital.judge("patients", 1, hospital.row("patients", "P1"))
-    assert hospital.judge_again() == [("visits", hospital.day(1)), ("billing", hospital.day(1))]
+    hospital.validate("patients", 1, hospital.row("patients", "P1"))
+    assert hospital.revalidate() == [("visits", hospital.day(1)), ("billing", hospital.day(1))]
     for name in everything:
         hospital.load(name, 1)
     assert {name: hospital.gold(name) for name in everything} == whole
@@ -59,7 +59,7 @@ def test_what_is_as_it_stood_is_not_written_again(hospital):
 
     dataset, day = CATALOG["patients"], hospital.day(1)
 
-    def receipts():
+    def markers():
         """Returns {layer: (current run, its sequence number)}."""
         found = hospital.postgres.execute(
             "select layer, run_id, turn from ops.receipts where dataset = 'patients' and partition_date = %s", [day]
@@ -69,17 +69,17 @@ def test_what_is_as_it_stood_is_not_written_again(hospital):
     def versions():
         return [lake.last_commit(dataset, kind).version for kind in ("accepted", "rejected")]
 
-    hospital.judge("patients", 1, hospital.row("patients", "P1"), hospital.row("patients", "P2", gender="X"))
+    hospital.validate("patients", 1, hospital.row("patients", "P1"), hospital.row("patients", "P2", gender="X"))
     hospital.load("patients", 1)
-    stood, written = receipts(), versions()
+    stood, written = markers(), versions()
     assert bronze_to_silver(dataset, day).endswith("as it stood")
     gold.create_staging(hospital.postgres, "x-dead0000")
     assert hospital.load("patients", 1).endswith("0 inserted, 0 updated, 1 unchanged, 0 removed; as it stood")
     assert versions() == written
     left = hospital.postgres.execute("select count(*) from pg_tables where schemaname = 'staging'").fetchone()
-    assert left == (0,), "what a load left that died after its receipt goes all the same"
+    assert left == (0,), "what a load left that died after its marker goes all the same"
     for layer in ("silver", "gold"):
-        run_id, turn = receipts()[layer]
+        run_id, turn = markers()[layer]
         assert run_id == stood[layer][0] and turn > stood[layer][1], f"{layer} counts as made just now"
 
     hospital.postgres.execute("update patients set city = 'elsewhere' where patient_id = %s", [hospital.key("P1")])
@@ -101,7 +101,7 @@ def test_dates_in_one_job_end_as_each_by_itself(hospital, spark):
     from jobs import bronze_to_silver, lake, silver_to_gold
 
     patients, visits, days = CATALOG["patients"], CATALOG["visits"], [hospital.day(number) for number in (1, 2, 3)]
-    hospital.judge("visits", 1, hospital.row("visits", "V1"), hospital.row("visits", "V2", status="?"))
+    hospital.validate("visits", 1, hospital.row("visits", "V1"), hospital.row("visits", "V2", status="?"))
     for number, cities in {1: ("old", "here"), 2: ("new",)}.items():
         rows = (hospital.row("patients", f"P{n}", city=city) for n, city in enumerate(cities, 1))
         hospital.land("patients", number, *rows)
@@ -152,7 +152,7 @@ def test_a_key_that_moves_between_dates_of_one_load_stays(hospital):
 
     patients, days = CATALOG["patients"], [hospital.day(1), hospital.day(2)]
     for number in (1, 2):
-        hospital.judge("patients", number, *([hospital.row("patients", "P1", city="two")] if number == 2 else []))
+        hospital.validate("patients", number, *([hospital.row("patients", "P1", city="two")] if number == 2 else []))
         hospital.load("patients", number)
     for number, rows in {1: [hospital.row("patients", "P1", city="one")], 2: []}.items():
         hospital.land("patients", number, *rows)
@@ -163,8 +163,8 @@ def test_a_key_that_moves_between_dates_of_one_load_stays(hospital):
 
 
 def test_a_parent_of_another_date_is_loaded_with_the_child_that_needs_it(hospital):
-    hospital.judge("patients", 2, hospital.row("patients", "P1"))
-    hospital.judge("visits", 1, hospital.row("visits", "V1"))
+    hospital.validate("patients", 2, hospital.row("patients", "P1"))
+    hospital.validate("visits", 1, hospital.row("visits", "V1"))
     hospital.load("visits", 1)
     assert hospital.gold("visits", "visit_id", "_partition_date") == [(hospital.key("V1"), hospital.day(1))]
     assert hospital.gold("patients", "patient_id", "_partition_date") == [(hospital.key("P1"), hospital.day(2))]
@@ -173,31 +173,31 @@ def test_a_parent_of_another_date_is_loaded_with_the_child_that_needs_it(hospita
 
 def test_a_child_falls_back_to_the_version_whose_parent_remains(hospital):
     other = hospital.key("P2")
-    hospital.judge("patients", 1, hospital.row("patients", "P1"))
-    hospital.judge("patients", 2, hospital.row("patients", "P2"))
-    hospital.judge("visits", 1, hospital.row("visits", "V1", department="first"))
-    hospital.judge("visits", 2, hospital.row("visits", "V1", department="second", patient_id=other))
+    hospital.validate("patients", 1, hospital.row("patients", "P1"))
+    hospital.validate("patients", 2, hospital.row("patients", "P2"))
+    hospital.validate("visits", 1, hospital.row("visits", "V1", department="first"))
+    hospital.validate("visits", 2, hospital.row("visits", "V1", department="second", patient_id=other))
     for number in (1, 2):
         hospital.load("patients", number)
         hospital.load("visits", number)
     assert hospital.gold("visits", "department", "patient_id") == [("second", other)]
-    hospital.judge("patients", 2)
+    hospital.validate("patients", 2)
     hospital.load("patients", 2)
     assert hospital.gold("visits", "department", "patient_id") == [("first", hospital.key("P1"))]
-    assert hospital.judge_again() == [("visits", hospital.day(2))]
+    assert hospital.revalidate() == [("visits", hospital.day(2))]
     hospital.load("visits", 2)
     assert hospital.gold("visits", "department", "patient_id") == [("first", hospital.key("P1"))]
 
 
 def test_a_late_parent_makes_its_orphans_due(hospital):
-    assert "1 rejected (orphan_patient_id 1)" in hospital.judge("visits", 1, hospital.row("visits", "V1"))
-    hospital.judge("patients", 2, hospital.row("patients", "P1"))
-    assert hospital.judge_again() == [("visits", hospital.day(1))]
+    assert "1 rejected (orphan_patient_id 1)" in hospital.validate("visits", 1, hospital.row("visits", "V1"))
+    hospital.validate("patients", 2, hospital.row("patients", "P1"))
+    assert hospital.revalidate() == [("visits", hospital.day(1))]
     hospital.load("visits", 1)
     assert hospital.gold("visits") == [(hospital.key("V1"),)]
 
 
-def test_what_was_rejected_for_something_else_is_judged_again_when_its_parent_goes(hospital, spark):
+def test_what_was_rejected_for_something_else_is_revalidated_when_its_parent_goes(hospital, spark):
     from jobs import lake
     from jobs.catalog import CATALOG
 
@@ -206,27 +206,27 @@ def test_what_was_rejected_for_something_else_is_judged_again_when_its_parent_go
         return sorted(code for (code,) in rejected.select("_reject_reason").collect())
 
     patients = [hospital.row("patients", key) for key in ("P1", "P2")]
-    hospital.judge("patients", 1, *patients)
-    hospital.judge("visits", 1, hospital.row("visits", "V1", status="?"))
+    hospital.validate("patients", 1, *patients)
+    hospital.validate("visits", 1, hospital.row("visits", "V1", status="?"))
     other = hospital.row("visits", "V2", patient_id=hospital.key("P2"))
     # of two valid rows the one with the greater patient_id wins
-    hospital.judge("visits", 2, other, hospital.row("visits", "V2"))
-    hospital.judge("visits", 3, hospital.row("visits", "V3", patient_id=""))
+    hospital.validate("visits", 2, other, hospital.row("visits", "V2"))
+    hospital.validate("visits", 3, hospital.row("visits", "V3", patient_id=""))
     assert reasons() == ["duplicate_visit_id", "missing_patient_id", "unknown_status"]
-    hospital.judge("patients", 1, patients[1])
-    assert hospital.judge_again() == [("visits", hospital.day(1)), ("visits", hospital.day(2))]
+    hospital.validate("patients", 1, patients[1])
+    assert hospital.revalidate() == [("visits", hospital.day(1)), ("visits", hospital.day(2))]
     assert reasons() == ["missing_patient_id", "orphan_patient_id", "orphan_patient_id;unknown_status"]
 
 
 def test_loads_leave_no_staging_behind(hospital):
-    hospital.judge("patients", 1, hospital.row("patients", "P1"))
+    hospital.validate("patients", 1, hospital.row("patients", "P1"))
     hospital.load("patients", 1)
     left = hospital.postgres.execute("select tablename from pg_tables where schemaname = 'staging'").fetchall()
     assert left == []
 
 
 def test_the_ledger_holds_each_run_with_its_counts(hospital):
-    hospital.judge("patients", 1, hospital.row("patients", "P1"), hospital.row("patients", "P2", gender=""))
+    hospital.validate("patients", 1, hospital.row("patients", "P1"), hospital.row("patients", "P2", gender=""))
     hospital.load("patients", 1)
     found = hospital.postgres.execute(
         "select layer, outcome, bronze_rows, accepted, rejected, inserted, removed from ops.ledger "
@@ -251,8 +251,8 @@ def test_many_rows_end_as_few_would(hospital, monkeypatch):
     before = hospital.postgres.execute(KEYS).fetchall()
     twice = [hospital.row("visits", "V1", doctor_id=doctor) for doctor in ("D2", "D3", "D1")]
     rows = [*twice, hospital.row("visits", "V2", patient_id="nobody"), hospital.row("visits", "V3", status="")]
-    hospital.judge("patients", 1, hospital.row("patients", "P1"))
-    said = hospital.judge("visits", 1, *rows)
+    hospital.validate("patients", 1, hospital.row("patients", "P1"))
+    said = hospital.validate("visits", 1, *rows)
     assert "5 rows = 1 accepted + 4 rejected (orphan_patient_id 1, missing_status 1, duplicate_visit_id 2)" in said
     hospital.load("patients", 1)
     assert "1 inserted, 0 updated, 0 unchanged" in hospital.load("visits", 1)
@@ -264,9 +264,9 @@ def test_many_rows_end_as_few_would(hospital, monkeypatch):
 def test_a_whole_file_after_a_torn_one_takes_children_along(hospital, monkeypatch):
     monkeypatch.setattr(gold, "is_large", lambda *_: True)
     for name, key in (("patients", "P1"), ("visits", "V1"), ("billing", "B1")):
-        hospital.judge(name, 1, hospital.row(name, key))
+        hospital.validate(name, 1, hospital.row(name, key))
         hospital.load(name, 1)
-    hospital.judge("visits", 1, *(hospital.row("visits", key) for key in ("V2", "V3", "V4")))
+    hospital.validate("visits", 1, *(hospital.row("visits", key) for key in ("V2", "V3", "V4")))
     assert "3 inserted, 0 updated, 0 unchanged, 1 removed" in hospital.load("visits", 1)
     assert hospital.gold("billing") == []
 
@@ -290,7 +290,7 @@ def test_keys_that_are_built_after_a_load_are_held_to(stack):
 
 def test_what_a_dead_load_still_writes_reaches_no_other_load(hospital, monkeypatch):
     """Lets Spark's late writes for a killed load arrive when the next load has staged its rows."""
-    hospital.judge("patients", 1, hospital.row("patients", "P1"))
+    hospital.validate("patients", 1, hospital.row("patients", "P1"))
     silver = {"partition_date": hospital.day(1), "run_id": "R"}
     gold.create_staging(hospital.postgres, "19700101T000000-dead0000", silver)
     late = "insert into {} (patient_id, gender, birth_date, registration_date) values (%s, 'F', '2000-1-1', '2020-1-1')"
@@ -314,8 +314,8 @@ def test_what_a_dead_load_still_writes_reaches_no_other_load(hospital, monkeypat
 @pytest.mark.parametrize("table", ["visits", "withheld"])
 def test_rows_that_are_staged_twice_are_not_loaded(hospital, monkeypatch, table):
     """Simulates an executor that dies after its commit but before reporting it: Spark writes the rows again."""
-    hospital.judge("patients", 1, hospital.row("patients", "P1"))
-    hospital.judge("visits", 1, hospital.row("visits", "V1"), hospital.row("visits", "V2", status="?"))
+    hospital.validate("patients", 1, hospital.row("patients", "P1"))
+    hospital.validate("visits", 1, hospital.row("visits", "V1"), hospital.row("visits", "V2", status="?"))
     append = gold.append
 
     def twice(rows, name, days=()):

@@ -42,7 +42,7 @@ def files(spark, kind):
     return len(lake.silver(spark, PATIENTS, kind).inputFiles()), lake.held(PATIENTS, kind)[0]
 
 
-def receipts(postgres):
+def markers(postgres):
     return postgres.execute("select * from ops.receipts where layer <> 'maintenance' order by 1, 2, 3").fetchall()
 
 
@@ -66,34 +66,34 @@ def test_files_become_fewer_and_nothing_else_changes(hospital, spark, postgres, 
     from jobs.maintain import maintain
 
     people = [hospital.row("patients", f"P{number}") for number in range(40)]
-    hospital.judge("patients", 1, *people)
+    hospital.validate("patients", 1, *people)
     maintain(PATIENTS, hospital.day(9))  # clears what other tests have left
     for number in (1, 2):
         for gender in ("!", "?"):  # replaces what the first file's run wrote
-            hospital.judge("patients", number, *people, hospital.row("patients", "X", gender=gender))
+            hospital.validate("patients", number, *people, hospital.row("patients", "X", gender=gender))
     hospital.load("patients", 1)
     scatter(spark, hospital.day(1), 6)
-    before, known = {kind: rows(spark, kind) for kind in KINDS}, receipts(postgres)
+    before, known = {kind: rows(spark, kind) for kind in KINDS}, markers(postgres)
     counting, there = {}, {}
     for kind in KINDS:
         counting[kind], there[kind] = files(spark, kind)
 
     told = maintain(PATIENTS, hospital.day(9))
     assert "1 partitions merged" in told
-    assert {kind: rows(spark, kind) for kind in KINDS} == before and receipts(postgres) == known
+    assert {kind: rows(spark, kind) for kind in KINDS} == before and markers(postgres) == known
     assert files(spark, "accepted")[0] == counting["accepted"] - 5
     # Each day was validated twice and one was scattered: replaced and merged files are removed.
     assert there["accepted"] - files(spark, "accepted")[1] >= 2 + 1 + 5
     assert files(spark, "rejected")[0] == counting["rejected"] and there["rejected"] - files(spark, "rejected")[1] >= 2
 
-    assert lake.mend(PATIENTS, "accepted") is None, "its commit counts as a whole one"
+    assert lake.repair_log(PATIENTS, "accepted") is None, "its commit counts as a whole one"
     version = lake.last_commit(PATIENTS, "accepted").version
     assert "merged" not in maintain(PATIENTS, hospital.day(9)) and rows(spark, "accepted") == before["accepted"]
     assert lake.last_commit(PATIENTS, "accepted").version == version, "a second one has nothing to do"
 
     bronze_to_silver(PATIENTS, hospital.day(1))
     plain = [[text.partition(", _run_id")[0] for text in of] for of in (rows(spark, "accepted"), before["accepted"])]
-    assert plain[0] == plain[1], "judged again, silver is what it was"
+    assert plain[0] == plain[1], "revalidated, silver is what it was"
     assert hospital.load("patients", 1).startswith(f"gold patients {hospital.day(1)}: 0 inserted, 0 updated")
     assert hospital.load("patients", 2).startswith(f"gold patients {hospital.day(2)}: 0 inserted, 40 updated")
     assert not ledger.stale(PATIENTS, hospital.day(1))
@@ -126,7 +126,7 @@ def test_a_time_that_would_harm_readers_is_refused_in_a_sentence(hospital, spark
 def test_by_hand_it_waits_for_the_run_that_writes_the_table(hospital, spark):
     from jobs import warehouse
 
-    hospital.judge("patients", 1, hospital.row("patients", "P"))
+    hospital.validate("patients", 1, hospital.row("patients", "P"))
     before = rows(spark, "accepted")
     # pyspark itself marks the environment of a process that has a Spark Connect session.
     plain = {n: v for n, v in os.environ.items() if n not in ("SPARK_REMOTE", "SPARK_CONNECT_MODE_ENABLED")}

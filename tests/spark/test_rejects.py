@@ -19,7 +19,7 @@ def command(*words):
 
 def test_a_key_tells_its_whole_story(hospital):
     day, key, lacked = hospital.day(1), hospital.key("V1"), hospital.key("P1")
-    hospital.judge("visits", 1, hospital.row("visits", "V1", department="Dermatology"))
+    hospital.validate("visits", 1, hospital.row("visits", "V1", department="Dermatology"))
     code, told = command("why", f" {key} ")
     assert code == 0
     head, file, checksum, verdict, reason, waits, gold = told.splitlines()
@@ -34,14 +34,16 @@ def test_a_key_tells_its_whole_story(hospital):
     )
     assert gold == "  gold: no version of it"
 
-    hospital.judge("patients", 2, hospital.row("patients", "P1", city=""), hospital.row("patients", "P2", gender=""))
+    hospital.validate("patients", 2, hospital.row("patients", "P1", city=""), hospital.row("patients", "P2", gender=""))
     told = command("why", key)[1]
-    assert "due to be judged again: parents came or went" in told
-    assert f"{lacked}: has come since, with {hospital.day(2)}; the next run judges this date again" in told
+    assert "due to be revalidated: parents came or went" in told
+    assert f"{lacked}: has come since, with {hospital.day(2)}; the next run validates this date again" in told
 
-    assert hospital.judge_again() == [("visits", day)]
+    assert hospital.revalidate() == [("visits", day)]
     hospital.load("visits", 1)
-    hospital.judge("visits", 3, hospital.row("visits", "V1", status=""), hospital.row("visits", "V1", patient_id="P?"))
+    hospital.validate(
+        "visits", 3, hospital.row("visits", "V1", status=""), hospital.row("visits", "V1", patient_id="P?")
+    )
     lines = command("why", key)[1].splitlines()
     verdicts = [line.strip().partition("  (run")[0] for line in lines if "  (run" in line]
     assert verdicts[:3] == ["accepted", "rejected: missing_status", "rejected: orphan_patient_id"]
@@ -62,10 +64,10 @@ def test_of_versions_that_differ_it_is_told_which_stands_and_in_what_they_differ
         return hospital.row("billing", key, total_amount=total, insurance_amount="", **changes)
 
     visit = hospital.row("visits", "V1", visit_start_ts=f"{day}T10:00", visit_end_ts=f"{day}T11:00")
-    assert "warn: " not in hospital.judge(
+    assert "warn: " not in hospital.validate(
         "patients", 1, *[hospital.row("patients", "P1", gender=g) for g in ("F", "f")]
     )
-    said = hospital.judge("visits", 1, visit | {"status": "No-show"}, visit)
+    said = hospital.validate("visits", 1, visit | {"status": "No-show"}, visit)
     assert f"warn: visits {day}: 1 key comes in versions that differ" in said
     bills = [
         bill("B1", "250", **unpaid),
@@ -83,7 +85,7 @@ def test_of_versions_that_differ_it_is_told_which_stands_and_in_what_they_differ
         f"`make rejects DATE={day} DATASET=billing KEYS=1` names them under duplicate_bill_id, `make why KEY=...` "
         "tells in what they differ"
     )
-    assert hospital.judge("billing", 1, *bills).splitlines()[1:] == [warning]
+    assert hospital.validate("billing", 1, *bills).splitlines()[1:] == [warning]
     assert bronze_to_silver(CATALOG["billing"], day).splitlines()[1:] == [warning], "also where nothing has changed"
     kept = hospital.postgres.execute(
         "select warnings from ops.ledger where layer = 'silver' and dataset = 'billing' and partition_date = %s", [day]
@@ -121,19 +123,21 @@ def test_of_versions_that_differ_it_is_told_which_stands_and_in_what_they_differ
 
 
 def test_versions_of_other_dates_are_not_compared(hospital):
-    hospital.judge("patients", 1, hospital.row("patients", "P1"))
-    hospital.judge("patients", 2, hospital.row("patients", "P1", city=""), hospital.row("patients", "P1", gender="?"))
+    hospital.validate("patients", 1, hospital.row("patients", "P1"))
+    hospital.validate(
+        "patients", 2, hospital.row("patients", "P1", city=""), hospital.row("patients", "P1", gender="?")
+    )
     assert "version that stands" not in command("why", hospital.key("P1"))[1]
 
 
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (["why", "V404-1999"], 1, "no file that was judged holds a row with the key V404-1999"),
+        (["why", "V404-1999"], 1, "no file that was validated holds a row with the key V404-1999"),
         (["why", "\u2003"], 1, "say which key"),
-        (["show", "1999-01-01"], 1, "1999-01-01 has not been judged"),
+        (["show", "1999-01-01"], 1, "1999-01-01 has not been validated"),
         (["show", "1999-02-30"], 2, "is not a date"),
-        (["export", "1999-01-01", "--dataset", "visits"], 1, "visits of 1999-01-01 has not been judged"),
+        (["export", "1999-01-01", "--dataset", "visits"], 1, "visits of 1999-01-01 has not been validated"),
     ],
 )
 def test_what_there_is_not_is_said_in_a_sentence(stack, words, code, sentence):
@@ -144,9 +148,9 @@ def test_what_there_is_not_is_said_in_a_sentence(stack, words, code, sentence):
 def test_rejects_are_counted_by_reason_and_held_against_earlier_dates(hospital):
     hospital.year = 1960  # before the dates of other tests, which reject for the same reasons
     sound = [hospital.row("patients", f"P{n}") for n in range(20)]
-    hospital.judge("patients", 1, *sound, hospital.row("patients", "P20", city="", gender="?"))
+    hospital.validate("patients", 1, *sound, hospital.row("patients", "P20", city="", gender="?"))
     broken = [hospital.row("patients", f"P{n}", gender="", birth_date="?") for n in range(15, 20)]
-    hospital.judge(
+    hospital.validate(
         "patients", 2, *sound[:15], *broken, {**hospital.row("patients", ""), "patient_id": "", "gender": ""}
     )
     code, told = command("show", hospital.day(2), "--dataset", "patients", "--keys")

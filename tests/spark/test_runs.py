@@ -112,7 +112,7 @@ def test_the_ledger_tells_landed_files_from_those_that_never_came(hospital):
         return int(re.search(r"([\d,]+) earlier dates never came", late)[1].replace(",", ""))
 
     for number in (1, 4):
-        hospital.judge("patients", number, hospital.row("patients", f"P{number}"))
+        hospital.validate("patients", number, hospital.row("patients", f"P{number}"))
         hospital.load("patients", number)
     before = never_came(ledger_of(1000).splitlines())
     hospital.land("patients", 2, hospital.row("patients", "P2"))
@@ -139,7 +139,7 @@ def test_a_date_tells_its_state(hospital):
         query = "select state, why from ops.dates where partition_date = %s"
         return hospital.postgres.execute(query, [hospital.day(1)]).fetchone()
 
-    hospital.judge("patients", 1, hospital.row("patients", "P1"))
+    hospital.validate("patients", 1, hospital.row("patients", "P1"))
     assert state()[0] == "incomplete"
     with warehouse.connect() as other, ledger.run(other, "silver", "visits", hospital.day(1), "") as row:
         assert state()[0] == "running"
@@ -165,7 +165,7 @@ def test_a_job_that_has_been_running_for_hours_is_told(hospital):
 def test_a_load_that_changes_nothing_makes_no_mart_old(hospital):
     from jobs.gold_to_marts import gold_to_marts
 
-    hospital.judge("patients", 1, hospital.row("patients", "P1"))
+    hospital.validate("patients", 1, hospital.row("patients", "P1"))
     assert "next: luigi --module pipelines GoldPipeline" in ledger.remaining(hospital.day(1))
     hospital.load("patients", 1)
     gold_to_marts(hospital.day(1))

@@ -44,9 +44,9 @@ def history():
 
 def test_jobs_are_named_by_dataset_date_and_step(hospital):
     before = max((job["jobId"] for job in resident_jobs()), default=-1)  # Spark lists a limited number of jobs
-    hospital.judge("patients", 1, hospital.row("patients", "P1"), hospital.row("patients", "P2"))
-    hospital.judge("visits", 1, hospital.row("visits", "V1"))
-    hospital.judge("patients", 1, hospital.row("patients", "P2"))  # removes a parent
+    hospital.validate("patients", 1, hospital.row("patients", "P1"), hospital.row("patients", "P2"))
+    hospital.validate("visits", 1, hospital.row("visits", "V1"))
+    hospital.validate("patients", 1, hospital.row("patients", "P2"))  # removes a parent
     hospital.load("patients", 1)
 
     jobs = wait_until(lambda: [job for job in resident_jobs() if job["jobId"] > before])

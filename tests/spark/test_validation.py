@@ -28,24 +28,24 @@ MALFORMED = {
 
 
 @pytest.fixture(scope="module")
-def judge(spark):
-    from jobs.validation import Verdict, judge, split
+def validate(spark):
+    from jobs.validation import Verdict, split, validate
 
-    def judge_records(name, texts, header=None):
+    def validate_records(name, texts, header=None):
         """Returns the verdict over records given as text, against the parents P1 and V1."""
         dataset = CATALOG[name]
         parents = {
             column: keys(spark, CATALOG[parent].key, PARENTS[parent]) for column, parent in dataset.parents.items()
         }
         header = header or dataset.names
-        judged = judge(records(spark, texts), dataset, header, parents)
-        return Verdict(*(rows.drop("_partition_date") for rows in split(judged, dataset, header)))
+        validated = validate(records(spark, texts), dataset, header, parents)
+        return Verdict(*(rows.drop("_partition_date") for rows in split(validated, dataset, header)))
 
-    return judge_records
+    return validate_records
 
 
 @pytest.fixture(scope="module")
-def verdicts(judge):
+def verdicts(validate):
     """Returns the rejection reasons of each example, in order."""
     found = {}
     for name in CATALOG:
@@ -53,7 +53,7 @@ def verdicts(judge):
         numbered = [(n, {**VALID[name], **change}) for n, (d, change, _) in enumerate(EXAMPLES) if d == name]
         key = CATALOG[name].key
         rows = {n: record(name, row | ({key: f"X{n}"} if row[key] else {})) for n, row in numbered}
-        verdict = judge(name, rows.values())
+        verdict = validate(name, rows.values())
         rejected = {row["_raw"]: row["_reject_reasons"] for row in verdict.rejected.collect()}
         accepted = {row[key] for row in verdict.accepted.select(key).collect()}
         for n, text in rows.items():
@@ -74,9 +74,9 @@ def test_every_reason_has_an_example():
     assert given == declared - elsewhere
 
 
-def test_values_are_read_as_their_types(judge):
+def test_values_are_read_as_their_types(validate):
     dated = record("patients", VALID["patients"] | {"gender": " f ", "city": "  "})
-    [patient] = judge("patients", [dated]).accepted.collect()
+    [patient] = validate("patients", [dated]).accepted.collect()
     assert patient.asDict() == {
         "patient_id": "P1",
         "gender": "F",
@@ -89,14 +89,14 @@ def test_values_are_read_as_their_types(judge):
     rows = [
         record("treatments", VALID["treatments"] | {"treatment_id": k, "treatment_cost": v}) for k, v in costs.items()
     ]
-    read = {row.treatment_id: row.treatment_cost for row in judge("treatments", rows).accepted.collect()}
+    read = {row.treatment_id: row.treatment_cost for row in validate("treatments", rows).accepted.collect()}
     cents = {"T1": 101, "T2": 100, "T3": 700, "T4": 34, "T5": 50, "T6": 25, "T7": 1, "T8": 0, "T9": 0, "T10": 100}
     assert {key: int(cost * 100) for key, cost in read.items()} == cents
     assert {key: landing.cents(text) for key, text in costs.items()} == cents, "a plain reading has the same"
     assert [landing.cents(text) for text in ("-.005", "-.5", "5.", ".", "-.", "")] == [-1, -50, None, None, None, None]
     starts = {"V1": "2026-01-05T09:00+05:30", "V2": "2026-01-05 09:00:30.5", "V3": "2026-01-05T09:00Z"}
     rows = [record("visits", VALID["visits"] | {"visit_id": k, "visit_start_ts": v}) for k, v in starts.items()]
-    frame = judge("visits", rows).accepted.selectExpr("visit_id", "cast(visit_start_ts as string) as start")
+    frame = validate("visits", rows).accepted.selectExpr("visit_id", "cast(visit_start_ts as string) as start")
     assert {row.visit_id: row.start for row in frame.collect()} == {
         "V1": "2026-01-05 03:30:00",
         "V2": "2026-01-05 09:00:30.5",
@@ -104,19 +104,19 @@ def test_values_are_read_as_their_types(judge):
     }
 
 
-def test_a_malformed_record_stands_alone_with_its_text(judge):
-    verdict = judge("patients", MALFORMED.values())
+def test_a_malformed_record_stands_alone_with_its_text(validate):
+    verdict = validate("patients", MALFORMED.values())
     rejected = {row["_raw"]: row["_reject_reason"] for row in verdict.rejected.collect()}
     assert rejected == dict.fromkeys(MALFORMED.values(), "malformed_row")
     assert verdict.accepted.count() == 0
 
 
-def test_of_rows_with_one_key_the_same_stands_in_any_order(judge, spark):
+def test_of_rows_with_one_key_the_same_stands_in_any_order(validate, spark):
     stay = VALID["admissions"]
     still_in, discharged = record("admissions", stay | {"discharge_ts": ""}), record("admissions", stay)
     broken = record("admissions", stay | {"room_type": "Suite", "discharge_ts": "2026-02-01T00:00"})
     orders = [still_in, discharged, broken, discharged], [discharged, broken, discharged, still_in]
-    one, other = (judge("admissions", order) for order in orders)
+    one, other = (validate("admissions", order) for order in orders)
     assert_df_equality(one.accepted, other.accepted)
     assert_df_equality(one.rejected, other.rejected, ignore_row_order=True)
     assert [row.discharge_ts for row in one.accepted.collect()] == [datetime(2026, 1, 8, 9)]
@@ -127,10 +127,10 @@ def test_of_rows_with_one_key_the_same_stands_in_any_order(judge, spark):
 
 
 @pytest.mark.parametrize("name", CATALOG)
-def test_the_version_stands_that_says_most_then_is_furthest_along_latest_greatest(judge, name):
+def test_the_version_stands_that_says_most_then_is_furthest_along_latest_greatest(validate, name):
     cases = list(versions(name))
-    verdict = judge(name, [record(name, row) for _, rows in cases for row in rows])
-    stand = judge(name, [record(name, row) for row, _ in cases]).accepted
+    verdict = validate(name, [record(name, row) for _, rows in cases for row in rows])
+    stand = validate(name, [record(name, row) for row, _ in cases]).accepted
     assert_df_equality(verdict.accepted, stand, ignore_row_order=True)
     rejected = Counter((row["_raw"], row["_reject_reason"]) for row in verdict.rejected.collect())
     all_rows = Counter(record(name, row) for _, rows in cases for row in rows)
@@ -139,7 +139,7 @@ def test_the_version_stands_that_says_most_then_is_furthest_along_latest_greates
 
 
 def test_keys_are_counted_whose_versions_differ_in_more_than_their_text(spark):
-    from jobs.validation import count, judge
+    from jobs.validation import count, validate
 
     bill, unpaid = VALID["billing"], {"payment_status": "Pending", "payment_ts": ""}
     changes = {
@@ -158,12 +158,12 @@ def test_keys_are_counted_whose_versions_differ_in_more_than_their_text(spark):
     rows += [record("billing", bill | {"bill_id": " "}), record("billing", bill | {"bill_id": "", "total_amount": "1"})]
     dataset, parents = CATALOG["billing"], {"visit_id": keys(spark, "visit_id", "V1")}
     for texts in (rows, rows[::-1]):
-        [counts] = count(judge(records(spark, texts), dataset, dataset.names, parents), dataset, [DAY]).values()
+        [counts] = count(validate(records(spark, texts), dataset, dataset.names, parents), dataset, [DAY]).values()
         assert (counts.rows, counts.accepted, counts.differing) == (len(rows), 9, 4)
         assert counts.hits["duplicate_bill_id"] == 9
 
 
-def test_versions_of_one_day_as_an_extract_may_bring_them(judge):
+def test_versions_of_one_day_as_an_extract_may_bring_them(validate):
     """Covers an extract taken while bills were booked: the later state of each row wins."""
     bill = VALID["billing"] | {"insurance_amount": "200.00", "patient_amount": "50.00", "total_amount": "250.00"}
     rows = [
@@ -175,7 +175,7 @@ def test_versions_of_one_day_as_an_extract_may_bring_them(judge):
         bill | {"bill_id": "B4", "total_amount": "350"},
         bill | {"bill_id": "B5", "total_amount": "70", "insurance_amount": "", "payment_status": "Pending"},
     ]
-    bills = judge("billing", [record("billing", row) for row in rows]).accepted.collect()
+    bills = validate("billing", [record("billing", row) for row in rows]).accepted.collect()
     paid = [row for row in bills if row.payment_status == "Paid"]
     assert (len(paid), len(bills), sum(row.total_amount for row in bills)) == (4, 5, Decimal("1200.00"))
 
@@ -190,15 +190,15 @@ def test_a_rank_names_only_listed_values():
 
 
 @pytest.mark.parametrize("change", [{"rank": ("Pending", "Paid", "Partial")}, {"not_known": "Pending"}])
-def test_another_rank_makes_what_was_judged_due(change):
+def test_another_rank_makes_what_was_validated_due(change):
     billing = CATALOG["billing"]
     columns = tuple(replace(c, **change) if c.name == "payment_status" else c for c in billing.columns)
     assert replace(billing, columns=columns).rule_set != billing.rule_set
 
 
-def test_a_rejected_row_keeps_its_text_untrimmed_and_every_reason(judge):
+def test_a_rejected_row_keeps_its_text_untrimmed_and_every_reason(validate):
     text = record("billing", VALID["billing"] | {"bill_id": " B1 ", "total_amount": " -1", "patient_amount": ""})
-    [row] = judge("billing", [text]).rejected.collect()
+    [row] = validate("billing", [text]).rejected.collect()
     assert (row.bill_id, row.total_amount, row.patient_amount, row["_raw"]) == (" B1 ", " -1", None, text)
     assert row["_reject_reason"] == "negative_total_amount;insurance_exceeds_total"
     assert [(r.code, r.column) for r in row["_reject_reasons"]] == [
@@ -208,17 +208,17 @@ def test_a_rejected_row_keeps_its_text_untrimmed_and_every_reason(judge):
     assert all(r.message for r in row["_reject_reasons"])
 
 
-def test_columns_are_found_by_name_and_others_stay_behind(judge):
+def test_columns_are_found_by_name_and_others_stay_behind(validate):
     header = ["note", *reversed(CATALOG["patients"].names)]
-    verdict = judge("patients", ["hello,2024-03-01,Springfield,1980-02-29,F,P1", "x,,,,,P2"], header)
+    verdict = validate("patients", ["hello,2024-03-01,Springfield,1980-02-29,F,P1", "x,,,,,P2"], header)
     assert [row.patient_id for row in verdict.accepted.collect()] == ["P1"]
     assert [(row.patient_id, row["_raw"]) for row in verdict.rejected.collect()] == [("P2", "x,,,,,P2")]
 
 
-def test_columns_without_a_name_stay_behind_wherever_they_stand(judge):
+def test_columns_without_a_name_stay_behind_wherever_they_stand(validate):
     header = ["", "", *CATALOG["patients"].names[:2], "", *CATALOG["patients"].names[2:], "", ""]
     sound, broken = "x,y,P1,F,,1980-02-29,Springfield,2024-03-01,,", ",,P2,F,=1,?,Springfield,2024-03-01,,"
-    verdict = judge("patients", [sound, broken, "P3,F,1980-02-29,Springfield,2024-03-01"], header)
+    verdict = validate("patients", [sound, broken, "P3,F,1980-02-29,Springfield,2024-03-01"], header)
     assert [tuple(row)[:2] for row in verdict.accepted.collect()] == [("P1", "F")]
     rejected = {row["_raw"]: (row.patient_id, row["_reject_reason"]) for row in verdict.rejected.collect()}
     assert rejected[broken] == ("P2", "unreadable_birth_date")
@@ -226,17 +226,17 @@ def test_columns_without_a_name_stay_behind_wherever_they_stand(judge):
 
 
 def test_a_parent_given_twice_multiplies_no_row(spark):
-    from jobs.validation import count, judge
+    from jobs.validation import count, validate
 
     twice = keys(spark, "patient_id", "P1", "P1").unionAll(keys(spark, "patient_id", "P1", day=date(2025, 1, 1)))
     frame, dataset = records(spark, [record("visits", VALID["visits"])]), CATALOG["visits"]
-    [counts] = count(judge(frame, dataset, dataset.names, {"patient_id": twice}), dataset, [DAY]).values()
+    [counts] = count(validate(frame, dataset, dataset.names, {"patient_id": twice}), dataset, [DAY]).values()
     assert (counts.rows, counts.accepted) == (1, 1)
 
 
 def test_partitions_in_one_plan_get_the_verdicts_that_each_gets_by_itself(spark):
     """Gives partitions overlapping keys, and each its own last date up to which parents count."""
-    from jobs.validation import count, judge, split
+    from jobs.validation import count, split, validate
 
     dataset, key = CATALOG["visits"], CATALOG["patients"].key
     days = [DAY, DAY + timedelta(1), DAY + timedelta(dataset.orphan_days), DAY + timedelta(dataset.orphan_days + 1)]
@@ -252,11 +252,11 @@ def test_partitions_in_one_plan_get_the_verdicts_that_each_gets_by_itself(spark)
 
     def verdicts(*of):
         frame = reduce(DataFrame.unionAll, (records(spark, files[day], day) for day in of))
-        judged = judge(frame, dataset, dataset.names, parents).localCheckpoint()
+        validated = validate(frame, dataset, dataset.names, parents).localCheckpoint()
         rows = [
-            (kind, *row) for kind, part in enumerate(split(judged, dataset, dataset.names)) for row in part.collect()
+            (kind, *row) for kind, part in enumerate(split(validated, dataset, dataset.names)) for row in part.collect()
         ]
-        return Counter(map(str, rows)), count(judged, dataset, of)
+        return Counter(map(str, rows)), count(validated, dataset, of)
 
     rows, counts = verdicts(*days)
     alone = [verdicts(day) for day in days]

@@ -279,11 +279,11 @@ def through_luigi(empty_ledger, monkeypatch):
 
     def made_in(task):
         name = task.dataset if hasattr(task, "dataset") else "marts"
-        receipt = ledger.receipt(task.ledger[0], name, task.date)
-        return receipt and receipt["turn"]
+        marker = ledger.marker(task.ledger[0], name, task.date)
+        return marker and marker["turn"]
 
-    monkeypatch.setattr(tasks.Made, "job", job)
-    monkeypatch.setattr(ledger, "receipt", stands)
+    monkeypatch.setattr(tasks.MarkedTask, "job", job)
+    monkeypatch.setattr(ledger, "marker", stands)
     for each in (*LAYERS.values(), tasks.Marts):
         monkeypatch.setattr(each, "made_in", made_in)
     for cached in (tasks.session, tasks.stale_since, tasks.disabled):
@@ -313,7 +313,7 @@ def test_every_task_of_a_date_starts_and_completes_by_luigi(through_luigi, empty
     assert ids["START"] == ids["COMPLETE"] and ids["FAIL"] == []
     jobs = {event["job"]["name"] for event in kinds["COMPLETE"]}
     assert {f"{layer}.{name}" for layer in ("Bronze", "Silver", "Gold") for name in CATALOG} < jobs
-    assert {"Marts", "Cleared", "Rejudged", "BronzeIngestion", "SilverPipeline", "GoldPipeline", "Day"} < jobs
+    assert {"Marts", "QualityGate", "Revalidation", "BronzeIngestion", "SilverPipeline", "GoldPipeline", "Day"} < jobs
     assert len(kinds["COMPLETE"]) == len(jobs), "each once"
     rows = [
         of(e, "outputs", "visits")["outputFacets"] for e in kinds["COMPLETE"] if e["job"]["name"] == "Silver.visits"

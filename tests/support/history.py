@@ -190,7 +190,7 @@ def ground(spark: Any) -> Iterator[None]:
             patch.setenv(name, os.environ[name])
         for name in ("session", "SEEN", "stale_since"):
             patch.setattr(tasks, name, getattr(tasks, name))
-        patch.setattr(tasks.Made, "job", job)
+        patch.setattr(tasks.MarkedTask, "job", job)
         patch.setattr(warehouse, "connect", connect(warehouse.connect))
         for module, name in BOUNDARIES:
             patch.setattr(module, name, boundary(getattr(module, name)))
@@ -407,7 +407,7 @@ class History:
         for script in ("landing_to_bronze.py", "bronze_to_silver.py", "silver_to_gold.py"):
             self.run(script, dataset, str(day))
 
-    def judge_again(self, number: int) -> None:
+    def revalidate(self, number: int) -> None:
         """Revalidates one of the partitions marked as due, if any."""
         if due := ledger.stale():
             dataset, day, _ = sorted(due)[number % len(due)]
@@ -492,7 +492,7 @@ class History:
         expect("reasons", found(REASONS), reasons(verdicts))
         expect("keys in versions that differ", found(DIFFERING), differing(verdicts))
         expect("the gold ledger", found(GOLD_LEDGER), gold_ledger(gold))
-        expect("partitions to be judged again", ledger.stale(), [])
+        expect("partitions to be revalidated", ledger.stale(), [])
         expect("markers", found(MARKERS), [(layer, *place) for layer in LAYERS for place in files])
         expect("dates", found("select partition_date, is_complete, is_balanced from ops.dates"), dates(files))
         expect("the newest date", found("select day from ops.newest"), [(max(self.days),)])

@@ -370,11 +370,11 @@ def silver(files: Files) -> dict[Place, Verdict]:
                     for field in fields
                     if field.parent
                 }
-                verdicts[dataset, when] = judge(files[dataset, when], dataset, known)
+                verdicts[dataset, when] = validate(files[dataset, when], dataset, known)
     return verdicts
 
 
-def judge(rows: Iterable[Sequence[str]], dataset: str, known: Mapping[str, set[str]]) -> Verdict:
+def validate(rows: Iterable[Sequence[str]], dataset: str, known: Mapping[str, set[str]]) -> Verdict:
     """Validates one file; of several valid rows of a key, the one with the greatest weight wins."""
     sound: dict[str, list[tuple[Row, str]]] = defaultdict(list)
     rejected: Counter[tuple[str | None, str]] = Counter()

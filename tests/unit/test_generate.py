@@ -212,7 +212,7 @@ def rows_of(path: Path) -> Iterator[Row]:
         yield Row(number, dict(zip(header, (f.strip() for f in fields), strict=True)) if sound else None)
 
 
-def judge(name: str, row: Row, parents: dict[str, set[str]], contract: Contract, rules: Rules) -> list[str]:
+def validate(name: str, row: Row, parents: dict[str, set[str]], contract: Contract, rules: Rules) -> list[str]:
     """Returns the reason codes of a row, except duplicates."""
     if row.values is None:
         return ["malformed_row"]
@@ -252,7 +252,7 @@ def rejects(landing: Path, dates: Sequence[datetime.date], contract: Contract = 
             copies: Counter[str] = Counter()
             for row in rows_of(folder(landing, date) / f"{name}.csv"):
                 key_text = row.values[key] if row.values else ""
-                codes = judge(name, row, accepted, contract, rules)
+                codes = validate(name, row, accepted, contract, rules)
                 if codes:
                     found[date, name, key_text, str(row.number), ";".join(codes)] += 1
                 else:

@@ -17,8 +17,8 @@ def verify(day: date) -> str:
             raise Refused(f"bronze has no {lake.bronze_key(dataset, day)}; run BronzeIngestion for {day}.")
         if not lake.has_silver(dataset, "accepted"):
             raise Refused(f"silver has no {dataset.name}; run SilverPipeline for {day}.")
-        if ledger.receipt("gold", dataset.name, day) is None:
-            raise Refused(f"gold has no receipt for {dataset.name} of {day}; run GoldPipeline for {day}.")
+        if ledger.marker("gold", dataset.name, day) is None:
+            raise Refused(f"gold has no marker for {dataset.name} of {day}; run GoldPipeline for {day}.")
     lines = []
     with warehouse.connect() as connection:
         for table in (*CATALOG, *MARTS):

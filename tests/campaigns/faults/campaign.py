@@ -19,12 +19,12 @@ from tests.campaigns.faults.proxy import Proxy, Trap
 from tests.campaigns.faults.strikes import STRIKES, Blow, Boundary
 
 PATIENCE = 240  # seconds within which an affected job must end
-RECEIPT = r"insert into ops\.receipts"
+RECEIPT = r"insert into ops\.markers"
 LOCK = Boundary("its lock", "postgres", r"pg_try_advisory_lock\(")
 ROW = Boundary("the ledger's row", "postgres", r"insert into ops\.ledger")
 END = [
-    Boundary("the receipt", "postgres", RECEIPT),
-    Boundary("the commit of the receipt", "postgres", r"COMMIT", begun=RECEIPT),
+    Boundary("the marker", "postgres", RECEIPT),
+    Boundary("the commit of the marker", "postgres", r"COMMIT", begun=RECEIPT),
 ]
 SILVER = r"^PUT /[^/]*-silver/"
 LOG = {
@@ -38,7 +38,7 @@ BOUNDARIES: dict[str, list[Boundary]] = {
     "bronze_to_silver": [
         LOCK,
         ROW,
-        Boundary("the withdrawal of the receipt", "postgres", r"set made_from = ''"),
+        Boundary("the withdrawal of the marker", "postgres", r"set made_from = ''"),
         Boundary("accepted rows", "minio", rf"{SILVER}@/_partition_date", "spark"),
         Boundary("rejected rows", "minio", rf"{SILVER}rejected/@/_partition_date", "spark"),
         *LOG.values(),
@@ -71,7 +71,7 @@ BOUNDARIES: dict[str, list[Boundary]] = {
 
 # Boundaries at which the disk becomes full, if the tests have a disk of their own.
 FULL_DISK = ("the upload", "accepted rows", "the commit of accepted rows", "rows by JDBC", "the insert", "a mart")
-SERVER_DIES = ("the withdrawal of the receipt", "the commit of the receipt", "rows by JDBC", "the insert", "a mart")
+SERVER_DIES = ("the withdrawal of the marker", "the commit of the marker", "rows by JDBC", "the insert", "a mart")
 
 
 class Fault(NamedTuple):
@@ -117,11 +117,11 @@ def few() -> list[Fault]:
     """Lists the faults of `make test`, which kill nothing that other tests need."""
     chosen = [
         "landing_to_bronze: kill -9 of the driver after the upload",
-        "landing_to_bronze: the connection cut before the commit of the receipt",
-        "bronze_to_silver: kill -9 of the driver after the withdrawal of the receipt",
+        "landing_to_bronze: the connection cut before the commit of the marker",
+        "bronze_to_silver: kill -9 of the driver after the withdrawal of the marker",
         "silver_to_gold: the connection cut before rows by JDBC",
-        "silver_to_gold: kill -9 of the driver before the commit of the receipt",
-        "gold_to_marts: kill -9 of the driver after the receipt",
+        "silver_to_gold: kill -9 of the driver before the commit of the marker",
+        "gold_to_marts: kill -9 of the driver after the marker",
     ]
     return [fault for fault in plan() if str(fault) in chosen]
 
@@ -302,7 +302,7 @@ class Stage:
         torn = fault.strike.endswith("left")
         wrong += [f"{k} is half published" for k in now if not torn and now[k] not in (before[k], expected[k])]
         if counts and now != expected:
-            wrong.append("a receipt says that it is made, and it is not")
+            wrong.append("a marker says that it is made, and it is not")
         if code == 0 and now != expected:
             wrong.append("it said that it succeeded and had not")
         wrong += [f"{k} is not that of an undisturbed run" for k in after if after[k] != expected[k]]

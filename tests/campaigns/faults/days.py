@@ -18,7 +18,7 @@ from tests.campaigns.faults.strikes import STRIKES, Blow, Boundary
 
 FIRST, SECOND, THIRD = (date(2031, 1, day) for day in (1, 2, 3))
 SCALE = "0.2"  # four visits on a later date
-RECEIPT = r"insert into ops\.receipts"
+RECEIPT = r"insert into ops\.markers"
 
 # Where a fault strikes a whole day: (boundary, fault).
 DAY_FAULTS: list[tuple[Boundary, str]] = [
@@ -157,7 +157,7 @@ def campaign(days: Days, say: Callable[[str], None]) -> None:
     for layer in ("bronze", "silver", "gold", "marts"):
         for fault, change in RECEIPT_FAULTS.items():
             dataset = "" if layer == "marts" else "and dataset = 'billing'"
-            name = f"a receipt {fault}"
+            name = f"a marker {fault}"
             wrong = days.damage(
                 f"{change} {of_day if layer != 'marts' else 'where true'} and layer = '{layer}' {dataset}"
             )

@@ -213,7 +213,7 @@ def temporary(directory: Path) -> list[str]:
     return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
 
 
-def receipts(connection: Any) -> list[tuple]:
+def markers(connection: Any) -> list[tuple]:
     query = "select layer, dataset, partition_date, run_id, made_from from ops.receipts order by 1, 2, 3"
     return [tuple(row) for row in connection.execute(query)]
 

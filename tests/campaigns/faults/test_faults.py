@@ -45,7 +45,7 @@ def two_at_once(stage):
 
 # (the function, its line, the wrong line), and the fault that detects it.
 PLANTS = {
-    "the receipt before the commit": (
+    "the marker before the commit": (
         "jobs.bronze_to_silver",
         "validate",
         "ledger.withdraw(connection, run)",
@@ -63,9 +63,9 @@ def test_a_planted_bug_is_found(stage, monkeypatch, wrong):
     monkeypatch.setattr(stage, "plant", PLANTS[wrong])
     monkeypatch.setattr(stage, "violations", [])
     job, name, side, strike = {
-        "the receipt before the commit": (
+        "the marker before the commit": (
             "bronze_to_silver",
-            "the commit of the receipt",
+            "the commit of the marker",
             "after",
             "kill -9 of the driver",
         ),
@@ -87,7 +87,7 @@ def test_a_planted_bug_is_found(stage, monkeypatch, wrong):
             assert not stage.run(before, "billing")
         boundary = next(each for each in campaign.BOUNDARIES[job] if each.name == name)
         stage.strike(campaign.Fault(job, boundary, side, strike), "billing")
-        assert any("a receipt says" in each or "the same command failed" in each for each in stage.violations)
+        assert any("a marker says" in each or "the same command failed" in each for each in stage.violations)
     monkeypatch.undo()
     for after in ("bronze_to_silver", "silver_to_gold"):
         assert not stage.run(after, "billing")
