@@ -312,7 +312,7 @@ def tell_health() -> None:
 
 
 def record_pending() -> None:
-    """Updates the warehouse to the catalog and records failures that the ledger lacks, if PostgreSQL is up."""
+    """Brings the warehouse in line with the catalog and records failures that the ledger lacks, if PostgreSQL is up."""
     with suppress(psycopg.Error), warehouse.connect() as connection:
         schema.bring_up_to_date(connection)
         runs.record_pending(connection)

@@ -1,6 +1,6 @@
-"""Tells, from the ledger, what a task of ours reads and writes: files, objects, Delta tables and PostgreSQL's tables.
+"""Describes, from the ledger, what a task reads and writes: files, objects, Delta tables and PostgreSQL tables.
 
-pipelines/openlineage.py makes events of it, and dashboards/lineage.py a drawing.
+pipelines/openlineage.py turns the descriptions into events, dashboards/lineage.py into a drawing.
 """
 
 import re
@@ -42,26 +42,26 @@ Made = dict[str, list[tuple[Place, str, str]]]  # column -> (place, column, how)
 
 @dataclass
 class Flow:
-    """Describes what one run of a task reads and writes, and its outcome."""
+    """Lists the datasets that one run of a task reads and writes."""
 
     inputs: list[InputDataset] = field(default_factory=list)
     outputs: list[OutputDataset] = field(default_factory=list)
 
 
 def home() -> Path:
-    """Returns the directory of the events."""
+    """Returns the directory that holds the lineage events."""
     return settings.path("STACK_DIR") / "lineage"
 
 
 def observe(*tasks: type[luigi.Task]) -> None:
-    """Has tasks of these classes emit events."""
+    """Registers handlers so that tasks of these classes emit lineage events."""
     set_producer(PRODUCER)
     for each in tasks:
         openlineage.observe(each, describe, home)
 
 
 def rotate(before: datetime) -> int:
-    """Keeps the events from growing without end; returns how many files were removed."""
+    """Limits the size of the event files, as openlineage.rotate does; returns the number of files removed."""
     return openlineage.rotate(home(), before)
 
 
@@ -69,7 +69,7 @@ def rotate(before: datetime) -> int:
 
 
 def describe(task: luigi.Task, state: RunState, error: Any) -> Iterator[TaskRun]:
-    """Yields a run for each date that a task stands for; of several, some may be done where the task has failed."""
+    """Yields a run for each date of a task; when a task of several dates fails, some of its dates may be done."""
     layer, dataset = getattr(task, "ledger", ("", "all"))
     for one in getattr(task, "ones", [task]):
         row, found = None, Flow()
@@ -77,7 +77,7 @@ def describe(task: luigi.Task, state: RunState, error: Any) -> Iterator[TaskRun]
             row = None if state == RunState.START else this_run(layer, dataset, one.date, getattr(task, "log", ""))
             found = flow(layer, dataset, one.date, row)
         except psycopg.Error:
-            if state != RunState.FAIL:  # of which PostgreSQL may be the cause
+            if state != RunState.FAIL:  # the task may have failed because PostgreSQL is down
                 raise
         is_done = state == RunState.FAIL and row is not None and row["outcome"] == "done"
         yield TaskRun(
@@ -94,34 +94,34 @@ def describe(task: luigi.Task, state: RunState, error: Any) -> Iterator[TaskRun]
 
 
 def sentence(task: luigi.Task, row: Row | None, error: Any) -> str:
-    """Returns why a task failed, as the ledger says it: a sentence without a value of a patient."""
+    """Returns why a task failed, from the ledger if it has the error; the sentence contains no patient value."""
     if row and row["error"]:
         return str(row["error"])
     if isinstance(error, BaseException):
-        # The sentence that a job has printed as its last line, or that the platform has for an error.
+        # The last line that the job printed, or the platform's own sentence for the error.
         return str(error) if type(error).__name__ == "Failed" else program.sentence(error)
     return f"{task.task_family} died or took too long; run the date again."
 
 
 def this_run(layer: str, dataset: str, day: date, log: str) -> Row | None:
-    """Returns the ledger's row of the run of this process; None if there is none, as of a task that only waits."""
+    """Returns the ledger row of this process's run; None if there is none, as for a task that only waits."""
     query = "select * from ops.ledger where layer = %s and dataset = %s and partition_date = %s and log = %s"
     return first(f"{query} order by turn desc limit 1", layer, dataset, day, log) if layer else None
 
 
 def current_run(layer: str, dataset: str, day: date) -> Row | None:
-    """Returns the ledger's row of the run that stands for a partition."""
+    """Returns the ledger row of a partition's current run, or None."""
     query = "select ledger.* from ops.receipts join ops.ledger using (run_id, layer, dataset, partition_date)"
     return first(f"{query} where layer = %s and dataset = %s and partition_date = %s", layer, dataset, day)
 
 
 def first(query: str, *arguments: Any) -> Row | None:
-    """Returns the first row of a query, by names."""
+    """Returns the first row of a query as a dict, or None."""
     return next(iter(rows(query, *arguments)), None)
 
 
 def rows(query: str, *arguments: Any) -> list[dict[str, Any]]:
-    """Returns the rows of a query, by names."""
+    """Returns the rows of a query as dicts."""
     with warehouse.process_connection().cursor(row_factory=dict_row) as cursor:
         return cursor.execute(query, arguments).fetchall()
 
@@ -130,7 +130,7 @@ def rows(query: str, *arguments: Any) -> list[dict[str, Any]]:
 
 
 def flow(layer: str, name: str, day: date, row: Row | None) -> Flow:
-    """Returns what a task of a layer reads and writes; with its numbers where the ledger has a row of its run."""
+    """Returns what a task of a layer reads and writes, with row counts and sizes if `row` holds its ledger row."""
     if name in CATALOG and layer in OF_DATASET:
         return OF_DATASET[layer](CATALOG[name], day, row)
     return OF_DATE.get(layer, lambda *_: Flow())(day, row)
@@ -192,7 +192,7 @@ def to_gold(dataset: Dataset, day: date, row: Row | None) -> Flow:
 
 
 def to_marts(day: date, row: Row | None) -> Flow:
-    """Describes the build of all marts from gold in one transaction; a mart that another reads is no input."""
+    """Describes the build of all marts from gold in one transaction; a mart that another mart reads is no input."""
     inputs: dict[str, InputDataset] = {}
     outputs, all_marts = [], mart_columns.all_marts()
     for mart, known in all_marts.items():
@@ -208,7 +208,7 @@ def to_marts(day: date, row: Row | None) -> Flow:
 
 
 def to_gate(day: date, row: Row | None) -> Flow:
-    """Describes the quality gate, which reads a date's silver tables."""
+    """Describes the quality gate, which reads the rejected rows of a date in silver."""
     stops = {stop["dataset"] for stop in thresholds.stops(warehouse.process_connection(), day)}
     held = {name: [assertion("rejects_below_stop_level", name not in stops)] for name in expected(day)}
     return Flow(
@@ -252,28 +252,28 @@ OF_DATE: dict[str, Callable[[date, Row | None], Flow]] = {
 
 
 def place_of(named: Any) -> Place:
-    """Returns a place by the standard's naming."""
+    """Returns a dataset's namespace and name from one of OpenLineage's naming classes."""
     return Place(named.get_namespace(), named.get_name())
 
 
 def landing_file(dataset: Dataset, day: date) -> Place:
-    """Names a landing file."""
+    """Returns the lineage name of a landing file."""
     return place_of(LocalFileSystem(str(landing.landing_path(dataset, day))))
 
 
 def bronze_object(dataset: Dataset, day: date) -> Place:
-    """Names the object in bronze that has a landing file's bytes."""
+    """Returns the lineage name of the bronze object that holds a landing file's bytes."""
     return place_of(S3(settings.get("MINIO_BUCKET_BRONZE"), lake.bronze_key(dataset, day)))
 
 
 def silver_table(dataset: Dataset, kind: str = "accepted") -> Place:
-    """Names a Delta table of silver."""
+    """Returns the lineage name of a silver Delta table; `kind` is accepted or rejected."""
     bucket, _, key = lake.silver_path(dataset, kind).removeprefix("s3a://").partition("/")
     return place_of(S3(bucket, key))
 
 
 def table(name: str) -> Place:
-    """Names a table of PostgreSQL; `name` has its schema unless that is public."""
+    """Returns the lineage name of a PostgreSQL table; `name` includes the schema unless it is public."""
     space, _, short = name.rpartition(".")
     host, port, database = (settings.get(f"POSTGRES_{word}") for word in ("HOST", "PORT", "DB"))
     return place_of(Postgres(host, port, database, space or "public", short))
@@ -291,7 +291,7 @@ def read_from(
     held: Sequence[data_quality_assertions_dataset.Assertion] = (),
     version: int | None = None,
 ) -> InputDataset:
-    """Returns a dataset as a run reads it, with what was asserted of it."""
+    """Returns a dataset as an input of a run, with the data quality assertions about it."""
     of_input: dict[str, Any] = {}
     if size:
         of_input["inputStatistics"] = input_statistics_input_dataset.InputStatisticsInputDatasetFacet(**size)
@@ -310,7 +310,10 @@ def written_to(
     indirect: Sequence[tuple[Place, str, str]] = (),
     version: int | None = None,
 ) -> OutputDataset:
-    """Returns a dataset as a run writes it, with the columns that its own are made of."""
+    """Returns a dataset as an output of a run, with its column lineage.
+
+    `made` lists the source columns of each column; `indirect` lists the columns that decide which rows there are.
+    """
     own = facets(place, doc, kind, fields, version)
     if made:
         own["columnLineage"] = column_lineage_dataset.ColumnLineageDatasetFacet(
@@ -328,13 +331,13 @@ def written_to(
 
 
 def input_field(place: Place, column: str, how: str, kind: str) -> column_lineage_dataset.InputField:
-    """Returns a column that another is made of, or that decides which rows there are."""
+    """Returns a source column: one that another column is computed from, or that decides which rows there are."""
     change = column_lineage_dataset.Transformation(kind, how)
     return column_lineage_dataset.InputField(place.namespace, place.name, column, [change])
 
 
 def facets(place: Place, doc: str, kind: str, fields: Fields, version: int | None) -> dict[str, Any]:
-    """Returns what is told of a dataset wherever it is named."""
+    """Returns the facets that a dataset has as input and as output: type, documentation, schema, version, storage."""
     told: dict[str, Any] = {"datasetType": dataset_type_dataset.DatasetTypeDatasetFacet(kind)}
     if doc:
         told["documentation"] = documentation_dataset.DocumentationDatasetFacet(doc)
@@ -352,7 +355,7 @@ def facets(place: Place, doc: str, kind: str, fields: Fields, version: int | Non
 
 
 def assertions(dataset: Dataset, row: Row | None) -> list[data_quality_assertions_dataset.Assertion]:
-    """Returns what each rule of a dataset found in a file: the rows that broke it."""
+    """Returns one assertion per rule of a dataset that the run checked, with the number of rows that broke it."""
     found = rows("select reason, hits from ops.reasons where run_id = %s", row["run_id"]) if row else []
     hits = {each["reason"]: each["hits"] for each in found}
     return [

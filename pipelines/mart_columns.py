@@ -1,4 +1,4 @@
-"""Remembers what each mart's columns are made of, since reading the marts' SQL takes about as long as building them."""
+"""Caches what each mart's columns are made of, since parsing the marts' SQL takes about as long as building them."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from jobs import marts, schema, settings
 def all_marts() -> dict[str, dict[str, Any]]:
     """Returns, by mart: `doc`, `columns` (name, type, comment), `reads` (tables), `made_of` and `influences`.
 
-    It is read from a file that is named by the DDL and the marts' SQL, and derived where there is none yet.
+    Reads the cache file of this DDL and marts' SQL; derives and writes it if there is none yet.
     """
     file = settings.path("STACK_DIR") / "lineage" / f"marts-{schema.digest()[:16]}-{marts.rule_set()}.json"
     try:
@@ -24,7 +24,7 @@ def all_marts() -> dict[str, dict[str, Any]]:
 
 
 def derived() -> dict[str, dict[str, Any]]:
-    """Derives it from the SQL; the parser is imported for this alone."""
+    """Derives the content of `all_marts` from the SQL; imports the slow parser only here."""
     from jobs import columns, dictionary
 
     described = {name: (doc, declared) for name, doc, declared in dictionary.mart_tables()}

@@ -1,7 +1,7 @@
-"""Writes what the ledger knows of runs as Prometheus's text: `make metrics`, and by itself when a pipeline has run.
+"""Writes the ledger's figures about runs in Prometheus's text format: `make metrics`, and after each pipeline.
 
-A file is for node exporter's textfile collector, the same text beside the dashboards' pages for Prometheus itself.
-Whether a file is late is told by the time at which it is due, so that it can be told from a text that nobody renews.
+One file is for node exporter's textfile collector; a copy beside the dashboards' pages is for Prometheus itself. The
+metrics give the time at which the next file is due, not whether it is late: an outdated text stays correct.
 """
 
 import argparse
@@ -20,9 +20,9 @@ from dashboards import pages
 from jobs import borders, program, settings, warehouse
 
 PREFIX = "healthcare"
-FILE = "healthcare.prom"  # a textfile collector reads names that end so
-PATIENCE = "10s"  # for a query: a task waits for it
-PAGE = "metrics.txt"  # which the dashboards' server sends as text/plain
+FILE = "healthcare.prom"  # the textfile collector reads only names that end in .prom
+PATIENCE = "10s"  # time limit of a query, since a task waits for it
+PAGE = "metrics.txt"  # the dashboards' server sends this suffix as text/plain
 
 LAST_RUNS = """\
 select distinct on (layer, dataset)
@@ -54,7 +54,7 @@ class Metrics:
         self.gauges: dict[str, Gauge] = {}
 
     def set(self, name: str, doc: str, value: float | None, **labels: str) -> None:
-        """Sets a gauge for these labels; one without a value is left out."""
+        """Sets the gauge with these labels; leaves it out if `value` is None."""
         if name not in self.gauges:
             self.gauges[name] = Gauge(f"{PREFIX}_{name}", doc, [*labels], registry=self.registry)
         if value is not None:
@@ -62,7 +62,7 @@ class Metrics:
 
 
 def text() -> bytes:
-    """Returns all metrics as the ledger has them now."""
+    """Returns all metrics, computed from the ledger now, in Prometheus's text format."""
     metrics = Metrics()
     with warehouse.connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
         cursor.execute("select set_config('statement_timeout', %s, false)", [PATIENCE])
@@ -91,7 +91,7 @@ def text() -> bytes:
 
 
 def of_runs(metrics: Metrics, runs: Iterable[Mapping[str, Any]]) -> None:
-    """Sets what is told of the last run that succeeded, per layer and dataset."""
+    """Sets the metrics of the last successful run of each layer and dataset."""
     for run in runs:
         about = {"layer": run["layer"], "dataset": run["dataset"]}
         for name, doc, value in (
@@ -105,7 +105,7 @@ def of_runs(metrics: Metrics, runs: Iterable[Mapping[str, Any]]) -> None:
 
 
 def of_files(metrics: Metrics, files: Iterable[Mapping[str, Any]]) -> None:
-    """Sets what is told of files that came, are missing or are due."""
+    """Sets the metrics of each dataset's files: newest date, next due time, missing dates."""
     for file in files:
         about = {"dataset": file["dataset"]}
         for name, doc, value in (
@@ -118,7 +118,7 @@ def of_files(metrics: Metrics, files: Iterable[Mapping[str, Any]]) -> None:
 
 
 def seconds(moment: date | datetime | None) -> float | None:
-    """Returns a date's start, or a time, in seconds since 1970 (UTC)."""
+    """Returns a time, or the start of a date, in seconds since 1970 (UTC); None for None."""
     if moment is None:
         return None
     whole = moment if isinstance(moment, datetime) else datetime.combine(moment, time())
@@ -126,41 +126,41 @@ def seconds(moment: date | datetime | None) -> float | None:
 
 
 def places() -> list[Path]:
-    """Returns the files that are kept up to date: METRICS_DIR, or a directory of the stack, and beside the pages."""
+    """Returns the files to keep up to date: in METRICS_DIR or the stack's directory, and beside the pages."""
     own = settings.path("METRICS_DIR") if settings.given("METRICS_DIR") else settings.path("STACK_DIR") / "metrics"
     return [own / FILE, pages.home() / PAGE]
 
 
 def write(to: Iterable[Path]) -> None:
-    """Writes all metrics to files; who reads one sees the former text or this one."""
+    """Writes all metrics to each file atomically: readers see the former text or the new one."""
     whole = text()
     for file in to:
         file.parent.mkdir(parents=True, exist_ok=True)
-        new = file.with_name(f".{file.name}.new")  # no name that a collector reads
+        new = file.with_name(f".{file.name}.new")  # a name that no collector reads
         new.write_bytes(whole)
-        new.chmod(0o644)  # numbers and names of datasets alone: node exporter may be somebody else
+        new.chmod(0o644)  # node exporter may run as another user; the file has only counts and dataset names
         new.replace(file)
 
 
 def renew(task: luigi.Task, *_: Any) -> None:
-    """Writes the metrics after a task; a run goes on where they cannot be written."""
+    """Writes the metrics after a task; logs a warning and lets the run go on if that fails."""
     try:
         write(places())
-    except Exception as error:  # its text may quote a value
+    except Exception as error:  # log only its type: its text may quote a value
         logging.getLogger("luigi-interface").warning(
             "The metrics are not renewed after %s (%s); its run goes on.", task.task_family, type(error).__name__
         )
 
 
 def observe(ends: type[luigi.Task], tasks: type[luigi.Task]) -> None:
-    """Has Luigi renew the metrics when a task that `ends` a pipeline is done, and when any task fails."""
+    """Makes Luigi write the metrics when a task of the class `ends` is done, and when a task of `tasks` fails."""
     ends.event_handler(luigi.Event.SUCCESS)(renew)
     for event in (luigi.Event.FAILURE, luigi.Event.PROCESS_FAILURE, luigi.Event.TIMEOUT):
         tasks.event_handler(event)(renew)
 
 
 def main() -> None:
-    """Writes the metrics, to the files that are kept or to the one named on the command line."""
+    """Writes the metrics to the usual files, or to the one named on the command line."""
     words = argparse.ArgumentParser(prog="make metrics", description=__doc__)
     words.add_argument("--to", type=Path, help="another file")
     given = words.parse_args()

@@ -1,14 +1,14 @@
-"""Emits OpenLineage events for Luigi's tasks: START, COMPLETE and FAIL, by Luigi's own event handlers.
+"""Emits OpenLineage events START, COMPLETE and FAIL for Luigi tasks, from Luigi's event handlers.
 
-It is of use without this platform:
+This module does not depend on the platform:
 
     openlineage.observe(MyTask, describe, home=lambda: Path("lineage"))
 
-`describe(task, state, error)` yields a TaskRun, with the datasets it reads and writes, for each run that a task stands
-for. Luigi calls the handlers in the process that it forks for a task, and in its own where a task's process has died.
-Each event is appended to `events.jsonl` in `home`. Where OPENLINEAGE_URL is set, a process that nobody waits for sends
-it there as well, so that a server that is slow or dead delays nothing and fails nothing. OPENLINEAGE_ENDPOINT,
-OPENLINEAGE_API_KEY, OPENLINEAGE_NAMESPACE and OPENLINEAGE_DISABLED mean what they mean to OpenLineage's other clients.
+`describe(task, state, error)` yields a TaskRun, with the datasets read and written, for each run that a task stands
+for. Luigi calls the handlers in the process that it forks for a task, or in its own process if the task's process died.
+Each event is appended to `events.jsonl` in `home`. If OPENLINEAGE_URL is set, a detached process also sends the event
+there, so that a slow or dead server cannot delay or fail a task. OPENLINEAGE_ENDPOINT, OPENLINEAGE_API_KEY,
+OPENLINEAGE_NAMESPACE and OPENLINEAGE_DISABLED have the same meaning as for OpenLineage's other clients.
 """
 
 import hashlib
@@ -39,17 +39,17 @@ from openlineage.client.uuid import generate_new_uuid
 
 EVENTS = "events.jsonl"
 UNSENT = "unsent.log"
-LARGEST = 16_000_000  # bytes of it, above which `rotate` begins another
-SECONDS = 5.0  # for which a server may keep a sender waiting
-LIFE = 20  # seconds after which a sender ends, whatever it waits for
+LARGEST = 16_000_000  # bytes of EVENTS above which `rotate` begins a new file
+SECONDS = 5.0  # time limit of a request to the server
+LIFE = 20  # seconds after which a sender is ended by SIGALRM
 RETRIES = {"total": 2, "connect": 2, "read": 0, "backoff_factor": 0.5}
 
 
 @dataclass
 class TaskRun:
-    """Describes one run of a task; `key` names it among the runs that one task stands for.
+    """Describes one run of a task; `key` tells the runs of one task apart.
 
-    `state` is its own outcome, if that differs from the task's state.
+    `state` is the run's own outcome, if that differs from the task's state.
     """
 
     job: str
@@ -67,7 +67,7 @@ Describe = Callable[[luigi.Task, RunState, Any], Iterable[TaskRun]]
 
 
 def observe(tasks: type[luigi.Task], describe: Describe, home: Callable[[], Path]) -> None:
-    """Registers handlers by which tasks of a class, and of those derived from it, emit events."""
+    """Registers handlers that make the tasks of a class and its subclasses emit events."""
 
     def handler(state: RunState) -> Callable[..., None]:
         return lambda task, error=None, *_: emit(task, state, error, describe, home())
@@ -83,7 +83,7 @@ def observe(tasks: type[luigi.Task], describe: Describe, home: Callable[[], Path
 
 
 def emit(task: luigi.Task, state: RunState, error: Any, describe: Describe, home: Path) -> None:
-    """Emits an event for each run that a task stands for; what goes wrong with it is a line in Luigi's log, no more."""
+    """Emits an event for each run that a task stands for; an error here is only a line in Luigi's log."""
     if os.environ.get("OPENLINEAGE_DISABLED", "").strip().lower() == "true":
         return
     now = datetime.now(timezone.utc)
@@ -97,7 +97,7 @@ def emit(task: luigi.Task, state: RunState, error: Any, describe: Describe, home
             append(home / EVENTS, Serde.to_json(event))
         if url := os.environ.get("OPENLINEAGE_URL", "").strip():
             start_sender(url, events, home / UNSENT)
-    except Exception as fault:  # its text may quote a value
+    except Exception as fault:  # log only its type: its text may quote a value
         logging.getLogger("luigi-interface").warning(
             "%s has no lineage event %s (%s); its run goes on.", task.task_family, state.value, type(fault).__name__
         )
@@ -105,9 +105,10 @@ def emit(task: luigi.Task, state: RunState, error: Any, describe: Describe, home
 
 @contextmanager
 def run_ids(home: Path, task_id: str, ends: bool) -> Iterator[dict[str, str]]:
-    """Gives the ids of a task's runs, which a file hands from the process that starts it to the one that ends it.
+    """Yields the ids of a task's runs, by job and key, for the caller to read and to extend.
 
-    An attempt that follows has new ones. A task of which nobody has heard a START gets them at its end.
+    A file passes the ids from the process that starts the task to the process that ends it. A later attempt gets new
+    ids. A task without a START event gets its ids at its end.
     """
     file = home / "running" / hashlib.sha256(task_id.encode()).hexdigest()[:32]
     known: dict[str, str] = {}
@@ -123,7 +124,7 @@ def run_ids(home: Path, task_id: str, ends: bool) -> Iterator[dict[str, str]]:
 
 
 def event_of(run: TaskRun, state: RunState, run_id: str, now: datetime) -> RunEvent:
-    """Returns the event that tells of a run."""
+    """Returns the OpenLineage event of a run."""
     state = run.state or state
     facets: dict[str, Any] = {
         "processing_engine": processing_engine_run.ProcessingEngineRunFacet(version("luigi"), name="Luigi")
@@ -148,7 +149,7 @@ def event_of(run: TaskRun, state: RunState, run_id: str, now: datetime) -> RunEv
 
 
 def append(file: Path, line: str) -> None:
-    """Appends a line to a file of this user alone, in one write, so that lines of several processes never mix."""
+    """Appends a line to a file private to this user in one write, so that lines of several processes never mix."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
@@ -158,9 +159,10 @@ def append(file: Path, line: str) -> None:
 
 
 def rotate(home: Path, before: datetime) -> int:
-    """Begins a new file of events where it has grown large; removes former ones of which nothing was written since.
+    """Begins a new event file if the current one is large; removes older files last written before a time.
 
-    Returns how many were removed, with the ids of runs that never came to an end.
+    Also removes the list of unsent events and the ids of runs that never ended, if they are that old. Returns the
+    number of files removed.
     """
     file = home / EVENTS
     if file.is_file() and file.stat().st_size > LARGEST:
@@ -173,10 +175,10 @@ def rotate(home: Path, before: datetime) -> int:
 
 
 def start_sender(url: str, events: list[RunEvent], unsent: Path) -> None:
-    """Sends events to a server by a process that nobody waits for.
+    """Starts a detached process that sends events to a server.
 
-    It is forked twice, so that nobody has to see to its end, and lets go of everything that it inherits: a connection
-    to a database, whose locks would outlive their holder, and output that somebody reads to its end.
+    The process is forked twice, so that no process has to wait for it. It closes all inherited files: a database
+    connection, whose locks would outlive their holder, and output that another process reads to its end.
     """
     if first := os.fork():
         os.waitpid(first, 0)
@@ -197,7 +199,10 @@ def start_sender(url: str, events: list[RunEvent], unsent: Path) -> None:
 
 
 def send(url: str, events: list[RunEvent], unsent: Path) -> None:
-    """Sends events in their order; where a server does not take one, a line in a file says so, without its address."""
+    """Sends events in order; at the first that the server does not accept, writes a line to `unsent` and stops.
+
+    The line does not contain the server's address.
+    """
     way = transport(url)
     for number, event in enumerate(events):
         try:
@@ -209,7 +214,7 @@ def send(url: str, events: list[RunEvent], unsent: Path) -> None:
 
 
 def transport(url: str) -> HttpTransport:
-    """Returns the client's way to a server, made anew in the process that uses it: no connection survives a fork."""
+    """Returns a new HTTP transport to a server; each process creates its own, since no connection survives a fork."""
     key = os.environ.get("OPENLINEAGE_API_KEY")
     settings: dict[str, Any] = {
         "url": url,

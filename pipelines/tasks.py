@@ -1,4 +1,7 @@
-"""The flow of a day: landing -> bronze -> silver -> gold -> marts. Tasks are order; the jobs they run do the work."""
+"""Declares the Luigi tasks of a date: landing -> bronze -> silver -> gold -> marts.
+
+Tasks decide the order; the jobs that they run do the work.
+"""
 
 import io
 import logging
@@ -27,9 +30,9 @@ from jobs.program import Refused
 from pipelines import forked, progress, runs, scheduler
 
 settings.load()
-# Luigi reads its own [core] under other names than those it documents, and then warns that nobody reads these.
+# Luigi warns that nothing reads the names that it documents for [core]: it reads them under other names.
 warnings.filterwarnings("ignore", category=luigi.parameter.UnconsumedParameterWarning)
-# Luigi warns of the default of a parameter of its own RangeDaily.
+# Luigi warns about the default of a parameter of its own RangeDaily.
 warnings.filterwarnings("ignore", message='Parameter "param_name" with value "None"')
 luigi.configuration.add_config_path(str(settings.ROOT / "conf" / "luigi.cfg"))
 
@@ -38,7 +41,10 @@ SEEN: set[str] = set()
 
 @cache
 def session() -> int:
-    """The turn at which this process began: tasks made since stay made until it ends."""
+    """Returns the sequence number at which this process began; tasks done since then stay done until it ends.
+
+    The first call also brings the schema up to date and records failures that the ledger lacks.
+    """
     with warehouse.connect() as connection:
         schema.bring_up_to_date(connection)
         runs.record_pending(connection)
@@ -48,13 +54,16 @@ def session() -> int:
 @cache
 def disabled() -> set[str]:
     """Returns the ids of tasks that luigid had disabled after earlier runs, read once per process."""
-    with suppress(RPCError):  # the run itself says that luigid is down
+    with suppress(RPCError):  # the run itself reports that luigid is down
         return set(scheduler.tasks("DISABLED"))
     return set()
 
 
 class Failed(Exception):
-    """A job's own sentence, without a stack trace; `is_printed` if it was the last line that the job printed."""
+    """Signals that a job failed; the message is the job's own sentence, shown without a stack trace.
+
+    `is_printed` tells that the job has already printed the sentence as its last line.
+    """
 
     def __init__(self, sentence: str, is_printed: bool = False) -> None:
         super().__init__(sentence)
@@ -65,9 +74,9 @@ SUMMARY = "Luigi Execution Summary"
 
 
 class OnlySentences(logging.Filter):
-    """Lets through warnings and the summary of a run, each failure as a sentence without its stack trace.
+    """Passes only warnings and the summary of a run; turns each failure into a sentence without a stack trace.
 
-    Luigi logs each task it looks at, starts and ends; the jobs' own lines say that already.
+    Drops Luigi's lines about each task that it checks, starts and ends: the jobs' own lines say the same.
     """
 
     tried = False
@@ -89,17 +98,17 @@ class OnlySentences(logging.Filter):
         elif isinstance(error, TaskClassException):
             said = f"{error}; see who else has the login of luigid."
         elif isinstance(error, ValueError) and "Uncaught" in record.getMessage():
-            # Luigi's own parameters, as those of RangeDaily, are read by Luigi.
+            # Luigi itself parses its own parameters, such as those of RangeDaily.
             said = f"A word of the command line cannot be read: {error}."
         if said:
             record.msg, record.args = said, ()
-        if said or error is None:  # Luigi asks for the trace of no error, too
+        if said or error is None:  # Luigi asks for a trace even if there is no error
             record.exc_info = None
         if record.getMessage().startswith("Failed connecting to remote scheduler"):
             told, self.tried = self.tried, True
             return not told
         text, _, sentence = record.getMessage().partition(f"{Failed.__module__}.{Failed.__name__}: ")
-        if sentence:  # a trace that is part of the message
+        if sentence:  # the message contains a trace
             record.msg, record.args = f"{text.partition('Traceback')[0].strip()} {sentence.strip()}", ()
         record.msg, record.args = f"{progress.erase(sys.stderr)}{borders.plain(record.getMessage())}", ()
         if record.exc_info:
@@ -112,7 +121,7 @@ logging.getLogger("luigi-interface").addFilter(OnlySentences())
 
 @contextmanager
 def sentences() -> Iterator[None]:
-    """Turns what a store that is down, a wrong key or a file that may not be read raises into Failed."""
+    """Raises Failed in place of the error of a store that is down, a wrong key or an unreadable file."""
     try:
         yield
     except (psycopg.Error, BotoCoreError, ClientError, OSError, Refused) as error:
@@ -120,14 +129,14 @@ def sentences() -> Iterator[None]:
 
 
 class AnyDayParameter(luigi.DateParameter):
-    """A date as YYYY-MM-DD; anything else ends the program with a sentence."""
+    """Parses a date as YYYY-MM-DD; exits with a sentence for any other text."""
 
     def parse(self, text: str) -> date:
         return program.given_day(text)
 
 
 class DayParameter(AnyDayParameter):
-    """A date that has begun; one that has not, without FUTURE=1, ends the program with a sentence."""
+    """Parses a date that has begun; exits with a sentence for a future date, unless FUTURE=1 is set."""
 
     def parse(self, text: str) -> date:
         day = super().parse(text)
@@ -139,7 +148,7 @@ class DayParameter(AnyDayParameter):
 
 
 class DaysParameter(DayParameter):
-    """A date, or those of several tasks that Luigi runs as one, in its text joined by commas."""
+    """Parses a date, or the dates of several tasks that Luigi runs as one batch, joined by commas."""
 
     def __init__(self, **more: Any) -> None:
         super().__init__(batch_method=lambda days: tuple(sorted(days)), **more)
@@ -159,48 +168,48 @@ class DaysParameter(DayParameter):
 
 
 class DatasetParameter(luigi.ChoiceParameter):
-    """The name of a dataset; anything else ends the program with a sentence."""
+    """Parses the name of a dataset; exits with a sentence for any other text."""
 
     def parse(self, text: str) -> str:
         return program.given_dataset(text).name
 
 
 def priority(day: date, rank: int) -> int:
-    """Returns the priority of a task: older dates first, and of some dates together the layers in their order, so that
-    Luigi can run the tasks of a layer as one.
+    """Returns the priority of a task: older dates first, and within a group of MANY_DATES dates by layer.
 
-    It is above 0, which is that of other wrappers: their tasks would else take it over.
+    Within a group, Luigi can run the tasks of one layer as a batch. The priority is above 0, the priority of other
+    wrapper tasks: luigid raises a task to the priority of the tasks that require it.
     """
     return (date.max.toordinal() - day.toordinal()) // program.MANY_DATES * 10 + rank
 
 
 class MarkedTask(luigi.Task):
-    """A task for one date, complete when what it requires is and a marker says it was made from that.
+    """Runs jobs for one date; complete if its requirements are and its marker names the current input.
 
-    `since` (a turn) makes markers from before it count for nothing: so a date is forced, or revalidated when parents
-    came or went. Once seen complete a task stays so until the process ends: what another date changes meanwhile is
-    that date's to mend, and must not break tasks that already rely on it.
+    `since` (a sequence number) makes the task ignore older markers, which forces a date or revalidates it when parents
+    came or went. A task that was once seen complete stays complete until the process ends: changes made by another date
+    meanwhile are handled by that date's own run, and must not break tasks that already rely on this one.
     """
 
     date = DayParameter()
     since = luigi.IntParameter(default=0, description="markers from before this turn do not count")
-    ledger = "", "all"  # the layer and the dataset under which the ledger has its runs
-    rank = 0  # of the tasks of the same dates those of higher rank go first
+    ledger = "", "all"  # the layer and the dataset of its runs in the ledger
+    rank = 0  # within the same dates, tasks of higher rank run first
     max_batch_size = program.MANY_DATES
 
     @property
     def days(self) -> tuple[Any, ...]:
-        """Returns the dates of the task: more than one where Luigi runs several of them as one."""
+        """Returns the dates of the task: several if Luigi runs a batch of tasks as one."""
         return self.date if isinstance(self.date, tuple) else (self.date,)
 
     @property
     def ones(self) -> list[Any]:
-        """Returns the tasks that this one stands for, each of one date."""
+        """Returns the task of each single date that this task stands for."""
         return [self.clone(date=day) for day in self.days]
 
     @property
     def log(self) -> str:
-        """The file with the output of this run of the date, as the ledger names it."""
+        """Returns the log file of this run of the date, as the ledger stores it."""
         return runs.log(self.days[0])
 
     @property
@@ -208,7 +217,7 @@ class MarkedTask(luigi.Task):
         return priority(self.days[0], self.rank)
 
     def made_in(self) -> int | None:
-        """The turn in which it was made from its present input; None if it was not."""
+        """Returns the sequence number of the marker that names the current input, or None if none does."""
         raise NotImplementedError
 
     def complete(self) -> bool:
@@ -216,8 +225,8 @@ class MarkedTask(luigi.Task):
             return all(task.complete() for task in self.ones)
         if self.task_id not in SEEN:
             with sentences():
-                session()  # before Luigi forks: those who run its tasks began when it did
-            # Luigi asks once, before anything runs: what stands on something that is due is due itself.
+                session()  # before Luigi forks, so that the task processes inherit its number
+            # Luigi asks once, before anything runs: a task is due if one of its requirements is due.
             if not all(task.complete() for task in flatten(self.requires())):
                 return False
             with sentences():
@@ -228,12 +237,13 @@ class MarkedTask(luigi.Task):
         return True
 
     def deps(self) -> list[luigi.Task]:
-        """The tasks required, which Luigi asks for when it schedules an incomplete task.
+        """Returns the required tasks; Luigi calls this when it schedules an incomplete task.
 
-        A task that an earlier run failed for good may then be tried again. Within a run luigid keeps it disabled: a
-        `disable_persist` shorter than the run would have the worker try it again and again (luigi issue 2337).
+        Also enables a task that failed for good in an earlier run, so that this run tries it. Within a run, luigid
+        keeps it disabled: with a `disable_persist` shorter than the run, the worker would retry it endlessly (luigi
+        issue 2337).
         """
-        forked.preload()  # there is something to do, and Luigi has yet to fork
+        forked.preload()  # there is work to do, and Luigi has not forked yet
         observe()
         scheduler.SCHEDULED[self.task_id] = self
         if self.task_id in disabled():
@@ -242,16 +252,16 @@ class MarkedTask(luigi.Task):
         return list(super().deps())
 
     def on_failure(self, exception: BaseException) -> str:
-        """Records the failure in the ledger, whatever it was; returns what Luigi's page shows of it."""
+        """Records any failure in the ledger; returns the text that Luigi's page shows for it."""
         sentence = str(exception) if isinstance(exception, Failed) else program.sentence(exception)
         self.record_failure(sentence, is_printed=isinstance(exception, Failed) and exception.is_printed)
         if self.days[1:]:
-            with suppress(RPCError):  # else all of them fail, and are tried again
+            with suppress(RPCError):  # if luigid is down, all tasks of the batch fail and are tried again
                 scheduler.tell_done(self.task_id, [task for task in self.ones if task.complete()])
         return sentence if isinstance(exception, Failed) else super().on_failure(exception)
 
     def record_failure(self, sentence: str, is_printed: bool = False) -> None:
-        """Records in the ledger that this task failed, and in the run's file, unless its job has printed that there."""
+        """Records the failure of this task in the ledger, and in the run's log unless its job printed it there."""
         for task in self.ones:
             if len(self.days) == 1 or not task.complete():
                 if not is_printed:
@@ -259,10 +269,10 @@ class MarkedTask(luigi.Task):
                 runs.record_failure(*self.ledger, task.date, sentence)
 
     def job(self, script: str, *words: str) -> None:
-        """Runs a program in a process of its own on the resident application; raises Failed with its last line.
+        """Runs a program as a separate process on the Spark Connect server; raises Failed with its last line.
 
-        Its lines go to the terminal and to the run's file as they come, the last one to Luigi's page with the link to
-        Spark's history.
+        Each line of the program goes to the terminal and to the run's log at once. Luigi's page shows the last line and
+        the link to Spark's history.
         """
         name = " ".join([Path(script).stem, *words[:2]]) + (f" and {len(words) - 2:,} more" if words[2:] else "")
         environment = {
@@ -271,16 +281,16 @@ class MarkedTask(luigi.Task):
         }
         line = ""
         with forked.started(str(settings.ROOT / script), words, environment) as process:
-            # Whatever bytes come, and at nothing but a line feed does a line end.
+            # Accept any bytes; only a line feed ends a line.
             for text in io.TextIOWrapper(process.output, "utf-8", errors="backslashreplace", newline="\n"):
                 line = borders.printable(text.strip())
                 if line.startswith(f"{program.TRACKING}{program.history()}"):
                     self.set_tracking_url(line.removeprefix(program.TRACKING))  # type: ignore[misc]
                 elif line:
                     runs.add(self.days[0], name, line)
-                    # Luigi's page takes it for HTML, and names of columns come with the file.
+                    # Luigi's page reads it as HTML, and column names come from the file.
                     self.set_status_message(borders.as_html(line))  # type: ignore[misc]
-                    # In one write, or lines of tasks that end together would mix.
+                    # One write, so that lines of tasks that end together do not mix.
                     print(f"{progress.erase(sys.stdout)}{line}\n", end="", flush=True)
         if process.returncode < 0:
             raise Failed(f"{name} was killed ({signal.Signals(-process.returncode).name}); run the date again.")
@@ -292,7 +302,7 @@ class MarkedTask(luigi.Task):
 @MarkedTask.event_handler(luigi.Event.TIMEOUT)
 @MarkedTask.event_handler(luigi.Event.PROCESS_FAILURE)
 def record_death(task: MarkedTask, message: str) -> None:
-    """Records that the process of a task has died, or was ended because it took too long: no on_failure is called."""
+    """Records that a task's process died or was ended at its time limit; Luigi calls no on_failure for these."""
     late = "took longer than [worker] timeout in conf/luigi.cfg allows and was ended"
     kind = late if "timed out" in message else "died"
     task.record_failure(f"{task.task_family} of {program.listed(task.days)} {kind}; run the date again.")
@@ -300,7 +310,7 @@ def record_death(task: MarkedTask, message: str) -> None:
 
 @cache
 def observe() -> None:
-    """Has Luigi tell lineage and metrics of runs, once there is something to do: the client is slow to import."""
+    """Registers the handlers of lineage and metrics, only once there is work to do, since their imports are slow."""
     from pipelines import lineage, metrics
 
     lineage.observe(MarkedTask, BronzeIngestion, Pipeline)
@@ -308,7 +318,7 @@ def observe() -> None:
 
 
 class DatasetTask(MarkedTask):
-    """A task for one dataset and date."""
+    """Runs a job for one dataset and date."""
 
     dataset = DatasetParameter(choices=list(CATALOG))
     layer = ""
@@ -318,18 +328,18 @@ class DatasetTask(MarkedTask):
         return self.layer, self.dataset
 
     def of_parents(self, day: date) -> list[luigi.Task]:
-        """Returns the tasks of the same layer for the datasets that this one refers to."""
+        """Returns the tasks of the same layer for the datasets that this dataset references."""
         parents = CATALOG[self.dataset].parents.values()
         return [self.clone(dataset=parent, date=day) for parent in parents if parent in expected(day)]
 
 
 class Bronze(DatasetTask):
-    """The landing file in bronze, byte for byte. A file that left the landing directory since is still in bronze."""
+    """Copies a landing file to bronze, byte for byte; it stays there if the file later leaves the landing directory."""
 
     date = DaysParameter()
     layer = "bronze"
     rank = 9
-    retry_count = 1  # what it fails for is the file, and that does not mend itself
+    retry_count = 1  # it fails because of the file, so a retry would fail too
 
     def made_in(self) -> int | None:
         dataset = CATALOG[self.dataset]
@@ -340,17 +350,17 @@ class Bronze(DatasetTask):
         if landing.has_landed(dataset, self.date):
             there = {head["Metadata"].get("sha256"), marker and marker["made_from"]}
             return marker["turn"] if marker and there == {landing.checksum(path)} else None
-        return marker["turn"] if marker else 0  # another program has put it there
+        return marker["turn"] if marker else 0  # another program stored the file in bronze
 
     def run(self) -> None:
         self.job("jobs/landing_to_bronze.py", self.dataset, *map(str, self.days))
 
 
 class Conversion(MarkedTask):
-    """All files of a date that comes by a source, made of the source's own files."""
+    """Converts the files of a source into all landing files of a date, in bronze."""
 
     rank = 9
-    retry_count = 1  # what it fails for is a file or the declaration
+    retry_count = 1  # it fails because of a file or the declaration, so a retry would fail too
 
     @property
     def ledger(self) -> tuple[str, str]:  # type: ignore[override]
@@ -359,7 +369,7 @@ class Conversion(MarkedTask):
     def made_in(self) -> int | None:
         try:
             source = exports.source_of(self.date)
-        except Refused:  # the job says so
+        except Refused:  # the job reports it
             return None
         files = {name: landing.checksum(path) for name, path in exports.paths(self.date, source).items()}
         marker = ledger.marker("source", source.name, self.date)
@@ -380,7 +390,7 @@ class Conversion(MarkedTask):
 
 
 class BronzeIngestion(luigi.WrapperTask):
-    """All files of a date in bronze."""
+    """Requires all files of a date in bronze."""
 
     date = DayParameter()
     since = luigi.IntParameter(default=0)
@@ -396,7 +406,7 @@ class BronzeIngestion(luigi.WrapperTask):
 
 
 class Silver(DatasetTask):
-    """A bronze partition validated. All files of the date come first, so that a bad one stops the date whole."""
+    """Validates a bronze partition; waits for all files of the date, so that a bad file stops the whole date."""
 
     date = DaysParameter()
     layer = "silver"
@@ -421,11 +431,11 @@ class Silver(DatasetTask):
 
 
 class Revalidation(MarkedTask):
-    """Every partition revalidated whose parents came or went, whatever its date, parents before children."""
+    """Revalidates every partition whose parents came or went, whatever its date, parents before children."""
 
     ledger = "revalidated", "all"
     rank = 6
-    resources = {"revalidating": 1}  # noqa: RUF012  # dates of a backfill would validate the same partitions
+    resources = {"revalidating": 1}  # noqa: RUF012  # the dates of a backfill would revalidate the same partitions
 
     def requires(self) -> Any:
         return [Silver(dataset=name, date=self.date, since=self.since) for name in expected(self.date)]
@@ -448,12 +458,12 @@ class Revalidation(MarkedTask):
 
 
 class QualityGate(MarkedTask):
-    """A date whose rejects stay below the levels that stop it before gold, or that somebody lets pass all the same."""
+    """Stops a date before gold if its rejects breach a threshold with the action stop, unless `override` is set."""
 
     rank = 5
     override = luigi.BoolParameter(significant=False, description="let the date pass; the ledger keeps that you did")
     ledger = "gold", "all"
-    retry_count = 1  # the rejects will not be fewer
+    retry_count = 1  # a retry would find the same rejects
 
     def requires(self) -> Any:
         return SilverPipeline(date=self.date, since=self.since)
@@ -465,14 +475,14 @@ class QualityGate(MarkedTask):
         with sentences(), warehouse.connect() as connection:
             if stopped := thresholds.stops(connection, self.date):
                 if not self.override:
-                    # So that the ledger has the refusal.
+                    # The run records the refusal in the ledger.
                     with ledger.run(connection, "gold", "all", self.date, "", self.log):
                         raise thresholds.stopped(stopped)
                 thresholds.override(connection, stopped)
 
 
 class Gold(DatasetTask):
-    """A silver partition loaded into PostgreSQL by key, once the whole date has been validated and cleared."""
+    """Loads a silver partition into PostgreSQL by key, once the whole date is validated and has passed the gate."""
 
     date = DaysParameter()
     layer = "gold"
@@ -495,9 +505,9 @@ class Gold(DatasetTask):
 
 
 class Marts(MarkedTask):
-    """The marts, built from gold as it stands after this date's load, and the laws checked.
+    """Builds the marts from gold after this date's load, and checks the invariants.
 
-    Where several dates have been loaded, the task of the newest one builds the marts for all of them.
+    If several dates have been loaded, the task of the newest date builds the marts for all of them.
     """
 
     date = DayParameter(batch_method=max)
@@ -516,7 +526,7 @@ class Marts(MarkedTask):
 
 
 class Pages(MarkedTask):
-    """The static pages of the dashboards, made from the marts after this date's load."""
+    """Builds the static pages of the dashboards from the marts after this date's load."""
 
     ledger = "pages", "all"
 
@@ -533,7 +543,7 @@ class Pages(MarkedTask):
 
 
 class Dashboards(MarkedTask):
-    """The dashboards in Metabase as conf/dashboards.yml declares them, once this date is in the marts."""
+    """Provisions the dashboards of conf/dashboards.yml in Metabase, once this date is in the marts."""
 
     ledger = "metabase", "dashboards"
 
@@ -541,7 +551,7 @@ class Dashboards(MarkedTask):
         return GoldPipeline(date=self.date, since=self.since)
 
     def made_in(self) -> int | None:
-        # Metabase alone knows what it holds: a process asks it once, and what is as declared is left as it is.
+        # Only Metabase itself can tell what it holds, so each process asks it once; unchanged items are left alone.
         marker = ledger.marker("metabase", "dashboards", self.date)
         return marker["turn"] if marker and marker["turn"] >= session() else None
 
@@ -560,7 +570,7 @@ class Forget(MarkedTask):
 
     date = AnyDayParameter()
     ledger = "forget", "all"
-    resources = {"revalidating": 1}  # noqa: RUF012  # it revalidates, too
+    resources = {"revalidating": 1}  # noqa: RUF012  # the job revalidates partitions too
 
     def made_in(self) -> int | None:
         with warehouse.connect() as connection:
@@ -571,7 +581,7 @@ class Forget(MarkedTask):
 
 
 class Compact(DatasetTask):
-    """Silver of a dataset in few files, without those that nobody reads any more; the date is that of the clock."""
+    """Compacts the silver tables of a dataset and deletes files that no recent version needs; its date is today."""
 
     layer = "maintenance"
 
@@ -584,7 +594,7 @@ class Compact(DatasetTask):
 
 
 class Maintenance(MarkedTask):
-    """What grows with each run, cut back: silver's files, and Luigi's own history. It changes nobody's result."""
+    """Trims what grows with each run: silver's files, Luigi's history, logs and lineage events; no result changes."""
 
     date = DayParameter(default=datetime.now(timezone.utc).date())
     ledger = "maintenance", "history"
@@ -607,7 +617,7 @@ class Maintenance(MarkedTask):
             warehouse.connect() as connection,
             ledger.run(connection, "maintenance", "history", self.date, "", self.log) as row,
         ):
-            from pipelines import history, lineage  # they bring SQLAlchemy, which nobody else needs, and a slow client
+            from pipelines import history, lineage  # slow imports (SQLAlchemy, OpenLineage) that no other task needs
 
             before = datetime.now() - timedelta(self.history_days)
             forgotten, removed = history.forget(before), runs.remove(before) + lineage.rotate(before)
@@ -618,13 +628,16 @@ class Maintenance(MarkedTask):
 
 @cache
 def stale_since(day: date) -> int:
-    """The turn in which a partition of this date last lost or found a parent, as known when the process first asked."""
+    """Returns the sequence number at which partitions of a date last became due for revalidation; 0 if none is due.
+
+    The process asks once and keeps the answer.
+    """
     with sentences():
         return max((turn for _, _, turn in ledger.stale(day=day)), default=0)
 
 
 class Pipeline(luigi.WrapperTask):
-    """A pipeline of one date. What parents came or went since is revalidated with it."""
+    """Requires the tasks of one date; also revalidates its partitions whose parents came or went."""
 
     date = DayParameter()
     since = luigi.IntParameter(default=0, description="markers from before this turn do not count")
@@ -639,14 +652,14 @@ class Pipeline(luigi.WrapperTask):
 
 
 class SilverPipeline(Pipeline):
-    """A date validated: every record of its files accepted or rejected."""
+    """Requires a date to be validated: every record of its files is accepted or rejected."""
 
     def requires(self) -> Any:
         yield Revalidation(**self.settled)
 
 
 class GoldPipeline(Pipeline):
-    """A date in gold, and marts made from it."""
+    """Requires a date in gold, and marts built from it."""
 
     def requires(self) -> Any:
         settled = self.settled
@@ -656,7 +669,7 @@ class GoldPipeline(Pipeline):
 
 
 class Day(Pipeline):
-    """Everything there is to do for a date."""
+    """Requires everything that is to do for a date, from bronze to the marts."""
 
     def requires(self) -> Any:
         settled = self.settled
@@ -665,5 +678,5 @@ class Day(Pipeline):
 
     @classmethod
     def bulk_complete(cls, parameter_tuples: Any) -> list[Any]:
-        """Of the dates of a backfill those that are current."""
+        """Returns those dates of a backfill that are current."""
         return [given for given in parameter_tuples if cls(date=given).complete()]
