@@ -1,1 +1,1 @@
-"""The dashboards: declared once in conf/dashboards.yml, shown by Metabase and as static pages."""
+"""Shows the dashboards, declared once in conf/dashboards.yml, in Metabase and as static pages."""

@@ -1,7 +1,7 @@
-"""What Metabase's API is told of cards and dashboards: request bodies made of the declaration and Metabase's own ids.
+"""Builds the request bodies of cards and dashboards for Metabase's API from the declaration and Metabase's own ids.
 
-Nothing here talks to Metabase. What it answers has another form (MBQL 5 with keys of its own, settings that it adds),
-so two bodies are compared by what they say: `meaning` and `arrangement`.
+Nothing here talks to Metabase. Metabase returns bodies in another form than it accepts (MBQL 5 with keys of its own,
+settings that it adds), so bodies are compared by content: `meaning` for cards, `arrangement` for dashboards.
 """
 
 import json
@@ -14,9 +14,9 @@ from jobs import settings as project
 
 GRID = 24  # columns of a dashboard
 TAGS = {tag for tags in FILTERS.values() for tag in tags}
-DATES = FILTERS["period"]  # tags whose value is a date; the others hold a condition on a column
+DATES = FILTERS["period"]  # tags with a date as value; the others hold a condition on a column
 DISPLAYS = {"heat": "table", **{name: name for name in ("line", "area", "bar", "row", "pie", "table")}}
-LOOKS: dict[str, dict[str, Any]] = {  # money has its currency beside
+LOOKS: dict[str, dict[str, Any]] = {  # `look` adds money, with its currency
     "integer": {},
     "number": {"decimals": 1},
     "percent": {"decimals": 1, "suffix": " %"},
@@ -24,7 +24,7 @@ LOOKS: dict[str, dict[str, Any]] = {  # money has its currency beside
     "days": {"decimals": 1, "suffix": " d"},
 }
 HEAT = ("#FFFFFF", "#509EE3")
-SETTINGS = {  # all that a card of ours may set; what else Metabase keeps with one is not ours to compare
+SETTINGS = {  # all that a declared card sets; any other setting that Metabase keeps is not compared
     *("scalar.field", "scalar.comparisons", "pie.dimension", "pie.metric", "pie.percent_visibility"),
     *("graph.dimensions", "graph.metrics", "graph.x_axis.scale", "graph.x_axis.title_text", "graph.y_axis.title_text"),
     *("graph.show_goal", "graph.goal_value", "graph.goal_label", "stackable.stack_type", "column_settings"),
@@ -33,16 +33,20 @@ SETTINGS = {  # all that a card of ours may set; what else Metabase keeps with o
 
 
 def mark(name: str) -> str:
-    """The end of a description by which a thing of that name is known as ours; a copy has another name, and is not."""
+    """Returns the last paragraph of a declared item's description, which marks it as ours.
+
+    A copy that a person makes has another name, so this mark does not match it.
+    """
     return f'Declared as "{name}" in conf/dashboards.yml: what is changed here does not last.'
 
 
 def is_ours(held: Mapping[str, Any]) -> bool:
+    """Tells whether an item in Metabase is declared here, by the mark in its description."""
     return (held.get("description") or "").endswith(mark(held["name"]))
 
 
 def explained(card: Card) -> str:
-    """What it answers, and in which steps: Metabase draws the same axis of time whatever these are."""
+    """Returns a card's description: question, measure, goal and time grain, which Metabase's axis does not show."""
     said = [card.answers, *([card.definition] if card.definition else [])]
     if card.goal is not None:
         said.append(f"The goal is {card.goal:g}{' %' if card.format == 'percent' else ''}.")
@@ -56,26 +60,28 @@ def explained(card: Card) -> str:
 
 
 def described(name: str, text: str) -> str:
+    """Returns a description that ends with the mark of a declared item."""
     return f"{text}\n\n{mark(name)}"
 
 
 def card_name(board: Dashboard, card: Card) -> str:
-    """Two dashboards may have cards of one title; in the collection each card has a name of its own."""
+    """Returns a card's name in the collection; unique, although two dashboards may have cards with the same title."""
     return f"{board.name}: {card.title}"
 
 
 def title(name: str) -> str:
+    """Returns the name of a column or tag as people read it."""
     return name.replace("_", " ").capitalize()
 
 
 def native(sql: str, database: int, tags: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """A native query in MBQL 5, as Metabase stores it since v0.57."""
+    """Returns a native query in MBQL 5, as Metabase stores it since v0.57."""
     stage = {"lib/type": "mbql.stage/native", "native": sql} | ({"template-tags": tags} if tags else {})
     return {"lib/type": "mbql/query", "database": database, "stages": [stage]}
 
 
 def template_tag(owner: str, name: str, field: int | None) -> dict[str, Any]:
-    """A tag of a card's SQL: a date, or a condition on the column that `field` is Metabase's id of."""
+    """Returns a template tag of a card's SQL: a date, or a condition on the column with Metabase's id `field`."""
     tag = {"id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{owner}/{name}")), "name": name, "display-name": title(name)}
     if name in DATES:
         return tag | {"type": "date"}
@@ -85,7 +91,7 @@ def template_tag(owner: str, name: str, field: int | None) -> dict[str, Any]:
 def card_body(
     board: Dashboard, card: Card, collection: int, database: int, fields: Mapping[tuple[str, str], int]
 ) -> dict[str, Any]:
-    """A saved question; `fields` has the ids of the columns (report, column) that filters are bound to."""
+    """Returns the body of a saved question; `fields` has Metabase's ids of filtered columns by (report, column)."""
     name = card_name(board, card)
     tags = {tag: template_tag(name, tag, fields.get((card.report, tag))) for tag in card.tags}
     return {
@@ -100,19 +106,20 @@ def card_body(
 
 
 def display(card: Card) -> str:
+    """Returns Metabase's name for a card's kind of chart."""
     if card.chart == "headline":
         return "smartscalar" if card.is_compared else "scalar"
     return DISPLAYS[card.chart]
 
 
 def settings(card: Card) -> dict[str, Any]:
-    """A card's visualization settings; every column they name is one of its result."""
+    """Returns a card's visualization settings; they name only columns of its result."""
     dimensions = [*card.by, *(card.fold or ())[:1]]
     metrics = [card.fold[1]] if card.fold else [figure.name for figure in card.figures]
     made: dict[str, Any] = {"column_settings": looks(card)}
     if card.chart == "headline":
         made["scalar.field"] = metrics[0]
-        if card.is_compared:  # periods of any length: "previous period" would look for days, weeks or months
+        if card.is_compared:  # "previous period" would expect days, weeks or months; periods here have any length
             made["scalar.comparisons"] = [{"id": "before", "type": "previousValue"}]
             if card.goal is not None:
                 made["scalar.comparisons"] += [
@@ -123,7 +130,7 @@ def settings(card: Card) -> dict[str, Any]:
     elif card.chart == "table":
         made["table.columns"] = [{"name": name, "enabled": True} for name in card.result]
     elif card.chart == "heat":
-        # There is no such chart, but a table turned by its second column, its cells coloured by value, is one.
+        # Metabase has no heat map; a table pivoted on the second column with cells coloured by value replaces it.
         colours = {"id": 0, "columns": metrics, "type": "range", "colors": list(HEAT), "highlight_row": False}
         made |= {"table.pivot": True, "table.pivot_column": dimensions[1], "table.cell_column": metrics[0]}
         made["table.column_formatting"] = [colours]
@@ -142,7 +149,7 @@ def settings(card: Card) -> dict[str, Any]:
 
 
 def looks(card: Card) -> dict[str, dict[str, Any]]:
-    """How the columns of a card's result are named and written. Dates are left to what the people of Metabase chose."""
+    """Returns the titles and number formats of the columns of a card's result; dates follow Metabase's own settings."""
     figures = {figure.name: {"column_title": figure.label} | look(figure.format) for figure in card.figures}
     if card.fold:
         figures = {card.fold[1]: {"column_title": title(card.fold[1])} | look(card.format)}
@@ -151,7 +158,7 @@ def looks(card: Card) -> dict[str, dict[str, Any]]:
 
 
 def look(form: str) -> dict[str, Any]:
-    """How a figure of that format is written; money with the code of its currency."""
+    """Returns the number format of a figure; money has the code of its currency."""
     if form == "money":
         style = {"number_style": "currency", "currency": project.currency(), "currency_style": "code"}
         return style | {"currency_in_header": False, "decimals": 2}
@@ -159,7 +166,7 @@ def look(form: str) -> dict[str, Any]:
 
 
 def columns_named(made: Mapping[str, Any]) -> set[str]:
-    """The columns of a card's result that its settings name."""
+    """Returns the result columns that visualization settings name."""
     single = [made.get(key) for key in ("scalar.field", "pie.metric", "table.pivot_column", "table.cell_column")]
     several = [made.get(key) for key in ("graph.dimensions", "graph.metrics")]
     several += [rule["columns"] for rule in made.get("table.column_formatting") or []]
@@ -172,7 +179,7 @@ def columns_named(made: Mapping[str, Any]) -> set[str]:
 
 
 def column_of(key: str) -> str | None:
-    """The column of a result that a key of `column_settings` names, in either of Metabase's forms; None for a field."""
+    """Returns the result column that a key of `column_settings` names, in either of its forms; None for a field id."""
     match json.loads(key):
         case ["name", str(name)] | ["ref", ["field", str(name), *_]]:
             return name
@@ -180,7 +187,7 @@ def column_of(key: str) -> str | None:
 
 
 def parameters(board: Dashboard) -> list[dict[str, Any]]:
-    """The filters of a dashboard. Their ids are the names of the tags they set."""
+    """Returns the filters of a dashboard; the id of each is the name of the tag that it sets."""
     tags = [tag for name in board.filters for tag in FILTERS[name]]
     return [
         {"id": tag, "name": title(tag), "slug": tag, "type": kind(tag), "sectionId": kind(tag).split("/")[0]}
@@ -189,22 +196,25 @@ def parameters(board: Dashboard) -> list[dict[str, Any]]:
 
 
 def kind(tag: str) -> str:
-    """The type of the filter that sets a tag; another one would not be offered for it."""
+    """Returns the type of the filter for a tag; Metabase offers no filter of another type for it."""
     return "date/single" if tag in DATES else "string/="
 
 
 def target(tag: str) -> list[Any]:
-    """What a filter sets in a card. In a mapping it stands as before MBQL 5."""
+    """Returns the target of a filter in a card; mappings still use the form from before MBQL 5."""
     return ["variable" if tag in DATES else "dimension", ["template-tag", tag]]
 
 
 def mappings(card: Card, card_id: int) -> list[dict[str, Any]]:
-    """Which filter sets which tag. A mapping without `card_id` is taken, and its filter ignored without a word."""
+    """Returns the mappings of filters to a card's tags.
+
+    Metabase accepts a mapping without `card_id`, but then silently ignores the filter.
+    """
     return [{"parameter_id": tag, "card_id": card_id, "target": target(tag)} for tag in card.tags]
 
 
 def places(sizes: Iterable[tuple[int, int]]) -> list[dict[str, int]]:
-    """Where cards of these sizes lie: left to right in shelves as high as the highest card on them."""
+    """Places cards of these (width, height) left to right in rows; each row is as high as its highest card."""
     found, row, column, height = [], 0, 0, 0
     for width, high in sizes:
         if column + width > GRID:
@@ -217,10 +227,10 @@ def places(sizes: Iterable[tuple[int, int]]) -> list[dict[str, int]]:
 def dashboard_body(
     board: Dashboard, ids: Mapping[str, int], held: Mapping[str, Any], ours: Collection[int]
 ) -> dict[str, Any]:
-    """All that a dashboard is to be, given the ids of its cards by title and what Metabase holds of it.
+    """Returns the body of a dashboard, given the ids of its cards by title and what Metabase holds of it.
 
-    The arrays replace Metabase's as a whole: whatever is on the dashboard and not `ours` (people put it there) is said
-    again; it keeps its place as long as that is free.
+    The arrays in the body replace Metabase's arrays as a whole. So the body repeats whatever people have put on the
+    dashboard, that is every card not in `ours`; such a card keeps its place if it is still free.
     """
     standing = list(held.get("dashcards") or [])
     tabs = [{"id": tab["id"], "name": tab["name"]} for tab in held.get("tabs") or []]
@@ -255,7 +265,7 @@ def dashboard_body(
 
 
 def as_sent(dashcard: Mapping[str, Any]) -> dict[str, Any]:
-    """A dashcard that Metabase holds, in the keys that it takes."""
+    """Converts a dashcard that Metabase returned to the keys that Metabase accepts."""
     keys = ("id", "card_id", "action_id", "row", "col", "size_x", "size_y", "dashboard_tab_id", "inline_parameters")
     body = {key: dashcard[key] for key in keys if dashcard.get(key) is not None}
     body["visualization_settings"] = dashcard.get("visualization_settings") or {}
@@ -268,7 +278,7 @@ def as_sent(dashcard: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def beside(dashcards: Sequence[Mapping[str, Any]], body: dict[str, Any]) -> dict[str, Any]:
-    """The same where it stands if nothing of its tab lies there, else below all of them."""
+    """Returns a dashcard at its own place if no other of its tab overlaps it, else below all others."""
     same_tab = [one for one in dashcards if one.get("dashboard_tab_id") == body.get("dashboard_tab_id")]
     if any(overlap(body, one) for one in same_tab):
         return body | {"row": max(one["row"] + one["size_y"] for one in same_tab)}
@@ -276,6 +286,7 @@ def beside(dashcards: Sequence[Mapping[str, Any]], body: dict[str, Any]) -> dict
 
 
 def overlap(one: Mapping[str, int], other: Mapping[str, int]) -> bool:
+    """Tells whether two dashcards overlap."""
     return all(
         one[start] < other[start] + other[size] and other[start] < one[start] + one[size]
         for start, size in (("row", "size_y"), ("col", "size_x"))
@@ -283,7 +294,7 @@ def overlap(one: Mapping[str, int], other: Mapping[str, int]) -> bool:
 
 
 def meaning(card: Mapping[str, Any]) -> dict[str, Any]:
-    """What a card's body says, whether it is ours or came from Metabase, in MBQL 5 or as before."""
+    """Returns the content of a card's body, ours or Metabase's, for comparison; accepts MBQL 5 and its predecessor."""
     made = card.get("visualization_settings") or {}
     looks = {
         column_of(key) or key: {name: value for name, value in look.items() if value is not None}
@@ -300,7 +311,7 @@ def meaning(card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def meaning_of_query(query: Mapping[str, Any]) -> tuple[int, str, dict[str, Any]]:
-    """Its database, SQL and tags: `lib/uuid` and the like are left out, and the order within a field's reference.
+    """Returns a query's database, SQL and tags, without ids such as `lib/uuid` and the order within a field reference.
 
     Tags are a map by name, or a list from v0.63 on.
     """
@@ -320,7 +331,7 @@ def meaning_of_query(query: Mapping[str, Any]) -> tuple[int, str, dict[str, Any]
 
 
 def arrangement(board: Mapping[str, Any]) -> dict[str, Any]:
-    """What a dashboard's body says, ours or Metabase's: its text, its filters, what lies where under which of them."""
+    """Returns the content of a dashboard's body, ours or Metabase's, for comparison: description, filters, cards."""
     keys = ("id", "card_id", "row", "col", "size_x", "size_y")
     dashcards = [
         (
@@ -335,4 +346,5 @@ def arrangement(board: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mapped(mapping: Mapping[str, Any]) -> tuple[str, int, str]:
+    """Returns a filter mapping in a form that can be sorted and compared."""
     return mapping["parameter_id"], mapping.get("card_id") or 0, json.dumps(mapping["target"][:2])

@@ -1,7 +1,7 @@
-"""What conf/dashboards.yml declares: dashboards, their cards, and the SQL that gives a card's figures.
+"""Reads conf/dashboards.yml: dashboards, their cards, and the SQL that computes a card's figures.
 
-The SQL is Metabase's: a tag is a filter's value (`{{from}}` and `{{to}}`, dates) or its whole condition (the others),
-and what stands in `[[ ]]` only counts where that filter is set. `bind` makes plain SQL of it.
+The SQL is in Metabase's form: a template tag is a filter's value (the dates `{{from}}` and `{{to}}`) or a filter's
+whole condition (all others), and a clause in `[[ ]]` applies only if that filter is set. `bind` returns plain SQL.
 """
 
 import re
@@ -34,12 +34,12 @@ FIGURE = re.compile(r"(?:(\d+) \* )?([a-z][a-z0-9_]*)(?: / ([a-z][a-z0-9_]*))?(?
 
 
 class Misdeclared(ValueError):
-    """conf/dashboards.yml does not say what can be shown; the sentence names dashboard, card and fault."""
+    """Signals that conf/dashboards.yml cannot be shown as declared; the message names dashboard, card and fault."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """times * sum(column) / sum(per) / divided, over the rows of a report; null where sum(per) is 0."""
+    """Declares a figure over the rows of a report: times * sum(column) / sum(per) / divided; null if sum(per) is 0."""
 
     label: str
     column: str
@@ -50,11 +50,12 @@ class Figure:
 
     @property
     def name(self) -> str:
-        """The column of the card's result that holds it."""
+        """Returns the name of the result column that holds the figure."""
         return name_of(self.label)
 
     @property
     def sql(self) -> str:
+        """Returns the SQL expression of the figure, with its name; quotients have four decimals."""
         if self.per is None:
             return f"coalesce(sum({self.column}), 0) as {self.name}"
         times = f"{self.times}.0 * " if self.times != 1 else "1.0 * "
@@ -64,7 +65,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """One question and its answer: figures of a report, broken down `by` its columns; or, of a table, its `columns`."""
+    """Declares a question and its answer: figures of a report broken down `by` columns, or the `columns` of a table."""
 
     title: str
     answers: str
@@ -90,12 +91,12 @@ class Card:
 
     @cached_property
     def tags(self) -> tuple[str, ...]:
-        """The names of the template tags in its SQL."""
+        """Returns the names of the template tags in the card's SQL."""
         return tuple(tag for name in self.filters for tag in FILTERS[name])
 
     @cached_property
     def result(self) -> tuple[str, ...]:
-        """The columns of its result, in order."""
+        """Returns the columns of the card's result, in order."""
         if self.columns:
             return self.columns
         leading = ("until", "since") if self.is_compared else self.by
@@ -103,39 +104,39 @@ class Card:
 
     @property
     def format(self) -> str:
-        """The format of its first figure, and of what is folded."""
+        """Returns the format of the first figure, which is also that of folded figures."""
         return self.figures[0].format if self.figures else "integer"
 
     @property
     def grain(self) -> str | None:
-        """The grain of its axis of time, where its chart takes a coarser one for long periods."""
+        """Returns the declared grain of the time axis if the chart takes a coarser one for long periods, else None."""
         finer = list(GRAINS)[:-1] if self.chart in STEPS else []
         return next((name for name in self.by if name in finer), None)
 
     @property
     def coarser(self) -> tuple[str, ...]:
-        """The grains that it takes for long periods."""
+        """Returns the coarser grains that the chart may take for long periods, finest first."""
         return tuple(GRAINS)[list(GRAINS).index(self.grain) + 1 :] if self.grain else ()
 
     @property
     def summed(self) -> tuple[str, ...]:
-        """The columns of its report that it sums."""
+        """Returns the columns of the report that the card sums."""
         names = [name for figure in self.figures for name in (figure.column, figure.per) if name]
         return tuple(dict.fromkeys(names))
 
     @property
     def is_compared(self) -> bool:
-        """Whether it is one figure of this period and of the one before."""
+        """Tells whether the card shows one figure of this period and of the period before."""
         return self.chart == "headline" and "period" in self.filters and self.compare
 
     @cached_property
     def sql(self) -> str:
-        """Its query, with tags. A row for each value of `by` or figure folded; of a comparison two, the older first.
+        """Returns the card's query with template tags: one row per combination of `by`, and per figure if folded.
 
-        A comparison has no rows where the current figure is null: Metabase would show the previous one as the current
-        one. Its rows have both days of their period: of rows with one date each, Metabase infers a unit, and
-        shows "2025" for 365 days, or "January 2026" for any 30. The older figure is null where the data begin within
-        its period: less of it was recorded, not less done.
+        A comparison has two rows, the older first, or none if the current figure is null: Metabase would show the
+        previous figure as the current one. Each row has the first and the last day of its period: from a single date,
+        Metabase would infer a unit, and show "2025" for 365 days or "January 2026" for any 30. The older figure is null
+        if the data begin within its period, since the period is then only partly recorded.
         """
         table = f"reports.{self.report}"
         conditions = [f"[[and {{{{{tag}}}}}]]" for name in self.filters if name != "period" for tag in FILTERS[name]]
@@ -193,7 +194,7 @@ class Card:
         return "\n".join([*leading(ctes), *query, *self.ending])
 
     def coarsening(self, finest: str) -> str:
-        """The CTE `grain`: the finest one, from this on, of which what is `chosen` has not too many steps."""
+        """Returns the CTE `grain`: the finest grain from `finest` on at which the CTE `chosen` has few enough steps."""
         factors = [f"count(distinct {name})" for name in self.by if name not in GRAINS]
         series = " * ".join([*factors, *([str(len(self.figures))] if self.fold else [])]) or "1"
         *finer, coarsest = (finest, *self.coarser)
@@ -213,7 +214,7 @@ class Card:
 
     @property
     def ending(self) -> list[str]:
-        """Its order, in which no two rows are equal, and its limit."""
+        """Returns the clauses `order by`, which leaves no ties, and `limit`."""
         keys = [self.order] if self.order else []
         if not self.order and self.figures and not set(self.by) & set(GRAINS) and not self.fold:
             keys = [f"{self.figures[0].name} desc nulls last"]
@@ -225,7 +226,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Dashboard:
-    """A page of cards under common filters."""
+    """Declares a page of cards with common filters."""
 
     name: str
     about: str
@@ -234,6 +235,7 @@ class Dashboard:
 
     @property
     def slug(self) -> str:
+        """Returns the dashboard's name as it stands in file names."""
         return self.name.lower().replace(" ", "-")
 
 
@@ -248,34 +250,36 @@ FIRST_DAY = "'0001-01-01'::date"  # a period or decade that begins earlier begin
 
 
 def cte(name: str, lines: Sequence[str]) -> str:
+    """Returns a common table expression with this name and body."""
     return "\n".join([f"{name} as (", *(f"    {line}" for line in lines), ")"])
 
 
 def leading(ctes: Sequence[str]) -> list[str]:
-    """The clause `with` of a query that has any."""
+    """Returns the clause `with` as a list of at most one text; empty without CTEs."""
     return ["with " + ",\n".join(ctes)] if ctes else []
 
 
 def starting(grain: str, column: str) -> str:
-    """The first day of the step of that grain that a day lies in."""
+    """Returns the SQL of the first day of the time step that contains `day`; `grain` is a SQL expression."""
     return f"greatest(date_trunc({grain}, day)::date, {FIRST_DAY}) as {column}"
 
 
 def load(text: str | None = None) -> list[Dashboard]:
-    """The dashboards of conf/dashboards.yml; raises Misdeclared with a sentence."""
+    """Returns the dashboards of conf/dashboards.yml, or of a text; raises Misdeclared with a sentence."""
     whole = declared(text)
     defined = {name: one.definition for name, one in measures.load(whole.get("measures", {})).items()}
     return [dashboard(one, whole["reports"], defined) for one in whole["dashboards"]]
 
 
 def declared(text: str | None = None) -> dict[str, Any]:
-    """What conf/dashboards.yml says."""
+    """Returns the content of conf/dashboards.yml, or of a text."""
     return yaml.safe_load(FILE.read_text() if text is None else text)
 
 
 def dashboard(
     declared: Mapping[str, Any], reports: Mapping[str, Mapping[str, Any]], defined: Mapping[str, str]
 ) -> Dashboard:
+    """Returns a declared dashboard; `defined` has the definitions of measures. Raises Misdeclared for any fault."""
     name, filters = declared["name"], tuple(declared["filters"])
     if unknown := set(filters) - set(FILTERS):
         raise Misdeclared(f"{name} has the filter {min(unknown)!r}; there are {', '.join(FILTERS)}.")
@@ -294,6 +298,7 @@ def dashboard(
 
 
 def card(declared: Mapping[str, Any], filters: Sequence[str], reports: Mapping[str, Mapping[str, Any]]) -> Card:
+    """Returns a declared card with those filters of its dashboard that its report has; raises Misdeclared."""
     given = dict(declared)
     figures = tuple(figure(label, text) for label, text in given.pop("figures", {}).items())
     lists: dict[str, Any] = {
@@ -322,6 +327,7 @@ def card(declared: Mapping[str, Any], filters: Sequence[str], reports: Mapping[s
 
 
 def figure(label: str, text: str) -> Figure:
+    """Parses a figure such as `100 * column / column / number as format`; raises Misdeclared if it has another form."""
     found = FIGURE.fullmatch(text)
     if not found or (found[5] or "integer") not in FORMATS:
         raise Misdeclared(f"the figure {label!r} is not of the form `100 * column / column / number as format`")
@@ -330,13 +336,14 @@ def figure(label: str, text: str) -> Figure:
 
 
 def name_of(label: str) -> str:
+    """Returns the column name of a label."""
     return re.sub(r"\W+", "_", label.lower())
 
 
 def bind(sql: str, report: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Plain SQL with psycopg's parameters: what Metabase makes of a card's SQL when these filters are set.
+    """Returns a card's SQL as Metabase expands it when these filters are set, with psycopg's parameters.
 
-    `given` holds a date for from and to, and a list of values for each other filter.
+    `given` holds a date for each of `from` and `to`, and a list of values for each other filter.
     """
 
     def clause(found: re.Match[str]) -> str:

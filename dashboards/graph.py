@@ -1,17 +1,17 @@
-"""Draws a directed graph without circles as SVG: nodes in columns, and edges from left to right."""
+"""Draws a directed acyclic graph as SVG: nodes in columns, and edges from left to right."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-WIDTH, HEIGHT = 220, 46  # of a node
-BETWEEN, ABOVE = 90, 14  # columns, nodes of a column
+WIDTH, HEIGHT = 220, 46  # pixels of a node
+BETWEEN, ABOVE = 90, 14  # pixels between columns, and between the nodes of a column
 MARGIN = 24
-LONGEST = 29  # characters of a line in a node
+LONGEST = 29  # characters that fit into a line of a node
 
 
 class Node(NamedTuple):
-    """Describes a box: its whole name, shown on hovering, its lines of text, its colour's group and its column."""
+    """Describes a box: full name (its tooltip), two lines of text, group (its colour), and column."""
 
     name: str
     text: str
@@ -21,7 +21,7 @@ class Node(NamedTuple):
 
 
 def ranks(nodes: Iterable[str], edges: Iterable[tuple[str, str]]) -> dict[str, int]:
-    """Returns how far each node is from the sources: one behind the last of those that lead to it."""
+    """Returns the rank of each node: 0 without predecessors, else one above the highest rank of a predecessor."""
     before: dict[str, list[str]] = {node: [] for node in nodes}
     for source, target in edges:
         if source in before and target in before:
@@ -39,7 +39,7 @@ def ranks(nodes: Iterable[str], edges: Iterable[tuple[str, str]]) -> dict[str, i
 
 
 def ordered(columns: Sequence[list[str]], edges: Sequence[tuple[str, str]]) -> Sequence[list[str]]:
-    """Sorts the nodes of each column by the mean place of their neighbours, so that few edges cross."""
+    """Sorts the nodes of each column in place by the mean position of their neighbours, so that few edges cross."""
     beside: dict[str, list[str]] = {}
     for source, target in edges:
         beside.setdefault(source, []).append(target)
@@ -52,12 +52,12 @@ def ordered(columns: Sequence[list[str]], edges: Sequence[tuple[str, str]]) -> S
 
 
 def mean(numbers: Sequence[float], otherwise: float) -> float:
-    """Returns the mean of numbers, or another where there are none."""
+    """Returns the mean of numbers, or `otherwise` if there are none."""
     return sum(numbers) / len(numbers) if numbers else otherwise
 
 
 def svg(nodes: Mapping[str, Node], edges: Sequence[tuple[str, str]], title: str) -> str:
-    """Returns the drawing of nodes by their ids and of edges between them."""
+    """Returns the SVG of nodes, given by id, and of the edges between them."""
     used = sorted({node.column for node in nodes.values()})
     columns = ordered([[name for name in nodes if nodes[name].column == number] for number in used], edges)
     tallest = max(map(len, columns), default=0)
@@ -77,7 +77,7 @@ def svg(nodes: Mapping[str, Node], edges: Sequence[tuple[str, str]], title: str)
 
 
 def curve(source: tuple[float, float], target: tuple[float, float]) -> str:
-    """Returns the line from the right side of a node to the left side of another; within a column, left of both."""
+    """Returns the curve from the right side of one node to the left side of another; within a column, on their left."""
     (x1, y1), (x2, y2) = (source[0] + WIDTH, source[1] + HEIGHT / 2), (target[0], target[1] + HEIGHT / 2)
     bend = (x2 - x1) / 2
     if source[0] == target[0]:
@@ -87,7 +87,7 @@ def curve(source: tuple[float, float], target: tuple[float, float]) -> str:
 
 
 def box(x: float, y: float, node: Node) -> str:
-    """Returns a node: its text, and below it the line about it."""
+    """Returns the box of a node with its two lines of text."""
     return (
         f'<g class="{escape(node.group)}"><title>{escape(node.name)}</title>'
         f'<rect x="{x:.0f}" y="{y:.0f}" width="{WIDTH}" height="{HEIGHT}" rx="6"/>'
@@ -97,5 +97,5 @@ def box(x: float, y: float, node: Node) -> str:
 
 
 def short(text: str) -> str:
-    """Returns a text that fits into a node: of a long one its end, which tells most."""
+    """Shortens a text to fit into a node; keeps the end, which tells most."""
     return text if len(text) <= LONGEST else f"…{text[-LONGEST + 1 :]}"

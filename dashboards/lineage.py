@@ -1,8 +1,8 @@
 """Draws where data come from and go to, as a page beside the dashboards: `make lineage`.
 
-`DATE=2026-01-31` draws the files, objects and tables of a date, `COLUMN=mart_daily_kpis.total_revenue` the columns that
-a mart's column is made of, down to those of the files. Both are drawn from the ledger and the declarations, as the
-events are; without either the newest date in gold is drawn.
+`DATE=2026-01-31` draws the files, objects and tables of a date; `COLUMN=mart_daily_kpis.total_revenue` draws the
+columns that a mart's column is made of, back to the columns of the files. Both use the ledger and the declarations, as
+the lineage events do. Without either, draws the newest date in gold.
 """
 
 import argparse
@@ -35,11 +35,11 @@ svg text { fill: var(--ink); font: 600 12px system-ui, sans-serif; } svg .about 
 .file rect { stroke: #7a6a00; } .bronze rect { stroke: #a45d1a; } .silver rect { stroke: #5f7389; }
 .gold rect { stroke: #b8860b; } .mart rect { stroke: #2c7a51; stroke-width: 2; } .ops rect { stroke-dasharray: 4 3; }
 """
-LAYERS = {"file": 0, "bronze": 1, "silver": 2, "gold": 3, "ops": 3, "mart": 4}  # the column of each
+LAYERS = {"file": 0, "bronze": 1, "silver": 2, "gold": 3, "ops": 3, "mart": 4}  # the drawing's column of each layer
 
 
 def flows(day: date) -> Iterator[Flow]:
-    """Yields what the current runs of a date have read and written, in the order of the layers, and the marts."""
+    """Yields what the current runs of a date read and wrote, layer by layer, then the build of the marts."""
     for layer in ("bronze", "silver", "gold"):
         for name in expected(day):
             if row := lineage.current_run(layer, name, day):
@@ -48,7 +48,7 @@ def flows(day: date) -> Iterator[Flow]:
 
 
 def of_date(day: date) -> tuple[dict[str, Node], list[tuple[str, str]]]:
-    """Returns the nodes and the edges of a date: its files, objects and tables."""
+    """Returns the nodes and the edges of a date: files, objects and tables."""
     nodes: dict[str, Node] = {}
     edges: dict[tuple[str, str], None] = {}
     reads = {
@@ -60,14 +60,14 @@ def of_date(day: date) -> tuple[dict[str, Node], list[tuple[str, str]]]:
             name, about = key(dataset), described(dataset)
             if name not in nodes or about:
                 nodes[name] = node(dataset.namespace, dataset.name, *shown(dataset.namespace, dataset.name, about))
-        for target in flow.outputs:  # of the marts each reads tables of its own
+        for target in flow.outputs:  # each mart reads only some of the build's inputs
             sources = reads.get(key(target)) or [key(source) for source in flow.inputs]
             edges |= {(source, key(target)): None for source in sources}
     return nodes, [*edges]
 
 
 def of_column(mart: str, column: str, day: date) -> tuple[dict[str, Node], list[tuple[str, str]]]:
-    """Returns the nodes and the edges of a mart's column: every column it is made of."""
+    """Returns the nodes and the edges of a mart's column: the column and every column that it is made of."""
     made: dict[tuple[str, str, str], list[Any]] = {}
     for flow in flows(day):
         for output in flow.outputs:
@@ -89,12 +89,12 @@ def of_column(mart: str, column: str, day: date) -> tuple[dict[str, Node], list[
 
 
 def key(dataset: Any) -> str:
-    """Returns what tells a dataset from all others."""
+    """Returns a unique key of a dataset: namespace and name."""
     return f"{dataset.namespace}\t{dataset.name}"
 
 
 def node(namespace: str, name: str, text: str, about: str) -> Node:
-    """Returns the node of a dataset, or of one of its columns, in the column of its layer."""
+    """Returns the node of a dataset, or of one of its columns, placed in the drawing's column of its layer."""
     group, table = group_of(namespace, name), table_of(name)
     behind = mart_ranks().get(table, 0) if group == "mart" else 0
     return Node(label(namespace, name), text, about, group, LAYERS[group] + behind)
@@ -102,25 +102,25 @@ def node(namespace: str, name: str, text: str, about: str) -> Node:
 
 @cache
 def mart_ranks() -> dict[str, int]:
-    """Returns how many marts stand one behind the other up to each of them."""
+    """Returns the rank of each mart: 0 if it reads no other mart, else one above the highest rank that it reads."""
     known = mart_columns.all_marts()
     return graph.ranks(known, [(read, mart) for mart, of in known.items() for read in of["reads"]])
 
 
 def label(namespace: str, name: str) -> str:
-    """Returns a dataset's whole name as people have it."""
+    """Returns a dataset's full name for people."""
     if namespace == "file":
         return "/".join(Path(name).parts[-4:])
     return f"{namespace}/{name}" if namespace.startswith("s3:") else table_of(name)
 
 
 def table_of(name: str) -> str:
-    """Returns a table's name without its database, and without its schema if that is public."""
+    """Returns a table's name without the database, and without the schema if that is public."""
     return name.partition(".")[2].removeprefix("public.")
 
 
 def shown(namespace: str, name: str, about: str) -> tuple[str, str]:
-    """Returns the two lines in a dataset's node: the file, folder or table, and where it lies with its rows."""
+    """Returns the two lines of a dataset's node: file, folder or table; and its location followed by `about`."""
     if namespace.startswith("postgres:"):
         return table_of(name), about
     folder, _, file = name.rpartition("/")
@@ -129,7 +129,7 @@ def shown(namespace: str, name: str, about: str) -> tuple[str, str]:
 
 
 def described(dataset: Any) -> str:
-    """Returns the rows of a dataset that a run has read or written, and the version that it wrote."""
+    """Returns in words the rows of a dataset that a run read or wrote, and its Delta version, as far as known."""
     told = []
     for facets in (getattr(dataset, "inputFacets", None), getattr(dataset, "outputFacets", None)):
         for name in ("inputStatistics", "outputStatistics"):
@@ -141,7 +141,7 @@ def described(dataset: Any) -> str:
 
 
 def group_of(namespace: str, name: str) -> str:
-    """Returns the layer of a dataset by its place."""
+    """Returns the layer of a dataset: file, bronze, silver, gold, mart or ops."""
     if not namespace.startswith("postgres:"):
         return "file" if namespace == "file" else "silver" if "silver" in namespace else "bronze"
     table = table_of(name)
@@ -149,7 +149,7 @@ def group_of(namespace: str, name: str) -> str:
 
 
 def page(title: str, about: str, drawing: str) -> str:
-    """Returns a page that loads and runs nothing."""
+    """Returns an HTML page that loads no resources and runs no scripts."""
     policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
@@ -161,7 +161,7 @@ def page(title: str, about: str, drawing: str) -> str:
 
 
 def drawn(day: date | None, column: str) -> tuple[str, str]:
-    """Returns the name of a page and the page; raises Refused where there is nothing to draw."""
+    """Returns the file name and the HTML of a page; raises Refused if there is nothing to draw."""
     with warehouse.connect() as connection:
         day = day or warehouse.value(connection, "select day from ops.newest")
     if day is None:
@@ -185,14 +185,14 @@ def drawn(day: date | None, column: str) -> tuple[str, str]:
 
 
 def listed(known: dict[str, Any]) -> str:
-    """Returns a column as an example."""
+    """Returns a mart's column as an example for a message."""
     mart: Iterable[str] = known
     first = next(iter(mart))
     return f"{first}.{next(iter(known[first]['made_of']), '')}"
 
 
 def main() -> None:
-    """Writes the page of what the command line names, and says where it is."""
+    """Writes the page that the command line asks for, and prints its path."""
     words = argparse.ArgumentParser(prog="make lineage", description=__doc__)
     words.add_argument("--date", type=program.given_day, help="a date; else the newest in gold")
     words.add_argument("--column", default="", help="a mart's column, as mart_daily_kpis.total_revenue")

@@ -1,7 +1,7 @@
-"""Draws the measures' paragraphs of docs/analysts.md: python -m dashboards.measures, as `make dictionary` does.
+"""Writes the measures' paragraphs in docs/analysts.md: python -m dashboards.measures, which `make dictionary` runs.
 
-A measure is declared in conf/dashboards.yml. Its definition is the comments of the columns that it names, so that
-cards, Metabase, PostgreSQL, the dictionary and the page for analysts say the same.
+conf/dashboards.yml declares the measures. The definition of a measure quotes the comments of its columns, so that
+cards, Metabase, PostgreSQL, the data dictionary and docs/analysts.md all say the same.
 """
 
 import re
@@ -19,7 +19,7 @@ BETWEEN = re.compile(r"(<!-- measures: .*? -->\n).*?(<!-- end of measures -->)",
 
 @dataclass(frozen=True)
 class Measure:
-    """Describes a measure: the question it answers, its columns, and what it cannot tell."""
+    """Describes a measure: the question it answers, its formula, its columns, and its limits."""
 
     title: str
     answers: str
@@ -29,7 +29,7 @@ class Measure:
 
     @property
     def definition(self) -> str:
-        """Returns its formula, the comments of its columns, and its limits, in one paragraph."""
+        """Returns the formula, the comments of the columns, and the limits, in one paragraph."""
         said = [f"{in_words(column)}: {comments()[column]}" for column in self.columns]
         return " ".join([self.formula, *said, self.limits])
 
@@ -41,14 +41,14 @@ def in_words(column: str) -> str:
 
 @cache
 def comments() -> dict[str, str]:
-    """Returns the comment of each column of the marts by mart.column."""
+    """Returns the comment of each column of the marts, by `mart.column`."""
     return {
         f"{table}.{column}": comment for table, _, columns in dictionary.mart_tables() for column, _, comment in columns
     }
 
 
 def load(declared: Mapping[str, Mapping[str, Any]]) -> dict[str, Measure]:
-    """Returns the measures by name; raises KeyError with the name of a column that no mart has."""
+    """Returns the measures by name; raises KeyError with the name of a column if no mart has it."""
     made = {name: Measure(**{**given, "columns": tuple(given["columns"])}) for name, given in declared.items()}
     for measure in made.values():
         for column in measure.columns:
@@ -65,13 +65,13 @@ def paragraph(measure: Measure) -> str:
 
 
 def page(text: str, measures: Mapping[str, Measure]) -> str:
-    """Returns the text of docs/analysts.md with these measures."""
+    """Replaces the measures in the text of docs/analysts.md; returns the new text."""
     body = "\n\n".join(map(paragraph, measures.values())).replace("\\", "\\\\")
     return BETWEEN.sub(rf"\1\n{body}\n\n\2", text)
 
 
 def main() -> None:
-    """Writes the paragraphs."""
+    """Writes the measures of conf/dashboards.yml into docs/analysts.md."""
     from dashboards import cards
 
     PAGE.write_text(page(PAGE.read_text(), load(cards.declared()["measures"])))

@@ -1,8 +1,8 @@
-"""Brings the declared dashboards into Metabase through its REST API, and shows that they work there.
+"""Provisions the declared dashboards in Metabase through its REST API, and verifies that they work there.
 
-`provision` changes what differs from conf/dashboards.yml and nothing else: a second run writes nothing. What is ours
-lies in one collection and says so at the end of its description; everything else there belongs to people, and stays.
-`verify` runs every card as a reader would, plain and under each of its filters, and leaves no filter set.
+`provision` changes only what differs from conf/dashboards.yml, so that a second run writes nothing. Our items lie in
+one collection and are marked at the end of their descriptions; all other items there belong to people and are left
+alone. `verify` runs every card as a reader would, without and with each of its filters, and leaves no filter set.
 """
 
 import re
@@ -24,35 +24,35 @@ from dashboards.cards import Card, Dashboard
 from jobs import borders, program, settings
 from jobs.program import Refused
 
-NAME = "Hospital"  # of the collection and of the database, as Metabase shows them
+NAME = "Hospital"  # name of the collection and of the database in Metabase
 ABOUT = "The hospital's dashboards, and the questions they are made of."
-OLDEST = 58  # v0.58: the oldest whose API is this one
-TLS = ("require", "verify-ca", "verify-full")  # what PGSSLMODE says where there must be TLS
-SILENT = 60  # seconds to wait for an answer that is Metabase's
-STARTING = 300  # for it to be up
-SYNCING = 180  # for it to have read the warehouse's columns
-SAVING = 30  # for it to have stored a user's filters, which it does every five seconds
+OLDEST = 58  # v0.58 is the oldest version with this API
+TLS = ("require", "verify-ca", "verify-full")  # values of PGSSLMODE that require TLS
+SILENT = 60  # seconds to wait for an answer that comes from Metabase
+STARTING = 300  # seconds to wait while Metabase is starting
+SYNCING = 180  # seconds to wait until Metabase has read the warehouse's columns
+SAVING = 30  # seconds to wait until Metabase has saved a user's filters, which it does every five seconds
 PAUSE = 1.0
-NEVER = {"from": "2999-01-01", "to": "1900-01-01"}  # dates that leave nothing; (no such value) does for other filters
+NEVER = {"from": "2999-01-01", "to": "1900-01-01"}  # no row matches; other filters use "(no such value)"
 
 
 class Metabase:
-    """An instance that somebody is logged in to, and a count of what was changed there."""
+    """Holds a session with a Metabase instance, and counts what was changed there."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self.shown = self.url.replace(parts.netloc, parts.netloc.rpartition("@")[2])
         self.http = requests.Session()
-        # What may be sent twice is, when a proxy or a restart is in the way; a POST only if it never left.
+        # Retry idempotent requests if a proxy or a restart is in the way; retry a POST only if it was never sent.
         patience = Retry(total=4, backoff_factor=0.3, status_forcelist=(502, 503, 504), raise_on_status=False)
         self.http.mount(self.url, HTTPAdapter(max_retries=patience))
         self.done: Counter[str] = Counter()
 
     def ask(self, method: str, path: str, body: Any = None, **query: Any) -> requests.Response:
-        """Its answer, whatever that is; Refused where there is none."""
+        """Sends a request; returns the answer, errors included. Raises Refused if there is none."""
         try:
-            # Over a connection of its own: v0.59 loses the beginning of a request that follows a query on the same one.
+            # Use a new connection: v0.59 loses the start of a request that follows a query on the same connection.
             with self.http:
                 return self.http.request(method, f"{self.url}/api{path}", json=body, params=query, timeout=120)
         except requests.RequestException:
@@ -61,24 +61,29 @@ class Metabase:
             ) from None
 
     def call(self, method: str, path: str, body: Any = None, what: str = "", **query: Any) -> Any:
-        """What it answers; Refused with `what` was asked for and the fields it dislikes, never with a value."""
+        """Sends a request; returns the content of the answer.
+
+        Raises Refused if Metabase rejects it; the sentence names `what` and the rejected fields, never a value.
+        """
         answer = self.ask(method, path, body, **query)
         if answer.ok:
             return content(answer)
         raise self.refusal(f"{method} {path}" + (f" ({what})" if what else ""), answer)
 
     def refusal(self, asked: str, answer: requests.Response) -> Refused:
+        """Returns the error for a request that Metabase rejected."""
         rights = "; METABASE_USER must be an administrator there" if answer.status_code == 403 else ""
         return Refused(f"Metabase at {self.shown} refuses {asked} with {answer.status_code}{dislikes(answer)}{rights}.")
 
     def note(self, what: str, name: str, how: str) -> None:
-        """Counts a thing as created, changed, removed or unchanged, and prints what was done to it."""
+        """Counts an item as created, changed, removed or unchanged; prints a line unless it is unchanged."""
         self.done[how] += 1
         if how != "unchanged":
             borders.say(f"{what} {name}: {how}")
 
 
 def content(answer: requests.Response) -> Any:
+    """Returns the JSON of an answer, or its text if it is no JSON."""
     try:
         return answer.json()
     except requests.JSONDecodeError:
@@ -86,19 +91,24 @@ def content(answer: requests.Response) -> Any:
 
 
 def dislikes(answer: requests.Response) -> str:
-    """The names of the fields that an answer finds fault with; their values may be secrets."""
+    """Returns in words the names of the fields that an answer rejects, without their values, which may be secrets."""
     errors = fault(answer)
     return f": it does not like {', '.join(sorted(errors))}" if errors else ""
 
 
 def fault(answer: requests.Response) -> dict[str, Any]:
+    """Returns the errors of an answer by field; empty if it has none."""
     said = content(answer)
     errors = said.get("errors") if isinstance(said, dict) else None
     return errors if isinstance(errors, dict) else {}
 
 
 def log_in(may_set_up: bool) -> Metabase:
-    """The instance at METABASE_URL once it is up, with METABASE_USER logged in, or made its first user."""
+    """Waits for the instance at METABASE_URL and logs METABASE_USER in.
+
+    On an instance that is not set up, creates this user as administrator if `may_set_up`. Raises Refused if that is not
+    allowed or the login fails.
+    """
     metabase = Metabase(settings.get("METABASE_URL"))
     user, password = settings.get("METABASE_USER"), settings.get("METABASE_PASSWORD")
     properties = wait(metabase)
@@ -120,10 +130,10 @@ def log_in(may_set_up: bool) -> Metabase:
 
 
 def set_up(metabase: Metabase, token: str, user: str, password: str) -> requests.Response:
-    """Makes the first user, who is the administrator."""
+    """Creates the first user, who is the administrator; returns the answer with the session. Raises Refused."""
     body = {"token": token, "user": {"email": user, "password": password}, "prefs": {"site_name": NAME}}
     answer = metabase.ask("POST", "/setup", body)
-    if answer.status_code == 403 or "token" in fault(answer):  # spent: another run, or somebody, was faster
+    if answer.status_code == 403 or "token" in fault(answer):  # the token is spent: another run or a person was faster
         answer = metabase.ask("POST", "/session", {"username": user, "password": password})
         if not answer.ok:
             raise not_let_in(metabase)
@@ -137,6 +147,7 @@ def set_up(metabase: Metabase, token: str, user: str, password: str) -> requests
 
 
 def not_let_in(metabase: Metabase) -> Refused:
+    """Returns the error for an instance that is set up but rejects METABASE_USER."""
     return Refused(
         f"Metabase at {metabase.shown} is already set up and does not let METABASE_USER in; "
         "put an administrator's name and password into METABASE_USER and METABASE_PASSWORD in .env."
@@ -144,7 +155,10 @@ def not_let_in(metabase: Metabase) -> Refused:
 
 
 def wait(metabase: Metabase) -> dict[str, Any]:
-    """Its public properties, once it is healthy and serves them; says every ten seconds what it waits for."""
+    """Returns Metabase's public properties once it is healthy; reports every ten seconds what it waits for.
+
+    Raises Refused if Metabase stays silent, takes too long to start, or is too old.
+    """
     began = said = time.monotonic()
     while True:
         state, properties = condition(metabase)
@@ -168,7 +182,7 @@ def wait(metabase: Metabase) -> dict[str, Any]:
 
 
 def condition(metabase: Metabase) -> tuple[str, dict[str, Any]]:
-    """What it is doing in a few words, and its properties once it serves them: health turns green before that."""
+    """Returns in words what Metabase is doing, and its properties once it serves them: /health is green before that."""
     try:
         health = requests.get(f"{metabase.url}/api/health", timeout=10)
         properties = requests.get(f"{metabase.url}/api/session/properties", timeout=10)
@@ -182,7 +196,7 @@ def condition(metabase: Metabase) -> tuple[str, dict[str, Any]]:
 
 
 def provision(metabase: Metabase, boards: list[Dashboard]) -> None:
-    """Makes collection, cards and dashboards in Metabase what is declared; what no longer is, is archived."""
+    """Creates or updates the declared collection, cards and dashboards; archives those that are no longer declared."""
     database = connected(metabase)
     fields = filtered_columns(metabase, database, boards)
     collection = collected(metabase)
@@ -200,14 +214,14 @@ def provision(metabase: Metabase, boards: list[Dashboard]) -> None:
     for place, board in enumerate(boards, 1):
         titled = {card.title: ids[bodies.card_name(board, card)] for card in board.cards}
         arranged(metabase, board, titled, ours, collection, place, held.pop(("dashboard", board.name), None))
-    # Dashboards first, then cards: by now no dashboard shows them.
+    # Dashboards come before cards, so that no dashboard shows a card that is archived.
     for item in sorted([*held.values(), *surplus], key=lambda item: item["model"], reverse=True):
         metabase.call("PUT", f"/{item['model']}/{item['id']}", {"archived": True}, item["name"])
         metabase.note(item["model"], item["name"], "removed")
 
 
 def connected(metabase: Metabase) -> int:
-    """The id of the warehouse as a database of Metabase's, which reads it as POSTGRES_DASHBOARDS_USER."""
+    """Ensures that Metabase has the warehouse as a database, read as POSTGRES_DASHBOARDS_USER; returns its id."""
     details: dict[str, Any] = {
         "host": settings.get("POSTGRES_HOST"),
         "port": int(settings.get("POSTGRES_PORT")),
@@ -222,17 +236,17 @@ def connected(metabase: Metabase) -> int:
     databases = metabase.call("GET", "/database")["data"]
     found = [one["id"] for one in databases if one["name"] == NAME and one["engine"] == "postgres"]
     if not found:
-        # It tries TLS first, and sets `ssl` where that works.
+        # Metabase tries TLS first, and sets `ssl` if that works.
         body = {"name": NAME, "engine": "postgres", "details": {"ssl": False} | details | secret, "is_full_sync": True}
         made = reached(metabase, details, "POST", "/database", body)
         metabase.note("database", NAME, "created")
         return made["id"]
     database = min(found)
     held = metabase.call("GET", f"/database/{database}")["details"]
-    # It tells no password; whether that is still right only a query shows.
+    # Metabase returns no password; only a query shows whether it is still valid.
     same = all(held.get(key) == value for key, value in details.items())
     if not (same and run_sql(metabase, database, "select 1") == [[1]]):
-        # All details at once: what is left out, TLS that it found or people set among it, would be lost.
+        # Send all details: those left out would be lost, such as TLS that Metabase found or a person set.
         details = held | details
         reached(metabase, details, "PUT", f"/database/{database}", {"details": details | secret})
         metabase.note("database", NAME, "changed")
@@ -242,7 +256,7 @@ def connected(metabase: Metabase) -> int:
 
 
 def reached(metabase: Metabase, details: Mapping[str, Any], method: str, path: str, body: dict[str, Any]) -> Any:
-    """What Metabase answers to a database's connection; Refused where it cannot connect, which it tries at once."""
+    """Sends a database's connection details; raises Refused if Metabase, which connects at once, cannot connect."""
     answer = metabase.ask(method, path, body)
     if answer.ok:
         return content(answer)
@@ -257,20 +271,23 @@ def reached(metabase: Metabase, details: Mapping[str, Any], method: str, path: s
 
 
 def run_sql(metabase: Metabase, database: int, sql: str) -> list[list[Any]] | None:
-    """The rows of a query; None where Metabase or PostgreSQL refuses it."""
+    """Runs a query through Metabase; returns its rows, or None if Metabase or PostgreSQL refuses it."""
     answer = content(metabase.ask("POST", "/dataset", bodies.native(sql, database)))
     is_done = isinstance(answer, dict) and answer.get("status") == "completed"
     return answer["data"]["rows"] if is_done else None
 
 
 def filtered_columns(metabase: Metabase, database: int, boards: list[Dashboard]) -> dict[tuple[str, str], int]:
-    """Metabase's ids of the columns (report, column) that filters are bound to, once it has read the warehouse."""
+    """Returns Metabase's ids of the columns that filters are bound to, by (report, column).
+
+    Waits until Metabase has read the warehouse; raises Refused if a column is still missing after SYNCING seconds.
+    """
     needed = {(card.report, tag) for board in boards for card in board.cards for tag in card.tags} - {
         (card.report, tag) for board in boards for card in board.cards for tag in bodies.DATES
     }
     began, is_asked = time.monotonic(), False
     while True:
-        # Those too that people hid or marked sensitive, which has a word of its own from v0.66 on.
+        # Include columns that people hid or marked sensitive; v0.66 and later have a separate option for the latter.
         every = {"include_hidden": "true", "include_sensitive_fields": "true"}
         tables = metabase.call("GET", f"/database/{database}/metadata", **every)["tables"]
         found = {
@@ -294,7 +311,7 @@ def filtered_columns(metabase: Metabase, database: int, boards: list[Dashboard])
 
 
 def collected(metabase: Metabase) -> int:
-    """The id of our collection."""
+    """Returns the id of our collection; creates it if it is missing."""
     for one in metabase.call("GET", "/collection"):
         if one["id"] != "root" and one["name"] == NAME and bodies.is_ours(one) and not one.get("archived"):
             metabase.note("collection", NAME, "unchanged")
@@ -305,7 +322,7 @@ def collected(metabase: Metabase) -> int:
 
 
 def ours_in(metabase: Metabase, collection: int) -> tuple[dict[tuple[str, str], dict[str, Any]], list[dict[str, Any]]]:
-    """What is ours in the collection by model and name, and what is there twice: two runs at once leave that."""
+    """Returns our items in the collection by (model, name), and a list of duplicates, left by two simultaneous runs."""
     held: dict[tuple[str, str], dict[str, Any]] = {}
     surplus = []
     for item in sorted(items(metabase, collection), key=lambda item: item["id"]):
@@ -315,7 +332,7 @@ def ours_in(metabase: Metabase, collection: int) -> tuple[dict[tuple[str, str], 
 
 
 def items(metabase: Metabase, collection: int) -> Iterator[dict[str, Any]]:
-    """The cards and dashboards in a collection."""
+    """Yields the cards and dashboards in a collection."""
     read = 0
     while True:
         page = metabase.call(
@@ -328,7 +345,7 @@ def items(metabase: Metabase, collection: int) -> Iterator[dict[str, Any]]:
 
 
 def saved(metabase: Metabase, body: dict[str, Any], held: Mapping[str, Any] | None) -> int:
-    """The id of a card that says what `body` does."""
+    """Creates or updates a card unless it already matches `body`; returns its id."""
     if held is None:
         made = metabase.call("POST", "/card", body, body["name"])
         metabase.note("card", body["name"], "created")
@@ -350,7 +367,11 @@ def arranged(
     place: int,
     held: Mapping[str, Any] | None,
 ) -> None:
-    """Makes a dashboard what is declared. Read after its cards were written: Metabase changes mappings with them."""
+    """Creates or updates a dashboard as declared.
+
+    Reads the dashboard after its cards were written, since Metabase changes mappings when it saves a card. `place` is
+    its position in the collection.
+    """
     how = "changed" if held else "created"
     if held is None:
         body = {
@@ -370,7 +391,7 @@ def arranged(
 
 
 def verify(metabase: Metabase, boards: list[Dashboard]) -> list[str]:
-    """What does not work, a sentence each: cards that fail, name columns they lack, or hear nothing of a filter."""
+    """Runs every card; returns a sentence per fault: a failed or missing card, a missing column, an ignored filter."""
     found = [one["id"] for one in metabase.call("GET", "/database")["data"] if one["name"] == NAME]
     collections = [
         one["id"] for one in metabase.call("GET", "/collection") if one["name"] == NAME and bodies.is_ours(one)
@@ -409,13 +430,13 @@ def verify(metabase: Metabase, boards: list[Dashboard]) -> list[str]:
 
 
 def unfilter(metabase: Metabase, shown: Mapping[str, Any], path: str) -> None:
-    """Sets each of our filters to nothing: Metabase opens a dashboard with the values that its user had last."""
+    """Clears our filters, since Metabase opens a dashboard with the values that its user set last."""
     tags = [one["id"] for one in shown.get("parameters") or [] if one["id"] in bodies.TAGS]
     ran(metabase, path, [parameter(tag, None) for tag in tags])
 
 
 def still_filtered(metabase: Metabase, filtered: Mapping[str, int]) -> list[str]:
-    """A sentence for each of these dashboards that Metabase would open with a filter of ours set."""
+    """Returns a sentence for each dashboard that Metabase would still open with one of our filters set."""
     began, failures = time.monotonic(), []
     for name, dashboard in filtered.items():
         while True:
@@ -433,7 +454,7 @@ def still_filtered(metabase: Metabase, filtered: Mapping[str, int]) -> list[str]
 
 
 def tried(metabase: Metabase, card: Card, card_id: int, on_dashboard: str, value: Any) -> list[str]:
-    """Runs a card, and on its dashboard under each of its filters: with a value that has rows, and with one without."""
+    """Runs a card alone, then on its dashboard with each filter: a value with rows and one without; returns faults."""
     plain = ran(metabase, f"/card/{card_id}/query", [])
     if isinstance(plain, str):
         return [plain]
@@ -456,11 +477,12 @@ def tried(metabase: Metabase, card: Card, card_id: int, on_dashboard: str, value
 
 
 def parameter(tag: str, value: Any) -> dict[str, Any]:
+    """Returns a filter with a value, as a query takes it."""
     return {"id": tag, "type": bodies.kind(tag), "target": bodies.target(tag), "value": value}
 
 
 def ran(metabase: Metabase, path: str, parameters: list[dict[str, Any]]) -> Any:
-    """A query's columns and rows, or why there are none: the answer is 202 either way, its status tells."""
+    """Runs a saved card; returns columns and rows, or in words why it fails: the HTTP code is 202 in both cases."""
     answer = metabase.ask("POST", path, {"parameters": parameters})
     said = content(answer)
     if answer.ok and isinstance(said, dict) and said.get("status") == "completed":
@@ -470,7 +492,7 @@ def ran(metabase: Metabase, path: str, parameters: list[dict[str, Any]]) -> Any:
 
 
 def says_nothing(card: Card, data: Mapping[str, Any]) -> bool:
-    """Whether a result has no row, or in its figures only zeros and nulls."""
+    """Tells whether a result has no rows, or only zeros and nulls in its figures."""
     if card.columns:
         return not data["rows"]
     figures = {card.fold[1]} if card.fold else {figure.name for figure in card.figures}
@@ -479,7 +501,7 @@ def says_nothing(card: Card, data: Mapping[str, Any]) -> bool:
 
 
 def real_value(metabase: Metabase, database: int, tag: str, report: str, has_days: bool) -> Any:
-    """A value of a filter that its report has rows for, of the newest of its days."""
+    """Returns a value of a filter for which its report has rows, from the newest day in gold or before."""
     if tag in bodies.DATES:
         newest = "select day from ops.newest"
         query = f"select coalesce(max(day), ({newest})) from reports.{report} where day <= ({newest})"
@@ -495,7 +517,7 @@ def real_value(metabase: Metabase, database: int, tag: str, report: str, has_day
 
 
 def main(words: list[str]) -> None:
-    """`provision` or `verify`; exits 1 with a sentence where it cannot, or where something there does not work."""
+    """Runs `provision` or `verify`; exits 1 with a sentence if it cannot, or if verification finds a fault."""
     if words not in (["provision"], ["verify"]):
         program.leave(2, "usage: python -m dashboards.metabase provision|verify")
     try:

@@ -1,7 +1,8 @@
-"""The dashboards as static pages: python -m dashboards.pages [--to DIR].
+"""Writes the dashboards as static pages: python -m dashboards.pages [--to DIR].
 
-A page holds the sums that its cards are made of, by day and by whatever they are filtered by or broken down by, and the
-program that makes the cards' figures of them as the cards' SQL would. It loads nothing when it is opened.
+A page holds the sums that its cards are computed from, by day and by each column that they are filtered by or broken
+down by, and a script that computes the cards' figures from these sums as the cards' SQL would. An open page loads no
+other resources.
 """
 
 import argparse
@@ -57,12 +58,12 @@ cross join lateral (
 
 
 def home() -> Path:
-    """Where the stack serves the pages from."""
+    """Returns the directory from which the stack serves the pages."""
     return settings.path("STACK_DIR") / "dashboards"
 
 
 def connect() -> Connection:
-    """A connection of the dashboards' role, which sees one state of the warehouse from its first query on."""
+    """Returns a read-only connection of the dashboards' role, in one snapshot of the warehouse (repeatable read)."""
     connection = warehouse.connect("POSTGRES_DASHBOARDS")
     connection.autocommit = False
     connection.read_only = True
@@ -71,12 +72,15 @@ def connect() -> Connection:
 
 
 def text_of(value: Any) -> Any:
-    """A value as JSON has it: dates and decimals are texts, and lose nothing."""
+    """Converts a value for JSON; dates and decimals become texts, so that nothing is lost."""
     return str(value) if isinstance(value, (date, datetime, Decimal)) else value
 
 
 class Reading(NamedTuple):
-    """A report's sums for each combination of values of its columns, as whole numbers; `places` are their decimals."""
+    """Holds a report's sums, one row per combination of breakdown values.
+
+    The sums are whole numbers, scaled by the decimal `places` of each column.
+    """
 
     breakdown: tuple[str, ...]
     columns: tuple[str, ...]
@@ -86,14 +90,14 @@ class Reading(NamedTuple):
 
 
 def breakdown_of(card: Card) -> list[str]:
-    """The columns that a card's figures are filtered by or broken down by."""
+    """Returns the columns that a card's figures are filtered by or broken down by."""
     names = [COLUMN.get(name, name) for name in card.filters]
     names += [card.only] if card.only else []
     return list(dict.fromkeys([*names, *("day" if name in cards.GRAINS else name for name in card.by)]))
 
 
 def read(connection: Connection, boards: Sequence[Dashboard]) -> dict[str, Reading]:
-    """Each report that figures are made of, read once with what the cards of all dashboards need of it."""
+    """Reads each report that figures are computed from, once, with the columns that cards of all dashboards need."""
     readings = {}
     drawn = [card for board in boards for card in board.cards if card.figures]
     for report in dict.fromkeys(card.report for card in drawn):
@@ -116,7 +120,7 @@ def read(connection: Connection, boards: Sequence[Dashboard]) -> dict[str, Readi
 
 
 def first_day(connection: Connection, card: Card) -> date | None:
-    """The first day of which a card's report has data, where it says by which column that is told."""
+    """Returns the first day with data in a card's report; None if the report does not declare the column to tell."""
     if not card.begins:
         return None
     query = f"select min(day) from reports.{card.report} where {card.begins} > 0"
@@ -130,10 +134,10 @@ def table(
     since: Callable[[date], date | None] = lambda day: day,
     most: int | None = None,
 ) -> dict[str, Any]:
-    """A reading's sums by fewer columns, as pages have them: the values of a column once, and for each row its place.
+    """Returns a reading's sums by fewer columns, as pages hold them: each column's values once, and codes per row.
 
-    `since` tells the day under which a day counts, or None. Only the `most` rows with the greatest first sums are kept;
-    of the others `left` has the number and the sums.
+    `since` maps a day to the day that it counts under, or to None to leave it out. If `most` is given, keeps only that
+    many rows, those with the greatest first sums; `left` has the number and the sums of the others.
     """
     places = [reading.breakdown.index(name) for name in breakdown]
     summed = [reading.columns.index(name) for name in columns]
@@ -164,7 +168,7 @@ def table(
 
 
 def listed(connection: Connection, card: Card) -> dict[str, Any]:
-    """The rows of a table that shows a report's rows, as many as it can show under any choice of its filters."""
+    """Returns the rows of a card that lists a report's rows: as many as it may need under any choice of filters."""
     columns, filters = ", ".join(card.columns), [COLUMN.get(name, name) for name in card.filters]
     order = " ".join(card.ending[:1])
     query = f"select {columns} from reports.{card.report} {order}"
@@ -176,7 +180,7 @@ def listed(connection: Connection, card: Card) -> dict[str, Any]:
 
 
 def told(card: Card, readings: Mapping[str, Reading]) -> dict[str, Any]:
-    """What a page knows of a card."""
+    """Returns the declaration of a card in the form that a page's script reads."""
     figures = [asdict(figure) | {"name": figure.name} for figure in card.figures]
     grain = {"grain": card.grain, "coarser": card.coarser, "steps": cards.STEPS.get(card.chart)}
     begins = text_of(readings[card.report].begins) if card.figures else None
@@ -185,10 +189,10 @@ def told(card: Card, readings: Mapping[str, Reading]) -> dict[str, Any]:
 
 
 def contents(connection: Connection, board: Dashboard, readings: Mapping[str, Reading]) -> dict[str, Any]:
-    """A dashboard's cards and the numbers behind them.
+    """Returns a dashboard's cards and the tables that they are computed from.
 
-    Cards of a report share its sums; those that nothing filters have their own, so that nothing is broken down further
-    than it is shown, and no value of a few patients is in a page that does not show it.
+    Cards with filters share one table per report. Cards without filters have their own table, which is broken down only
+    as far as the card shows: a page must not contain values of few patients that it does not show.
     """
     sharing: dict[str, list[Card]] = {}
     told_of, tables = [], {}
@@ -214,7 +218,7 @@ def contents(connection: Connection, board: Dashboard, readings: Mapping[str, Re
 
 
 def headlines(board: Dashboard, readings: Mapping[str, Reading], newest: date | None) -> dict[str, Any]:
-    """The first three headlines of a dashboard and their sums over the usual period and the one before."""
+    """Returns the first three headlines of a dashboard, with sums over the default period and the period before."""
 
     def since(day: date) -> date | None:
         ago = (newest - day).days // cards.DAYS if newest and day else -1
@@ -233,31 +237,31 @@ def headlines(board: Dashboard, readings: Mapping[str, Reading], newest: date | 
 
 
 def made_of() -> str:
-    """The hash of all that makes a page beside the warehouse."""
+    """Returns a hash of everything outside the warehouse that pages depend on: declaration, code, settings."""
     files = [cards.FILE, Path(__file__), Path(str(cards.__file__)), *sorted(PARTS.iterdir())]
     settled = f"{settings.currency()} {settings.small_cells()}".encode()
     return sha256(b"\0".join([settled, *(file.read_bytes() for file in files)])).hexdigest()[:16]
 
 
 def describe_origin(state: Mapping[str, Any]) -> str:
-    """Names what pages are made of: the turn of the marts, what is no part of the warehouse, the dates not done."""
+    """Returns a text that identifies the input of pages: marts (sequence number), `made_of`, and unfinished dates."""
     return f"{state['marts'] or '-'} {made_of()} {state['unfinished'] or '-'}"
 
 
 def built_of() -> int | None:
-    """The turn of the marts that the pages show; None where no page is, or another declaration made them."""
+    """Returns the sequence number of the marts that the pages show; None without pages or if `made_of` has changed."""
     found = re.match(rf"([0-9]+) {made_of()} ", read_origin())
     return int(found[1]) if found else None
 
 
 def are_current(connection: Connection) -> bool:
-    """Tells whether the pages show the marts as they stand, and the dates that are not done as they stand."""
+    """Tells whether the pages show the current marts and the current unfinished dates."""
     cursor = connection.cursor(row_factory=psycopg.rows.dict_row)
     return read_origin() == describe_origin(cursor.execute(STATE, {"before": cards.DAYS - 1}).fetchone() or {})
 
 
 def read_origin() -> str:
-    """Reads what the pages that stand say they were made of; nothing where there are none."""
+    """Returns the text of `describe_origin` that the existing pages were built from; "" if there are none."""
     with suppress(OSError):
         found = re.search(r'<meta name="made-of" content="(.*?)">', (home() / "index.html").read_text())
         return found[1] if found else ""
@@ -265,12 +269,12 @@ def read_origin() -> str:
 
 
 def script(text: str) -> str:
-    """A script that can stand in a page, whatever is in its strings."""
+    """Escapes a script so that no string in it can end the script element of a page."""
     return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
 def page(title: str, data: dict[str, Any], scripts: Sequence[str], origin: str) -> str:
-    """A whole page; its policy lets these scripts run and nothing be loaded."""
+    """Returns the HTML of a page; its content policy allows only these scripts and loads nothing."""
     hashes = [f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in scripts]
     policy = f"default-src 'none'; script-src {' '.join(hashes)}; style-src 'unsafe-inline'; img-src data:"
     parts = {
@@ -286,20 +290,20 @@ def page(title: str, data: dict[str, Any], scripts: Sequence[str], origin: str) 
 
 @cache  # it takes seconds to put together
 def program_of_pages() -> str:
-    """The program that makes figures of sums and draws them, in one script with a scope of its own."""
+    """Returns the script that computes figures from sums and draws them, in a scope of its own."""
     text = "\n".join((PARTS / f"{name}.js").read_text() for name in ("figures", "charts", "page"))
     return f'"use strict";\n(() => {{\n{text}}})();\n'
 
 
 def charts() -> str:
-    """The charting library, in one script."""
+    """Returns the charting library as one script."""
     import vl_convert
 
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
 
 
 def build(to: Path) -> dict[str, int]:
-    """Writes all pages, and none if one cannot be made; the size of each in bytes."""
+    """Writes all pages, or none if one cannot be built; returns the size of each in bytes by file name."""
     boards, engine, library = cards.load(), script(program_of_pages()), script(charts())
     with connect() as connection, connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
         state = cursor.execute(STATE, {"before": cards.DAYS - 1}).fetchone() or {}
@@ -335,6 +339,7 @@ def build(to: Path) -> dict[str, int]:
 
 
 def main() -> None:
+    """Writes the pages, to the stack's directory or to --to; exits with a sentence on failure."""
     words = argparse.ArgumentParser(prog="python -m dashboards.pages", description="Writes the dashboards as pages.")
     words.add_argument("--to", type=Path, metavar="DIR", help="another directory than the one that the stack serves")
     to, began = words.parse_args().to, time.monotonic()

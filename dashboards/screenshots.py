@@ -1,4 +1,4 @@
-"""Pictures of the running stack for the documentation: python -m dashboards.screenshots."""
+"""Takes screenshots of the running stack for the documentation: python -m dashboards.screenshots."""
 
 import json
 import os
@@ -19,7 +19,7 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def chromium() -> str:
-    """The Chromium of this machine, which is installed where that may be done; else a sentence that says what to do."""
+    """Returns the path of Chromium; on Debian as root, installs it if it is missing; otherwise raises Refused."""
     if not (found := which()) and os.geteuid() == 0 and shutil.which("apt-get"):
         print("Pages are looked at in Chromium: installing it with apt-get.", flush=True)
         quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
@@ -37,15 +37,16 @@ def chromium() -> str:
 
 
 def which() -> str | None:
+    """Returns the path of the first Chromium or Chrome on PATH, or None."""
     return next((found for name in PROGRAMS if (found := shutil.which(name))), None)
 
 
 @contextmanager
 def browser() -> Iterator[Any]:
-    """A headless Chromium."""
+    """Yields a headless Chromium for the duration of the block."""
     from playwright.sync_api import sync_playwright
 
-    # Its sandbox cannot be had by root.
+    # Chromium's sandbox does not work for root.
     words = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=chromium(), args=words)
@@ -56,17 +57,18 @@ def browser() -> Iterator[Any]:
 
 
 def address(port: str, path: str) -> str:
+    """Returns the URL of a path on the local service whose port is in a setting."""
     return f"http://127.0.0.1:{settings.get(port)}{path}"
 
 
 def answer(port: str, path: str) -> Any:
-    """What a service's own API says."""
+    """Returns the JSON that a service's API answers for a path."""
     with urllib.request.urlopen(address(port, path), timeout=10) as response:
         return json.load(response)
 
 
 def flow() -> str:
-    """Luigi's graph of the newest date that it still knows of; it forgets what is long done."""
+    """Returns the URL of luigid's task graph for the newest date that it remembers; raises Refused if it has none."""
     known = answer(
         "LUIGI_PORT", "/api/task_list?data=%7B%22status%22%3A%20%22%22%2C%20%22upstream_status%22%3A%20%22%22%7D"
     )
@@ -77,7 +79,7 @@ def flow() -> str:
 
 
 def take(to: Path) -> list[Path]:
-    """Takes them; the files."""
+    """Takes all screenshots into a directory; returns their files. Raises Refused if pages or runs are missing."""
     if pages.built_of() is None:
         raise program.Refused("There are no pages of the marts and the declaration as they are: `make dashboards`.")
     others = [("luigi", flow(), "#graphPlaceholder svg"), ("spark", address("SPARK_MASTER_WEBUI_PORT", "/"), "table")]
@@ -88,7 +90,7 @@ def take(to: Path) -> list[Path]:
     with browser() as chrome:
         tab = chrome.new_page(viewport={"width": 1400, "height": 900}, color_scheme="light", reduced_motion="reduce")
         for slug in ("index", *(board.slug for board in cards.load())):
-            # The generator's later days are busier than its history: where days are drawn the year ends with that.
+            # The generator's later days are busier than its history, so pages that draw days end the period with that.
             until = "" if slug in ("index", "data-quality") else f"#to={history_end}"
             tab.goto(address("DASHBOARDS_PORT", f"/{slug}.html{until}"))
             tab.wait_for_function(DRAWN)
@@ -98,13 +100,14 @@ def take(to: Path) -> list[Path]:
             tab.set_viewport_size({"width": 1400, "height": 640})
             tab.goto(shown)
             tab.wait_for_selector(drawn, timeout=90_000)
-            tab.wait_for_timeout(1500)  # both move what they have drawn
+            tab.wait_for_timeout(1500)  # both pages animate what they draw
             taken.append(to / f"{name}.png")
             tab.screenshot(path=taken[-1], full_page=True)
     return taken
 
 
 def main() -> None:
+    """Takes the screenshots of the documentation and prints their sizes; exits with a sentence on failure."""
     try:
         taken = take(PICTURES)
     except program.Refused as error:
