@@ -1,9 +1,9 @@
-# `make help` lists the targets. Every one of them works on a fresh clone: what it needs, it installs first.
+# `make help` lists the targets. Each of them works on a fresh clone and first installs what it needs.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-# The first of these that the platform runs on; PYTHON=... names another.
+# Take the first of these Pythons that the platform supports; PYTHON=... names another one.
 PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11 python3.10,\
 	$(shell $(python) -I -c '$(SUPPORTED)' >/dev/null 2>&1 && echo $(python))))
 SUPPORTED = import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
@@ -11,17 +11,16 @@ SUPPORTED = import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 SCALE ?= 1
 SEED ?= 42
 START ?= 2026-01-01
-# What a person gives on the command line reaches the programs through the environment, never through the eyes of
-# the shell, and make itself leaves it as it is.
+# Pass values from the command line through the environment, so that neither make nor the shell interprets them.
 GIVEN := DATE SCALE SEED START FORCE OVERRIDE FUTURE KEY DATASET TO FROM BACKUP_IDENTITY FIRST LAST FILE COLUMN SCALES REPEATS ALONE DATES SOURCE
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 export $(GIVEN)
 
-# Another Python's, by which not even ours would start: what else a shell has for other programs, jobs/settings.py drops.
+# Variables meant for another Python could keep ours from starting. jobs/settings.py drops other foreign variables.
 unexport PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONWARNINGS
 export PYTHONUTF8 := 1
 
-# The clone may lie under a directory whose name has blanks.
+# Quoted, since the path of the clone may contain blanks.
 VENV := "$$PWD/.venv"
 INSTALLED := .venv/installed
 DEVELOPER_TOOLS := .venv/developer-tools
@@ -113,7 +112,7 @@ date:
 	@case "$$DATE" in [0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]) ;; \
 	*) echo "Say which date, as in: make $(firstword $(MAKECMDGOALS)) DATE=2026-01-31" >&2; exit 2 ;; esac
 
-# ---- in containers: docker-compose.yml. COMPOSE names another program that reads it.
+# ---- containers (docker-compose.yml); COMPOSE names another program that reads this file
 COMPOSE ?= docker compose
 IN_RUNNER = $(COMPOSE) exec -T runner
 
@@ -216,11 +215,11 @@ lint: $(DEVELOPER_TOOLS) ## check style, types and SQL
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
-# kustomize comes with kubectl, the schemas with a package that nothing else needs.
+# kustomize is part of kubectl; the schemas come with a PyPI package that nothing else needs.
 lint-clusters: $(DEVELOPER_TOOLS) ## hold conf/clusters to Kubernetes's own schemas, which needs kubectl and PyPI
 	@kubectl kustomize conf/clusters > .venv/clusters.yaml
 	@$(VENV)/bin/uv tool run kubernetes-validate@1.37.0 --strict --quiet .venv/clusters.yaml
-# By the Go on PATH, into a directory of its own.
+# The Go on PATH builds actionlint into a separate directory.
 lint-workflows: ## check .github/workflows with actionlint, which needs Go
 	@command -v go >/dev/null || { echo "actionlint is built by Go, and there is none on PATH: install Go 1.24 or newer." >&2; exit 1; }
 	@GOBIN="$$PWD/.venv/go" go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
@@ -266,13 +265,13 @@ install: $(DEVELOPER_TOOLS) ## make .venv with all that runs and tests the platf
 
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
-# What each Python of the venv does first: it finds this clone and, wherever it is called from, its Luigi's configuration.
-# PYTHONPATH's modules count after these.
+# Each Python of the venv runs this at start: it finds this clone and, from any directory, the configuration of Luigi.
+# Directories on PYTHONPATH are searched last.
 START_UP = import os, sys; root = os.path.dirname(sys.prefix); root in sys.path or sys.path.append(root); \
 	os.environ["LUIGI_CONFIG_PATH"] = os.path.join(root, "conf", "luigi.cfg"); os.environ.pop("LUIGI_CONFIG_PARSER", 0); \
 	theirs = {os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep)} - {root}; \
 	sys.path.sort(key=theirs.__contains__)
-# Once, and again when the lock changes.
+# Runs once, and again when the lock changes.
 $(INSTALLED): requirements.lock conf/spark-submit | .env
 	@case "$$PWD" in *[%\"\\,:?]*) printf '%s\n' "The clone lies at $$PWD: without any of % \" \\ , : ? in its path it works." >&2; exit 1 ;; esac
 	@$(if $(PYTHON),,echo "No Python 3.10 to 3.13 found: install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1)
@@ -292,7 +291,7 @@ $(INSTALLED): requirements.lock conf/spark-submit | .env
 		ln -sf "$$PWD/spark-defaults.conf" "$$PWD"/conf/{spark-env.sh,log4j2.properties} "$$site/pyspark/conf"
 	@for name in spark-submit spark-class spark-shell spark-sql pyspark; do ln -sf ../../conf/spark-submit .venv/bin/$$name; done
 	@touch $@
-# Linters, type checkers, browsers, peers of the benchmarks: what tests and developers need beside the platform.
+# What tests and developers need beside the platform: linters, type checkers, browsers, the benchmarks' peers.
 $(DEVELOPER_TOOLS): requirements-dev.lock $(INSTALLED)
 	@echo "Installing the developers' Python packages into .venv, once."
 	@$(PIP_INSTALL) -r requirements-dev.lock

@@ -1,1 +1,1 @@
-"""The embedded stack: runs every service that the platform needs on this machine, without Docker."""
+"""Runs the embedded stack: every service that the platform needs, on this machine, without Docker."""

@@ -1,4 +1,4 @@
-"""The driver of the Spark Connect server; it runs until its SparkContext stops.
+"""Runs the driver of the Spark Connect server until its SparkContext stops.
 
     spark-submit --conf spark.plugins=org.apache.spark.sql.connect.SparkConnectPlugin stack/connect.py
 
