@@ -1,9 +1,9 @@
 -- The warehouse's roles, database and schemas under their default names, created once by a superuser:
--- psql -f sql/init.sql, then \password for ecom, ecom_read and ecom_dashboards. `make up` sends these lines to its own
--- server, a statement a line, with the names and passwords that .env has.
+-- psql -f sql/init.sql, then \password for ecom, ecom_read and ecom_dashboards. `make up` sends these statements to its
+-- own server, one per line, with the names and passwords from .env.
 
--- The loader owns its five schemas and nothing else. What readers may do is granted to healthcare_read, by
--- sql/tables/grants.sql; their logins are members of it.
+-- The loader owns its five schemas and nothing else. sql/tables/grants.sql grants the readers' privileges to
+-- healthcare_read; the readers' logins are members of that role.
 create role ecom login;
 create role healthcare_read;
 create role ecom_read login in role healthcare_read;

@@ -1,5 +1,5 @@
--- The loader's schemas in the warehouse. sql/init.sql runs this file. For data made before it `make up` does so before
--- it starts its own server; elsewhere a superuser does, by `psql -d ecomdb -f sql/schemas.sql`.
+-- The loader's schemas in the warehouse. sql/init.sql runs this file. For data created before this version, `make up`
+-- runs it before it starts its own server; elsewhere, a superuser runs `psql -d ecomdb -f sql/schemas.sql`.
 create schema if not exists ops authorization ecom;
 create schema if not exists staging authorization ecom;
 create schema if not exists reports authorization ecom;

@@ -1,4 +1,4 @@
--- Admissions by day and by department are gold's admissions, each counted once.
+-- Admissions by day, and those by department, are gold's admissions, each counted once.
 with
 
 gold as (

@@ -1,4 +1,4 @@
--- Every outpatient visit up to the newest date is an appointment, and every visit is in one doctor's day.
+-- Every outpatient visit up to the newest date counts as one appointment, and every visit counts in one doctor's day.
 with
 
 gold as (

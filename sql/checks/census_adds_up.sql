@@ -1,4 +1,4 @@
--- A day's census is that of the day before and who came, less who left, and the last one is counted in gold.
+-- A day's census is that of the day before plus arrivals minus departures, and the newest census is that of gold.
 with
 
 followed as (
@@ -10,7 +10,7 @@ followed as (
     window days as (partition by room_type order by census_date)
 ),
 
--- By room type gold's stays are counted; of those without a discharge the marts say which have ended.
+-- Counts gold's stays by room type; for stays without a discharge, the marts tell which have ended.
 present as (
     select
         admissions.room_type,

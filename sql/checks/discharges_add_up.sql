@@ -1,4 +1,4 @@
--- Every episode with a known end is a discharge of one length, and an index episode.
+-- Every episode with a known end counts once as a discharge, with its length of stay, and once as an index episode.
 with
 
 episodes as (

@@ -1,4 +1,4 @@
--- Every emergency arrives on one day, is completed or left early, and has one length if its end is known.
+-- Every emergency counts on one day, as completed or left early, and has one length if completed with a known end.
 with
 
 gold as (

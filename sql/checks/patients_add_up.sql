@@ -1,4 +1,4 @@
--- Every patient has a row of their own and is new on one day.
+-- Every patient has one row and is new on one day.
 with
 
 gold as (

@@ -1,4 +1,4 @@
--- What insurers and patients owe in the daily figures is the sum over gold's bills.
+-- The amounts of insurers and of patients in the daily figures are the sums over gold's bills.
 with
 
 gold as (

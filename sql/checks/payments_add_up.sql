@@ -1,4 +1,4 @@
--- Paid and pending bills, and the money paid, are those of gold's bills.
+-- The numbers of paid and pending bills, and the money paid, are those of gold's bills.
 with
 
 gold as (

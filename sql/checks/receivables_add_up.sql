@@ -1,4 +1,4 @@
--- A day's balance is that of the day before, and what was billed, less what was paid; the last one is owed in gold.
+-- A day's balance is that of the day before plus billed minus paid, and gold's bills owe the newest balance.
 with
 
 followed as (
@@ -9,7 +9,7 @@ followed as (
     from mart_receivables
 ),
 
--- Gold's bills that are not paid, or were paid later, less those of visits that start later.
+-- Gold's bills that are unpaid or were paid after the newest date; `later` has those of visits after it.
 unpaid as (
     select
         billing.visit_id,

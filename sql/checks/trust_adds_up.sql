@@ -1,4 +1,4 @@
--- The figures of mart_trust stand on all of gold, and what is withheld is the same by day and by department.
+-- The figures of mart_trust count all of gold, and the excluded rows are the same by day and by department.
 with
 
 gold as (

@@ -8,7 +8,7 @@ gold as (
     from visits
 ),
 
--- A patient's row does not say how many of the visits were completed.
+-- The mart of patients does not have the number of completed visits.
 marts as (
     select
         'mart_daily_kpis' as mart,

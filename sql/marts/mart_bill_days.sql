@@ -1,4 +1,4 @@
--- One row per day (UTC) on which visits started, day on which they ended, status of their bills and day of payment.
+-- One row per start day of visits (UTC), end day, status of their bills and day of payment.
 with
 
 bills as (
@@ -10,7 +10,7 @@ bills as (
         billing._partition_date,
         visits.visit_start_ts::date as visit_date,
         coalesce(visits.visit_end_ts, visits.visit_start_ts)::date as end_date,
-        -- A payment before the visit counts on the visit's day; the end of all days stands for none.
+        -- A payment before the visit counts on the visit's day; 9999-12-31 means not paid.
         case
             when billing.payment_status = 'Paid' and billing.payment_ts is not null
                 then greatest(billing.payment_ts::date, visits.visit_start_ts::date)
@@ -20,8 +20,8 @@ bills as (
     inner join billing on visits.visit_id = billing.visit_id
 ),
 
--- Bills that were open when their file came are split in the ratio of the two amounts, which need not add up to the
--- total. Of all others nobody asks who owes them.
+-- Splits the bills that were open when their file came by the ratio of the two amounts, which need not add up to the
+-- total. No figure asks who owes the other bills.
 split as (
     select
         *,

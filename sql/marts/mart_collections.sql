@@ -1,7 +1,7 @@
 -- One row per month (UTC) in which visits started: what was billed for them, and paid within 30, 60 and 90 days.
 with
 
--- The age in days of the month's newest visit: every visit of the month is at least that old.
+-- The age in days of the newest visit of the month: every visit of the month is at least that old.
 months as (
     select
         date_trunc('month', days.stat_date)::date as visit_month,

@@ -1,7 +1,7 @@
--- One row per day (UTC) and room type, and one per day for the whole hospital under *: who came, left and was there.
+-- One row per day (UTC) and room type, and one per day for the whole hospital under *: arrivals, departures, census.
 with
 
--- From the first admission on, but a mistyped year makes no more than a hundred years of days.
+-- Starts with the first admission, but at most a hundred years ago, since a year may be mistyped.
 calendar as (
     select
         as_of.day as newest,
@@ -11,7 +11,7 @@ calendar as (
     group by as_of.day
 ),
 
--- By room type stays are counted, under * episodes, whose stays may overlap.
+-- Counts stays per room type, but episodes under *, since the stays of an episode may overlap.
 moves as (
     select
         room_type,
@@ -91,7 +91,7 @@ days as (
     cross join lateral generate_series(0, calendar.newest - calendar.oldest) as series (number)
 ),
 
--- A day's bodies at midnight are those of the day before, and who came, less who left.
+-- A day's midnight census is that of the day before, plus arrivals, minus departures.
 counted as (
     select
         days.day,
@@ -122,7 +122,7 @@ with_beds as (
             and counted.day between beds.valid_from and coalesce(beds.valid_to, counted.day)
 ),
 
--- The hospital has as many beds as its room types have, unless one that is in use has none declared.
+-- The hospital's beds are the sum over room types; null if a room type in use has no declared beds.
 all_beds as (
     select
         day,

@@ -14,13 +14,13 @@ admissions_by_day as (
     select
         admit_ts::date as kpi_date,
         count(*) as total_admissions,
-        -- Of the lengths themselves: quotients that are cut off come to a mean just below a half.
+        -- Averages the exact lengths: a mean of rounded-down quotients can fall just below a half and round wrongly.
         avg(extract(epoch from (discharge_ts - admit_ts))) / 86400 as avg_length_of_stay_days
     from admissions
     group by admit_ts::date
 ),
 
--- A bill belongs to the day its visit started, whenever it was paid.
+-- A bill counts on the day on which its visit started, whenever it was paid.
 bills_by_day as (
     select
         visits.visit_start_ts::date as kpi_date,

@@ -15,7 +15,7 @@ visits_by_department as (
     group by department, visit_start_ts::date
 ),
 
--- An admission belongs to the day its visit started, whenever the stay began.
+-- An admission counts on the day on which its visit started, whenever the stay began.
 admissions_by_department as (
     select
         visits.department,

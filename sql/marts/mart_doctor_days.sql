@@ -1,7 +1,7 @@
 -- One row per calendar day (UTC), doctor and department with visits.
 with
 
--- What a visit adds to the time of those that started before it: its interval, less what these cover.
+-- The time that a visit adds to the visits that started before it: its interval without the part that they cover.
 worked as (
     select
         department,

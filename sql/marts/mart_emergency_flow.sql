@@ -13,7 +13,7 @@ emergencies as (
     where visit_type = 'Emergency'
 ),
 
--- An emergency with two such episodes is admitted once.
+-- Counts an emergency once even if two episodes follow it.
 admitted as (
     select distinct emergencies.visit_id
     from emergencies

@@ -18,7 +18,7 @@ stays as (
     inner join visits on admissions.visit_id = visits.visit_id
 ),
 
--- An open stay more than 180 days before the patient's next admission has lost its discharge.
+-- An open stay that began more than 180 days before the patient's next admission lacks its discharge record.
 ends as (
     select
         *,
@@ -26,7 +26,8 @@ ends as (
     from stays
 ),
 
--- Until when a stay takes in the patient's next one: 7 hours after its end. One that lost its discharge takes in none.
+-- The time up to which the patient's next stay joins the episode: 7 hours after the end of this stay. A stay without a
+-- discharge record ends its episode: no later stay joins it.
 reaches as (
     select
         *,
@@ -38,7 +39,7 @@ reaches as (
     from ends
 ),
 
--- Stays nest, so that a stay is compared with all before it and not with the one before it.
+-- Stays can nest, so each stay is compared with all stays before it, not only with the previous one.
 starts as (
     select
         *,
@@ -52,7 +53,7 @@ starts as (
     from reaches
 ),
 
--- The newest start so far of an episode of the patient is that of the stay's own.
+-- A stay belongs to the patient's episode that started last, up to and including this stay.
 placed as (
     select
         *,

@@ -22,7 +22,7 @@ episodes as (
     group by patient_id, episode_started
 ),
 
--- An end that is only assumed makes no length of stay.
+-- An assumed end gives no length of stay.
 known as (
     select
         *,

@@ -1,7 +1,7 @@
 -- One row per patient, with or without visits.
 with
 
--- Ages are as of the newest data, not of the wall clock: the same gold always gives the same mart.
+-- Ages are as of the newest data, not of today, so that the same gold always gives the same mart.
 today as (
     select day::timestamp as as_of from ops.as_of
 ),

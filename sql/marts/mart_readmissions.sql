@@ -1,7 +1,7 @@
--- One row per month of discharge (UTC) and last department: episodes that ended, and those followed by another one.
+-- One row per month of discharge (UTC) and last department: episodes that ended, and how many led to a readmission.
 with
 
--- An episode that lost its discharge has no part in this, neither as the first nor as the one that follows.
+-- Leaves out episodes with an assumed end, both as index episode and as readmission.
 episodes as (
     select
         last_department,

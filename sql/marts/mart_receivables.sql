@@ -1,7 +1,7 @@
--- One row per calendar day (UTC) from the first billed visit to the newest date: what was billed, paid and still owed.
+-- One row per calendar day (UTC) from the first billed visit to the newest date: amounts billed, paid and owed.
 with
 
--- A mistyped year makes no more than a hundred years of days.
+-- Starts at most a hundred years ago, since a year may be mistyped.
 calendar as (
     select
         as_of.day as newest,

@@ -1,9 +1,9 @@
--- One row per day (UTC) and department, and one per day for the whole hospital under *: what the figures stand on, and
--- what was rejected and has no other version in gold.
--- A department whose own name is nothing but asterisks has one more of them here.
+-- One row per day (UTC) and department, and one per day for the whole hospital under *: the rows behind the figures,
+-- and the excluded rows, which were rejected and have no other version in gold.
+-- A department whose name consists only of asterisks gets one more asterisk here.
 with
 
--- Of several rejected versions of a row the newest counts; rows without a key are each their own.
+-- Only the newest rejected version of a row counts; each row without a key counts by itself.
 withheld as (
     select distinct on (dataset, row_key, case when row_key is null then id end)
         dataset,
@@ -29,7 +29,7 @@ departments as (
     select distinct department from mart_department_stats
 ),
 
--- Where the figures lack a row: by its own fields or its visit's; what cannot be read falls to the day the file came.
+-- The day and department whose figures lack a row: from its own fields or its visit; else the date of its file.
 placed as (
     select
         withheld.dataset,
@@ -47,7 +47,8 @@ placed as (
     left join departments on departments.department = coalesce(parents.department, withheld.department)
 ),
 
--- By day an admission counts when it began, by department when its visit did. Rows of no visit have no department.
+-- Under *, an admission counts on the day it began; per department, on the day its visit began. Rows that belong to no
+-- visit have no department.
 placements as (
     select
         '*' as department,

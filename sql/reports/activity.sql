@@ -1,6 +1,6 @@
--- One row per day (UTC) on which visits started, department and type of visit: these visits, their stays and bills.
--- A booking is an outpatient visit that was kept or missed; a cancelled one is neither. A visit is unbilled if it was
--- completed and no bill names it; a bill is unpaid unless its status is Paid, whatever part was paid.
+-- One row per day (UTC) on which visits started, department and type of visit: these visits, their stays and bills. A
+-- booking is an outpatient visit that was kept or missed; cancelled visits are not counted as bookings. A visit is
+-- unbilled if it was completed and has no bill. A bill is unpaid unless its status is Paid, even if a part was paid.
 with
 
 stays as (

@@ -1,5 +1,5 @@
--- One row per age of what is owing at the newest date, counted from the end of the visit: the buckets add up to the
--- balance. Bills that are paid in part count whole.
+-- One row per age bucket of the bills owed at the newest date, aged from the end of the visit; the buckets add up to
+-- the balance. Partly paid bills count in full.
 select
     bills,
     balance,

@@ -1,5 +1,5 @@
--- One row per day (UTC) and room type: patients present at the midnight that ends the day, patient days, and of days on
--- which beds are declared for the type their patient days and available beds.
+-- One row per day (UTC) and room type: patients present at the midnight that ends the day, and patient days. Also the
+-- patient days and available beds of those days on which beds are declared for the room type.
 select
     census_date as day,
     room_type,

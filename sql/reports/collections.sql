@@ -1,6 +1,6 @@
--- One row per month (UTC) of visits: what was billed for them, and what was paid of it within 30, 60 and 90 days of the
--- visit, where every visit of the month is that old. A month's day is its last one, and of the month that goes on the
--- newest date in gold.
+-- One row per month (UTC) of visits: the amount billed for them, and the amounts paid within 30, 60 and 90 days of the
+-- visit, each only if every visit of the month is that old. A month's day is its last day; for the current month, it is
+-- the newest date in gold.
 select
     mart_collections.billed,
     case when mart_collections.paid_30d is not null then mart_collections.billed else 0 end as billed_30d,

@@ -1,6 +1,6 @@
--- One row per day (UTC) and department: what the figures of the marts stand on, and what they would with the rows that
--- are withheld. An unreliable bill is a withheld one whose amount cannot be read or is below zero: it is in no sum.
--- Patients belong to no department: they are counted in a row of each day without one.
+-- One row per day (UTC) and department: the rows behind the figures of the marts, and what these would be with the
+-- excluded rows. An unreliable bill is an excluded one whose amount is unreadable or negative: it is in no sum.
+-- Patients belong to no department: each day has one row without a department that counts them.
 select
     stat_date as day,
     department,

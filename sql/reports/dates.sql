@@ -1,5 +1,5 @@
--- One row per date that ran or was to run: its state, and if that is not done, the sentence that says why; its rows;
--- when its last run began (UTC), how many seconds it took, and the median of those of up to eight dates before it.
+-- One row per date that ran or was to run: its state, the sentence that explains a state other than done, and its rows.
+-- Also when its last run began (UTC), its duration in seconds, and the median duration of up to eight dates before it.
 with
 
 running as (
@@ -32,10 +32,10 @@ states as (
         null as rejected
     from ops.never_ran
     left join running on never_ran.partition_date = running.partition_date
-    where never_ran.layer <> 'forget' or never_ran.outcome <> 'done'  -- one that was taken back is no date any more
+    where never_ran.layer <> 'forget' or never_ran.outcome <> 'done'  -- a forgotten date is not listed
 ),
 
--- The last run of each date, leaving out those of other dates that validated rows of this one again.
+-- The last run of each date itself, without runs of other dates that revalidated its rows.
 timed as (
     select distinct on (states.partition_date)
         states.partition_date,

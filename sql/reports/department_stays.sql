@@ -1,5 +1,5 @@
 -- One row per department: the median and the 90th percentile of the lengths of stay of episodes that ended in the 12
--- months up to the newest date's, the same-day ones among them, by the department of the last stay.
+-- months up to the month of the newest date, same-day episodes included, by the department of the last stay.
 with
 
 counted as (

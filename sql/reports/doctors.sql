@@ -1,4 +1,4 @@
--- One row per doctor: days with visits in the 52 weeks up to the newest date and the visits.
+-- One row per doctor: the visits, and the days with visits, in the 52 weeks up to the newest date.
 select
     mart_doctor_days.doctor_id as doctor,
     count(distinct mart_doctor_days.visit_date) as working_days,

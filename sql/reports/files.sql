@@ -1,4 +1,4 @@
--- One row per date and dataset: what became of the rows of its file, by the silver run that stands.
+-- One row per date and dataset: how many rows of its file were accepted and rejected by the current silver run.
 select
     partition_date as day,
     bronze_rows as received,

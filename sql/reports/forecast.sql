@@ -1,7 +1,7 @@
--- One row per day of the last 60 and the one after the newest: the census at the midnight that ends it as it was, and
--- as it was to be expected the day before: that day's census, and the mean change of up to 26 days of the same
--- weekday, 8 at least. Low and high are off by the 10th and the 90th percentile of the errors of the 60 forecasts
--- before.
+-- One row per day, for the last 60 days and the day after the newest: the actual census at the midnight that ends the
+-- day, and its forecast: the census of the day before plus the mean change on up to 26 earlier days of the same
+-- weekday, at least 8. Low and high differ from the forecast by the 10th and the 90th percentile of the errors of the
+-- 60 forecasts before.
 with
 
 census as (
@@ -18,7 +18,7 @@ newest as (
     from census
 ),
 
--- As many days more as the first interval needs.
+-- 120 days back, since the first interval needs the errors of 60 earlier forecasts.
 nights as (
     select newest.day - ago as day
     from newest

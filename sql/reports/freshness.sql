@@ -1,4 +1,5 @@
--- One row per dataset: the newest date that came, the dates missing before it, and when the next is due (UTC).
+-- One row per dataset: the newest date in gold, the number of dates missing before it, and when the next file is due
+-- (UTC).
 select
     newest as newest_date,
     dates,

@@ -1,5 +1,5 @@
 -- One row per weekday, hour (UTC), department and type of visit: the visits that started then in the 52 weeks up to the
--- newest date in gold, so that every weekday counts as often.
+-- newest date in gold, so that each weekday occurs equally often.
 select
     visits.department,
     visits.visit_type,

@@ -1,6 +1,7 @@
--- One row per value of a patient's gender, age group, number of visits or city, each breakdown for itself: the patients
--- of whom that holds. Values of fewer patients than SMALL_CELLS stand together as (small groups), with the next
--- smallest beside them until these are two or more and come to SMALL_CELLS: the total gives none of them away.
+-- One row per value of a patient's gender, age group, number of visits or city, each as a separate breakdown: the
+-- number of patients with that value. Values with fewer patients than SMALL_CELLS are combined as (small groups). The
+-- next larger values join them until the group has at least two values and SMALL_CELLS patients, so that totals
+-- disclose none of them.
 with
 
 patients as (
@@ -40,7 +41,7 @@ counted as (
     group by breakdowns.breakdown, breakdowns.group_name
 ),
 
--- From the smallest on: how many values come before each, and how many patients these have.
+-- From the smallest value on: the rank of each value, and the number of patients with smaller values.
 ranked as (
     select
         breakdown,

@@ -1,5 +1,5 @@
--- One row per month (UTC) of discharge and department: episodes that ended, those followed up for 30 days, and of these
--- the readmitted ones. A month's day is its last one, and of the month that goes on the newest date in gold.
+-- One row per month (UTC) of discharge and department: episodes that ended, those followed up for 30 days, and the
+-- readmissions among these. A month's day is its last day; for the current month, it is the newest date in gold.
 select
     mart_readmissions.department,
     mart_readmissions.index_episodes,

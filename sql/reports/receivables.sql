@@ -1,4 +1,4 @@
--- One row per day (UTC): what was owing at the midnight that ends it.
+-- One row per day (UTC): the amounts billed and paid, and the balance owed at the midnight that ends the day.
 select
     day,
     billed,

@@ -1,5 +1,6 @@
--- One row per day (UTC) on which visits started, department and type of visit, from a year after the first visit on: a
--- visit is a first one on the day of its patient's first. Before that nobody can tell: the data do not reach back.
+-- One row per day (UTC) on which visits started, department and type of visit, beginning a year after the first visit.
+-- A visit is new if it is on the day of its patient's first visit. In the first year, new patients cannot be told from
+-- returning ones, since the data do not reach further back.
 with
 
 visits_of_day as (

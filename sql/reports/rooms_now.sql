@@ -1,5 +1,5 @@
 -- One row per room type at the newest midnight: patients present, available beds, and the median census of the 365 days
--- before, which a census is held against where no beds are declared.
+-- before, with which the census is compared if no beds are declared.
 with
 
 newest as (

@@ -1,6 +1,6 @@
--- One row per run, layer, dataset and date that the ledger holds: its outcome, and the sentence of its failure or its
--- warnings. When it began is in UTC. A run that says it is running and has no process any more has died. Its log is a
--- file under logs/runs of STACK_DIR; jobs started by hand have none. What is done to all datasets at once has none.
+-- One row per run, layer, dataset and date in the ledger: its outcome, its start (UTC), and the sentence of its failure
+-- or its warnings. A run has died if its outcome is still running but its process has ended. The log is a file under
+-- logs/runs of STACK_DIR; it is null for jobs started by hand. The dataset is null for runs over all datasets.
 select
     ledger.partition_date,
     ledger.accepted,

@@ -1,6 +1,7 @@
--- One row per month (UTC) that begins a year after the first visit or later: the patients who came in it, once each.
--- They are new in the month of their first visit. Numbers of fewer patients than SMALL_CELLS are null, and no total
--- gives them away. A month's day is its last one, and of the month that goes on the newest date in gold.
+-- One row per month (UTC) that begins a year after the first visit or later: the patients with visits in it, each
+-- counted once. Patients are new in the month of their first visit. Numbers of fewer patients than SMALL_CELLS are
+-- null, and no total discloses them. A month's day is its last day; for the current month, it is the newest date in
+-- gold.
 with
 
 of_month as (

@@ -1,6 +1,6 @@
--- One row per day (UTC) of discharge and department: the days that episodes took and the days to be expected of them:
--- the mean of the episodes with the same first room type, age band and contact with ICU that ended in the 365 days
--- before. Episodes with none before them are left out.
+-- One row per day (UTC) of discharge and department: observed and expected days of the episodes. The expected days of
+-- an episode are the mean over episodes with the same first room type, age band and ICU contact that ended in the 365
+-- days before. Leaves out episodes without such earlier episodes.
 with
 
 episodes as (

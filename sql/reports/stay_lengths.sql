@@ -1,5 +1,5 @@
--- One row per month (UTC) of discharge: the median and the 90th percentile of its lengths of stay, counted up from
--- whole days, and their sum. A month's day is its last one, and of the month that goes on the newest date in gold.
+-- One row per month (UTC) of discharge: the median and the 90th percentile of the lengths of stay in whole days, and
+-- the number of discharges. A month's day is its last day; for the current month, it is the newest date in gold.
 with
 
 counted as (

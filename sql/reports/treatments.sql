@@ -1,4 +1,5 @@
--- One row per day (UTC) on which visits started, department and treatment: how often it was given then, and its cost.
+-- One row per day (UTC) on which visits started, department and treatment: how often it was given in these visits, and
+-- its cost.
 select
     visits.visit_start_ts::date as day,
     visits.department,

@@ -1,5 +1,5 @@
--- One row per date that is not done, whichever period is looked at: its state, the sentence that says why, and the file
--- under logs/runs of STACK_DIR that has the output of its last run.
+-- One row per date that is not done, whatever period is chosen: its state, the sentence that says why, and the file
+-- under logs/runs of STACK_DIR with the output of its last run.
 select
     day as partition_date,
     state,

@@ -1,5 +1,5 @@
--- One row per day (UTC), department, dataset and reason: the rejected rows that no other version stands for, and their
--- money. A row with two reasons stands under both.
+-- One row per day (UTC), department, dataset and reason: the excluded rows, which were rejected and have no other
+-- version in gold, and their amount of money. A row with two reasons counts under both.
 select
     mart_trust.stat_date as day,
     mart_trust.department,

@@ -1,5 +1,6 @@
--- What readers see: gold, the marts, the reports, and of ops what names no patient; dashboards see the last two alone.
--- Applied last and each time, so that a new table of the catalog is covered, and one taken off this list withdrawn.
+-- Readers may read gold, the marts, the reports, and the tables of ops that name no patient; dashboards may read only
+-- the last two. Applied last and each time, so that new tables of the catalog are covered, and privileges on tables
+-- removed from this list are revoked.
 grant usage on schema public to healthcare_read;
 grant usage on schema ops, reports to healthcare_read, healthcare_dashboards;
 grant select on all tables in schema public to healthcare_read;
@@ -10,14 +11,14 @@ ops.ledger, ops.reasons, ops.receipts, ops.rules, ops.datasets, ops.mart_trust,
 ops.standing, ops.tripped, ops.dates, ops.never_ran, ops.orphans, ops.freshness, ops.newest,
 ops.run_times, ops.unaccounted
 to healthcare_read, healthcare_dashboards;
--- These stays are named by their keys, as in gold.
+-- This view names stays by their keys, as gold does, so dashboards may not read it.
 grant select on ops.stale_stays to healthcare_read;
 grant usage on schema reference to healthcare_read;
 grant select on all tables in schema reference to healthcare_read;
 
--- Whoever reads gold or a mart, other than the loader, is told of in the server's log: when, who, which table. Row
--- level security asks this once per query and table, shows every row, and takes no text of the query to the log. Nor
--- does who calls it by hand: it takes a table, and no text.
+-- Writes to the server's log who, other than the loader, reads gold or a mart: time, user, table. Row level security
+-- calls the function once per query and table and shows every row. The text of the query does not reach the log, not
+-- even if somebody calls the function directly: it takes a table, not a text.
 create or replace function ops.log_read(gold regclass) returns boolean language plpgsql parallel safe as $$
 begin
     raise log 'audit: % reads %', session_user, gold;

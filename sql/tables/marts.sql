@@ -113,7 +113,8 @@ comment on column mart_patient_stats.total_paid is
 comment on column mart_patient_stats.is_returning is
 'Whether the patient has more than one visit.';
 
--- How many groups there are by day: without it PostgreSQL expects as many as rows, and makes the marts on one core.
+-- Tells PostgreSQL how many days and departments there are. Without these statistics it expects as many groups as rows,
+-- and builds the marts on one core.
 create statistics if not exists visits_by_day (ndistinct) on department, (visit_start_ts::date) from visits;
 create statistics if not exists visits_day on (visit_start_ts::date) from visits;
 create statistics if not exists admissions_day on (admit_ts::date) from admissions;

@@ -1,6 +1,6 @@
--- Audit: what was done, and what is current.
+-- The audit tables: which runs there were, and what is current.
 
--- Who comes later has a higher turn, whatever any clock says: times are for people, and nothing is decided by them.
+-- Sequence numbers order runs and markers. Clocks do not decide anything: times are only for people.
 create sequence if not exists ops.turns;
 
 create table if not exists ops.ledger (
@@ -46,7 +46,7 @@ alter table ops.ledger add column if not exists log text;
 
 create index if not exists ledger_by_partition on ops.ledger (layer, dataset, partition_date);
 
--- PostgreSQL releases an advisory lock with the connection of its holder, so that a lock tells who is alive.
+-- PostgreSQL releases an advisory lock when its holder's connection ends, so a lock shows that its holder is alive.
 create or replace function ops.is_locked(lock_name text) returns boolean language sql stable as $$
     select exists(
         select from pg_locks join pg_database on pg_locks.database = pg_database.oid
@@ -77,7 +77,7 @@ comment on column ops.ledger.turn is 'Counts up: when the run began.';
 comment on column ops.ledger.asked_by is
 'The operating system''s name of who asked for a date to be forgotten, or let stop levels pass.';
 
--- Declared in the catalog and nowhere else: both tables are created anew each time, so that their columns may change.
+-- The catalog declares the content of both tables, so they are recreated each time and their columns may change.
 drop table if exists ops.datasets, ops.rules;
 create table ops.datasets (
     dataset text primary key,
@@ -140,7 +140,7 @@ create table if not exists ops.receipts (
 );
 alter table ops.receipts add column if not exists turn bigint not null default nextval('ops.turns');
 alter table ops.receipts add column if not exists stale_turn bigint;
--- What an earlier version has marked stale stays so.
+-- Partitions that an earlier version marked stale stay stale.
 update ops.receipts set stale_turn = nextval('ops.turns')
 where stale_since is not null and stale_turn is null;
 

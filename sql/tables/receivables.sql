@@ -1,4 +1,4 @@
--- Marts of what is billed, paid and owed.
+-- Marts of amounts billed, paid and owed.
 create table if not exists mart_bill_days (
     visit_date date not null,
     end_date date not null,

@@ -1,4 +1,4 @@
--- What the hospital declares about itself in conf/reference.
+-- Reference data that the hospital declares in conf/reference.
 create table if not exists reference.beds (
     room_type text not null,
     beds integer not null,

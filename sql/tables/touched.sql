@@ -1,4 +1,4 @@
--- What gold's changes touch of the marts, from which these are made in part (jobs/marts.py).
+-- The days and patients that changes of gold touch, so that jobs/marts.py rebuilds only their rows of the marts.
 
 create table if not exists ops.touched (
     day date,

@@ -1,4 +1,4 @@
--- Names as people read them, in what dashboards show: the ledger and the commands keep the codes.
+-- Readable names for dashboards; the ledger and the commands keep the codes.
 create or replace function ops.in_words(code text) returns text language sql immutable parallel safe as $$
     select upper(left(code, 1)) || replace(regexp_replace(substr(code, 2), '_ts$', '_time'), '_', ' ')
 $$;
@@ -16,7 +16,7 @@ create or replace function ops.reason_in_words(reason text) returns text languag
 $$;
 comment on function ops.reason_in_words is 'A reason code as people read it: Visit id is missing for missing_visit_id.';
 
--- What the ledger tells: drawn anew each time, so that their columns may change.
+-- Views of the ledger, recreated each time so that their columns may change.
 create view ops.newest as
 select max(partition_date) as day
 from ops.receipts
@@ -177,7 +177,7 @@ with gold as (
         min(partition_date) as oldest,
         max(partition_date) as newest,
         count(*) as dates,
-        least(max(partition_date), date '9999-11-30') as last_before  -- no client reads the year 10000
+        least(max(partition_date), date '9999-11-30') as last_before  -- clients cannot read the year 10000
     from ops.receipts
     where layer = 'gold'
     group by dataset
@@ -225,7 +225,7 @@ comment on view ops.unaccounted is
 create view ops.never_ran as
 with
 
--- What is known of a date other than that it stands: files that were refused, runs that failed or died, a taking back.
+-- Attempts that left no result: refused files, runs that failed or died, and forgotten dates.
 attempts as (
     select distinct on (ledger.partition_date)
         ledger.partition_date,
@@ -303,7 +303,7 @@ marts as (
     ) as are_current
 ),
 
--- Once, and not for each partition, which the planner would do over a year of dates.
+-- Materialized, since the planner would otherwise compute it again for each partition of a year.
 stops as materialized (
     select
         dataset,
@@ -315,7 +315,7 @@ stops as materialized (
     group by dataset, partition_date, run_id
 ),
 
--- The last attempt of each partition, and the last of the marts.
+-- The last attempt for each partition, and for the marts.
 attempts as (
     select distinct on (dataset, partition_date)
         dataset,
@@ -338,7 +338,7 @@ marts_attempt as (
     limit 1
 ),
 
--- Whole runs that failed before or beside their tasks, as where a store was down.
+-- The last attempt for each date, including runs that failed outside their tasks, for example if a store was down.
 run_attempts as (
     select distinct on (partition_date)
         partition_date,
