@@ -221,6 +221,7 @@ class MarkedTask(luigi.Task):
         raise NotImplementedError
 
     def complete(self) -> bool:
+        """Tells whether the requirements are complete and a marker since `since` names the current input."""
         if self.days[1:]:
             return all(task.complete() for task in self.ones)
         if self.task_id not in SEEN:
