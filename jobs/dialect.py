@@ -97,7 +97,7 @@ def first_visible(text: str, start: int) -> int:
 
 
 def unicode_codec(start: bytes) -> str | None:
-    """Returns the codec of text in UTF-16 or UTF-32, by its byte order mark or by NULs among ASCII characters, or None."""
+    """Returns the codec of text in UTF-16 or UTF-32, by its mark or by the NULs among ASCII characters; or None."""
     for mark, codec in MARKS:
         if start.startswith(mark):
             return codec
@@ -112,7 +112,7 @@ def is_windows_1252(text: str) -> bool:
 
 
 def separator_of(header: str, names: Sequence[str]) -> str:
-    """Returns the separator of a header: the one that finds most of `names`, then most columns; the comma among equals."""
+    """Returns the separator of a header: the one that finds most of `names`, then most columns; a comma if tied."""
 
     def found(separator: str) -> tuple[int, int]:
         columns = [column.strip(WHITE_SPACE + '"') for column in header.split(separator)]

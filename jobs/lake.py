@@ -343,7 +343,7 @@ def repair_log(dataset: Dataset, kind: str, since: int | None = None) -> int | N
 
 
 def repair_tables(connection: Connection, dataset: Dataset) -> None:
-    """Removes incomplete commits of writers that died from a dataset's logs; prints each, and invalidates its markers."""
+    """Removes incomplete commits of dead writers from a dataset's logs; prints each, and invalidates its markers."""
     for kind, version in ledger.versions(connection, dataset).items():
         half = repair_log(dataset, kind, version)
         if half is not None:

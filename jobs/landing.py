@@ -92,7 +92,7 @@ def checksum(path: Path) -> str:
 
 @lru_cache(maxsize=4096)
 def checksum_of(path: Path, size: int, changed: int) -> str:
-    """Returns the SHA-256 of a file in hexadecimal; `size` and `changed` only make the cache distinguish its versions."""
+    """Returns the SHA-256 of a file in hexadecimal; `size` and `changed` make the cache tell its versions apart."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
@@ -218,7 +218,7 @@ def read_records(lines: Iterator[str], dialect: Dialect = RFC_4180) -> Iterator[
 
 
 def ends_open(line: str, is_open: bool = False, dialect: Dialect = RFC_4180) -> bool:
-    """Tells whether a quote is open at the end of a line, which began at a field's start or inside a quote (`is_open`)."""
+    """Tells whether a quote is open at the end of a line, which began at a field's start or in a quote (`is_open`)."""
     separator, mark = dialect
     place = 0
     while True:
@@ -397,7 +397,7 @@ def listed(words: Iterable[str], most: int = 20) -> str:
 
 
 def check_record(length: int, line: int, is_open: bool, name: str) -> None:
-    """Raises Refused if a record of `length` characters is too long; one with an open quote (`is_open`) may be longer."""
+    """Raises Refused if a record of `length` characters is too long; one with an open quote may be longer."""
     what = "leaves a quote open, which makes one" if is_open else "is one"
     limit = LONGEST_OPEN if is_open else LONGEST_RECORD
     if length > limit:

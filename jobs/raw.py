@@ -29,7 +29,7 @@ def path(source: str, day: date, name: str) -> str:
 
 
 def upload(file: Path, source: str, day: date, name: str, sha256: str) -> None:
-    """Uploads a source's file to bronze as it is, unless it is there; raises Refused if its checksum is not `sha256`."""
+    """Uploads a source's file to bronze as it is, unless it is there; raises Refused if its checksum has changed."""
     bucket, place = settings.get("MINIO_BUCKET_BRONZE"), key(source, day, name)
     try:
         if lake.s3().head_object(Bucket=bucket, Key=place)["Metadata"].get("sha256") == sha256:
@@ -77,7 +77,7 @@ def remove(day: date) -> None:
 
 @contextmanager
 def staging(source: str, day: date, run_id: str) -> Iterator[str]:
-    """Yields a staging prefix for a run; at the end deletes its objects and those that earlier runs of the date left."""
+    """Yields a staging prefix for a run; at the end deletes its objects, and those left by earlier runs of the date."""
     place = f"{CONVERTING}{source}/{folder(day)}/"
     try:
         yield f"{place}{run_id}"
