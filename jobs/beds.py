@@ -27,7 +27,7 @@ class Beds(NamedTuple):
 
 
 def load(connection: Connection) -> None:
-    """Replaces reference.beds by the rows of the file, in the caller's transaction; raises Refused if they are wrong."""
+    """Replaces reference.beds by the rows of the file, in the caller's transaction; raises Refused for a mistake."""
     declared = read(FILE)
     connection.execute("delete from reference.beds")
     names, places = ", ".join(Beds._fields), ", ".join(["%s"] * len(Beds._fields))

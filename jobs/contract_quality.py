@@ -86,7 +86,7 @@ def severity(limit: Limit) -> str:
 
 
 def thresholds(limit: Limit) -> dict[str, Any]:
-    """Returns the levels of rejected rows that warn and those that stop; a level is a share and a number, both reached."""
+    """Returns the levels of rejected rows that warn and those that stop; both share and number must be reached."""
     return {"warnAt": levels(limit.warn), "stopAt": levels(limit.stop)}
 
 

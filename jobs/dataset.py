@@ -158,9 +158,7 @@ class Dataset:
     due_hours: int = 6  # hours after the end of its day (UTC) by which the file should be there
 
     def __post_init__(self) -> None:
-        """Raises ValueError if a name is malformed, or undeclared in a rule, `amount` or `day`, or if a name or code
-        repeats.
-        """
+        """Raises ValueError if a name is malformed, repeated or undeclared, or if two reasons have the same code."""
         if not NAME.fullmatch(self.name) or not all(NAME.fullmatch(name) for name in self.names):
             raise ValueError(f"{self.name}: names are lower case letters, digits and _, and begin with a letter.")
         used = [name for rule in self.rules for name in rule.columns] + [self.amount or self.key, self.day or self.key]
