@@ -44,7 +44,7 @@ def folder(day: date, name: str) -> Path:
 
 
 def folders(day: date) -> list[str]:
-    """Returns the sources that have a folder for a date: declared ones, or any folder if none of our files has landed."""
+    """Returns the sources that have a folder for a date: declared ones, or any folder if no file of ours has landed."""
     place = settings.path("LANDING_DIR") / landing.folder(day)
     try:
         names = sorted(each.name for each in place.glob("*") if each.is_dir() and not each.name.startswith("."))

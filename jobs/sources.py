@@ -319,7 +319,7 @@ class Declaration:
         return f"sources/{self.name}/{name}", text.strip().rstrip(";").rstrip()
 
     def check_tables(self, mappings: tuple[DatasetMapping, ...]) -> None:
-        """Raises Refused if two datasets' SQL uses one name for different files: all tables are views of one session."""
+        """Raises Refused if two datasets' SQL uses one name for different files: all are views of one session."""
         known: dict[str, Table] = {}
         for table in (table for mapping in mappings if mapping.sql_file for table in mapping.tables):
             other = known.setdefault(table.name, table)
