@@ -1,4 +1,4 @@
-"""Warns about a file that has come in: far fewer or more rows than expected, or the same file as on another date."""
+"""Warns about a new file: far fewer or more rows than expected, or the same file as on another date."""
 
 from collections.abc import Sequence
 from datetime import date

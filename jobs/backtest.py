@@ -415,7 +415,7 @@ def newest_versions(trial: Retrial, days: Sequence[date]) -> DataFrame:
 
 
 def copy_withheld(connection: warehouse.Connection, trials: Mapping[str, Retrial]) -> None:
-    """Copies ops.withheld to a temporary table, with what would be withheld of the partitions in gold."""
+    """Copies ops.withheld to a temporary table, with the rows that would be excluded of the partitions in gold."""
     names = ", ".join(WITHHELD)
     connection.execute("create temp table withheld (like ops.withheld including identity) on commit drop")
     connection.execute(f"insert into pg_temp.withheld ({names}) select {names} from ops.withheld")

@@ -1,8 +1,8 @@
 """Makes text from outside safe for readers that would find more than text in it.
 
-Names of columns and values come with a file, words with a command line, errors from a store or the operating system.
-Such a text is made `printable` (or `quoted`) where it becomes part of a sentence. Each kind of reader of sentences has
-a function of its own. docs/access.md lists the borders.
+Names of columns and values come with a file, words with a command line, errors from a store or the operating system. A
+text that becomes part of a sentence is made `printable` (or `quoted`). Each kind of reader of sentences has a function
+of its own. docs/access.md lists the borders.
 """
 
 import html

@@ -145,7 +145,7 @@ def checkpoint(rows: DataFrame) -> DataFrame:
 
 
 def differing_versions(dataset: Dataset, day: date, keys: int) -> Iterator[str]:
-    """Yields a warning if keys of a file come in versions with different content: only one of each is accepted."""
+    """Yields a warning if a file has keys with versions of different content: one version of each is accepted."""
     if keys:
         come = "1 key comes" if keys == 1 else f"{keys:,} keys come"
         yield (
@@ -265,7 +265,7 @@ def account(dataset: Dataset, facts: landing.Facts, counts: validation.Counts) -
 def kept() -> Iterator[validation.Keep]:
     """Yields a function that persists frames until the block ends, whether it succeeds or fails.
 
-    The function counts each frame at once, so that Spark knows its size and chooses joins that suit it.
+    The function counts each frame at once, so that Spark has its size and chooses joins that suit it.
     """
     frames: list[DataFrame] = []
 

@@ -21,7 +21,7 @@ from jobs.contract_quality import column_checks, custom, file_checks, mart_check
 from jobs.dataset import Column, Dataset
 
 HOME = settings.ROOT / "contracts"
-VERSION = "1.0.0"  # of the contracts' form; the fingerprint behind it says from what a contract was made
+VERSION = "1.0.0"  # of what contracts state; the fingerprint behind it identifies what a contract was made from
 RESTRICTED = "restricted"  # the classification of a column that identifies a patient
 LOGICAL_TYPES = {"text": "string", "date": "date", "timestamp": "timestamp", "decimal": "number"}
 POSTGRES_LOGICAL = {  # any other is a string

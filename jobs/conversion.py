@@ -27,7 +27,7 @@ OFFSET = r" ?(Z|[+-][0-9]{2}:[0-9]{2})$"
 NOT_CONVERTED = " (not in the source's notation)"
 # The types to which SQL's numbers are cast: such values are in no notation.
 TYPED = {"decimal": "decimal(18,2)", "double": "decimal(18,2)", "float": "decimal(18,2)"}
-LATER = ("30 minutes", "1 hour", "2 hours")  # by which clocks are put back
+LATER = ("30 minutes", "1 hour", "2 hours")  # the times by which clocks are put back
 READ = ("_file", "_raw", "_malformed")
 
 
@@ -97,7 +97,7 @@ def place(number: int) -> str:
 def take_cells(
     records: DataFrame, names: Sequence[str], cells: Mapping[str, Cell], dataset: Dataset, source: Source
 ) -> DataFrame:
-    """Returns one row of ours per record: READ, and each column's text as it came, in the source's notation.
+    """Returns one row of ours per record: READ, and each column's text unchanged, in the source's notation.
 
     `names` are the source's columns in `records`. Several columns that make one of ours are joined by a blank.
     """
@@ -137,9 +137,10 @@ def take_result(result: DataFrame, dataset: Dataset) -> DataFrame:
 def convert(
     rows: DataFrame, dataset: Dataset, source: Source, cells: Mapping[str, Cell], typed: Collection[str] = ()
 ) -> DataFrame:
-    """Converts each column's text to our notation; adds `_doubled`, the number of a row's local times that came twice.
+    """Converts each column's text to our notation; adds `_doubled`, the number of a row's local times that occurred
+    twice.
 
-    A text that cannot be converted is passed on as it came. `typed` are columns that SQL returned with a type. They are
+    A text that cannot be converted is passed on unchanged. `typed` are columns that SQL returned with a type. They are
     in our notation already, as are columns that a `value` of the declaration fills.
     """
     ours = {name for name, cell in cells.items() if cell.value is not None} | {*typed}
@@ -191,19 +192,19 @@ def as_iso(text: Expression, pattern: Pattern) -> Expression:
 
 
 def to_date(name: str, text: Expression, came: Expression, source: Source) -> Expression:
-    """Returns a date that is read by the pattern of dates; any other text as it came."""
+    """Returns a date that is read by the pattern of dates; any other text unchanged."""
     iso = as_iso(text, patterns.read_pattern(source.dates, with_time=False))
     return F.when(iso.try_cast("date").isNotNull(), iso).otherwise(came)
 
 
 def to_day(name: str, text: Expression, came: Expression, source: Source) -> Expression:
-    """Returns the local date of a timestamp; any other text as it came."""
+    """Returns the local date of a timestamp; any other text unchanged."""
     iso = as_iso(text, patterns.read_pattern(source.timestamps, with_time=True))
     return F.when(iso.try_cast(LOCAL).isNotNull(), F.substring(iso, 1, 10)).otherwise(came)
 
 
 def to_decimal(name: str, text: Expression, came: Expression, source: Source) -> Expression:
-    """Returns a decimal with a point; any other text as it came.
+    """Returns a decimal with a point; any other text unchanged.
 
     If the source's mark is a comma, a point may separate thousands. A text with a point that would be a decimal in our
     notation is then marked (NOT_CONVERTED).
@@ -218,7 +219,7 @@ def to_decimal(name: str, text: Expression, came: Expression, source: Source) ->
 
 
 def to_timestamp(name: str, text: Expression, came: Expression, source: Source) -> Expression:
-    """Returns a timestamp in UTC; any other text, and a local time that the clock skipped, as it came.
+    """Returns a timestamp in UTC; any other text, and a local time that the clock skipped, unchanged.
 
     An offset in the text is used as it is. A text without an offset that is not converted but fits our notation would
     be read as UTC: it is marked (NOT_CONVERTED), unless the source's time zone is UTC.

@@ -94,7 +94,7 @@ class Column:
     references: str | None = None
     limit: Limit | None = None  # for each of the column's codes
     groups: bool = False  # marts group rows by it, so that it is part of their keys
-    identifies: bool = False  # a patient, together with other data; keys on the path to patients do so undeclared
+    identifies: bool = False  # a patient, alone or with other data; keys on the path to patients do so undeclared
     doc: str = ""
     unit: str = ""
     example: str = ""  # as a file has it

@@ -15,7 +15,7 @@ from jobs.further import sample
 from jobs.verdicts import verdicts
 
 USUAL = 50  # rows in 100,000 that have a given defect
-SHARES = {  # the defects that are more frequent in this hospital, also in 100,000
+SHARES = {  # rows in 100,000 that have a defect that is more frequent in this hospital
     "missing_gender": 200, "duplicate_patient_id": 80, "birth_after_registration": 100,
     "unknown_status": 100, "missing_department": 100, "visit_end_not_after_start": 100,
     "discharge_not_after_admit": 100, "orphan_visit_id": 100,

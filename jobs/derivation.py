@@ -182,7 +182,7 @@ def wrong_sql(mapping: DatasetMapping, error: PySparkException) -> Refused:
 
 
 def write_lines(lines: DataFrame, path: str) -> int:
-    """Writes records to a staging path; returns how many local times in them came twice."""
+    """Writes records to a staging path; returns how many local times in them occurred twice."""
     seen = Observation()
     counted = lines.observe(seen, F.sum("_doubled").alias("doubled"))
     counted.select("value").write.mode("overwrite").text(path, lineSep="\n")

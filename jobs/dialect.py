@@ -107,7 +107,7 @@ def unicode_codec(start: bytes) -> str | None:
 
 
 def is_windows_1252(text: str) -> bool:
-    """Tells whether bytes that are not UTF-8, escaped as surrogates, stand where letters of Windows-1252 would."""
+    """Tells whether a text has bytes that are not UTF-8, escaped as surrogates, where Windows-1252 has letters."""
     return WINDOWS.search(text) is not None
 
 

@@ -24,7 +24,7 @@ NAME, ENCODING, ZONE = "example", "windows-1252", ZoneInfo("Europe/Berlin")
 TIMESTAMP = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.([0-9]{3}){1,2})?)?(Z|[+-][0-9]{2}:[0-9]{2})?"
 )
-# The codes of listed values, by what they stand for in lower case.
+# The codes of listed values, by the value in lower case.
 CODES = {
     "gender": {"m": "1", "f": "2", "other": "3", "unknown": "9"},
     "visit_type": {"outpatient": "A", "emergency": "N", "inpatient": "S"},
@@ -108,7 +108,7 @@ def write_export(day: date, landed: Path, folder: Path) -> dict[str, int]:
             for number, row in enumerate(rows_of(landed / f"{dataset}.csv"), start=1):
                 if row is not None:
                     writer.writerow(convert(row, dataset, columns, number))
-                elif prefix != "ZAHLUNG":  # a record that is malformed in ours is malformed in theirs
+                elif prefix != "ZAHLUNG":  # a malformed record stays malformed
                     file.write("?;\r\n")
                 else:
                     continue

@@ -22,7 +22,7 @@ from jobs.sources import DatasetMapping, Source, Table
 
 # Spark takes a name with these characters for a pattern, and ignores a file whose name begins with _ or a dot.
 UNREADABLE_NAME = re.compile(r"[\\{}\[\]*?:%\x00-\x1f]|(^|/)[_.]")
-# Characters that stand for the separator and the quote of lines that are read whole (conversion.py), and NUL.
+# Characters that serve as separator and quote when lines are read whole (conversion.py), and NUL.
 ODD = re.compile(rb"[\x00-\x02]")
 
 
@@ -213,7 +213,7 @@ def wrong_encoding(path: Path, name: str, source: Source, file: Reader) -> Refus
 def read_header(record: str, name: str, source: Source, used: Mapping[str, int], start: bytes) -> tuple[str, ...]:
     """Returns the names of a header; raises Refused if it is not as declared, with what the file seems to be.
 
-    The error names only declared columns: a patient's row may stand in place of the header.
+    The error names only declared columns, because the header may be a patient's row.
     """
     columns = names_of(record, source.dialect)
     times = Counter(columns)

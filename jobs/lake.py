@@ -30,7 +30,7 @@ from jobs.program import Refused
 from jobs.warehouse import Connection
 
 MANY_FIELDS = 100  # a record with more is broken, unless the header has more itself
-MANY_FILES = 4  # the files of a partition from which on it is compacted
+MANY_FILES = 4  # a partition with at least so many files is compacted
 SMALL, LARGE = 64 << 20, 128 << 20  # bytes: files smaller than SMALL are merged into files of up to LARGE
 
 
@@ -106,7 +106,7 @@ def bronze_head(dataset: Dataset, day: date) -> dict[str, Any] | None:
 def remover() -> Any:
     """Returns a client that may delete in bronze: of the user of `make forget` if there is one, else of the jobs' user.
 
-    Raises Refused if the store knows the user of `make forget` but refuses the request.
+    Raises Refused if that user exists but the store refuses its request.
     """
     if settings.given("MINIO_FORGET_ACCESS_KEY"):
         own = client(os.getpid(), "MINIO_FORGET_ACCESS_KEY", "MINIO_FORGET_SECRET_KEY")
@@ -157,7 +157,7 @@ def facts_of(dataset: Dataset, day: date) -> Facts:
     start = s3().get_object(Bucket=bucket, Key=bronze_key(dataset, day), Range=span)["Body"].read()
     lines = io.StringIO(start.decode("utf-8-sig"), newline="\n")
     record = next(record for record, _, _ in read_records(lines) if record.strip(WHITE_SPACE))
-    dataset = as_of(dataset, names_in(record.rstrip("\r\n"), ","))  # the header was checked when the file came in
+    dataset = as_of(dataset, names_in(record.rstrip("\r\n"), ","))  # the header was checked before the upload
     texts = {"sha256": known["sha256"], "header": read_header(record, dataset, name), "amount": dataset.amount or ""}
     numbers = {field: int(known[field.replace("_", "-")]) for field in Facts._fields if field not in texts}
     return Facts(**texts, **numbers)  # type: ignore[arg-type]
@@ -252,10 +252,10 @@ def replace(
 ) -> Commit:
     """Replaces some partitions of a silver table by exactly these rows, in one Delta transaction.
 
-    Marks the commit with `run_id`; each row has the run of its partition in `_run_id`. Returns what the table's log
-    says of the commit; `since` is a version known to be older. `ready` raises if the caller is not, or no longer, the
-    only writer. Even then another commit may come first, because the Spark Connect server may still write for a run
-    that was killed: the commit is tried up to five times.
+    Marks the commit with `run_id`; each row has the run of its partition in `_run_id`. Returns the commit as the
+    table's log has it; `since` is a version known to be older. `ready` raises if the caller is not, or no longer, the
+    only writer. Even then another commit may be first, because the Spark Connect server may still write for a run that
+    was killed: the commit is tried up to five times.
     """
 
     within = ", ".join(f"'{day}'" for day in days)
@@ -284,7 +284,7 @@ def replace(
 
 
 def is_overtaken(error: BaseException) -> bool:
-    """Tells whether Delta refused a commit only because another commit came first."""
+    """Tells whether Delta refused a commit only because another commit was first."""
     condition = getattr(error, "getCondition", lambda: None)() or ""
     return condition.startswith(("DELTA_CONCURRENT_", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED"))
 

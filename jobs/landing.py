@@ -195,7 +195,7 @@ def describe(path: Path, dataset: Dataset, name: str, came_before: bool = False)
 
 
 def as_of(dataset: Dataset, header: Sequence[str]) -> Dataset:
-    """Returns the dataset as declared when a file with this header came in: without the columns added since."""
+    """Returns the dataset as declared when a file with this header arrived: without the columns added since."""
     return dataset.without([name for name in dataset.names if name not in header])
 
 
@@ -253,9 +253,8 @@ def plain_fields(record: str, dialect: Dialect = RFC_4180) -> list[str]:
 def quoted_fields(record: str, dialect: Dialect = RFC_4180) -> Iterator[str]:
     """Yields the fields of a record that has quotes, without them.
 
-    A field that goes on behind its closing quote is taken as it stands; a field with an open quote goes on to the
-    record's end. White space (BEHIND_QUOTE) behind a closing quote is dropped. validation.py tells Spark the same
-    rules.
+    A field that goes on behind its closing quote is taken unchanged; a field with an open quote goes on to the record's
+    end. White space (BEHIND_QUOTE) behind a closing quote is dropped. validation.py tells Spark the same rules.
     """
     separator, quote = dialect
     place = 0
@@ -300,7 +299,7 @@ def named_fields(record: str, header: Sequence[str]) -> Iterator[tuple[str, str]
 
 
 def is_legible(name: str) -> bool:
-    """Tells whether the name of an undeclared column, which came with the file, is fit to be shown in a sentence."""
+    """Tells whether the name of an undeclared column, which is part of the file, is fit to be shown in a sentence."""
     return 0 < len(name) <= 64 and name.isprintable()
 
 
@@ -316,8 +315,8 @@ def is_utf8(text: str) -> bool:
 def read_header(record: str, dataset: Dataset, name: str, start: bytes = b"") -> tuple[str, ...]:
     """Returns the names of a header; raises Refused with all its faults and with what the file seems to be.
 
-    `start` holds the file's first bytes. The error names only declared columns: a patient's row may stand in place of
-    the header.
+    `start` holds the file's first bytes. The error names only declared columns, because the header may be a patient's
+    row.
     """
     text = record.rstrip("\r\n")
     if not faults_of(text, ",", dataset):

@@ -39,10 +39,7 @@ class Part(NamedTuple):
     tables: dict[str, str]
 
 
-TOUCHED = {
-    "day": "mart_daily_kpis",
-    "patient_id": "mart_patient_stats",
-}  # with the mart that has one row for each of them
+TOUCHED = {"day": "mart_daily_kpis", "patient_id": "mart_patient_stats"}  # with the mart that has a row for each
 ENOUGH = 0.3  # the share of touched days or patients above which building all of them is faster
 DAYS, PATIENTS = (f"in (select {column} from ops.touched)" for column in TOUCHED)
 PARTS = {
@@ -146,9 +143,9 @@ def selects() -> dict[str, str]:
 def _hold(connection: Connection) -> None:
     """Locks gold against changes, and the marts against a second build, until the caller commits.
 
-    The marts and their checks then read the same rows. Neither lock blocks readers. Whoever changes gold takes its lock
-    before a trigger notes the change: once gold is locked, every note is committed and visible, and no note is added
-    until the caller commits.
+    The marts and their checks then read the same rows. Neither lock blocks readers. Every writer of gold takes its lock
+    before a trigger notes the change: once gold is locked, all notes are committed and visible, and none is added until
+    the caller commits.
     """
     connection.execute(f"lock table {', '.join(CATALOG)} in share mode")
     connection.execute(f"lock table {', '.join(selects())} in share row exclusive mode")

@@ -26,7 +26,7 @@ from jobs.dataset import WHITE_SPACE, Dataset, is_retryable
 from jobs.dialect import RFC_4180, Dialect
 from jobs.program import Refused
 
-# Where a spreadsheet starts a cell: at the start of a field, and, if it does not split at commas, behind other
+# Matches the start of a spreadsheet's cell: at the start of a field, and, if it does not split at commas, behind other
 # characters that end a field. White space and quotes may come before the sign of a formula, which may be a wide form.
 # Each character is read once, however long the blanks are: the lookahead always succeeds, so that nothing backtracks.
 CELL_END = r"[;\t\r\n]"
@@ -386,7 +386,7 @@ def gold_story(connection: warehouse.Connection, dataset: Dataset, key: str) -> 
 
 
 def export_rejects(day: date, datasets: Sequence[Dataset], folder: Path) -> Iterator[str]:
-    """Writes a CSV for each dataset with rejected rows: the fields of its file as they came, then the reasons.
+    """Writes a CSV for each dataset with rejected rows: the fields of its file as they were sent, then the reasons.
 
     If the dataset was made from a source's records, writes one CSV for each file of the source, in its encoding and
     with its separator. A malformed record has no fields that can be trusted: they are empty, and its text is in

@@ -85,7 +85,7 @@ def path_to(dataset: Dataset, goal: str) -> list[tuple[str, str]] | None:
 
 
 def create_notes(dataset: Dataset) -> str:
-    """Returns the triggers that note in ops.touched what a change of a gold table touches, whoever makes the change.
+    """Returns the triggers that note in ops.touched what any change of a gold table touches, also one by hand.
 
     A row touches its own day, and the day and the patient of its visit, or its patient if it belongs to no visit. An
     updated row touches those of both versions, in two triggers.

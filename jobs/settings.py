@@ -171,7 +171,7 @@ def s3_endpoint() -> str:
 def required_auth() -> str:
     """Returns how PostgreSQL must ask for the password: by SCRAM, unless PGREQUIREAUTH names other methods.
 
-    With SCRAM the server proves that it knows the password too, so that a program that listens in its place learns no
+    With SCRAM the server proves that it has the password too, so that a program that listens in its place learns no
     password.
     """
     return given("PGREQUIREAUTH") or "scram-sha-256"
@@ -183,7 +183,7 @@ def known_secrets() -> list[str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Tells whether only this machine reaches an address; of names only localhost does, and an empty one does not."""
+    """Tells whether an address is reached from this machine only; of names this holds for localhost alone."""
     try:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:

@@ -24,7 +24,7 @@ def silver_to_gold(dataset: Dataset, *days: date) -> str:
         warehouse.connect() as connection,
         warehouse.writer(connection, "gold", reads=[f"silver {dataset.name}"]),
     ):
-        gold.drop_staging(connection)  # of a load that died, even if there is nothing left to do
+        gold.drop_staging(connection)  # tables of a load that died, even if nothing is left to load
         stops = thresholds.stops(connection)
         stopped = sorted({stop["partition_date"] for stop in stops})
         again = [day for day in ledger.behind(connection, dataset) if day not in stopped]
@@ -62,7 +62,7 @@ def load(
         said: dict[date, str] = {}
         for day, run in silver.items():
             if stands := gold.loaded(connection, dataset, day, run["run_id"]):
-                row = runs.pop(day)  # a failure of the others is not one of this partition
+                row = runs.pop(day)  # this run does not fail if those of other partitions do
                 row |= {"staged": 0, "inserted": 0, "updated": 0, "unchanged": run["accepted"], "removed": 0}
                 ledger.settle(connection, row, run["run_id"], stands)
                 said[day] = f"{in_words(row)}; as it stood"

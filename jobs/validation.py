@@ -69,7 +69,7 @@ def validate(
     key of a partition whose sound rows differ in content.
 
     `header` names the fields of all these files in their order. A column that it lacks was declared after the files had
-    come in: it is null, and no rule applies to it. `parents` holds, by foreign key column, a DataFrame of the accepted
+    arrived: it is null, and no rule applies to it. `parents` holds, by foreign key column, a DataFrame of the accepted
     keys and their partitions, in this order. `keep` persists the rows, which are read more than once, and `keep_keys`
     the few keys and codes that are joined to them.
     """
@@ -160,7 +160,7 @@ def checksum(names: Sequence[str], salt: str) -> Expression:
 
 
 def withheld(rejected: DataFrame, dataset: Dataset) -> DataFrame:
-    """Returns what figures lack by each rejected row: its key, visit, day, department, amount and codes.
+    """Returns what the marts lack by each rejected row: its key, visit, day, department, amount and codes.
 
     Values that cannot be read are null. Of a malformed row only the codes are read.
     """
@@ -224,7 +224,7 @@ def is_malformed(header: Sequence[str], dialect: Dialect = RFC_4180) -> Expressi
 def source(name: str, header: Sequence[str], dialect: Dialect = RFC_4180) -> Expression:
     """Returns a column's field as it was sent, without the quotes around it; null if the file has no such column.
 
-    A field that goes on behind its closing quote, with more than white space, is taken as it stands.
+    A field that goes on behind its closing quote, with more than white space, is returned with its quotes.
     """
     if name not in header:
         return F.lit(None).cast("string")
@@ -325,8 +325,8 @@ def compare(rows: DataFrame, dataset: Dataset, parents: Mapping[str, DataFrame],
     """Returns (_row, codes, _versions_differ) of orphans, and of duplicates among the sound rows of one partition.
 
     These are the codes that a row earns only by comparison with others. Of the sound rows of a key, the first by
-    `precedence` is accepted, whatever order they came in. One of the others is marked if their content differs. Whole
-    rows are sorted only if their key occurs twice.
+    `precedence` is accepted, whatever their order in the file. One of the others is marked if their content differs.
+    Whole rows are sorted only if their key occurs twice.
     """
     sound, found = rows.filter(F.col("_reject_reason") == ""), []
     for name, keys in parents.items():
@@ -354,7 +354,7 @@ def compare(rows: DataFrame, dataset: Dataset, parents: Mapping[str, DataFrame],
 def precedence(dataset: Dataset) -> list[Expression]:
     """Returns the order of a key's versions, of which the first is accepted.
 
-    The version with most known values comes first, then the furthest along, then the latest, then the greatest.
+    The version with the most known values comes first, then the furthest along, then the latest, then the greatest.
     """
     columns = dataset.columns[1:]
     return [
