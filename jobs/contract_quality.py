@@ -66,7 +66,7 @@ def file_checks(dataset: Dataset) -> Iterator[dict[str, Any]]:
 
 
 def check(dataset: Dataset, code: str, **how: Any) -> dict[str, Any]:
-    """Returns one quality check: the code of a row that breaks it, its sentence, and what follows from that."""
+    """Returns one quality check: the code of a row that breaks it, its sentence, and the consequence."""
     limit = dataset.limits[code]
     return {
         "id": code,

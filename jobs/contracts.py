@@ -74,7 +74,7 @@ def dataset_contract(dataset: Dataset) -> dict[str, Any]:
 
 
 def source_property(dataset: Dataset, column: Column) -> dict[str, Any]:
-    """Returns the contract's entry of a column that comes with the file."""
+    """Returns the contract's entry for a column that comes with the file."""
     is_key = column.name == dataset.key
     return {
         **property_head(column.name, LOGICAL_TYPES[column.type], physical_type(dataset.name, column.name), column.doc),
@@ -91,7 +91,7 @@ def source_property(dataset: Dataset, column: Column) -> dict[str, Any]:
 
 
 def computed_property(name: str, kind: str, expression: str) -> dict[str, Any]:
-    """Returns the contract's entry of a column that gold computes."""
+    """Returns the contract's entry for a column that gold computes."""
     return {
         **property_head(name, logical_type(kind), kind, "Computed in gold."),
         "required": False,
@@ -100,7 +100,7 @@ def computed_property(name: str, kind: str, expression: str) -> dict[str, Any]:
 
 
 def audit_property(dataset: Dataset, name: str, doc: str) -> dict[str, Any]:
-    """Returns the contract's entry of a column that the load adds."""
+    """Returns the contract's entry for a column that the load adds."""
     kind = physical_type(dataset.name, name)
     return {**property_head(name, logical_type(kind), kind, doc), "required": True}
 
@@ -164,7 +164,7 @@ def mart_contract(mart: str, doc: str, comments: dict[str, str]) -> dict[str, An
 
 
 def mart_property(mart: str, column: columns.TableColumn, doc: str) -> dict[str, Any]:
-    """Returns the contract's entry of a mart's column; a copy of a classified column is classified too."""
+    """Returns the contract's entry for a mart's column; a copy of a classified column is classified too."""
     key, sources = columns.tables()[mart].key, columns.made_of(mart).get(column.name, {})
     in_key = column.name in key
     return {
@@ -214,13 +214,13 @@ def head(name: str, space: str, fingerprint: str, doc: str) -> dict[str, Any]:
 
 
 def table_head(name: str, doc: str) -> dict[str, Any]:
-    """Returns the opening of a contract's entry of a table."""
+    """Returns the opening of a contract's entry for a table."""
     names = {"id": name, "name": name, "physicalName": name, "logicalType": "object", "physicalType": "table"}
     return {**names, "description": doc, "dataGranularityDescription": doc.partition(";")[0]}
 
 
 def property_head(name: str, logical: str, physical: str, doc: str) -> dict[str, Any]:
-    """Returns the opening of a contract's entry of a column."""
+    """Returns the opening of a contract's entry for a column."""
     described = {"description": doc} if doc else {}
     return {"id": name, "name": name, "logicalType": logical, "physicalType": physical, **described}
 

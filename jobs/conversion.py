@@ -137,8 +137,7 @@ def take_result(result: DataFrame, dataset: Dataset) -> DataFrame:
 def convert(
     rows: DataFrame, dataset: Dataset, source: Source, cells: Mapping[str, Cell], typed: Collection[str] = ()
 ) -> DataFrame:
-    """Converts each column's text to our notation; adds `_doubled`, the number of a row's local times that occurred
-    twice.
+    """Converts each column's text to our notation; adds `_doubled`, the number of local times that occurred twice.
 
     A text that cannot be converted is passed on unchanged. `typed` are columns that SQL returned with a type. They are
     in our notation already, as are columns that a `value` of the declaration fills.

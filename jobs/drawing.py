@@ -68,7 +68,7 @@ class Hospital:
         return self.start + datetime.timedelta(days=day - START)
 
     def weekday(self, day: np.ndarray) -> np.ndarray:
-        """Returns the weekdays of days, Monday as 0."""
+        """Returns the weekday of each day, Monday as 0."""
         return (day + self.date(0).weekday()) % 7
 
     @cached_property

@@ -1,6 +1,6 @@
 """Reads and writes the lake on MinIO: bronze files and silver Delta tables.
 
-No other module uses Delta or builds the paths of these files and tables.
+The other modules of this package leave Delta, and the paths of these files and tables, to this one.
 """
 
 import io
@@ -104,9 +104,9 @@ def bronze_head(dataset: Dataset, day: date) -> dict[str, Any] | None:
 
 
 def remover() -> Any:
-    """Returns a client that may delete in bronze: of the user of `make forget` if there is one, else of the jobs' user.
+    """Returns a client that may delete in bronze: of the user of `make forget` if the store has it, else of the jobs.
 
-    Raises Refused if that user exists but the store refuses its request.
+    Raises Refused if the store refuses a request of that user.
     """
     if settings.given("MINIO_FORGET_ACCESS_KEY"):
         own = client(os.getpid(), "MINIO_FORGET_ACCESS_KEY", "MINIO_FORGET_SECRET_KEY")

@@ -304,7 +304,7 @@ def is_legible(name: str) -> bool:
 
 
 def is_utf8(text: str) -> bool:
-    """Tells whether a text is free of bytes that are not UTF-8, which surrogateescape has put into it."""
+    """Tells whether a text has no bytes that surrogateescape had to escape, because they are not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -88,8 +88,8 @@ def run(
     """Calls `job` with the command line's words; prints the sentence it returns, with the seconds it worked.
 
     Several dates are processed `together` in one call, or else one by one, so that one that fails leaves the others
-    alone. If `future` is false, a date that has not begun fails. A person who runs the job by hand is then told by
-    `remaining` what is still to do for the dates. Exits with 2 if a word is wrong and with 1 if the job fails, with one
+    alone. If `future` is false, a date that has not begun fails. If a person runs the job by hand, prints what
+    `remaining` says is still to do for the dates. Exits with 2 if a word is wrong and with 1 if the job fails, with one
     sentence each and without patient values.
     """
     given = sys.argv[1:]
