@@ -1,4 +1,4 @@
-"""Warnings about a file that has come in: far fewer or more rows than usual, or the very file of another date."""
+"""Warns about a new file: far fewer or more rows than expected, or the same file as on another date."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -7,18 +7,18 @@ from jobs import landing, ledger, warehouse
 from jobs.dataset import Dataset
 from jobs.landing import Facts
 
-FEW = 20  # rows more or less are no matter, whatever their share
+FEW = 20  # rows; a smaller difference does not matter, whatever its share
 
 
 def warnings(connection: warehouse.Connection, dataset: Dataset, day: date, facts: Facts) -> list[str]:
-    """Returns what is worth a warning about a file before it is in bronze."""
+    """Returns the warnings about a file before it is stored in bronze."""
     usual = unusual(facts.records, dataset, *ledger.usual_rows(connection, dataset, day))
     sent_before = repeated(ledger.dates_of_file(connection, dataset, day, facts.sha256) if facts.records else [])
     return [warning for warning in (usual, sent_before) if warning]
 
 
 def unusual(rows: int, dataset: Dataset, dates: int, median: float | None) -> str | None:
-    """Returns a warning if a file has far fewer or more rows than at least three earlier files of its weekday."""
+    """Returns a warning if the number of rows is far from the median of three or more earlier dates of the weekday."""
     low, high = dataset.usual
     if median is None or dates < 3 or abs(rows - median) < FEW or low * median <= rows <= high * median:
         return None

@@ -1,4 +1,4 @@
-"""What a changed declaration would do to what is stored, before anything runs under it.
+"""Shows what a changed declaration would do to stored data, before anything runs under it.
 
 python -m jobs.backtest [--first 2026-01-01] [--last 2026-01-31]
 """
@@ -23,7 +23,7 @@ from jobs.catalog import CATALOG
 from jobs.dataset import WHITE_SPACE, Dataset
 from jobs.program import Refused
 
-FEW_DATES = 10  # so many are shown one by one
+FEW_DATES = 10  # up to so many are shown one by one
 DIRECTIONS = REJECTED, ACCEPTED, CHANGED, OTHERWISE = (
     "accepted -> rejected",
     "rejected -> accepted",
@@ -31,25 +31,26 @@ DIRECTIONS = REJECTED, ACCEPTED, CHANGED, OTHERWISE = (
     "rejected, other reasons",
 )
 WITHHELD = ("dataset", "_partition_date", "row_key", "visit_id", "row_day", "department", "amount", "reasons")
-OF_ALL = {"ops.mart_trust": "department = '*'"}  # the rows whose sums are the hospital's
+OF_ALL = {"ops.mart_trust": "department = '*'"}  # the rows that sum up the whole hospital
 Run = dict[str, Any]  # a row of ops.standing
 Flips = Counter[tuple[str, date, str, str]]  # (dataset, partition, direction, codes) -> rows
 
 
 @dataclass(frozen=True)
 class Retrial:
-    """A dataset revalidated: what would be accepted and rejected of it, and how that differs from silver."""
+    """Holds the revalidation of a dataset: what would be accepted and rejected, and how that differs from silver."""
 
     dataset: Dataset
     counts: dict[date, validation.Counts]  # by partition revalidated
     accepted: DataFrame  # the typed rows of all partitions, revalidated or not
-    rejected: DataFrame  # as silver keeps them, of the partitions revalidated
+    rejected: DataFrame  # in the form of silver, of the partitions revalidated
     changes: DataFrame  # (_partition_date, key, kind) of accepted rows that come, go or change
     kinds: set[str]  # the kinds that occur
     flips: Flips
 
 
 def main() -> None:
+    """Prints what the catalog would change in the dates of the command line, or ends the program with a sentence."""
     parser = argparse.ArgumentParser(prog="backtest", description=__doc__)
     parser.add_argument("--first", default="0001-01-01", help="the first date to revalidate")
     parser.add_argument("--last", default="9999-12-31", help="the last one")
@@ -63,7 +64,7 @@ def main() -> None:
 
 
 def backtest(first: date, last: date) -> Iterator[str]:
-    """Validates stored bronze by the catalog as it stands here and tells what would change; publishes nothing."""
+    """Validates stored bronze by the catalog as it is here, and yields what would change; publishes nothing."""
     with warehouse.connect() as connection:
         runs, state = standing_runs(connection), fingerprint(connection)
         due = due_days(runs, first, last)
@@ -83,7 +84,7 @@ def backtest(first: date, last: date) -> Iterator[str]:
 def report(
     connection: warehouse.Connection, runs: Mapping[str, Mapping[date, Run]], trials: Mapping[str, Retrial]
 ) -> Iterator[str]:
-    """What the trials would make of rows and of figures."""
+    """Yields what the revalidation would change in rows and in figures."""
     yield from flip_lines(trials, runs)
     yield from reason_lines(connection, trials, runs)
     yield from stop_lines(connection, trials, runs)
@@ -91,14 +92,14 @@ def report(
 
 
 def standing_runs(connection: warehouse.Connection) -> dict[str, dict[date, Run]]:
-    """The silver runs that stand, by dataset and partition."""
+    """Returns the current silver runs by dataset and partition."""
     with connection.cursor(row_factory=dict_row) as cursor:
         found = cursor.execute("select * from ops.standing order by partition_date").fetchall()
     return {name: {run["partition_date"]: run for run in found if run["dataset"] == name} for name in CATALOG}
 
 
 def due_days(runs: Mapping[str, Mapping[date, Run]], first: date, last: date) -> dict[str, list[date]]:
-    """By dataset the partitions that another declaration has validated than the one in the catalog."""
+    """Returns by dataset the partitions that were validated by another declaration than the one in the catalog."""
     return {
         name: [day for day, run in by_day.items() if first <= day <= last and run["rule_set"] != CATALOG[name].rule_set]
         for name, by_day in runs.items()
@@ -106,7 +107,7 @@ def due_days(runs: Mapping[str, Mapping[date, Run]], first: date, last: date) ->
 
 
 def fingerprint(connection: warehouse.Connection) -> str:
-    """What silver, gold and marts are made of."""
+    """Returns a hash of the runs that silver, gold and marts were made by."""
     return warehouse.value(
         connection,
         "select md5(string_agg(run_id, ',' order by layer, dataset, partition_date)) from ops.receipts "
@@ -115,7 +116,7 @@ def fingerprint(connection: warehouse.Connection) -> str:
 
 
 def what_is_not_current(connection: warehouse.Connection) -> Iterator[str]:
-    """Dates on which an ordinary run would change something, whatever the declaration."""
+    """Yields the dates on which an ordinary run would change something, whatever the declaration."""
     found = connection.execute("select partition_date, why from ops.dates where not is_current order by 1").fetchall()
     current = ledger.marts_marker(marts.rule_set(), ledger.turn())
     if found or not current:
@@ -131,7 +132,7 @@ def what_is_not_current(connection: warehouse.Connection) -> Iterator[str]:
 
 
 def retry(spark: Any, runs: Mapping[str, Mapping[date, Run]], due: Mapping[str, list[date]]) -> dict[str, Retrial]:
-    """The partitions that are due revalidated, and those whose parents would come or go with them."""
+    """Revalidates the partitions that are due, and those whose parents would come or go as a result."""
     trials: dict[str, Retrial] = {}
     for name, dataset in CATALOG.items():
         shaken = shaken_days(spark, dataset, trials)
@@ -141,7 +142,7 @@ def retry(spark: Any, runs: Mapping[str, Mapping[date, Run]], due: Mapping[str, 
 
 
 def shaken_days(spark: Any, dataset: Dataset, trials: Mapping[str, Retrial]) -> set[date]:
-    """The partitions with rows whose parents would come or go."""
+    """Returns the partitions with rows whose parents would come or go."""
     found = []
     for name, parent in dataset.parents.items():
         if parent in trials and trials[parent].kinds - {"changes"}:
@@ -158,13 +159,16 @@ def shaken_days(spark: Any, dataset: Dataset, trials: Mapping[str, Retrial]) -> 
 
 
 def union(frames: Sequence[DataFrame]) -> DataFrame:
-    """The rows of all frames. One after the other a thousand of them would nest deeper than Python goes."""
+    """Returns the rows of all frames; joins them by halves, because a chain of a thousand is too deep for Python."""
     half = len(frames) // 2
     return union(frames[:half]).unionAll(union(frames[half:])) if half else frames[0]
 
 
 def retrial(spark: Any, dataset: Dataset, days: list[date], trials: Mapping[str, Retrial]) -> Retrial:
-    """Revalidates partitions of one dataset; finds the rows whose verdicts or values differ from those of silver."""
+    """Revalidates partitions of one dataset; finds the rows whose verdicts or values differ from those of silver.
+
+    Raises Refused if the columns of silver's table, or their types, are not those of the catalog.
+    """
 
     def again(day: date) -> tuple[validation.Counts, validation.Verdict]:
         header, validated = validate(spark, dataset, day, trials)
@@ -192,7 +196,7 @@ def retrial(spark: Any, dataset: Dataset, days: list[date], trials: Mapping[str,
         moved.groupBy("_partition_date", "direction", "codes").agg(F.sum("rows")).collect()
     ):
         flips[dataset.name, day, direction, codes] = rows
-    # Where another row of a key is accepted in place of the one before, two rows flip and none has other values.
+    # If another row of a key is accepted in place of the earlier one, two rows flip and none has other values.
     replaced = moved.filter(F.col("direction") == ACCEPTED).select(*place, F.lit(True).alias("replaced")).distinct()
     kinds = (
         changes.join(replaced, on=place, how="left").groupBy("_partition_date", "kind", "replaced").count().collect()
@@ -212,7 +216,7 @@ def retrial(spark: Any, dataset: Dataset, days: list[date], trials: Mapping[str,
 
 
 def validate(spark: Any, dataset: Dataset, day: date, trials: Mapping[str, Retrial]) -> tuple[Sequence[str], DataFrame]:
-    """The file's header, and its rows validated as bronze_to_silver does, but against accepted parents-to-be."""
+    """Returns a file's header, and its rows validated as in bronze_to_silver, but against parents as they would be."""
     parents = {}
     for name, parent in dataset.parents.items():
         accepted = trials[parent].accepted if parent in trials else lake.silver(spark, CATALOG[parent])
@@ -225,12 +229,12 @@ def validate(spark: Any, dataset: Dataset, day: date, trials: Mapping[str, Retri
         return rows.localCheckpoint(eager=False)
 
     validated = validation.validate(records, dataset, facts.header, parents, keep, keep)
-    # Cut here, or the plan would be planned anew with each question, each child and each of their dates.
+    # The plan ends here, or Spark would plan it again for each query, each child and each of their dates.
     return facts.header, validated.localCheckpoint()
 
 
 def differences(was: DataFrame, would: DataFrame, place: Sequence[str]) -> DataFrame:
-    """The keys of accepted rows with `kind`: the row comes, goes or changes."""
+    """Returns the keys of accepted rows that differ, with a `kind`: the row comes, goes or changes."""
     values = F.struct(*(name for name in was.columns if name not in place))
     one, other = was.select(*place, values.alias("was")), would.select(*place, values.alias("would"))
     both = one.join(other, on=list(place), how="full_outer").filter(~F.col("was").eqNullSafe(F.col("would")))
@@ -239,9 +243,10 @@ def differences(was: DataFrame, would: DataFrame, place: Sequence[str]) -> DataF
 
 
 def moved_rejects(was: DataFrame, would: DataFrame, dataset: Dataset) -> DataFrame:
-    """(_partition_date, key, direction, codes they would have or had, rows) of the records whose verdict is another.
+    """Returns (_partition_date, key, direction, codes, rows) of the records whose verdict would change.
 
-    Records are counted by their text: among rejected ones keys may be missing, and texts may repeat.
+    The codes are those that the records would have, or had. Records are counted by their text, because keys of rejected
+    rows may be missing and texts may repeat.
     """
     columns = "_partition_date", F.btrim(dataset.key, F.lit(WHITE_SPACE)).alias(dataset.key), "_raw", "_reject_reason"
     both = was.select(*columns, F.lit(-1).alias("sign")).unionAll(would.select(*columns, F.lit(1).alias("sign")))
@@ -267,7 +272,7 @@ def moved_rejects(was: DataFrame, would: DataFrame, dataset: Dataset) -> DataFra
 
 
 def flip_lines(trials: Mapping[str, Retrial], runs: Mapping[str, Mapping[date, Run]]) -> Iterator[str]:
-    """What was revalidated, and the rows that would flip by dataset, direction and reason."""
+    """Yields what was revalidated, and the rows that would flip by dataset, direction and reason."""
     flips: Flips = Counter()
     for name, trial in trials.items():
         again = [runs[name][day] for day in trial.counts]
@@ -286,7 +291,7 @@ def flip_lines(trials: Mapping[str, Retrial], runs: Mapping[str, Mapping[date, R
 
 
 def summed(flips: Flips) -> Iterator[str]:
-    """A line for each dataset and direction, with the reasons: those it would have, or had."""
+    """Yields a line for each dataset and direction, with the reasons that the rows would have, or had."""
     occurring = {(name, direction) for name, _, direction, _ in flips}
     for name, direction in (each for each in product(CATALOG, DIRECTIONS) if each in occurring):
         total, reasons = 0, Counter[str]()
@@ -301,7 +306,7 @@ def summed(flips: Flips) -> Iterator[str]:
 def reason_lines(
     connection: warehouse.Connection, trials: Mapping[str, Retrial], runs: Mapping[str, Mapping[date, Run]]
 ) -> Iterator[str]:
-    """Accepted and rejected rows, and those rejected for each reason, as they are and as they would be."""
+    """Yields the numbers of accepted and rejected rows, and of rows by reason, as they are and as they would be."""
     lines = []
     for name, trial in trials.items():
         again = [runs[name][day] for day in trial.counts]
@@ -326,7 +331,7 @@ def reason_lines(
 def stop_lines(
     connection: warehouse.Connection, trials: Mapping[str, Retrial], runs: Mapping[str, Mapping[date, Run]]
 ) -> Iterator[str]:
-    """The levels that would stop a date before gold."""
+    """Yields the threshold breaches that would stop a date before gold."""
     passed = dict(connection.execute("select made_from, true from ops.receipts where layer = 'override'").fetchall())
     lines = []
     for name, trial in trials.items():
@@ -349,9 +354,9 @@ def stop_lines(
 
 
 def mart_lines(connection: warehouse.Connection, trials: Mapping[str, Retrial]) -> Iterator[str]:
-    """Each figure of the marts that would change, by the very SQL of sql/marts over copies of gold.
+    """Yields each figure of the marts that would change, computed by the SQL of sql/marts over copies of gold.
 
-    Temporary tables come before all others of their name, in this connection alone; and nothing of it is committed.
+    Temporary tables hide all others of the same name, in this connection alone; nothing is committed.
     """
     with connection.transaction(force_rollback=True):
         connection.execute("set transaction isolation level repeatable read")
@@ -372,7 +377,7 @@ def mart_lines(connection: warehouse.Connection, trials: Mapping[str, Retrial]) 
 
 
 def copy_gold(connection: warehouse.Connection, trial: Retrial) -> None:
-    """A temporary copy of a gold table, in which each affected key has the newest version that would be accepted."""
+    """Copies a gold table to a temporary one, and gives each affected key the newest version that would be accepted."""
     dataset, table = trial.dataset, trial.dataset.name
     connection.execute(f"create temp table {table} on commit drop as table public.{table}")
     names = ", ".join([*dataset.names, "_partition_date"])
@@ -391,7 +396,7 @@ def copy_gold(connection: warehouse.Connection, trial: Retrial) -> None:
 
 
 def loaded_days(connection: warehouse.Connection, dataset: Dataset) -> list[date]:
-    """The partitions that gold has."""
+    """Returns the partitions of a dataset that are loaded into gold."""
     found = connection.execute(
         "select partition_date from ops.receipts where layer = 'gold' and dataset = %s", [dataset.name]
     )
@@ -399,7 +404,7 @@ def loaded_days(connection: warehouse.Connection, dataset: Dataset) -> list[date
 
 
 def newest_versions(trial: Retrial, days: Sequence[date]) -> DataFrame:
-    """Each key whose rows come, go or change, with the newest version of it; only the key where none is left."""
+    """Returns each key whose rows come, go or change, with its newest version, or with nulls if no version is left."""
     dataset = trial.dataset
     keys = trial.changes.select(dataset.key).distinct()
     others = [F.col(c.name).cast("timestamp_ntz") if c.type == "timestamp" else F.col(c.name) for c in dataset.columns]
@@ -410,7 +415,7 @@ def newest_versions(trial: Retrial, days: Sequence[date]) -> DataFrame:
 
 
 def copy_withheld(connection: warehouse.Connection, trials: Mapping[str, Retrial]) -> None:
-    """A temporary copy of ops.withheld, with what would be withheld of the partitions that gold has."""
+    """Copies ops.withheld to a temporary table, with the rows that would be excluded of the partitions in gold."""
     names = ", ".join(WITHHELD)
     connection.execute("create temp table withheld (like ops.withheld including identity) on commit drop")
     connection.execute(f"insert into pg_temp.withheld ({names}) select {names} from ops.withheld")
@@ -425,13 +430,14 @@ def copy_withheld(connection: warehouse.Connection, trials: Mapping[str, Retrial
 
 
 def copy(connection: warehouse.Connection, table: str, rows: DataFrame) -> None:
+    """Copies rows from Spark to a table of PostgreSQL."""
     with connection.cursor().copy(f"copy {table} from stdin") as target:
         for row in rows.toLocalIterator():
             target.write_row(row)
 
 
 def compare_mart(connection: warehouse.Connection, mart: str, select: str) -> Iterator[str]:
-    """Builds a mart in a temporary table, and tells the figures and the number of rows that are not those standing."""
+    """Builds a mart in a temporary table; yields the figures and row counts that differ from the current mart."""
     standing, would = (mart if "." in mart else f"public.{mart}"), f"pg_temp.{mart.rpartition('.')[2]}"
     key, columns = marts.columns_of(connection, standing)
     names = ", ".join(columns)
@@ -461,7 +467,7 @@ def compare_mart(connection: warehouse.Connection, mart: str, select: str) -> It
 
 
 def figures_of(connection: warehouse.Connection, table: str) -> Iterator[tuple[str, str]]:
-    """(label, SQL) for each figure of a mart: the mean of what is a mean, a share or an age, else the sum."""
+    """Yields (label, SQL) for each figure of a mart: the mean of averages, shares and ages, the sum of all others."""
     found = connection.execute(
         "select attname, format_type(atttypid, null) from pg_attribute "
         "where attrelid = %s::regclass and attnum > 0 and not attisdropped order by attnum",
@@ -476,6 +482,7 @@ def figures_of(connection: warehouse.Connection, table: str) -> Iterator[tuple[s
 
 
 def number(value: int | Decimal | None, sign: str = "") -> str:
+    """Returns a figure as text, or "-" if there is none."""
     return "-" if value is None else f"{value:{sign},}"
 
 

@@ -27,7 +27,7 @@ class Beds(NamedTuple):
 
 
 def load(connection: Connection) -> None:
-    """Brings reference.beds in line with the file, in the caller's transaction; raises Refused where it is wrong."""
+    """Replaces reference.beds by the rows of the file, in the caller's transaction; raises Refused for a mistake."""
     declared = read(FILE)
     connection.execute("delete from reference.beds")
     names, places = ", ".join(Beds._fields), ", ".join(["%s"] * len(Beds._fields))
@@ -36,7 +36,7 @@ def load(connection: Connection) -> None:
 
 
 def content() -> bytes:
-    """Returns the bytes of the file, by which marts that were built with other beds are told; none where it lacks."""
+    """Returns the bytes of the file, so that marts built with other beds are recognised; empty if there is no file."""
     return FILE.read_bytes() if FILE.is_file() else b""
 
 
@@ -64,7 +64,7 @@ def read(path: Path) -> list[Beds]:
 
 
 def parse(place: str, header: list[str], row: list[str]) -> Beds:
-    """Returns one row of the file; raises Refused where a value is not what its column holds."""
+    """Returns one row of the file; raises Refused if a value does not fit its column."""
     if len(row) != len(header):
         raise Refused(f"{place}: it has {len(row)} fields, and the header {len(header)}; correct the line.")
     fields = dict(zip(header, row, strict=True))
@@ -83,12 +83,12 @@ def parse(place: str, header: list[str], row: list[str]) -> Beds:
 
 
 def room_types() -> Iterable[str]:
-    """Returns the kinds of room that an admission may name."""
+    """Returns the room types that an admission may have."""
     return next(column.one_of for column in CATALOG["admissions"].columns if column.name == "room_type")
 
 
 def number(place: str, column: str, fields: Mapping[str, str]) -> int:
-    """Returns a whole number of beds."""
+    """Returns a whole number of beds, from 0 to 999999; raises Refused for any other text."""
     text = fields[column]
     if not (text.isascii() and text.isdigit() and len(text) <= 6):
         refuse(place, column, fields, "is not a whole number from 0 to 999999; correct it")
@@ -96,7 +96,7 @@ def number(place: str, column: str, fields: Mapping[str, str]) -> int:
 
 
 def day(place: str, column: str, fields: Mapping[str, str]) -> date:
-    """Returns a date."""
+    """Returns a date; raises Refused for a text that is none."""
     try:
         return parse_day(fields[column])
     except Refused:
@@ -104,11 +104,12 @@ def day(place: str, column: str, fields: Mapping[str, str]) -> date:
 
 
 def refuse(place: str, column: str, fields: Mapping[str, str], wrong: str) -> NoReturn:
+    """Raises Refused for a value, with its place in the file, its column and what is wrong with it."""
     raise Refused(f"{place}, column {column}: {quoted(fields[column])} {wrong}.")
 
 
 def refuse_overlaps(name: str, found: Mapping[int, Beds]) -> None:
-    """Raises Refused where two lines count for the same room type on the same day."""
+    """Raises Refused if two lines count for the same room type on the same day."""
     for line, one in found.items():
         for other_line, other in found.items():
             alike = other_line < line and other.room_type == one.room_type

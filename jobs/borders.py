@@ -1,8 +1,8 @@
-"""Text from outside, at each border behind which a program would find more than text in it.
+"""Makes text from outside safe for readers that would find more than text in it.
 
-Names of columns and values come with a file, words with a command line, errors from a store or the operating system.
-Where such a text becomes part of a sentence it is made `printable` (or `quoted`); each reader of sentences has a
-function of its own. docs/access.md lists the borders.
+Names of columns and values come with a file, words with a command line, errors from a store or the operating system. A
+text that becomes part of a sentence is made `printable` (or `quoted`). Each kind of reader of sentences has a function
+of its own. docs/access.md lists the borders.
 """
 
 import html
@@ -13,7 +13,7 @@ LONGEST = 4_000  # characters; no sentence of ours is as long
 
 
 def printable(text: str) -> str:
-    """Returns text on one line in which a terminal or a log finds nothing to obey: such characters become escapes.
+    """Returns text on one line without characters that a terminal or a log would obey: those become escapes.
 
     They are control characters, line ends, marks that turn the direction of writing, NUL, and bytes that are no text.
     """
@@ -22,7 +22,7 @@ def printable(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Returns what somebody gave as a sentence may say it: in quotes, on one line, and not at any length."""
+    """Returns a text for use in a sentence: in quotes, on one line, and cut after 40 characters."""
     return repr(text if len(text) <= 40 else f"{text[:40]}...")
 
 
@@ -32,10 +32,10 @@ def plain(text: str) -> str:
 
 
 def say(text: str, to: TextIO | None = None) -> None:
-    """Prints text to a terminal or a log: to standard output, where nothing else is given."""
+    """Prints text to a terminal or a log: to standard output unless another file is given."""
     print(plain(text), file=to or sys.stdout, flush=True)
 
 
 def as_html(text: str) -> str:
-    """Returns text for between the tags of a page."""
+    """Returns text escaped for use between the tags of a page."""
     return html.escape(text, quote=False)

@@ -17,10 +17,11 @@ from jobs.dataset import WHITE_SPACE, Dataset
 
 
 def bronze_to_silver(dataset: Dataset, *days: date) -> str:
-    """Validates partitions of a dataset, and with them those that are due since their parents came or went.
+    """Validates partitions of a dataset, and with them those that are due because parents came or went.
 
-    Leaves each record in silver's accepted or rejected table, the markers last. A partition whose file cannot be read
-    leaves the others alone; Refused is raised when they are done.
+    Writes each record to silver's accepted or rejected table, and the markers last. Returns a sentence for each
+    partition. If a partition's file cannot be read, the others are validated all the same, and Refused is raised at the
+    end.
     """
     with (
         warehouse.connect() as connection,
@@ -43,7 +44,7 @@ def bronze_to_silver(dataset: Dataset, *days: date) -> str:
 def read_facts(
     connection: warehouse.Connection, dataset: Dataset, days: Sequence[date]
 ) -> tuple[dict[date, landing.Facts], list[program.Refused]]:
-    """Returns the facts of the bronze files by date, and the refusals of the others, which it records in the ledger."""
+    """Returns the profiles of the bronze files by date, and the errors of the others, recorded in the ledger."""
     facts: dict[date, landing.Facts] = {}
     refused: list[program.Refused] = []
     for day in days:
@@ -59,9 +60,10 @@ def read_facts(
 def validate(
     spark: Any, connection: warehouse.Connection, dataset: Dataset, facts: Mapping[date, landing.Facts]
 ) -> list[str]:
-    """Validates partitions in one plan and leaves them in silver by one commit to each table.
+    """Validates partitions in one plan and publishes them to silver in one commit per table.
 
-    `facts` are those of the bronze files, which have the same header. Returns what became of each partition.
+    `facts` are the profiles of the bronze files, which have the same header. Returns a sentence for each partition,
+    with its warnings, and for each partition that is to be validated again.
     """
     days, rows = list(facts), sum(each.records for each in facts.values())
     header = facts[days[0]].header
@@ -81,11 +83,11 @@ def validate(
         files = (
             lake.records(spark, dataset, day, facts[day]).withColumn("_partition_date", F.lit(day)) for day in days
         )
-        # A run that was killed leaves its rows cached in the resident application. With its own run in it this plan
-        # is no other's: those rows are of a file that may have been corrected since.
+        # A run that was killed leaves its rows cached on the Spark Connect server. The run's id makes this plan unique,
+        # so that Spark does not reuse those rows: their file may have been corrected since.
         records = reduce(DataFrame.unionAll, files).filter(F.lit(run_id) != "")
         if rows < program.FEW_ROWS:
-            # Computed once, on the server: what follows reads its rows, and sends no plan of the validation again.
+            # Computed once, on the server: later steps read its rows and do not send the validation's plan again.
             validated = validation.validate(records, dataset, header, parents, checkpoint).localCheckpoint()
         else:
             keep = release.enter_context(kept())
@@ -99,7 +101,7 @@ def validate(
         if ran:
             program.step(spark, dataset, days, "compare with the last run")
             standing = compare(spark, connection, dataset, facts, counts, verdict, {day: runs[day] for day in ran})
-            for day in ran:  # before the commit: a run that dies leaves word of what it took away
+            for day in ran:  # before the commit, so that a run that dies has recorded what it removed
                 ledger.note(connection, runs[day])
         for day, run in standing.items():
             runs[day] |= {name: run[name] for name in ("delta_accepted", "delta_rejected")}
@@ -131,19 +133,19 @@ def validate(
 
 
 def in_words(dataset: Dataset, day: date, counts: validation.Counts) -> str:
-    """Says what became of a partition's rows."""
+    """Returns a sentence on what became of a partition's rows."""
     reasons = ", ".join(f"{code} {hits:,}" for code, hits in counts.hits.items() if hits)
     numbers = f"{counts.rows:,} rows = {counts.accepted:,} accepted + {counts.rows - counts.accepted:,} rejected"
     return f"silver {dataset.name} {day}: {numbers}" + (f" ({reasons})" if reasons else "")
 
 
 def checkpoint(rows: DataFrame) -> DataFrame:
-    """Computes rows on the server, where later plans find them as they are."""
+    """Computes rows on the server, where later plans find them."""
     return rows.localCheckpoint()
 
 
 def differing_versions(dataset: Dataset, day: date, keys: int) -> Iterator[str]:
-    """A warning where keys of a file come in versions that say different things: only one of them counts."""
+    """Yields a warning if a file has keys with versions of different content: one version of each is accepted."""
     if keys:
         come = "1 key comes" if keys == 1 else f"{keys:,} keys come"
         yield (
@@ -162,10 +164,10 @@ def compare(
     verdict: validation.Verdict,
     runs: Mapping[date, dict[str, Any]],
 ) -> dict[date, Mapping[str, Any]]:
-    """Returns, by date, the runs that stand because silver has just these rows; notes in `runs` the keys that silver
-    would lose.
+    """Returns, by date, the runs that remain current because silver already has exactly these rows.
 
-    A run that stands has validated this very file, by these rules, and none may have begun to write since.
+    Such a run has validated this very file by these rules, and no other run may have begun to write since. Sets in
+    `runs` how many keys silver would lose (`lost`).
     """
     salt = next(iter(runs.values()))["run_id"]
 
@@ -209,8 +211,9 @@ def publish(
     verdict: validation.Verdict,
     counts: Mapping[date, validation.Counts],
 ) -> None:
-    """Commits the partitions of `runs` to both tables, one commit each, and notes its version; Refused unless each
-    partition has as many rows in them as it has verdicts.
+    """Commits the partitions of `runs` to both silver tables, and notes the version of each commit in `runs`.
+
+    Raises Refused unless each table received as many rows of each partition as there are verdicts.
     """
     days, run_id = [run["partition_date"] for run in runs], runs[0]["run_id"]
     since, ready = ledger.versions(connection, dataset), partial(warehouse.must_hold, connection)
@@ -241,7 +244,7 @@ def publish(
 
 
 def account(dataset: Dataset, facts: landing.Facts, counts: validation.Counts) -> dict[str, Any]:
-    """What the ledger says of a partition's rows and money."""
+    """Returns what the ledger records of a partition's input, rows and money."""
     found = {
         "bronze_rows": counts.rows,
         "bronze_bytes": facts.bytes,
@@ -260,9 +263,9 @@ def account(dataset: Dataset, facts: landing.Facts, counts: validation.Counts) -
 
 @contextmanager
 def kept() -> Iterator[validation.Keep]:
-    """Persists the frames that it is given until it ends, whether its run succeeds or fails.
+    """Yields a function that persists frames until the block ends, whether it succeeds or fails.
 
-    They are counted at once, so that Spark knows how many rows there are and joins suit their size.
+    The function counts each frame at once, so that Spark has its size and chooses joins that suit it.
     """
     frames: list[DataFrame] = []
 
@@ -279,7 +282,10 @@ def kept() -> Iterator[validation.Keep]:
 
 
 def must_balance(day: date, facts: landing.Facts, counts: validation.Counts) -> None:
-    """Law 1, before anything is written: rows and money of the file, by a plain reading of it, are those validated."""
+    """Raises Refused unless rows and money validated are those of a plain reading of the file: invariant 1.
+
+    Runs before anything is written.
+    """
     cents = int((counts.amount_accepted + counts.amount_rejected) * 100)
     if (counts.rows, counts.amounts, cents) != (facts.records, facts.amounts, facts.cents):
         what = f"{facts.records:,} rows" + (f" with {facts.amounts:,} amounts" if facts.amount else "")
@@ -297,12 +303,11 @@ def stale_dates(
     runs: Sequence[Mapping[str, Any]],
     came: DataFrame | None = None,
 ) -> dict[str, dict[date, str]]:
-    """Returns the partitions, by dataset, of children of `dataset` whose verdicts no longer hold after these runs, each
-    with what came or went.
+    """Returns the partitions of a dataset's children whose verdicts no longer hold after these runs, by child.
 
-    Orphans there may have found a parent among the rows that these runs accepted: `came` has their keys and partitions.
-    Where the runs took keys away, or one before them died and may have, rows that had a parent may have lost it,
-    accepted ones and those rejected for something else.
+    Each partition has a sentence on what came or went. `came` has the keys and partitions of the rows that these runs
+    accepted: orphans may have found their parent among them. If the runs removed keys, or one that died before them may
+    have, rows may have lost their parent: accepted rows, and rows rejected for another reason.
     """
     first = min(run["partition_date"] for run in runs)
     took = any(run.get("lost") or ledger.died_before(connection, run) for run in runs)

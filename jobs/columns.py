@@ -1,6 +1,6 @@
-"""Tells what the DDL declares of each table's columns, and which columns those of a mart are made of.
+"""Reads from SQL which columns the DDL declares for each table, and from which columns those of a mart are derived.
 
-Both are read from SQL by a parser, so that a new mart needs no declaration of its lineage.
+A parser reads both, so that a new mart needs no declaration of its lineage.
 """
 
 import re
@@ -17,7 +17,7 @@ from sqlglot.optimizer.scope import Scope, build_scope
 from jobs import marts, schema
 
 DIALECT = "postgres"
-# The names that PostgreSQL gives types in its catalog, where sqlglot has others.
+# The names of types in PostgreSQL's catalog, if sqlglot has others.
 POSTGRES_NAMES = {
     "char": "character",
     "decimal": "numeric",
@@ -27,7 +27,7 @@ POSTGRES_NAMES = {
     "timestamptz": "timestamp with time zone",
     "varchar": "character varying",
 }
-# The clauses by which a column influences which rows there are, in OpenLineage's words.
+# The clauses by which a column influences which rows a mart has, with OpenLineage's names.
 CLAUSES = ((exp.Join, "JOIN"), (exp.Group, "GROUP_BY"), (exp.Where, "FILTER"), (exp.Having, "FILTER"))
 STRENGTH = ("IDENTITY", "TRANSFORMATION", "AGGREGATION")
 
@@ -48,7 +48,7 @@ class Table(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Names a column of a table from which another column is derived."""
+    """Identifies a column of a table from which another column is derived."""
 
     table: str
     column: str
@@ -56,7 +56,7 @@ class Source(NamedTuple):
 
 @cache
 def tables() -> dict[str, Table]:
-    """Returns every table of the DDL by its name, which has its schema unless that is public."""
+    """Returns every table of the DDL by its name, which includes its schema unless that is public."""
     created = re.findall(r"^create table (?:if not exists )?([\w.]+) \((.*?)^\);", schema.ddl(), re.M | re.S)
     return {name.removeprefix("public."): parse_table(name, body) for name, body in created}
 
@@ -83,7 +83,7 @@ def type_name(kind: exp.Expression) -> str:
 
 
 def described() -> dict[str, Any]:
-    """Returns the types of all columns by schema, table and column, as sqlglot wants them."""
+    """Returns the types of all columns by schema, table and column, in the form that sqlglot needs."""
     known: dict[str, Any] = {}
     for name, table in tables().items():
         space, _, short = name.rpartition(".")
@@ -92,13 +92,13 @@ def described() -> dict[str, Any]:
 
 
 def views() -> dict[str, str]:
-    """Returns the queries of the views over all of gold, which are read through to the tables."""
+    """Returns the queries of the views over all of gold, through which the lineage leads to the tables."""
     return {f"ops.{name}": query for name, (query, _) in schema.gold_queries().items()}
 
 
 @cache
 def parsed(mart: str) -> Scope | None:
-    """Returns a mart's SQL with each column's table named, as the scope of its outermost select; None if unreadable."""
+    """Returns a mart's SQL with qualified columns, as the scope of its outermost select; None if it is not parsable."""
     try:
         query = exp.expand(
             cast(exp.Query, sqlglot.parse_one(marts.selects()[mart], dialect=DIALECT)),
@@ -115,7 +115,7 @@ def parsed(mart: str) -> Scope | None:
 
 
 def name_counted(query: exp.Expr) -> None:
-    """Has each `count(*)` name a column of what it counts: a table's key, or the first column of a common table."""
+    """Makes each `count(*)` count a column: the key of its table, or the first column of its common table."""
     common = {cte.alias: cte.this for cte in query.find_all(exp.CTE)}
     for count in [*query.find_all(exp.Count)]:
         select = count.find_ancestor(exp.Select)
@@ -134,9 +134,9 @@ def name_counted(query: exp.Expr) -> None:
 
 @cache
 def made_of(mart: str) -> dict[str, dict[Source, str]]:
-    """Returns, for each column of a mart, the columns it is made of, each with how: as OpenLineage's DIRECT subtypes.
+    """Returns for each column of a mart the columns from which it is derived, each with OpenLineage's DIRECT subtype.
 
-    It is empty for a mart whose SQL the parser cannot read: its tables are known all the same.
+    The result is empty for a mart whose SQL cannot be parsed; `read_by` finds its tables all the same.
     """
     scope = parsed(mart)
     if scope is None:
@@ -146,7 +146,7 @@ def made_of(mart: str) -> dict[str, dict[Source, str]]:
 
 
 def sources_of(node: Node, known: dict[int, dict[Source, str]]) -> dict[Source, str]:
-    """Returns the columns of tables at the ends of a column's lineage, each with the strongest change on the way."""
+    """Returns the table columns at the ends of a column's lineage, each with the strongest change on the way."""
     if id(node) in known:
         return known[id(node)]
     found: dict[Source, str] = {}
@@ -161,7 +161,7 @@ def sources_of(node: Node, known: dict[int, dict[Source, str]]) -> dict[Source, 
 
 
 def change(expression: exp.Expr) -> str:
-    """Returns what an expression does to the columns in it."""
+    """Returns what an expression does to its columns: IDENTITY, TRANSFORMATION or AGGREGATION."""
     inner = expression.unalias()
     if isinstance(inner, exp.Column | exp.Table | exp.Query):
         return "IDENTITY"
@@ -169,18 +169,18 @@ def change(expression: exp.Expr) -> str:
 
 
 def table_name(table: exp.Table) -> str:
-    """Returns a table's name as `tables` has it."""
+    """Returns a table's name in the form of `tables`."""
     return f"{table.db}.{table.name}".removeprefix("public.").removeprefix(".")
 
 
 def scopes(mart: str) -> tuple[Scope, ...]:
-    """Returns the parts of a mart's SQL, each with the tables that its columns come from; none if it cannot be read."""
+    """Returns the parts of a mart's SQL, each with the tables of its columns; none if the SQL cannot be parsed."""
     scope = parsed(mart)
     return tuple(scope.traverse()) if scope else ()
 
 
 def influences(mart: str) -> dict[Source, str]:
-    """Returns the columns that decide which rows a mart has and what they sum up, each with the clause it stands in."""
+    """Returns the columns that decide which rows a mart has and what they aggregate, each with its clause."""
     found: dict[Source, str] = {}
     for scope in scopes(mart):
         for column in scope.columns:
@@ -195,7 +195,7 @@ def read_by(mart: str) -> tuple[str, ...]:
     """Returns the names of the tables that a mart reads, sorted."""
     sources = [source for scope in scopes(mart) for source in scope.sources.values()]
     named = {table_name(source) for source in sources if isinstance(source, exp.Table)}
-    if not scopes(mart):  # by the letter, where the parser gives up
+    if not scopes(mart):  # by searching the text, if it cannot be parsed
         text = re.sub(r"--.*", "", marts.selects()[mart])
         named = {name for name in tables() if re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", text)}
     return tuple(sorted((named & {*tables()}) - {mart}))

@@ -1,4 +1,4 @@
-"""Has datacontract-cli lint contracts, or hold them against a database: `python contract_check.py test <file> ...`.
+"""Runs datacontract-cli to lint contracts or to test them in a database: `python contract_check.py test <file> ...`.
 
 It runs in the environment of datacontract-cli, which has none of this platform's packages: jobs/contracts.py starts it.
 """
@@ -11,10 +11,10 @@ from datacontract.data_contract import DataContract
 
 
 def main(command: str, *files: str) -> int:
-    """Prints a line for each contract, and one for each check that does not hold; returns how many are broken."""
+    """Prints a line for each contract and for each check that fails; returns the number of broken contracts."""
     broken = 0
     for file in files:
-        # The age of rows is left to ops.freshness: it is by the wall clock, and gold may be of any year.
+        # ops.freshness checks the age of rows: the tool would compare with the wall clock, and gold may be of any year.
         contract = DataContract(data_contract_file=file, check_categories={"schema", "quality"})
         run = contract.lint() if command == "lint" else contract.test()
         failed = [check for check in run.checks if word(check.result) in ("failed", "error")]
@@ -27,7 +27,7 @@ def main(command: str, *files: str) -> int:
 
 
 def word(result: Any) -> str:
-    """Returns a result as a word."""
+    """Returns the result of a check or a run as a word."""
     return str(getattr(result, "value", result))
 
 

@@ -1,7 +1,7 @@
 """Drafts a dataset's declaration from a data contract (ODCS): `make contract-import FILE=lab_results.odcs.yaml`.
 
-The draft is a file of jobs/catalog, to be read and corrected. What a contract says and a declaration cannot have stands
-in comments at its top.
+The draft is a file of jobs/catalog, to be read and corrected. Comments at its top list what the contract says and a
+declaration cannot express.
 """
 
 import argparse
@@ -33,7 +33,7 @@ Notes = list[str]
 
 
 def read(file: Path) -> dict[str, Any]:
-    """Returns a contract; raises Refused where it is none, or is none by the standard's JSON schema."""
+    """Returns a contract; raises Refused if the file breaks the standard's JSON schema, or describes no table."""
     try:
         contract = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -49,7 +49,10 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def drafts(contract: Mapping[str, Any]) -> Iterator[tuple[Dataset, Notes]]:
-    """Yields a dataset for each table of a contract, with what could not be taken over."""
+    """Yields a dataset for each table of a contract, with notes on what could not be taken over.
+
+    Raises Refused for a table from which no dataset can be made.
+    """
     levels = {level["property"]: level for level in contract.get("slaProperties", ())}
     own = {each["property"]: each["value"] for each in contract.get("customProperties", ())}
     for table in contract["schema"]:
@@ -88,7 +91,7 @@ def draft_columns(table: Mapping[str, Any], notes: Notes) -> Iterator[Column]:
 
 
 def is_in_the_file(declared: Mapping[str, Any], notes: Notes) -> bool:
-    """Tells whether a property is a plain column of the file; not one that is nested, computed, or ours to add."""
+    """Tells whether a property is a plain column of the file: not nested, not computed, not added by the platform."""
     if declared["name"].startswith("_") or declared.get("transformLogic"):
         return False
     if declared.get("logicalType", "string") in (*TYPES, "boolean", "time"):
@@ -98,7 +101,7 @@ def is_in_the_file(declared: Mapping[str, Any], notes: Notes) -> bool:
 
 
 def draft_column(declared: Mapping[str, Any], is_key: bool, notes: Notes) -> Column:
-    """Returns a column as a contract's property describes it."""
+    """Returns a column for a property of a contract."""
     own = {each["property"]: each["value"] for each in declared.get("customProperties", ())}
     logical = declared.get("logicalType", "string")
     if logical not in TYPES:
@@ -122,7 +125,7 @@ def draft_column(declared: Mapping[str, Any], is_key: bool, notes: Notes) -> Col
 
 
 def listed_values(declared: Mapping[str, Any]) -> Iterator[str]:
-    """Yields the values that a property lists: those of its `enum`, or those its quality rules call valid."""
+    """Yields the values that a property lists: those of its `enum`, or the valid values of its quality rules."""
     for value in declared.get("enum", ()):
         yield str(value["value"])
     if not declared.get("enum"):
@@ -131,7 +134,7 @@ def listed_values(declared: Mapping[str, Any]) -> Iterator[str]:
 
 
 def referenced(declared: Mapping[str, Any], notes: Notes) -> str | None:
-    """Returns the dataset of ours that a property refers to; notes one that is not there."""
+    """Returns the dataset of the catalog that a property references; adds a note if there is none."""
     for relation in declared.get("relationships", ()):
         to = relation["to"] if isinstance(relation["to"], str) else relation["to"][0]
         found = re.search(r"/(\w+)/properties/(\w+)$", to) or re.search(r"(\w+)\.(\w+)$", to)
@@ -142,7 +145,7 @@ def referenced(declared: Mapping[str, Any], notes: Notes) -> str | None:
 
 
 def draft_rules(table: Mapping[str, Any], names: set[str], notes: Notes) -> Iterator[Rule]:
-    """Yields the rules that a contract has as SQL of the form `select count(*) from t where not (...)`."""
+    """Yields a contract's rules in SQL of the form `select count(*) from t where not (...)`; notes the others."""
     quality = [*table.get("quality", ()), *(q for each in table.get("properties", ()) for q in each.get("quality", ()))]
     for rule in quality:
         if rule.get("type") != "sql":
@@ -153,12 +156,12 @@ def draft_rules(table: Mapping[str, Any], names: set[str], notes: Notes) -> Iter
         if holds and used and names.issuperset(used):
             reason = re.sub(r"\W+", "_", name.lower()).strip("_")
             yield Rule(reason, holds.sql(dialect="spark"), used, message=" ".join(rule.get("description", "").split()))
-        elif not name.startswith("orphan_"):  # which a reference says
+        elif not name.startswith("orphan_"):  # which the reference declares
             notes.append(f"the rule {name} is no condition on a row: {' '.join(rule['query'].split())[:200]}")
 
 
 def condition(query: str) -> exp.Expr | None:
-    """Returns the condition whose negation a query counts; None where it is another query."""
+    """Returns the condition whose negation a query counts; None for any other query."""
     try:
         select = sqlglot.parse_one(query, dialect="postgres")
     except SqlglotError:
@@ -168,7 +171,7 @@ def condition(query: str) -> exp.Expr | None:
 
 
 def spelt(name: str, notes: Notes) -> str:
-    """Returns a name as ours are spelt; notes where that is another."""
+    """Returns a name in snake case; adds a note if it changed, and raises Refused for a keyword of Python."""
     if keyword.iskeyword(name):
         raise Refused(f"{name} is a word of Python's own; name the table or column otherwise.")
     plain = re.sub(r"[^A-Za-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)).strip("_").lower()
@@ -178,7 +181,7 @@ def spelt(name: str, notes: Notes) -> str:
 
 
 def first_date(level: Mapping[str, Any] | None) -> date:
-    """Returns the date from which on there are files: as the contract says, else today (UTC)."""
+    """Returns the date from which on there are files: the contract's, or else today (UTC)."""
     try:
         return date.fromisoformat(str(level["value"])[:10]) if level else datetime.now(timezone.utc).date()
     except ValueError:
@@ -186,7 +189,7 @@ def first_date(level: Mapping[str, Any] | None) -> date:
 
 
 def hours(level: Mapping[str, Any] | None, notes: Notes) -> int:
-    """Returns by when a date's file is due, in hours after its end."""
+    """Returns how many hours after a date's end its file is due; adds a note if the contract gives no hours or days."""
     each = {"h": 1, "hours": 1, "hour": 1, "d": 24, "days": 24, "day": 24}
     if level is None:
         return Dataset.due_hours
@@ -197,7 +200,7 @@ def hours(level: Mapping[str, Any] | None, notes: Notes) -> int:
 
 
 def first_time(columns: tuple[Column, ...]) -> str | None:
-    """Returns the first required timestamp, by whose day a row is most likely counted."""
+    """Returns the first required timestamp, by whose day rows are most likely counted, or None."""
     return next((column.name for column in columns if column.type == "timestamp" and column.required), None)
 
 
@@ -205,7 +208,7 @@ def first_time(columns: tuple[Column, ...]) -> str | None:
 
 
 def source(dataset: Dataset, notes: Notes) -> str:
-    """Returns the file that declares a dataset, as `make format` would leave it."""
+    """Returns the text of the file that declares a dataset, as `make format` would format it."""
     default = Dataset(dataset.name, dataset.doc, dataset.columns)
     differing = {
         name: repr(getattr(dataset, name))
@@ -232,7 +235,7 @@ def source(dataset: Dataset, notes: Notes) -> str:
 
 
 def call(part: Column | Rule) -> str:
-    """Returns the call that makes a column or a rule, without what is the default."""
+    """Returns the call that makes a column or a rule, without arguments that have their default."""
     if isinstance(part, Rule):
         words = [repr(part.reason), repr(part.holds), repr(part.columns)]
         return f"Rule({', '.join(words)}, message={part.message!r})"
@@ -244,7 +247,7 @@ def call(part: Column | Rule) -> str:
 
 
 def main() -> None:
-    """Writes a draft for each table of the file named on the command line; overwrites none."""
+    """Writes a draft for each table of the file named on the command line; overwrites no file."""
     words = argparse.ArgumentParser(prog="make contract-import", description=__doc__)
     words.add_argument("file", type=Path)
     words.add_argument("--to", type=Path, default=HOME, help="another directory than jobs/catalog")

@@ -1,4 +1,4 @@
-"""Tells what a contract says of quality: the rules of a dataset, the checks of a mart, and what follows from each."""
+"""Describes quality in contracts: the rules of a dataset, the checks of a mart, and what follows from each."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
@@ -20,7 +20,7 @@ DIMENSIONS = {
 
 
 def column_checks(dataset: Dataset, column: Column) -> Iterator[dict[str, Any]]:
-    """Yields a check for each code that a column alone can earn, and for the key the one of duplicates."""
+    """Yields a check for each code that a column alone can earn, and for the key a check of duplicates."""
     for code, _ in column.reasons():
         yield check(dataset, code, **how_to_check(dataset, column, code.removesuffix(f"_{column.name}")))
     if column.name == dataset.key:
@@ -28,7 +28,7 @@ def column_checks(dataset: Dataset, column: Column) -> Iterator[dict[str, Any]]:
 
 
 def how_to_check(dataset: Dataset, column: Column, kind: str) -> dict[str, Any]:
-    """Returns the means by which a tool can find rows of gold that would have earned a code."""
+    """Returns how a tool can find rows of gold that would have earned a code."""
     if kind == "missing":
         return {"metric": "nullValues", "mustBe": 0}
     if kind == "unknown":
@@ -41,18 +41,18 @@ def how_to_check(dataset: Dataset, column: Column, kind: str) -> dict[str, Any]:
             f"where child.{column.name} is not null and parent.{parent.key} is null"
         )
         return {"type": "sql", "query": query, "mustBe": 0}
-    return {"type": "text"}  # a typed column of gold has no unreadable text
+    return {"type": "text"}  # a typed column of gold holds no unreadable text
 
 
 def rule_check(dataset: Dataset, rule: Rule) -> dict[str, Any]:
-    """Returns the check of a further rule: its SQL, which the catalog has as Spark's, in PostgreSQL's words."""
+    """Returns the check of a dataset's rule; translates its SQL from Spark's dialect to PostgreSQL's."""
     holds = sqlglot.transpile(rule.holds, read="spark", write="postgres")[0]
     query = f"select count(*) from public.{dataset.name} where not ({holds})"
     return check(dataset, rule.reason, type="sql", query=query, mustBe=0)
 
 
 def file_checks(dataset: Dataset) -> Iterator[dict[str, Any]]:
-    """Yields what is checked of a file as a whole, which gold does not show."""
+    """Yields the checks of a file as a whole, which gold does not show."""
     yield check(dataset, "malformed_row", type="text")
     yield {
         "id": "rejected",
@@ -66,7 +66,7 @@ def file_checks(dataset: Dataset) -> Iterator[dict[str, Any]]:
 
 
 def check(dataset: Dataset, code: str, **how: Any) -> dict[str, Any]:
-    """Returns one quality check: the code of a row that breaks it, its sentence, and what follows from that."""
+    """Returns one quality check: the code of a row that breaks it, its sentence, and the consequence."""
     limit = dataset.limits[code]
     return {
         "id": code,
@@ -81,12 +81,12 @@ def check(dataset: Dataset, code: str, **how: Any) -> dict[str, Any]:
 
 
 def severity(limit: Limit) -> str:
-    """Returns `error` where enough rejected rows stop their date, and else `warning`."""
+    """Returns `error` if enough rejected rows stop their date, else `warning`."""
     return "error" if limit.stop else "warning"
 
 
 def thresholds(limit: Limit) -> dict[str, Any]:
-    """Returns the levels of rejected rows that warn and those that stop; each is a share and a number, both reached."""
+    """Returns the levels of rejected rows that warn and those that stop; both share and number must be reached."""
     return {"warnAt": levels(limit.warn), "stopAt": levels(limit.stop)}
 
 
@@ -96,7 +96,7 @@ def levels(declared: Sequence[Level]) -> list[dict[str, float]]:
 
 
 def mart_checks(mart: str) -> Iterator[dict[str, Any]]:
-    """Yields the files of sql/checks that read a mart, each as a query that must find no row."""
+    """Yields the files of sql/checks that read a mart, each as a query that must return no row."""
     for file in sorted((marts.SQL / "checks").glob("*.sql")):
         text = file.read_text()
         query = qualified(text)
@@ -117,7 +117,7 @@ def mart_checks(mart: str) -> Iterator[dict[str, Any]]:
 
 
 def qualified(text: str) -> exp.Query:
-    """Returns a query whose tables name their schema, so that it means the same on whatever search path."""
+    """Returns a query whose tables name their schema, so that it means the same on any search path."""
     query = cast(exp.Query, sqlglot.parse_one(text, dialect=columns.DIALECT))
     named = {cte.alias for cte in query.find_all(exp.CTE)}
     for table in query.find_all(exp.Table):
@@ -127,5 +127,5 @@ def qualified(text: str) -> exp.Query:
 
 
 def custom(**values: Any) -> list[dict[str, Any]]:
-    """Returns properties of our own, those without a value left out."""
+    """Returns custom properties, without those that have no value."""
     return [{"property": name, "value": value} for name, value in values.items() if value not in (None, "", [])]

@@ -1,7 +1,7 @@
 """Writes a data contract (ODCS 3.2) for each dataset and mart into contracts/: `make contracts`.
 
-A contract is drawn from the catalog, from the DDL's comments and from the SQL of marts and checks. Nothing is typed.
-`python -m jobs.contracts test` holds the contracts against the running PostgreSQL, by datacontract-cli.
+A contract is made from the catalog, the DDL's comments and the SQL of marts and checks; nothing is written by hand.
+`python -m jobs.contracts test` tests the contracts against the running PostgreSQL with datacontract-cli.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from jobs.contract_quality import column_checks, custom, file_checks, mart_check
 from jobs.dataset import Column, Dataset
 
 HOME = settings.ROOT / "contracts"
-VERSION = "1.0.0"  # of what contracts say; what a contract is drawn from is told by the fingerprint behind it
+VERSION = "1.0.0"  # of what contracts state; the fingerprint behind it identifies what a contract was made from
 RESTRICTED = "restricted"  # the classification of a column that identifies a patient
 LOGICAL_TYPES = {"text": "string", "date": "date", "timestamp": "timestamp", "decimal": "number"}
 POSTGRES_LOGICAL = {  # any other is a string
@@ -50,7 +50,7 @@ CHECKED_BY = ("tool", "run", "--quiet", "--from", "datacontract-cli[postgres]==1
 
 
 def dataset_contract(dataset: Dataset) -> dict[str, Any]:
-    """Returns the contract of a dataset: its gold table, and the rules by which rows of its files come there."""
+    """Returns the contract of a dataset: its gold table, and the rules that rows of its files must obey."""
     table = {
         **table_head(dataset.name, dataset.doc),
         "properties": [
@@ -74,7 +74,7 @@ def dataset_contract(dataset: Dataset) -> dict[str, Any]:
 
 
 def source_property(dataset: Dataset, column: Column) -> dict[str, Any]:
-    """Returns what a contract says of a column that comes in the file."""
+    """Returns the contract's entry for a column that comes with the file."""
     is_key = column.name == dataset.key
     return {
         **property_head(column.name, LOGICAL_TYPES[column.type], physical_type(dataset.name, column.name), column.doc),
@@ -91,7 +91,7 @@ def source_property(dataset: Dataset, column: Column) -> dict[str, Any]:
 
 
 def computed_property(name: str, kind: str, expression: str) -> dict[str, Any]:
-    """Returns what a contract says of a column that gold computes."""
+    """Returns the contract's entry for a column that gold computes."""
     return {
         **property_head(name, logical_type(kind), kind, "Computed in gold."),
         "required": False,
@@ -100,13 +100,13 @@ def computed_property(name: str, kind: str, expression: str) -> dict[str, Any]:
 
 
 def audit_property(dataset: Dataset, name: str, doc: str) -> dict[str, Any]:
-    """Returns what a contract says of a column that the load adds."""
+    """Returns the contract's entry for a column that the load adds."""
     kind = physical_type(dataset.name, name)
     return {**property_head(name, logical_type(kind), kind, doc), "required": True}
 
 
 def identifies(dataset: Dataset, column: Column) -> bool:
-    """Tells whether a column identifies a patient: declared so, or a key on the way to patients."""
+    """Tells whether a column identifies a patient: it is declared so, or is a key on the path to patients."""
     leads = schema.path_to(dataset, "patients") is not None
     to = column.references and schema.path_to(CATALOG[column.references], "patients") is not None
     return column.identifies or bool(to) or (leads and column.name == dataset.key)
@@ -118,9 +118,9 @@ def relationship(parent: Dataset) -> dict[str, str]:
 
 
 def service_levels(dataset: Dataset) -> Iterator[dict[str, Any]]:
-    """Yields when files come, and how old the newest row of a current table is at most.
+    """Yields when files come, and the greatest age that the newest row of a current table may have.
 
-    Freshness names no element: tools that measure it do so by the wall clock, and gold may be of any year.
+    Freshness names no element: tools that measure it use the wall clock, and gold may be of any year.
     """
     oldest = 48 + dataset.due_hours
     yield {"id": "frequency", "property": "frequency", "value": 1, "unit": "d", "description": "One file a day."}
@@ -148,7 +148,7 @@ def service_levels(dataset: Dataset) -> Iterator[dict[str, Any]]:
 
 
 def mart_contract(mart: str, doc: str, comments: dict[str, str]) -> dict[str, Any]:
-    """Returns the contract of a mart: its columns, what they are made of, and the checks that hold it to gold."""
+    """Returns the contract of a mart: its columns, their sources, and the checks that compare it with gold."""
     space, _, name = mart.rpartition(".")
     declared = columns.tables()[mart]
     table = {
@@ -164,7 +164,7 @@ def mart_contract(mart: str, doc: str, comments: dict[str, str]) -> dict[str, An
 
 
 def mart_property(mart: str, column: columns.TableColumn, doc: str) -> dict[str, Any]:
-    """Returns what a contract says of a mart's column; one that is copied from a classified column is classified."""
+    """Returns the contract's entry for a mart's column; a copy of a classified column is classified too."""
     key, sources = columns.tables()[mart].key, columns.made_of(mart).get(column.name, {})
     in_key = column.name in key
     return {
@@ -214,19 +214,19 @@ def head(name: str, space: str, fingerprint: str, doc: str) -> dict[str, Any]:
 
 
 def table_head(name: str, doc: str) -> dict[str, Any]:
-    """Returns the opening of what a contract says of a table."""
+    """Returns the opening of a contract's entry for a table."""
     names = {"id": name, "name": name, "physicalName": name, "logicalType": "object", "physicalType": "table"}
     return {**names, "description": doc, "dataGranularityDescription": doc.partition(";")[0]}
 
 
 def property_head(name: str, logical: str, physical: str, doc: str) -> dict[str, Any]:
-    """Returns the opening of what a contract says of a column."""
+    """Returns the opening of a contract's entry for a column."""
     described = {"description": doc} if doc else {}
     return {"id": name, "name": name, "logicalType": logical, "physicalType": physical, **described}
 
 
 def logical_type(physical: str) -> str:
-    """Returns the standard's type of one of PostgreSQL's."""
+    """Returns the standard's type for a type of PostgreSQL."""
     return POSTGRES_LOGICAL.get(physical.partition("(")[0], "string")
 
 
@@ -236,17 +236,17 @@ def physical_type(table: str, name: str) -> str:
 
 
 def customized(**values: Any) -> dict[str, Any]:
-    """Returns `customProperties` with these values, or nothing where none has one."""
+    """Returns `customProperties` with these values, or nothing if none has a value."""
     return {"customProperties": found} if (found := custom(**values)) else {}
 
 
 def file_name(name: str) -> str:
-    """Returns the name of the file that has a contract."""
+    """Returns the name of a contract's file."""
     return f"{name}.odcs.yaml"
 
 
 def contracts() -> dict[str, str]:
-    """Returns all contracts as YAML, by the name of their file."""
+    """Returns all contracts as YAML, by file name."""
     found = {dataset.name: dataset_contract(dataset) for dataset in CATALOG.values()}
     for mart, doc, described in dictionary.mart_tables():
         if mart in marts.selects():
@@ -256,14 +256,14 @@ def contracts() -> dict[str, str]:
 
 
 class Dumper(yaml.SafeDumper):
-    """Writes texts of several lines as blocks, and repeats what stands twice."""
+    """Writes texts of several lines as blocks, and repeated parts in full instead of as aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    """Returns a text as YAML has it: a block where it has several lines."""
+    """Returns a text as a YAML node: a block if it has several lines."""
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
 
@@ -276,7 +276,7 @@ def text_of(contract: dict[str, Any]) -> str:
 
 
 def write() -> None:
-    """Writes all contracts, and removes those of datasets and marts that are no more."""
+    """Writes all contracts, and removes those of datasets and marts that no longer exist."""
     HOME.mkdir(exist_ok=True)
     texts = contracts()
     for old in {path.name for path in HOME.glob("*.odcs.yaml")} - {*texts}:
@@ -290,27 +290,27 @@ def write() -> None:
 
 
 def run_check(command: str, login: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Runs jobs/contract_check.py over all contracts, in an environment of its own, which uv makes once."""
+    """Runs jobs/contract_check.py over all contracts, in an environment of its own that uv creates once."""
     files = map(str, sorted(HOME.glob("*.odcs.yaml")))
     words = [str(Path(sys.executable).parent / "uv"), *CHECKED_BY, "python", str(CHECK), command, *files]
-    # Its Python has its own packages, and ours are for another version of them.
+    # That Python has its own packages. PYTHONPATH and the like would lead it to ours, of other versions.
     given = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return subprocess.run(words, env={**given, **login}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def lint() -> None:
-    """Has datacontract-cli lint every contract; fails if one has a fault."""
+    """Lints every contract with datacontract-cli; ends the program with a sentence if one has a fault."""
     tell(run_check("lint", {}), "datacontract-cli finds a fault in contracts/")
 
 
 def test() -> None:
-    """Has datacontract-cli hold every contract against the running PostgreSQL; fails if one is broken there."""
+    """Tests every contract against the running PostgreSQL with datacontract-cli; ends the program if one is broken."""
     server = {name: settings.get(name) for name in ("POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DB")}
     tell(run_check("test", server | login()), "PostgreSQL breaks a contract")
 
 
 def login() -> dict[str, str]:
-    """Returns the loader's login, by the names that datacontract-cli knows: sql/checks read what readers may not."""
+    """Returns the loader's login under the names of datacontract-cli: readers may not read what sql/checks read."""
     return {
         "DATACONTRACT_POSTGRES_USERNAME": settings.get("POSTGRES_USER"),
         "DATACONTRACT_POSTGRES_PASSWORD": settings.get("POSTGRES_PASSWORD"),
@@ -318,7 +318,7 @@ def login() -> dict[str, str]:
 
 
 def tell(done: subprocess.CompletedProcess[str], fault: str) -> None:
-    """Prints what the check says; ends the program with a sentence where it fails."""
+    """Prints the output of a check; ends the program with a sentence if the check failed."""
     print(done.stdout, end="", flush=True)
     if done.returncode:
         program.leave(1, f"{fault}, or datacontract-cli could not be had; the lines above say which.")

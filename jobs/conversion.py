@@ -1,6 +1,7 @@
 """Converts a source's records into rows of our datasets, in the notation of our files.
 
-Pure DataFrame -> DataFrame, no UDF: the executors need none of our Python. DESIGN section 8 is the source of the rules.
+All functions are pure (DataFrame -> DataFrame), without UDFs: the executors need none of our Python. The rules are
+those of DESIGN section 8.
 """
 
 import re
@@ -18,15 +19,15 @@ from jobs.dataset import WHITE_SPACE, Column, Dataset
 from jobs.patterns import Pattern
 from jobs.sources import Cell, Source
 
-# A separator and a quote that no file has which is read line by line (exports.ODD): a line is one field.
+# A separator and a quote that occur in no file that is read line by line (exports.ODD), so that a line is one field.
 WHOLE_LINES = {"sep": "\x01", "quote": "\x02"}
-LOCAL = "timestamp"  # of a session in UTC: what a clock on the wall shows
+LOCAL = "timestamp"  # in a session in UTC: what a clock on the wall shows
 OFFSET = r" ?(Z|[+-][0-9]{2}:[0-9]{2})$"
-# Behind a text that is not in the source's notation, but would be read in ours, and then mean something else.
+# Appended to a text that is not in the source's notation, but could be read in ours, with another meaning.
 NOT_CONVERTED = " (not in the source's notation)"
-# What our columns are typed as where SQL returns no text: such a value is in no notation.
+# The types to which SQL's numbers are cast: such values are in no notation.
 TYPED = {"decimal": "decimal(18,2)", "double": "decimal(18,2)", "float": "decimal(18,2)"}
-LATER = ("30 minutes", "1 hour", "2 hours")  # by so much clocks are put back
+LATER = ("30 minutes", "1 hour", "2 hours")  # the times by which clocks are put back
 READ = ("_file", "_raw", "_malformed")
 
 
@@ -40,16 +41,16 @@ class Files(NamedTuple):
 
 
 def prepare(spark: Any) -> None:
-    """Sets what a session needs to read and convert a source's files."""
-    spark.conf.set("spark.sql.legacy.javaCharsets", "true")  # else Spark reads Unicode, ASCII and Latin 1 alone
-    # Before a join Spark would write down what holds for every column in the terms of all columns it is made of.
+    """Sets the options that a session needs to read and convert a source's files."""
+    spark.conf.set("spark.sql.legacy.javaCharsets", "true")  # else Spark reads Unicode, ASCII and Latin 1 only
+    # Before a join, Spark would derive constraints on every column in terms of all columns that it is made from.
     spark.conf.set("spark.sql.constraintPropagation.enabled", "false")
 
 
 def read_records(spark: Any, files: Files, source: Source) -> DataFrame:
-    """Reads one row per record, headers left out: its text in `_raw`, without the line end, and its `_file`.
+    """Reads one row per record, without headers: its text in `_raw`, without the line end, and its `_file`.
 
-    Lines are read by all cores. Where a record spans lines Spark's CSV reader finds its end (lake.spanning_records).
+    All cores read the lines. If records span lines, Spark's CSV reader finds where each ends (lake.spanning_records).
     """
     options = {"encoding": source.charset, "header": True}
     if files.spans:
@@ -64,11 +65,11 @@ def read_records(spark: Any, files: Files, source: Source) -> DataFrame:
 
 
 def read_fields(spark: Any, files: Sequence[Files], names: Sequence[str], source: Source) -> DataFrame:
-    """Reads one row per record of files, whose headers may differ: READ, and the fields of the columns `names` without
-    their quotes, in columns that `place` names.
+    """Reads one row per record of files whose headers may differ: READ, and the fields of the columns `names`.
 
-    Each is a column and no item of an array: Spark would put its whole expression wherever such an item is used, and
-    the plan would fill the driver's memory.
+    The fields have no quotes, and are in columns named by `place`. Each field is a column and not an item of an array:
+    Spark would repeat the field's whole expression wherever such an item is used, and the plan would fill the driver's
+    memory.
     """
 
     def read(part: Files) -> DataFrame:
@@ -81,7 +82,7 @@ def read_fields(spark: Any, files: Sequence[Files], names: Sequence[str], source
 
 
 def cut(rows: DataFrame) -> DataFrame:
-    """Returns the same rows behind a barrier that Spark pushes no filter through.
+    """Returns the same rows behind a barrier through which Spark pushes no filter.
 
     A pushed filter repeats a column's whole expression for each use, and such plans fill the driver's memory.
     """
@@ -96,9 +97,9 @@ def place(number: int) -> str:
 def take_cells(
     records: DataFrame, names: Sequence[str], cells: Mapping[str, Cell], dataset: Dataset, source: Source
 ) -> DataFrame:
-    """Returns one row of ours per record: READ, and each column's text as it came, in the source's notation.
+    """Returns one row of ours per record: READ, and each column's text unchanged, in the source's notation.
 
-    `names` are the columns of theirs that `records` has. Several that make one of ours are joined by a blank.
+    `names` are the source's columns in `records`. Several columns that make one of ours are joined by a blank.
     """
 
     def field(name: str) -> Expression:
@@ -121,7 +122,7 @@ def known(text: Expression, source: Source) -> Expression:
 
 
 def take_result(result: DataFrame, dataset: Dataset) -> DataFrame:
-    """Returns the result of SQL with all columns as text, null in columns that it lacks."""
+    """Returns the result of SQL with our columns, all of them as text; columns that the result lacks are null."""
     types = dict(result.dtypes)
 
     def text(name: str) -> Expression:
@@ -136,14 +137,14 @@ def take_result(result: DataFrame, dataset: Dataset) -> DataFrame:
 def convert(
     rows: DataFrame, dataset: Dataset, source: Source, cells: Mapping[str, Cell], typed: Collection[str] = ()
 ) -> DataFrame:
-    """Converts each column's text to our notation; adds `_doubled`, the number of a row's local times that came twice.
+    """Converts each column's text to our notation; adds `_doubled`, the number of local times that occurred twice.
 
-    A text that cannot be converted is handed on as it came. `typed` are columns that SQL returned with a type: they,
-    and those that a `value` of the declaration fills, are in our notation already.
+    A text that cannot be converted is passed on unchanged. `typed` are columns that SQL returned with a type. They are
+    in our notation already, as are columns that a `value` of the declaration fills.
     """
     ours = {name for name, cell in cells.items() if cell.value is not None} | {*typed}
     kinds = {c.name: "text" if c.name in ours else kind(c, cells.get(c.name)) for c in dataset.columns}
-    # Step by step, so that no expression is computed, or planned, once for each time that it is used.
+    # Step by step, so that no expression is computed or planned again for each use.
     rows = rows.withColumns({f"_trim_{name}": validation.trim(F.col(name)) for name in dataset.names})
     texts = {f"_text_{name}": known(F.col(f"_trim_{name}"), source) for name in dataset.names}
     codes = {name: decode(F.col(f"_trim_{name}"), cell.values) for name, cell in cells.items() if cell.values}
@@ -166,7 +167,7 @@ def convert(
 
 
 def kind(column: Column, cell: Cell | None) -> str:
-    """Returns how a column's texts are converted; a date may be the day of a timestamp."""
+    """Returns how a column's texts are converted: by its type, or as `day` if a date is taken from a timestamp."""
     return "day" if column.type == "date" and cell and cell.as_timestamp else column.type
 
 
@@ -176,9 +177,9 @@ def decode(text: Expression, values: Sequence[tuple[str, str]]) -> Expression:
 
 
 def as_iso(text: Expression, pattern: Pattern) -> Expression:
-    """Returns a text that fits a pattern as yyyy-MM-dd or yyyy-MM-ddTHH:mm:ss; null for any other.
+    """Returns a text that fits a pattern as yyyy-MM-dd or yyyy-MM-ddTHH:mm:ss; null for any other text.
 
-    Parts that are left out are zeros.
+    Parts that the text leaves out become zeros.
     """
     iso = F.regexp_replace(text, pattern.regex, pattern.template)
     for gap, filled in (("T:", "T00:"), ("::", ":00:"), (":.", ":00.")) if "T" in pattern.template else ():
@@ -190,21 +191,22 @@ def as_iso(text: Expression, pattern: Pattern) -> Expression:
 
 
 def to_date(name: str, text: Expression, came: Expression, source: Source) -> Expression:
-    """Returns a date read by the pattern of dates."""
+    """Returns a date that is read by the pattern of dates; any other text unchanged."""
     iso = as_iso(text, patterns.read_pattern(source.dates, with_time=False))
     return F.when(iso.try_cast("date").isNotNull(), iso).otherwise(came)
 
 
 def to_day(name: str, text: Expression, came: Expression, source: Source) -> Expression:
-    """Returns the local date of a timestamp."""
+    """Returns the local date of a timestamp; any other text unchanged."""
     iso = as_iso(text, patterns.read_pattern(source.timestamps, with_time=True))
     return F.when(iso.try_cast(LOCAL).isNotNull(), F.substring(iso, 1, 10)).otherwise(came)
 
 
 def to_decimal(name: str, text: Expression, came: Expression, source: Source) -> Expression:
-    """Returns a decimal with a point; null for a text with a point if the source's mark is a comma.
+    """Returns a decimal with a point; any other text unchanged.
 
-    Such a point may separate thousands.
+    If the source's mark is a comma, a point may separate thousands. A text with a point that would be a decimal in our
+    notation is then marked (NOT_CONVERTED).
     """
     if source.decimal_mark == ".":
         return came
@@ -216,9 +218,10 @@ def to_decimal(name: str, text: Expression, came: Expression, source: Source) ->
 
 
 def to_timestamp(name: str, text: Expression, came: Expression, source: Source) -> Expression:
-    """Returns a timestamp in UTC; null for a local time that the clock skipped. An offset in the text is used as it is.
+    """Returns a timestamp in UTC; any other text, and a local time that the clock skipped, unchanged.
 
-    A text without an offset that fits our notation, and not the source's, would be read as UTC: it is marked.
+    An offset in the text is used as it is. A text without an offset that is not converted but fits our notation would
+    be read as UTC: it is marked (NOT_CONVERTED), unless the source's time zone is UTC.
     """
     local, utc = F.col(f"_local_{name}"), F.col(f"_utc_{name}")
     is_real = (F.from_utc_timestamp(utc, source.time_zone) == local) & utc.between(*validation.YEARS)
@@ -235,7 +238,7 @@ def to_timestamp(name: str, text: Expression, came: Expression, source: Source) 
 
 
 def came_twice(name: str, source: Source) -> Expression:
-    """Tells whether a local time came twice because the clock was put back; the first of the two was taken."""
+    """Tells whether a local time occurred twice because the clock was put back; the first of the two is taken."""
     local, utc = F.col(f"_local_{name}"), F.col(f"_utc_{name}")
     if source.time_zone == "UTC":
         return F.lit(False)
@@ -254,13 +257,13 @@ CONVERSIONS: Mapping[str, Callable[[str, Expression, Expression, Source], Expres
 
 
 def to_lines(rows: DataFrame, dataset: Dataset) -> DataFrame:
-    """Writes each row as a record of our file into `value`, with its `_file`, its own record in `_raw`, and `_doubled`.
+    """Writes each row as a record of our file into `value`; keeps `_file`, its own record in `_raw`, and `_doubled`.
 
-    A malformed record stays one: its text is a field too few.
+    A malformed record remains malformed: its whole text becomes one field, which is a wrong number of fields.
     """
     fields = (F.coalesce(lake.written(name), F.lit("")) for name in dataset.names)
     line, text = F.concat_ws(",", *fields), lake.written("_raw")
-    if len(dataset.names) == 1:  # where a blank line would be no record, and a record of one field is whole
+    if len(dataset.names) == 1:  # in which a blank line is no record, and a record of one field is complete
         line, text = F.when(line == "", F.lit('""')).otherwise(line), F.concat(text, F.lit(","))
     value = F.when(F.col("_malformed"), text).otherwise(line).alias("value")
     return rows.select("_file", "_raw", value, "_doubled")

@@ -16,7 +16,7 @@ PARSER = 3  # raise it when validation.py reads the same text differently: every
 
 # The types of columns, each with Spark's name for it.
 TYPES = {"text": "string", "date": "date", "timestamp": "timestamp", "decimal": "decimal(12,2)"}
-NAME = re.compile(r"[a-z][a-z0-9_]{0,50}")  # of a dataset or a column: tables and columns of PostgreSQL are named by it
+NAME = re.compile(r"[a-z][a-z0-9_]{0,50}")  # of a dataset or a column, which is also its name in PostgreSQL
 
 # Every character with Unicode's property White_Space; str.strip() would also take U+001C to U+001F.
 WHITE_SPACE = (
@@ -26,37 +26,37 @@ WHITE_SPACE = (
 
 @dataclass(frozen=True)
 class Level:
-    """How many rejected rows are too many: at least `rows` of them, and at least `share` of the file's rows."""
+    """Sets how many rejected rows are too many: at least `rows` of them, and at least `share` of the file's rows."""
 
     share: float
     rows: int
 
     def is_reached(self, hits: int, rows: int) -> bool:
-        """Whether so many of a file's rows reach it; counted in decimals, as PostgreSQL does for ops.tripped."""
+        """Tells whether `hits` of a file's `rows` reach the level, in decimals, as PostgreSQL does for ops.tripped."""
         return hits >= self.rows and hits >= Decimal(str(self.share)) * rows
 
 
 @dataclass(frozen=True)
 class Limit:
-    """The levels at which rejects are worth a warning, and those that stop their date before gold; any is enough."""
+    """Sets the levels at which rejected rows cause a warning, or stop their date before gold; any one is enough."""
 
     warn: tuple[Level, ...] = (Level(share=0.05, rows=20),)
     # A file that is nearly all faulty stops whatever its size.
     stop: tuple[Level, ...] = (Level(share=1 / 3, rows=50), Level(share=0.9, rows=5))
 
 
-# An orphan says something of its parent's file, which has limits of its own, and most of them mend themselves.
+# Orphans point to a fault in the parent's file, which has limits of its own, and most are accepted later.
 WAITING = Limit(stop=())
 
 
 @dataclass(frozen=True)
 class Rule:
-    """States what must hold for a row as SQL over the typed `columns`; a null passes unless `holds` says no.
+    """States what must hold for a row, as SQL over the typed `columns`; a null passes unless `holds` is false for it.
 
-    `reason` is the code of a row that breaks it, `message` the sentence for the clerk who gets the row back. The rule
-    is not evaluated where one of `columns` is unreadable. `violations` are texts by column that break it, for the
-    generator; a text may name columns of a sound row in braces, and a blank stands for every kind of blank. Without
-    them the generator looks for texts itself that break this rule and earn no other code.
+    `reason` is the code of a row that breaks the rule, `message` the sentence for the clerk who gets the row back. The
+    rule is not evaluated if one of `columns` is unreadable. `violations` are texts by column that break the rule, for
+    the generator; a text may name columns of a sound row in braces, and a blank stands for every kind of blank. Without
+    violations the generator itself looks for texts that break this rule and earn no other code.
     """
 
     reason: str
@@ -68,21 +68,21 @@ class Rule:
 
     @property
     def column(self) -> str | None:
-        """Returns the column to blame, or None where the rule joins several."""
+        """Returns the column to blame, or None if the rule uses several."""
         return self.columns[0] if len(self.columns) == 1 else None
 
     @property
     def sentence(self) -> str:
-        """Returns the message, or the code in words where none is declared."""
+        """Returns the message, or the code in words if no message is declared."""
         return self.message or f"{self.reason.replace('_', ' ').capitalize()}."
 
 
 @dataclass(frozen=True)
 class Column:
-    """Describes one source column: always text in the file, of `type` once its row is accepted.
+    """Describes one column of a file: a text in the file, and a value of `type` once its row is accepted.
 
-    `rank` and `not_known` help to decide which of several versions of a row stands. `doc` and `unit` are for people,
-    who see them in the comments of gold's tables; `example` is for the generator and the tests, too.
+    `rank` and `not_known` help to decide which of several versions of a row is accepted. `doc` and `unit` are for
+    people, who see them in the comments of gold's tables; `example` is also for the generator and the tests.
     """
 
     name: str
@@ -93,13 +93,14 @@ class Column:
     not_known: str | None = None  # the listed value that says no more than a blank; ranks last
     references: str | None = None
     limit: Limit | None = None  # for each of the column's codes
-    groups: bool = False  # marts are kept by it: it stands in their keys
-    identifies: bool = False  # a patient, with what else is known of one; keys on the way to patients do so undeclared
+    groups: bool = False  # marts group rows by it, so that it is part of their keys
+    identifies: bool = False  # a patient, alone or with other data; keys on the path to patients do so undeclared
     doc: str = ""
     unit: str = ""
     example: str = ""  # as a file has it
 
     def __post_init__(self) -> None:
+        """Raises ValueError if the type is unknown, or if a ranked value is not listed in `one_of`."""
         if self.type not in TYPES:
             raise ValueError(f"{self.name} is declared as {self.type!r}; the types are {', '.join(TYPES)}.")
         unlisted = [value for value in (*self.rank, self.not_known) if value and value not in self.one_of]
@@ -108,12 +109,12 @@ class Column:
 
     @property
     def is_time(self) -> bool:
-        """Tells whether its values are dates or timestamps."""
+        """Tells whether the values are dates or timestamps."""
         return self.type in ("date", "timestamp")
 
     @cached_property
     def ranks(self) -> dict[str, int]:
-        """Returns each listed value with its rank, 0 the highest; nothing where all are alike."""
+        """Returns each listed value with its rank, 0 the highest; empty if the column declares no ranks."""
         if not self.rank and self.not_known is None:
             return {}
         places = dict.fromkeys(self.one_of, len(self.rank))
@@ -122,7 +123,7 @@ class Column:
         return places | {value: place for place, value in enumerate(self.rank)}
 
     def reasons(self) -> Iterator[tuple[str, str]]:
-        """Yields the codes that this column alone can earn, each with its sentence, in the order they are reported."""
+        """Yields the codes that this column alone can earn, each with its sentence, in the order of a row's codes."""
         if self.required:
             yield f"missing_{self.name}", f"{self.name} must not be blank"
         if self.type != "text":
@@ -134,30 +135,30 @@ class Column:
 
     @property
     def comment(self) -> str:
-        """Returns its description with unit and example, for people; empty where nothing is declared."""
+        """Returns description, unit and example for people; empty if none is declared."""
         about = [f"Unit: {self.unit}." if self.unit else "", f"Example: {self.example}" if self.example else ""]
         return " ".join(filter(None, (self.doc, *about)))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Describes a file that the hospital sends each day, a row per key; its first column is the key."""
+    """Describes a file that the hospital sends each day, with one row per key; the first column is the key."""
 
     name: str
     doc: str
     columns: tuple[Column, ...]
     rules: tuple[Rule, ...] = ()
     computed: tuple[tuple[str, str, str], ...] = ()  # gold only: (name, PostgreSQL type, expression)
-    orphan_days: int = 365  # a parent that comes in a later partition than this many days after the child's is too late
+    orphan_days: int = 365  # a parent is too late if its partition is more than this many days after the child's
     since: date = date.min  # files of dates before this one are neither needed nor read
-    amount: str | None = None  # the column whose sums are kept account of
-    day: str | None = None  # the column whose day the figures count a row on
-    limit: Limit = Limit()  # of all rejected rows together, those that only wait left out
-    usual: tuple[float, float] = (0.5, 2.0)  # times the median rows of that weekday
-    due_hours: int = 6  # after the end of its day (UTC) the file should be there
+    amount: str | None = None  # the column whose sums the ledger records
+    day: str | None = None  # the column by whose day the marts count a row
+    limit: Limit = Limit()  # of all rejected rows together, except those that only wait for a parent
+    usual: tuple[float, float] = (0.5, 2.0)  # the expected range, as multiples of the weekday's median number of rows
+    due_hours: int = 6  # hours after the end of its day (UTC) by which the file should be there
 
     def __post_init__(self) -> None:
-        """Raises ValueError where a rule, `amount` or `day` names no declared column, or a name or code comes twice."""
+        """Raises ValueError if a name is malformed, repeated or undeclared, or if two reasons have the same code."""
         if not NAME.fullmatch(self.name) or not all(NAME.fullmatch(name) for name in self.names):
             raise ValueError(f"{self.name}: names are lower case letters, digits and _, and begin with a letter.")
         used = [name for rule in self.rules for name in rule.columns] + [self.amount or self.key, self.day or self.key]
@@ -180,17 +181,17 @@ class Dataset:
 
     @cached_property
     def indexed(self) -> set[str]:
-        """Returns the columns in keys and indexes of gold or of the marts, which cannot hold values of any length."""
+        """Returns the columns in keys and indexes of gold or of the marts: their values are limited in length."""
         return {self.key, *self.parents, *(column.name for column in self.columns if column.groups)}
 
     @cached_property
     def parents(self) -> dict[str, str]:
-        """Returns each foreign key column with the dataset that it refers to."""
+        """Returns each foreign key column with the dataset that it references."""
         return {column.name: column.references for column in self.columns if column.references}
 
     @cached_property
     def reasons(self) -> dict[str, str]:
-        """Returns every code that a row of this dataset can earn with its sentence, in the order of a row's codes."""
+        """Returns every code that a row can earn with its sentence, in the order in which a row lists its codes."""
         codes = dict(pair for column in self.columns for pair in column.reasons())
         codes |= {rule.reason: rule.sentence for rule in self.rules}
         codes[f"duplicate_{self.key}"] = f"another row with this {self.key} stands in this file"
@@ -199,14 +200,14 @@ class Dataset:
 
     @cached_property
     def blamed(self) -> dict[str, str | None]:
-        """Returns each reason code with the column that it blames, or None where that is no single one."""
+        """Returns each reason code with the column that it blames, or None if there is no single one."""
         codes: dict[str, str | None] = {code: column.name for column in self.columns for code, _ in column.reasons()}
         codes |= {rule.reason: rule.column for rule in self.rules}
         return codes | {f"duplicate_{self.key}": self.key, "malformed_row": None}
 
     @cached_property
     def limits(self) -> dict[str, Limit]:
-        """Returns each reason code with the limit of the rejected rows that carry it."""
+        """Returns each reason code with the limit of the rejected rows that have it."""
         codes = dict.fromkeys(self.reasons, Limit())
         for column in self.columns:
             for code, _ in column.reasons():
@@ -218,7 +219,7 @@ class Dataset:
         return date.fromordinal(min(day.toordinal() + self.orphan_days, date.max.toordinal()))
 
     def without(self, names: Collection[str]) -> "Dataset":
-        """Returns the dataset as it was before these columns were declared, and the rules that need them."""
+        """Returns the dataset as it was before these columns, and the rules that need them, were declared."""
         return replace(
             self,
             columns=tuple(column for column in self.columns if column.name not in names),
@@ -229,7 +230,7 @@ class Dataset:
 
     @cached_property
     def rule_set(self) -> str:
-        """Returns a hash of what bears on verdicts: what silver was validated by.
+        """Returns the fingerprint: a hash of everything in the declaration that verdicts depend on.
 
         Descriptions, messages, limits, `since`, and what only gold or the generator reads are left out, so that
         changing them makes no date due.
@@ -241,5 +242,5 @@ class Dataset:
 
 
 def is_retryable(reason: str) -> bool:
-    """Tells whether a row rejected for this reason can become sound without a corrected file: its parent may come."""
+    """Tells whether a row rejected for this reason may be accepted without a corrected file, once its parent comes."""
     return reason.startswith("orphan_")

@@ -1,4 +1,4 @@
-"""Derives from a dataset's declaration what can go wrong with its rows, and decides where it does."""
+"""Derives from a dataset's declaration which defects its rows can have, and decides which rows have one."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,14 +15,14 @@ from jobs.further import sample
 from jobs.verdicts import verdicts
 
 USUAL = 50  # rows in 100,000 that have a given defect
-SHARES = {  # the defects that the hospital is known for
+SHARES = {  # rows in 100,000 that have a defect that is more frequent in this hospital
     "missing_gender": 200, "duplicate_patient_id": 80, "birth_after_registration": 100,
     "unknown_status": 100, "missing_department": 100, "visit_end_not_after_start": 100,
     "discharge_not_after_admit": 100, "orphan_visit_id": 100,
     "negative_treatment_cost": 100, "missing_treatment_code": 100,
     "negative_total_amount": 100, "insurance_exceeds_total": 100, "paid_without_payment_ts": 100,
 }  # fmt: skip
-FORCED, SPACING = 3, 7  # on START every defect of a dataset strikes so often whatever the seed, so many rows apart
+FORCED, SPACING = 3, 7  # on START every defect occurs FORCED times whatever the seed, SPACING rows apart
 
 BLANK = ("", "", "  ", "\u00a0")
 UNKNOWN = ("N/A", "???", "Compleeted", "XX", "to be confirmed")
@@ -31,13 +31,13 @@ UNREADABLE = {
     "timestamp": ("05.01.2025 10:30", "2025-01-05", "2025-01-05T25:10", "2025-02-30 08:00", "2025-01-05T9:30", "soon"),
     "decimal": ("1,250.00", "12O.50", "1e3", "NaN", "Infinity", "$80", "12345678901.00", "-", "1.2.3"),
 }
-EXTREMES = {  # what is tried to break a rule; a text column's own come from its example
+EXTREMES = {  # the values that are tried to break a rule; a text column also has some from its example
     "date": ("1900-01-01", "2199-12-31"),
     "timestamp": ("1900-01-01T00:00:00", "2199-12-31T23:59:00"),
     "decimal": ("-1", "0", "0.01", "1", "100", "9999999999"),
     "text": ("0", "?", "x" * 300),
 }
-# Two mistakes in one row; of a dataset that is not named here, the first two that do not concern the same column.
+# Two defects in one row; in a dataset that is not named here, the first two that concern different columns.
 TOGETHER = {
     "patients": ("missing_gender", "unreadable_birth_date"),
     "visits": ("missing_department", "unknown_status"),
@@ -47,9 +47,10 @@ CHANGED = {"city": "Moved away", "doctor_id": "D9999", "treatment_name": "Repeat
 
 
 class Defect(NamedTuple):
-    """The codes that a row usually earns, and the texts, one of each tuple, that make it earn them.
+    """Holds the codes that a row usually earns, and the texts by column that make it earn them.
 
-    A text may name columns of the sound row in braces. A duplicate's texts are those of its second copy.
+    One text of each tuple is written. A text may name columns of the sound row in braces. A duplicate's texts are those
+    of its second copy.
     """
 
     reasons: str
@@ -62,7 +63,7 @@ class Defect(NamedTuple):
 
 @cache
 def defects(name: str) -> tuple[Defect, ...]:
-    """Returns all that can go wrong with a row of a dataset."""
+    """Returns all defects that a row of a dataset can have."""
     dataset = CATALOG[name]
     single = [defect for column in dataset.columns for defect in break_column(column)]
     kinds = single + [defect for rule in dataset.rules for defect in break_rule(dataset, rule)]
@@ -76,7 +77,7 @@ def defects(name: str) -> tuple[Defect, ...]:
 
 
 def break_column(column: Column) -> Iterator[Defect]:
-    """Yields what can go wrong with a column alone."""
+    """Yields the defects of a column alone."""
     name = column.name
     if column.required:
         yield Defect(f"missing_{name}", {name: BLANK})
@@ -84,15 +85,16 @@ def break_column(column: Column) -> Iterator[Defect]:
         yield Defect(f"unreadable_{name}", {name: UNREADABLE[column.type]})
     if column.one_of:
         yield Defect(f"unknown_{name}", {name: UNKNOWN})
-    if column.references:  # a nine-digit number with leading zeros is nobody's
+    if column.references:  # no key has nine digits with leading zeros
         yield Defect(f"orphan_{name}", {name: (f"{{{name}}}9",)})
 
 
 def break_rule(dataset: Dataset, rule: Rule) -> Iterator[Defect]:
-    """Yields what breaks a rule: its `violations`, else texts that a search finds to break it and nothing else.
+    """Yields the defects that break a rule: its `violations`, or else texts found to break this rule and no other.
 
-    A violation's blank stands for every kind of blank. Without violations, a rule that SQLite cannot evaluate has no
-    defect, nor has one for which the search finds no texts: they have to break it in each of the sampled rows.
+    A violation's blank stands for every kind of blank. Without violations, a rule has no defect if SQLite cannot
+    evaluate it, or if no texts are found that break it in each of the sampled rows. Raises ValueError for a violation
+    that does not break the rule.
     """
     rows = sample(dataset.name)
     if not rule.violations:
@@ -115,12 +117,12 @@ def break_rule(dataset: Dataset, rule: Rule) -> Iterator[Defect]:
 
 
 def codes(dataset: Dataset, row: Mapping[str, str], texts: Mapping[str, tuple[str, ...]], bits: int = 0) -> str:
-    """Returns the codes that a sound row earns with these texts, joined."""
+    """Returns the codes that a sound row earns with these texts, joined by `;`."""
     return ";".join(verdicts(dataset.name).codes(Defect("", texts).spoil(row, bits)))
 
 
 def candidates(dataset: Dataset, rule: Rule) -> Iterator[Mapping[str, tuple[str, ...]]]:
-    """Yields texts that may break a rule, in one of its columns before those in two."""
+    """Yields texts that may break a rule: first in one of its columns, then in two."""
     columns = [column for column in dataset.columns if column.name in rule.columns and not column.references]
     ideas = {column.name: list(dict.fromkeys(guess(column, columns))) for column in columns}
     for size in (1, 2):
@@ -130,7 +132,7 @@ def candidates(dataset: Dataset, rule: Rule) -> Iterator[Mapping[str, tuple[str,
 
 
 def guess(column: Column, others: Sequence[Column]) -> Iterator[str]:
-    """Yields texts of a column that rules may forbid: other columns' values, extremes, neighbours, a blank."""
+    """Yields texts of a column that rules may forbid: values of other columns, extremes, variants, a blank."""
     yield from (f"{{{other.name}}}" for other in others if other.type == column.type and other is not column)
     if column.one_of:
         yield from map(escape, column.one_of)
@@ -143,12 +145,12 @@ def guess(column: Column, others: Sequence[Column]) -> Iterator[str]:
 
 
 def escape(words: str) -> str:
-    """Returns a text in which braces name no column."""
+    """Returns a text in which braces do not name a column."""
     return words.replace("{", "{{").replace("}", "}}")
 
 
 def combine(dataset: Dataset, kinds: Sequence[Defect]) -> Iterator[Defect]:
-    """Yields a defect that earns two codes, unless one of the kinds does so already."""
+    """Yields a defect that earns two codes, unless one of `kinds` does so already."""
     if any(";" in kind.reasons for kind in kinds):
         return
     names = {dataset.key, *dataset.parents}
@@ -161,7 +163,7 @@ def combine(dataset: Dataset, kinds: Sequence[Defect]) -> Iterator[Defect]:
 
 
 def second_copy(dataset: Dataset) -> Mapping[str, tuple[str, ...]]:
-    """Returns texts of a duplicate that is no mere repetition: an optional column's, else those of a listed one."""
+    """Returns texts by which a duplicate differs from the first row: of an optional column, or else of a listed one."""
     free = [column for column in dataset.columns[1:] if not column.references]
     optional = [column for column in free if not column.required]
     if texts := [column for column in optional if column.type == "text" and not column.one_of]:
@@ -175,12 +177,12 @@ def second_copy(dataset: Dataset) -> Mapping[str, tuple[str, ...]]:
 
 @cache
 def duplicates(name: str) -> np.ndarray:
-    """Tells of each of a dataset's defects whether it is a duplicate."""
+    """Returns for each of a dataset's defects whether it is a duplicate."""
     return np.array([defect.reasons.startswith("duplicate_") for defect in defects(name)])
 
 
 def strike(hospital: Hospital, name: str, numbers: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Returns an index into the dataset's defects, or -1; the first places are struck whatever is drawn."""
+    """Returns for each row an index into the dataset's defects, or -1; the first places get one whatever is drawn."""
     kinds = defects(name)
     steps = np.cumsum([SHARES.get(kind.reasons, USUAL) for kind in kinds])
     kind = np.searchsorted(steps, hospital.below(f"{name} defect", numbers, 100_000), side="right")
@@ -190,5 +192,5 @@ def strike(hospital: Hospital, name: str, numbers: np.ndarray, places: np.ndarra
 
 
 def is_rejected(name: str, defect: np.ndarray) -> np.ndarray:
-    """Tells whether such a defect leaves no accepted row of the key."""
+    """Returns for each row whether its defect leaves no accepted row of the key."""
     return (defect >= 0) & ~duplicates(name)[defect]

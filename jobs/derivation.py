@@ -1,4 +1,4 @@
-"""Makes our files of a source's: which records there are, what Spark makes of them, and whether they add up."""
+"""Derives our files from a source's: finds the records, converts them with Spark, and checks that they add up."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,11 +20,11 @@ from jobs.exports import RawFile
 from jobs.program import Refused
 from jobs.sources import DatasetMapping, Source, Table
 
-TOGETHER = 3  # datasets are converted at once
+TOGETHER = 3  # datasets that are converted at the same time
 
 
 class Export(NamedTuple):
-    """Holds a source's files of one date: paths and checksums by name, and the files that each table is read from."""
+    """Holds a source's files of one date: paths and checksums by name, and the files from which each table is read."""
 
     source: Source
     day: date
@@ -33,12 +33,12 @@ class Export(NamedTuple):
     tables: dict[str, list[RawFile]]  # by the pattern of their names
 
     def files(self, mapping: DatasetMapping) -> list[RawFile]:
-        """Returns the files of a mapping's first table, then those of the others."""
+        """Returns the files of a mapping, each once: those of its first table, then those of the others."""
         return list(dict.fromkeys(file for table in mapping.tables for file in self.tables[table.files]))
 
 
 class Made(NamedTuple):
-    """Holds a derived file of a dataset: its path, its facts, and the counts of the records behind it."""
+    """Holds a derived file of a dataset: its path, its profile, and the counts of the records behind it."""
 
     path: Path
     facts: landing.Facts
@@ -48,11 +48,11 @@ class Made(NamedTuple):
 
 
 def read_export(source: Source, day: date) -> Export:
-    """Reads each file once; raises Refused where one is missing, lacks a column or is not as declared."""
+    """Profiles each file of an export; raises Refused if one is missing, lacks a column or is not as declared."""
     paths, files = exports.paths(day, source), dict[str, RawFile]()
     tables = [(mapping, table) for mapping in source.mappings for table in mapping.tables]
     names = {table.files: exports.matching(table, list(paths), source, day) for _, table in tables}
-    used: dict[str, dict[str, int]] = {}  # of each file the columns that must be there
+    used: dict[str, dict[str, int]] = {}  # by file, the columns that it must have
     for mapping, table in tables:
         for name in names[table.files]:
             used[name] = mapping.used | used.get(name, {})
@@ -67,7 +67,7 @@ def read_export(source: Source, day: date) -> Export:
 
 
 def derive(export: Export, datasets: Mapping[str, Dataset], run_id: str, place: Path) -> dict[str, Made]:
-    """Makes the file of each dataset in a local directory; raises Refused where the records do not add up."""
+    """Derives the file of each dataset into a local directory; raises Refused if the records do not add up."""
     source, day = export.source, export.day
     spark = program.spark(f"source_to_bronze {source.name} {day}")
     program.tune_for_small_input(
@@ -82,7 +82,10 @@ def derive(export: Export, datasets: Mapping[str, Dataset], run_id: str, place: 
 
 
 def make_file(spark: Any, export: Export, dataset: Dataset, staging: str, place: Path) -> Made:
-    """Makes the file of one dataset; it has a header and no rows where the source has nothing for it."""
+    """Derives the file of one dataset, with only a header if the source has nothing for the dataset.
+
+    Raises Refused if the rows derived by columns are not as many as the records, or if Spark cannot run the SQL.
+    """
     mapping = export.source.by_dataset.get(dataset.name)
     path, name = place / f"{dataset.name}.csv", f"{dataset.name} of the source {export.source.name}, {export.day}"
     files, doubled = export.files(mapping) if mapping else [], 0
@@ -126,7 +129,7 @@ def convert(spark: Any, export: Export, mapping: DatasetMapping, dataset: Datase
 
 
 def scans(export: Export, files: Sequence[RawFile]) -> list[Files]:
-    """Groups files into those that one scan reads."""
+    """Groups files into those that one scan reads: with the same header, and alike in whether records span lines."""
     alike: dict[tuple[tuple[str, ...], bool], list[RawFile]] = {}
     for file in files:
         alike.setdefault((file.header, file.spans), []).append(file)
@@ -142,7 +145,10 @@ def scans(export: Export, files: Sequence[RawFile]) -> list[Files]:
 
 
 def as_view(spark: Any, export: Export, table: Table) -> DataFrame:
-    """Returns the records of a table for SQL: trimmed text under the source's own names, null where it is blank."""
+    """Returns the records of a table for SQL: trimmed texts under the source's own names, null if blank.
+
+    Malformed records are left out.
+    """
     files = export.tables[table.files]
     names = [name for name in files[0].header if name]
     records = conversion.read_fields(spark, scans(export, files), names, export.source).filter("not _malformed")
@@ -151,7 +157,7 @@ def as_view(spark: Any, export: Export, table: Table) -> DataFrame:
 
 
 def check_result(mapping: DatasetMapping, dataset: Dataset, columns: Sequence[str]) -> None:
-    """Raises Refused where SQL returns columns that a dataset does not have, one twice, or lacks one it needs."""
+    """Raises Refused if SQL returns a column that the dataset lacks, returns one twice, or lacks a required one."""
     odd = [name for name in columns if name not in dataset.names]
     lacking = [column.name for column in dataset.columns if column.required and column.name not in columns]
     twice = [name for name in dataset.names if columns.count(name) > 1]
@@ -163,7 +169,7 @@ def check_result(mapping: DatasetMapping, dataset: Dataset, columns: Sequence[st
 
 
 def wrong_sql(mapping: DatasetMapping, error: PySparkException) -> Refused:
-    """Returns the refusal of SQL that Spark cannot run, with its line, without Spark's text, which may show values."""
+    """Returns the error for SQL that Spark cannot run: with its line, without Spark's text, which may show values."""
     condition = error.getCondition() or type(error).__name__
     found = (
         re.search(r"\bline ([0-9]+)", str(error)) if isinstance(error, (AnalysisException, ParseException)) else None
@@ -176,7 +182,7 @@ def wrong_sql(mapping: DatasetMapping, error: PySparkException) -> Refused:
 
 
 def write_lines(lines: DataFrame, path: str) -> int:
-    """Writes records to a staging place; returns how many local times came twice in them."""
+    """Writes records to a staging path; returns how many local times in them occurred twice."""
     seen = Observation()
     counted = lines.observe(seen, F.sum("_doubled").alias("doubled"))
     counted.select("value").write.mode("overwrite").text(path, lineSep="\n")

@@ -1,4 +1,4 @@
-"""How files write records, and what a file seems to be that is no CSV in UTF-8 with commas, by its first bytes."""
+"""Describes how files write records, and recognises by its first bytes a file that is no CSV in UTF-8 with commas."""
 
 import codecs
 import re
@@ -9,7 +9,7 @@ from jobs.dataset import WHITE_SPACE
 
 
 class Dialect(NamedTuple):
-    """Says how a file writes its records: what separates fields, and what quotes them; an empty `quote` is none."""
+    """Describes how a file writes its records: what separates fields and what quotes them; `quote` may be empty."""
 
     separator: str = ","
     quote: str = '"'
@@ -44,22 +44,22 @@ MARKS = (
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
-# A byte that is a letter in Windows-1252, beside a letter of ASCII; one that a byte follows as in UTF-8 is a broken
-# character of that. In text decoded with surrogateescape.
+# In text decoded with surrogateescape: a byte that is a letter in Windows-1252, beside an ASCII letter. If a byte
+# follows as in UTF-8, it is a broken UTF-8 character instead.
 LETTER = "[\udc8a\udc8c\udc8e\udc9a\udc9c\udc9e\udc9f\udcc0-\udcd6\udcd8-\udcf6\udcf8-\udcff]"
 WINDOWS = re.compile(rf"([A-Za-z]{LETTER}|{LETTER}[A-Za-z])(?![\udc80-\udcbf])")
 
 
 class Look(NamedTuple):
-    """What the first bytes of a file show."""
+    """Describes what the first bytes of a file show."""
 
-    kind: str | None  # what the file is where it is no text in columns
-    encoding: str | None  # the one it seems to have, where that is not UTF-8
+    kind: str | None  # what the file is, if it is no text in columns
+    encoding: str | None  # the encoding that it seems to have, if that is not UTF-8
     text: str  # bytes that are not of the encoding are escaped as surrogates
 
 
 def look(start: bytes) -> Look:
-    """What a file is, by its first bytes."""
+    """Returns what a file seems to be, by its first bytes."""
     for magic, archive in BINARY:
         if start.startswith(magic):
             return Look(archive, None, "")
@@ -67,7 +67,7 @@ def look(start: bytes) -> Look:
         return Look("filled with NUL characters", None, "")
     codec = unicode_codec(start)
     encoding = codec[:6].upper() if codec else None
-    # A character that the end of these bytes cuts off is left out.
+    # A character that is cut off at the end of these bytes is left out.
     text = codecs.getincrementaldecoder(codec or "utf-8-sig")("replace" if codec else "surrogateescape").decode(start)
     if codec is None and is_windows_1252(text):
         encoding = "Windows-1252"
@@ -77,9 +77,9 @@ def look(start: bytes) -> Look:
 
 
 def prolog_end(text: str) -> int:
-    """Returns the place behind the blanks, comments and XML declarations with which a page may begin.
+    """Returns the position behind the blanks, comments and XML declarations with which a page may begin.
 
-    Each character is read once: one pattern for all of it would take twice as long for every further comment.
+    Reads each character once: a single pattern would take twice as long for every further comment.
     """
     end = first_visible(text, 0)
     while closing := PROLOG.get(text[end : end + 4].lower()):
@@ -91,13 +91,13 @@ def prolog_end(text: str) -> int:
 
 
 def first_visible(text: str, start: int) -> int:
-    """Returns the place of the first character from `start` on that is not blank, or the end of the text."""
+    """Returns the position of the first character from `start` on that is not blank, or the end of the text."""
     found = VISIBLE.search(text, start)
     return found.start() if found else len(text)
 
 
 def unicode_codec(start: bytes) -> str | None:
-    """The codec of text in UTF-16 or UTF-32: by its mark, or by the NULs among characters of ASCII."""
+    """Returns the codec of text in UTF-16 or UTF-32, by its mark or by the NULs among ASCII characters; or None."""
     for mark, codec in MARKS:
         if start.startswith(mark):
             return codec
@@ -107,15 +107,15 @@ def unicode_codec(start: bytes) -> str | None:
 
 
 def is_windows_1252(text: str) -> bool:
-    """Whether bytes that are not UTF-8, escaped as surrogates, stand where letters of Windows-1252 would."""
+    """Tells whether a text has bytes that are not UTF-8, escaped as surrogates, where Windows-1252 has letters."""
     return WINDOWS.search(text) is not None
 
 
 def separator_of(header: str, names: Sequence[str]) -> str:
-    """What separates the names of a header: that by which most of `names` are found, then most columns; or a comma."""
+    """Returns the separator of a header: the one that finds most of `names`, then most columns; a comma if tied."""
 
     def found(separator: str) -> tuple[int, int]:
         columns = [column.strip(WHITE_SPACE + '"') for column in header.split(separator)]
         return len(set(names).intersection(columns)), len(columns)
 
-    return max((",", *SEPARATORS), key=found)  # of equals the first
+    return max((",", *SEPARATORS), key=found)  # the first of equals

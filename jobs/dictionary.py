@@ -1,4 +1,4 @@
-"""Draws docs/data-dictionary.md from the catalog and from the comments of the marts: `make dictionary`."""
+"""Writes docs/data-dictionary.md from the catalog and from the comments of the marts: `make dictionary`."""
 
 import re
 from collections.abc import Iterator
@@ -51,14 +51,14 @@ def dataset_section(dataset: Dataset) -> Iterator[str]:
 
 
 def values(column: Column) -> str:
-    """Returns what a column may hold: the listed values, or the table that it refers to."""
+    """Returns what a column may hold: the listed values, or the table that it references."""
     if column.references:
         return f"a key of [{column.references}](#{column.references})"
     return ", ".join(column.one_of)
 
 
 def mart_tables() -> Iterator[tuple[str, str, list[tuple[str, str, str]]]]:
-    """Yields (name, comment, its columns as (name, type, comment)) of every mart and of reference."""
+    """Yields (name, comment, columns as (name, type, comment)) of every mart and of every table in reference."""
     ddl = schema.ddl()
     comments = {
         what: " ".join(text.replace("''", "'").split())
@@ -81,12 +81,12 @@ def mart_section(name: str, comment: str, columns: list[tuple[str, str, str]]) -
 
 
 def table(*heads: str) -> list[str]:
-    """Returns the first two lines of a table."""
+    """Returns the heading of a Markdown table: its first two lines."""
     return [row(*heads), "|" + " --- |" * len(heads)]
 
 
 def row(*cells: str) -> str:
-    """Returns a line of a table; a bar or a star within a cell is text."""
+    """Returns a line of a Markdown table; bars and stars in cells are escaped."""
     return "| " + " | ".join(cell.replace("|", "\\|").replace("*", "\\*") for cell in cells) + " |"
 
 

@@ -1,8 +1,8 @@
-"""Writes the same hospital's day as its made-up patient administration system would export it (sources/example.yml).
+"""Writes a generated day as the export of a made-up patient administration system (sources/example.yml).
 
     python -m jobs.example_export 2026-01-31 --scale 1 --seed 42 --start 2026-01-01
 
-The rows are those that jobs/generate.py writes into our five files, defects and all, in another dialect: Windows-1252,
+The rows are those that jobs/generate.py writes into our five files, defects included, in another form: Windows-1252,
 semicolons, local times, decimal commas, codes, a bill and its payment in two files.
 """
 
@@ -24,7 +24,7 @@ NAME, ENCODING, ZONE = "example", "windows-1252", ZoneInfo("Europe/Berlin")
 TIMESTAMP = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.([0-9]{3}){1,2})?)?(Z|[+-][0-9]{2}:[0-9]{2})?"
 )
-# The codes of listed values, by what they stand for in lower case.
+# The codes of listed values, by the value in lower case.
 CODES = {
     "gender": {"m": "1", "f": "2", "other": "3", "unknown": "9"},
     "visit_type": {"outpatient": "A", "emergency": "N", "inpatient": "S"},
@@ -32,7 +32,7 @@ CODES = {
     "room_type": {"general ward": "AK", "semi-private": "ZB", "private": "EB", "icu": "ITS", "ccu": "CCU"},
     "payment_status": {"paid": "B", "pending": "O", "partial": "T"},
 }
-# Each file with its columns, and for each the column of ours that it has; a time of visits stands in two of theirs.
+# Each file with its columns, and for each the column of ours that it holds; a visit's times are split into two each.
 FILES: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "PAT": (
         "patients",
@@ -96,7 +96,7 @@ FILES: Mapping[str, tuple[str, Mapping[str, str]]] = {
 
 
 def write_export(day: date, landed: Path, folder: Path) -> dict[str, int]:
-    """Writes the source's files of a date, made of our five files in the folder `landed`; returns their records."""
+    """Writes the source's files for a date from our five files in the folder `landed`; returns their record counts."""
     folder.mkdir(parents=True, exist_ok=True)
     written = dict[str, int]()
     for prefix, (dataset, columns) in FILES.items():
@@ -108,7 +108,7 @@ def write_export(day: date, landed: Path, folder: Path) -> dict[str, int]:
             for number, row in enumerate(rows_of(landed / f"{dataset}.csv"), start=1):
                 if row is not None:
                     writer.writerow(convert(row, dataset, columns, number))
-                elif prefix != "ZAHLUNG":  # what cannot be split there cannot be split here
+                elif prefix != "ZAHLUNG":  # a malformed record stays malformed
                     file.write("?;\r\n")
                 else:
                     continue
@@ -117,7 +117,7 @@ def write_export(day: date, landed: Path, folder: Path) -> dict[str, int]:
 
 
 def rows_of(path: Path) -> Iterator[dict[str, str] | None]:
-    """Yields the rows of a landing file by their columns, trimmed; None for a record that is malformed."""
+    """Yields the rows of a landing file by column, with trimmed texts; None for a malformed record."""
     with path.open(encoding="utf-8-sig", newline="\n") as lines:
         header: list[str] = []
         for record, _, is_open in landing.read_records(lines):
@@ -158,20 +158,23 @@ def in_dialect(column: Column, text: str) -> str:
 
 
 def local_time(text: str) -> str:
-    """Returns a timestamp in local time, with its offset if that local time comes a second time."""
+    """Returns a timestamp in local time, with its offset if that local time occurs for the second time.
+
+    Raises ValueError for any other text.
+    """
     if not TIMESTAMP.fullmatch(text):
         raise ValueError
     moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
     local = moment.astimezone(ZONE)
-    if local.microsecond:  # no pattern of theirs has a place for it
+    if local.microsecond:  # their patterns have no fractions of a second
         return f"{moment.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%S.%f}Z"
     time = f"{written(local)} {local:%H:%M:%S}" if local.second else f"{written(local)} {local:%H:%M}"
     return f"{time}+01:00" if local.fold else time
 
 
 def amount(text: str) -> str:
-    """Returns a decimal with a comma."""
+    """Returns a decimal with a comma; raises ValueError for any other text."""
     if landing.cents(text) is None:
         raise ValueError
     return text.replace(".", ",")
@@ -183,7 +186,7 @@ def written(day: date) -> str:
 
 
 def day_of(text: str) -> date:
-    """Returns a date of our files; raises ValueError unless it has exactly this form."""
+    """Returns a date of our files; raises ValueError for any other form."""
     day = date.fromisoformat(text)
     if str(day) != text:
         raise ValueError
@@ -193,14 +196,14 @@ def day_of(text: str) -> date:
 WRITERS: Mapping[str, Callable[[str], str]] = {
     "text": str,
     "date": lambda text: written(day_of(text)),
-    "registration_date": lambda text: f"{written(day_of(text))} 23:45",  # the next day already in no zone of theirs
+    "registration_date": lambda text: f"{written(day_of(text))} 23:45",  # late, and still that day in local time
     "timestamp": local_time,
     "decimal": amount,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Writes the export that the command line asks for; its words are those of jobs/generate.py."""
+    """Writes the export that the command line asks for, with the arguments of jobs/generate.py."""
     words = sys.argv[1:] if arguments is None else arguments
     target = settings.path("LANDING_DIR")
     os.umask(0o077)

@@ -1,4 +1,4 @@
-"""The files of a source's export: which folder a date has, and what one reading of a file tells before Spark does."""
+"""Finds the files of a source's export for a date, and profiles each in one reading before Spark reads it."""
 
 import codecs
 import fnmatch
@@ -20,9 +20,9 @@ from jobs.dataset import WHITE_SPACE
 from jobs.program import Refused
 from jobs.sources import DatasetMapping, Source, Table
 
-# Spark takes these for a pattern of names, or passes over a file whose name begins so.
+# Spark takes a name with these characters for a pattern, and ignores a file whose name begins with _ or a dot.
 UNREADABLE_NAME = re.compile(r"[\\{}\[\]*?:%\x00-\x1f]|(^|/)[_.]")
-# Characters that stand for the separator and the quote of lines that are read whole (conversion.py), and NUL.
+# Characters that serve as separator and quote when lines are read whole (conversion.py), and NUL.
 ODD = re.compile(rb"[\x00-\x02]")
 
 
@@ -34,21 +34,21 @@ class RawFile(NamedTuple):
     bytes: int
     header: tuple[str, ...]
     records: int  # blank lines are none
-    spans: bool  # some record spans lines, or its lines cannot be told apart byte by byte
+    spans: bool  # a record spans lines, or the bytes of the file do not show where lines end
     widest: int  # most fields in a record
 
 
 def folder(day: date, name: str) -> Path:
-    """Returns the folder of a source's files of a date."""
+    """Returns the folder of a source's files for a date."""
     return settings.path("LANDING_DIR") / landing.folder(day) / name
 
 
 def folders(day: date) -> list[str]:
-    """Lists the sources that a date has a folder of: those declared, or any folder where none of our files landed."""
+    """Returns the sources that have a folder for a date: declared ones, or any folder if no file of ours has landed."""
     place = settings.path("LANDING_DIR") / landing.folder(day)
     try:
         names = sorted(each.name for each in place.glob("*") if each.is_dir() and not each.name.startswith("."))
-    except PermissionError:  # reading a file there reports it
+    except PermissionError:  # an attempt to read a file there reports it
         return []
     if not names:
         return []
@@ -57,7 +57,7 @@ def folders(day: date) -> list[str]:
 
 
 def own_files(day: date) -> list[str]:
-    """Lists the datasets whose own file of a date has landed."""
+    """Returns the datasets whose own file for a date has landed."""
     return [name for name, dataset in CATALOG.items() if landing.landing_path(dataset, day).exists()]
 
 
@@ -70,7 +70,7 @@ def landed_days() -> Iterator[date]:
 
 
 def source_of(day: date) -> Source:
-    """Reads the declaration of the one source that a date comes by; raises Refused where it is not one."""
+    """Reads the declaration of the source from which a date comes; raises Refused unless there is exactly one."""
     names, place = folders(day), landing.folder(day)
     if not names:
         raise Refused(
@@ -87,19 +87,19 @@ def source_of(day: date) -> Source:
 
 
 def paths(day: date, source: Source) -> dict[str, Path]:
-    """Returns the files of a source's folder by their names in it; hidden ones are left out."""
+    """Returns the files in a source's folder by their names relative to it; hidden files are left out."""
     place = folder(day, source.name)
     files = {path.relative_to(place).as_posix(): path for path in sorted(place.rglob("*")) if path.is_file()}
     return {name: path for name, path in files.items() if not any(part.startswith(".") for part in name.split("/"))}
 
 
 def fingerprint(files: Mapping[str, str]) -> str:
-    """Returns a hash of files by the checksums of their content: what a date's conversion is made from."""
+    """Returns a hash of the names and checksums of files: what a date's conversion is made from."""
     return hashlib.sha256("\n".join(f"{files[name]} {name}" for name in sorted(files)).encode()).hexdigest()
 
 
 def matching(table: Table, names: Sequence[str], source: Source, day: date) -> list[str]:
-    """Returns the files of a table; raises Refused where there is none, or one has a name that Spark cannot read."""
+    """Returns the names of a table's files; raises Refused if there is none, or if Spark cannot read such a name."""
     names = [name for name in names if "/" not in name]
     found = [name for name in names if fnmatch.fnmatchcase(name, table.files)]
     if not found:
@@ -141,10 +141,11 @@ class Reader(landing.Reader):
 
 
 def read(path: Path, name: str, source: Source, used: Mapping[str, int]) -> RawFile:
-    """Reads a file once, holding a record at a time. `name` is how sentences call it.
+    """Profiles a file in one reading, which holds one record at a time; errors call the file `name`.
 
-    `used` are the columns that its header must have, with the lines of the declaration that say so. Raises Refused for
-    a header that lacks one of them or says one twice, and for bytes that are not of the declared encoding.
+    `used` are the columns that the header must have, with the lines of the declaration that name them. Raises Refused
+    if the header lacks one of them or names one twice, if bytes are not of the declared encoding, if the file is empty,
+    or if a record is too long.
     """
     header: tuple[str, ...] = ()
     count = widest = line = 0
@@ -179,7 +180,7 @@ def read(path: Path, name: str, source: Source, used: Mapping[str, int]) -> RawF
 
 
 def check_record(length: int, line: int, is_open: bool, name: str) -> None:
-    """Raises Refused for a record that is too long to be one."""
+    """Raises Refused if a record of `length` characters is too long to be one."""
     limit = landing.LONGEST_FIELD if is_open else landing.LONGEST_RECORD
     if length > limit:
         what = "leaves a quote open, which makes one" if is_open else "is one"
@@ -190,7 +191,7 @@ def check_record(length: int, line: int, is_open: bool, name: str) -> None:
 
 
 def wrong_encoding(path: Path, name: str, source: Source, file: Reader) -> Refused:
-    """Returns the refusal of a file whose bytes are not in the declared encoding, with the first line that shows it."""
+    """Returns the error that a file's bytes are not in the declared encoding, with the first line that shows it."""
     place = ""
     if not source.charset.startswith("UTF-16"):
         with path.open("rb") as lines:
@@ -210,8 +211,9 @@ def wrong_encoding(path: Path, name: str, source: Source, file: Reader) -> Refus
 
 
 def read_header(record: str, name: str, source: Source, used: Mapping[str, int], start: bytes) -> tuple[str, ...]:
-    """Returns the names of a header; raises Refused with each fault. Names only columns that are declared: a
-    patient's row may stand where the header should.
+    """Returns the names of a header; raises Refused if it is not as declared, with what the file seems to be.
+
+    The error names only declared columns, because the header may be a patient's row.
     """
     columns = names_of(record, source.dialect)
     times = Counter(columns)
@@ -246,13 +248,13 @@ def read_header(record: str, name: str, source: Source, used: Mapping[str, int],
 
 
 def names_of(record: str, form: dialect.Dialect) -> tuple[str, ...]:
-    """Returns the names in a header; "" is the name of a column without one."""
+    """Returns the names in a header; "" for a column without a name."""
     fields = landing.plain_fields(record.rstrip("\r\n").lstrip("\ufeff"), form)
     return tuple(field.strip(WHITE_SPACE) for field in fields)
 
 
 def check_alike(table: Table, files: Sequence[RawFile], source: Source) -> None:
-    """Raises Refused where a file of a table for SQL names a column twice, or has others than the first of them."""
+    """Raises Refused if a file of a table for SQL names a column twice, or has other columns than the first file."""
     for file in files:
         named = [column for column in file.header if column]
         if len({*named}) < len(named):
@@ -268,9 +270,9 @@ def check_alike(table: Table, files: Sequence[RawFile], source: Source) -> None:
 
 
 def find(lines: Iterator[str], key: str, source: Source, mapping: DatasetMapping, column: str) -> Iterator[int]:
-    """Yields the lines of one file in which a record begins that gives a row with this key.
+    """Yields the lines of a file in which a record begins that gives a row with this key.
 
-    `column` is our key column. Where SQL makes the rows, a record counts in which any field is the key.
+    `column` is our key column. If SQL makes the rows, a record counts if any of its fields is the key.
     """
     cell = dict(mapping.columns).get(column)
     codes = [code for code, value in cell.values if value == key] if cell else []

@@ -1,4 +1,4 @@
-"""Takes a date back, as if it had never run: `spark-submit jobs/forget.py 2062-03-04`."""
+"""Removes a date as if it had never run: `spark-submit jobs/forget.py 2062-03-04`."""
 
 from datetime import date
 from decimal import Decimal
@@ -16,16 +16,16 @@ KINDS = ("accepted", "rejected")
 def forget(day: date) -> str:
     """Removes a date from silver, gold, bronze and the markers, in this order, and brings the marts up to date.
 
-    The steps are those of a date whose files hold no rows, so that gold falls back on other dates' versions and orphans
-    are revalidated by the same code as for a corrected file. Bronze and the markers go last: until then the date is
-    one like any other, and after a crash anywhere the same command, or a run of the date, goes on from what is left.
-    Landing files and the ledger's history stay; one more row of the ledger says who asked. Raises Refused where
-    another run brings the date back meanwhile.
+    The steps are those for a date whose files hold no rows. The same code as for a corrected file makes gold fall back
+    on versions of other dates, and revalidates orphans. Bronze and the markers are removed last: until then the date is
+    like any other, and after a crash the same command, or a run of the date, continues from what is left. Landing files
+    and the ledger's history stay; one more row of the ledger says who asked. Raises Refused if another run brings the
+    date back meanwhile.
     """
     with warehouse.connect() as connection:
         if not (ledger.knows(connection, day) or any(lake.bronze_head(each, day) for each in CATALOG.values())):
             return f"{day} never ran: there is nothing to forget"
-        lake.remover()  # refuses a key that cannot do it before anything is taken away
+        lake.remover()  # raises Refused for a key that may not delete, before anything is removed
         with ledger.run(connection, "forget", "all", day, "") as row:
             row["asked_by"] = program.user()
             ledger.note(connection, row)
@@ -37,7 +37,7 @@ def forget(day: date) -> str:
             for dataset in CATALOG.values():
                 print(silver_to_gold.silver_to_gold(dataset, day), flush=True)
             remove_source(day)
-            # A build of the marts has to be some date's: the newest that is left.
+            # A build of the marts needs a date: the newest that is left.
             print(gold_to_marts.gold_to_marts(ledger.newest(connection) or day), flush=True)
             with connection.transaction():
                 ledger.delete_markers(connection, day)
@@ -46,7 +46,7 @@ def forget(day: date) -> str:
 
 
 def empty(dataset: Dataset, day: date) -> str:
-    """Replaces a partition of both silver tables by no rows, and marks what referenced it for revalidation."""
+    """Removes all rows of a partition from silver, and marks partitions that referenced them for revalidation."""
     with (
         warehouse.connect() as connection,
         warehouse.writer(connection, f"silver {dataset.name}"),
@@ -58,7 +58,7 @@ def empty(dataset: Dataset, day: date) -> str:
         tables = {kind: lake.silver(spark, dataset, kind) for kind in KINDS if lake.has_silver(dataset, kind)}
         counts = {kind: table.filter(F.col("_partition_date") == day).count() for kind, table in tables.items()}
         row["lost"] = counts.get("accepted", 0)
-        ledger.note(connection, row)  # before the commit: a run that dies leaves word of what it took away
+        ledger.note(connection, row)  # before the commit, so that a run that dies has recorded what it removed
         ledger.withdraw(connection, row)
         since, ready = ledger.versions(connection, dataset), partial(warehouse.must_hold, connection)
         for kind, table in tables.items():
@@ -77,7 +77,7 @@ def empty(dataset: Dataset, day: date) -> str:
 
 
 def remove_source(day: date) -> None:
-    """Deletes a date's bronze files and markers under the locks of silver and gold; Refused if it ran meanwhile."""
+    """Deletes a date's bronze files and markers under the locks of silver and gold; raises Refused if it ran again."""
     reads = [f"silver {name}" for name in CATALOG]
     with warehouse.connect() as connection, warehouse.writer(connection, "gold", reads):
         if back := ledger.not_emptied(connection, day):

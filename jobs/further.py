@@ -1,8 +1,8 @@
-"""Draws rows of datasets that have no writer of their own, from nothing but their declarations.
+"""Draws rows of datasets that have no writer of their own, from their declarations alone.
 
-A row hangs on something that happens in the hospital: on a row of a parent, or on a moment of its own. Its values are
-drawn by type, in several ways one after the other until the row obeys the dataset's rules. Columns of a rule that only
-Spark can evaluate keep their `example`, so that such a rule holds if it holds for the examples.
+A row is based on something that happens in the hospital: on a row of a parent, or on a moment of its own. Its values
+are drawn by type, in several ways one after the other until the row obeys the dataset's rules. Columns of a rule that
+only Spark can evaluate keep their `example`, so that such a rule holds if it holds for the examples.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ SAMPLE = 60  # rows
 
 
 class Base(NamedTuple):
-    """What rows hang on: its number, its patient, and the first and the last minute that they may speak of."""
+    """Holds what rows are based on: their numbers, their patients, and the first and last minutes of their times."""
 
     number: np.ndarray
     patient: np.ndarray
@@ -33,19 +33,19 @@ class Base(NamedTuple):
     end: np.ndarray
 
     def take(self, at: np.ndarray) -> "Base":
-        """Returns those at these places, or those that a mask is true for."""
+        """Returns the elements at these places, or those for which a mask is true."""
         return Base(*(array[at] for array in self))
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way to draw a row; the last resort is to write every `example` as it stands."""
+    """Describes a way to draw a row; the last resort is to write every `example` as it is."""
 
-    turn: int = 0  # draws other values
-    plain_texts: bool = False  # without a number
-    blanks: int = 1  # optional columns: none of them is blank, some are, all are
-    amounts: int = 0  # 1: the earlier declared, the greater; -1: the smaller
-    backwards: bool = False  # the earlier declared, the later
+    turn: int = 0  # each draws other values
+    plain_texts: bool = False  # texts without a number
+    blanks: int = 1  # optional columns; 0: none is blank, 1: some are, 2: all are
+    amounts: int = 0  # 1: the earlier declared, the greater; -1: the smaller; 0: in any order
+    backwards: bool = False  # times: the earlier declared, the later
     as_examples: bool = False
 
 
@@ -58,7 +58,7 @@ WAYS = [
 
 
 def draw(hospital: Hospital, dataset: Dataset, base: Base, references: Columns, way: Way) -> Columns:
-    """Returns columns of rows drawn in a way, sound but perhaps for the dataset's rules."""
+    """Returns columns of rows drawn in one way; the rows are sound, but may break the dataset's rules."""
     fixed = {name for rule in verdicts(dataset.name).unknown for name in rule.columns}
     free = [column for column in dataset.columns[1:] if column.name not in references]
     drawn = [c for c in free if not (c.example and (way.as_examples or c.name in fixed))]
@@ -99,7 +99,10 @@ def repeat(value: str, base: Base) -> pa.Array:
 
 
 def half(column: Column) -> int:
-    """Returns half of a decimal column's example, in cents; of 100 where it has none."""
+    """Returns half of a decimal column's example, in cents; half of 100 if it has no example.
+
+    Raises ValueError for an example that is no decimal.
+    """
     try:
         return max(100, int(abs(Decimal(column.example or 100)) * 50))
     except InvalidOperation:
@@ -107,7 +110,7 @@ def half(column: Column) -> int:
 
 
 def draw_sound(hospital: Hospital, dataset: Dataset, base: Base, references: Columns) -> tuple[Columns, np.ndarray]:
-    """Returns columns of rows, and which of the rows obey the dataset's rules in one of the ways."""
+    """Returns columns of rows, and for each row whether it obeys the dataset's rules in one of the ways."""
     columns = draw(hospital, dataset, base, references, WAYS[0])
     left = np.asarray(verdicts(dataset.name).break_rules(columns).any(axis=1))
     for way in WAYS[1:]:
@@ -127,7 +130,7 @@ def draw_sound(hospital: Hospital, dataset: Dataset, base: Base, references: Col
 def sample(name: str) -> tuple[dict[str, str], ...]:
     """Returns a few sound rows of a dataset, the same for every hospital, on which defects are tried.
 
-    Raises ValueError where no row drawn obeys the rules, or an `example` cannot be read.
+    Raises ValueError if no row drawn obeys the rules, or an `example` cannot be read.
     """
     dataset = CATALOG[name]
     hospital, number = Hospital(0, 1, DEFAULT_START, START), np.arange(1, SAMPLE + 1)

@@ -2,12 +2,13 @@
 
     python -m jobs.generate 2026-01-31 --scale 1 --seed 42 --start 2026-01-01
 
-START's files hold two years of history, each later date the news of one more such day, about a 730th of it: new rows,
-and earlier rows sent again, whole, when a patient is discharged or a bill is paid. Same seed, same bytes, whichever
-dates were written.
+START's files hold two years of history. Each later date has the news of one more such day, about a 730th of it: new
+rows, and earlier rows sent again, whole, when a patient is discharged or a bill is paid. The same seed gives the same
+bytes, whichever dates were written.
 
-Five datasets have writers here, which know how a hospital works. All others are written from their declarations: a row
-for some of the visits that end that day, for some rows of another parent, or so many a day for patients or for nobody.
+Five datasets have writers here that model how a hospital works. All others are written from their declarations: a row
+for some of the visits that end that day, or for some rows of another parent; with patients as the only parent, or none,
+a number of rows each day.
 """
 
 import argparse
@@ -63,14 +64,14 @@ from jobs.verdicts import verdicts
 
 WRITTEN = ("patients", "visits", "admissions", "treatments", "billing")  # those with a writer of their own
 EVENTS = 3_000  # rows on START, at scale 1, of a dataset without foreign keys, or with one to patients alone
-BRANCHES = 60  # of a hundred parents have a row in a dataset without a writer
+BRANCHES = 60  # of a hundred parents, those that have a row in a dataset without a writer
 
 # --- writing ------------------------------------------------------------------------------------------------
 
 NOTES = pa.array(("", "", "seen", "to follow up", "moved, new address"))
 FREE_TEXT = ("city", "treatment_name", "note")
 
-# What rows may look like and still be sound.
+# The forms that rows may have and still be sound.
 TIMESTAMPS = (  # a form, and its minutes ahead of UTC
     ("%Y-%m-%d %H:%M:%S", 0), ("%Y-%m-%dT%H:%M", 0), ("%Y-%m-%d %H:%M", 0), ("%Y-%m-%dT%H:%M:%S.500", 0),
     ("%Y-%m-%dT%H:%M:%SZ", 0), ("%Y-%m-%d %H:%M+00:00", 0), ("%Y-%m-%dT%H:%M:%S.000001+02:00", 120),
@@ -83,7 +84,7 @@ BREAKS = ("\n{}", "{}\n")
 
 @dataclass
 class LandingFile:
-    """A landing file in the making: how it is written, how far it is and what in it must be rejected."""
+    """Writes a landing file; holds how it is written, how many rows it has and which of them must be rejected."""
 
     hospital: Hospital
     dataset: Dataset
@@ -93,7 +94,10 @@ class LandingFile:
     sound: list[Base] = field(default_factory=list)  # what today's rows of datasets without a writer may refer to
 
     def __post_init__(self) -> None:
-        """Later dates come with what other systems do to a file; START is plain, so that it can be split by line."""
+        """Decides how the file is written, and writes its header.
+
+        Later dates have the oddities of other systems; START has none, so that its files can be split by line.
+        """
         self.end_of_line = "\r\n" if self.happens("crlf", 20) else "\n"
         self.varied = self.hospital.today > START
         self.is_parent = any(child.name not in WRITTEN for child in children(self.dataset))
@@ -108,28 +112,28 @@ class LandingFile:
         self.file.write((mark + self.line(self.names)).encode())
 
     def happens(self, what: str, percent: int) -> bool:
-        """Whether today's file is of those, so many in a hundred."""
+        """Tells whether something happens to today's file, with a probability in per cent; on START nothing does."""
         drawn = self.hospital.below(f"{self.dataset.name} {what}", np.array([self.hospital.today]), 100)
         return self.hospital.today > START and bool(drawn[0] < percent)
 
     def line(self, fields: Sequence[str], quoted: bool = False) -> str:
-        """A record in CSV."""
+        """Returns a record in CSV."""
         return ",".join(quote(f) if quoted or set(f) & set(',"\n\r') else f for f in fields) + self.end_of_line
 
     def spoilt(self, fields: list[str], bits: int) -> str:
-        """A record with a field too few, a comma too many or a NUL."""
+        """Returns a record with a field too few, a comma too many or a NUL."""
         broken = (fields[:-1], [*fields[:2], " ", *fields[2:]], [*fields[:-1], fields[-1] + "\0"])
         return self.line(broken[bits % 3])
 
     def add(
         self, columns: Columns, number: np.ndarray, orphan: np.ndarray, waits: np.ndarray, defect: np.ndarray
     ) -> None:
-        """Adds rows, with their defects; an orphan that only `waits` has its parent in tomorrow's file."""
+        """Adds rows with their defects; the parent of an orphan that only `waits` is in tomorrow's file."""
         hospital, dataset = self.hospital, self.dataset
         bits = hospital.draw(f"{dataset.name} bits {hospital.today}", number)
         if "note" in self.names:
             columns["note"] = NOTES.take(bits % len(NOTES))
-        # What waits must be accepted one day; two copies of an orphan are two orphans and no duplicate.
+        # Rows that wait must be accepted one day; two copies of an orphan are two orphans and no duplicate.
         defect = np.where(waits | (orphan & (defect >= 0) & duplicates(dataset.name)[defect]), -1, defect)
         orphan = orphan | waits
         varied = (bits >> np.uint64(8)) % np.uint64(12) == 0 if self.varied else np.zeros(len(number), bool)
@@ -142,7 +146,7 @@ class LandingFile:
             parts += [column, ","]
         lines = text(*parts[:-1], self.end_of_line)
 
-        # The few rows that are not simply what they are, one by one.
+        # The few rows that have a defect, lack a parent or vary in form, one by one.
         special = np.flatnonzero((defect >= 0) | orphan | varied)
         firsts, seconds = [], []
         for i, row in zip(special.tolist(), pa.table(columns).take(special).to_pylist(), strict=True):
@@ -161,7 +165,7 @@ class LandingFile:
         self.rows += len(number) + len(seconds)
 
     def treat(self, row: dict[str, str], kind: int, orphan: bool, varied: bool, bits: int) -> tuple[str, str, str, str]:
-        """A row as it is sent: its line, that of its second copy if any, its key, the codes it must earn."""
+        """Returns a row as it is sent: its line, the line of its second copy if any, its key and the codes it earns."""
         dataset, fields = self.dataset, [row[name] for name in self.names]
         if kind < 0:
             line = self.vary(row, bits) if varied else self.line(fields)
@@ -178,7 +182,7 @@ class LandingFile:
                 row[dataset.key],
                 defect.reasons,
             )
-        # What only silver can tell: orphans, and rules that SQLite cannot evaluate.
+        # Codes that only silver can give: orphans, and rules that SQLite cannot evaluate.
         orphans = {name: f"orphan_{name}" for name in dataset.parents}
         beyond = {*orphans.values(), *(rule.reason for rule in earn.unknown)} & {*defect.reasons.split(";")}
         lost = {code for name, code in orphans.items() if orphan and name not in defect.texts}
@@ -186,13 +190,13 @@ class LandingFile:
         return changed, "", wrong[dataset.key].strip(WHITE_SPACE), ";".join(c for c in dataset.reasons if c in codes)
 
     def offer(self, base: Base, mask: np.ndarray) -> None:
-        """Notes which of the rows are accepted today, for those that refer to them."""
+        """Notes which of the rows are accepted today, for rows that refer to them."""
         if self.is_parent:
             end = np.minimum(base.end, self.hospital.today * 1440 + 1439)
             self.sound.append(base._replace(end=end).take(mask))
 
     def vary(self, row: dict[str, str], bits: int) -> str:
-        """A row as other systems may write it: nothing in it is wrong, or it is written plainly."""
+        """Returns the line of a row as other systems may write it; a plain one if the variant would earn a code."""
         plain, row = row, dict(row)
         pads = PADS + BREAKS if self.has_breaks else PADS
         for column in self.dataset.columns:
@@ -214,7 +218,7 @@ class LandingFile:
         return line + self.end_of_line if self.has_blank_lines and bits % 8 < 3 else line
 
     def finish(self) -> None:
-        """Ends the file; on some later dates in a record that was cut off behind an open quote."""
+        """Ends the file; on some later dates with a record that is cut off behind an open quote."""
         if self.happens("cut off", 8):
             self.file.write(self.line(["X00000000", *[""] * (len(self.names) - 2)]).rstrip().encode() + b',"transfer')
             self.rows += 1
@@ -222,12 +226,12 @@ class LandingFile:
 
 
 def quote(value: str) -> str:
-    """A field in quotes."""
+    """Returns a field in quotes."""
     return '"' + value.replace('"', '""') + '"'
 
 
 def write_patients(file: LandingFile, people: Patients) -> None:
-    """The patients whose row comes today."""
+    """Writes the patients whose row comes today."""
     hospital = file.hospital
     people = Patients(*(a[np.maximum(people.day + people.late, START) == hospital.today] for a in people))
     number = people.number
@@ -244,7 +248,7 @@ def write_patients(file: LandingFile, people: Patients) -> None:
 
 
 def write_visits(file: LandingFile, v: Visits) -> None:
-    """The visits that start or end today."""
+    """Writes the visits that start or end today."""
     hospital = file.hospital
     v = Visits(*(a[(v.first == hospital.today) | (v.last == hospital.today)] for a in v))
     doctor = v.department * 15 + hospital.below("doctor", v.number, 15) + 1
@@ -265,7 +269,10 @@ def write_visits(file: LandingFile, v: Visits) -> None:
 
 
 def add_children(file: LandingFile, columns: Columns, number: np.ndarray, v: Visits, at: np.ndarray) -> None:
-    """Rows that refer to the visits `at`. Nothing refers to them in turn, so that each version may have its defect."""
+    """Adds rows that refer to the visits `at`.
+
+    None of the five datasets refers to these rows, so that each version of a row may have its own defect.
+    """
     today = file.hospital.today
     orphan = v.rejected[at]
     waits = (v.patient_waits | v.visit_waits)[at] & (v.day[at] == today) & ~orphan
@@ -276,7 +283,7 @@ def add_children(file: LandingFile, columns: Columns, number: np.ndarray, v: Vis
 
 
 def write_admissions(file: LandingFile, v: Visits) -> np.ndarray:
-    """The stays that begin or end today; returns what each visit's rooms cost in all, in cents."""
+    """Writes the stays that begin or end today; returns the cost of each visit's rooms, in cents."""
     hospital = file.hospital
     inside = np.flatnonzero(v.type == INPATIENT)
     stay = list_stays(hospital, v.number[inside], v.department[inside], v.start[inside])
@@ -298,7 +305,7 @@ def write_admissions(file: LandingFile, v: Visits) -> np.ndarray:
 
 
 def write_treatments(file: LandingFile, v: Visits) -> np.ndarray:
-    """The treatments given today; returns what each visit's treatments cost in all, in cents."""
+    """Writes the treatments given today; returns the cost of each visit's treatments, in cents."""
     hospital = file.hospital
     count = np.where(v.kept, hospital.pick("treatments", v.number, TREATMENTS_BY_TYPE, v.type), 0)
     at = np.repeat(np.arange(len(count)), count)
@@ -322,7 +329,7 @@ def write_treatments(file: LandingFile, v: Visits) -> np.ndarray:
 
 
 def write_bills(file: LandingFile, v: Visits, spent: np.ndarray) -> None:
-    """The bills written or paid today: a fee, and what was spent on treatments and rooms."""
+    """Writes the bills issued or paid today: a fee, and what was spent on treatments and rooms."""
     hospital, number = file.hospital, v.number
     day = v.end // 1440
     way = hospital.pick("payment", number, PAYMENTS)
@@ -351,9 +358,9 @@ def write_bills(file: LandingFile, v: Visits, spent: np.ndarray) -> None:
 
 
 def write_further(file: LandingFile, files: dict[str, LandingFile]) -> None:
-    """Writes the rows of a dataset without a writer; they refer to patients, or to its parents' sound rows of today."""
+    """Writes the rows of a dataset without a writer; they refer to patients, or to sound rows of its parents today."""
     hospital, dataset = file.hospital, file.dataset
-    used = np.array([], np.int64)  # where the key is a parent's
+    used = np.array([], np.int64)  # parents that have a row already, if the key is a foreign key
     for base in list_bases(hospital, dataset, files):
         numbers = {name: list_parents(file, name, base, files) for name in dataset.parents}
         if dataset.key in numbers:
@@ -372,13 +379,16 @@ def write_further(file: LandingFile, files: dict[str, LandingFile]) -> None:
 
 
 def find_parent(dataset: Dataset) -> str | None:
-    """Returns the dataset that rows without a writer hang on: visits, else the first parent; None for patients."""
+    """Returns the dataset on whose rows those of a dataset without a writer are based.
+
+    It is visits, or else the first parent other than patients, or else None.
+    """
     parents = [parent for parent in dataset.parents.values() if parent != "patients"]
     return "visits" if "visits" in parents else parents[0] if parents else None
 
 
 def list_parents(file: LandingFile, name: str, base: Base, files: dict[str, LandingFile]) -> np.ndarray:
-    """Returns the number of the parent that each row refers to in a column."""
+    """Returns the number of the parent to which each row refers in a column."""
     parent = file.dataset.parents[name]
     if parent == "patients":
         return base.patient
@@ -389,7 +399,7 @@ def list_parents(file: LandingFile, name: str, base: Base, files: dict[str, Land
 
 
 def list_bases(hospital: Hospital, dataset: Dataset, files: dict[str, LandingFile]) -> Iterator[Base]:
-    """Yields what today's rows of a dataset without a writer hang on, a chunk at a time."""
+    """Yields what today's rows of a dataset without a writer are based on, a chunk at a time."""
     others = {*dataset.parents.values()} - {"patients"}
     if not all(sum(len(base.number) for base in files[parent].sound) for parent in others):
         return
@@ -414,10 +424,10 @@ def list_bases(hospital: Hospital, dataset: Dataset, files: dict[str, LandingFil
 def generate(
     date: datetime.date, landing: Path, scale: float = 1, seed: int = 42, start: datetime.date = DEFAULT_START
 ) -> dict[str, int]:
-    """Writes the landing files that a date needs and their manifest; returns the rows of each dataset written.
+    """Writes the landing files that a date needs and their manifest; returns the number of rows of each dataset.
 
-    The manifest has one row for each row that must be rejected: its number in the file (none for a duplicate, where
-    either copy may go), its codes, and the date whose file brings the parent that it lacks, if one does.
+    The manifest has one row for each row that must be rejected: its number in the file (none for a duplicate, of which
+    either copy may be rejected), its codes, and the date whose file brings its missing parent, if one does.
     """
     today = START + (date - start).days
     hospital = Hospital(seed, scale, start, today)
@@ -470,13 +480,13 @@ def generate(
 
 
 def chunks(first: int, end: int) -> Iterator[np.ndarray]:
-    """The numbers from first up to, not including, end, so many at once as memory allows."""
+    """Yields the numbers from `first` up to, but not including, `end`, in chunks that fit into memory."""
     for low in range(first, end, CHUNK):
         yield np.arange(low, min(low + CHUNK, end))
 
 
 def a_date(name: str, value: str) -> datetime.date:
-    """The date that an argument names; a sentence and the end where it names none."""
+    """Returns the date of an argument; exits with a sentence if it is none."""
     try:
         date = datetime.datetime.strptime(value, "%Y-%m-%d").date()
     except ValueError:
@@ -487,7 +497,7 @@ def a_date(name: str, value: str) -> datetime.date:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Writes the files that the command line asks for, or says in a sentence why not."""
+    """Writes the files that the command line asks for; exits with a sentence if it cannot."""
     parser = argparse.ArgumentParser(description="Writes the landing files of one date.")
     parser.add_argument("date", help="YYYY-MM-DD, START or later")
     parser.add_argument("--scale", default="1", help="1 is 5,000 patients and 15,000 visits on START (default: 1)")
@@ -506,7 +516,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"The hospital starts on {start}: {date} is before that. Choose a later date or an earlier start."
         )
     landing = settings.path("LANDING_DIR")
-    os.umask(0o077)  # patients' values are for the eyes of who writes them
+    os.umask(0o077)  # only the user who writes patients' values may read them
     try:
         written = generate(date, landing, scale, given.seed, start)
     except OSError as error:

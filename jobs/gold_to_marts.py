@@ -1,4 +1,4 @@
-"""Builds the marts from gold and holds them to the laws: `python jobs/gold_to_marts.py 2026-01-31`."""
+"""Builds the marts from gold and runs their checks: `python jobs/gold_to_marts.py 2026-01-31`."""
 
 from datetime import date
 
@@ -6,9 +6,10 @@ from jobs import gold, ledger, marts, program, warehouse
 
 
 def gold_to_marts(day: date) -> str:
-    """All marts in one transaction with their checks; `day` only names the run that asked for them.
+    """Builds all marts in one transaction with their checks; `day` only names the run that asked for them.
 
-    What gold's changes did not touch stays as it is, unless gold was changed by no load, or `marts.forget` was called.
+    Rows that changes of gold did not touch stay as they are, unless gold was changed outside a load or `marts.forget`
+    was called.
     """
     with (
         warehouse.connect() as connection,
@@ -24,7 +25,10 @@ def gold_to_marts(day: date) -> str:
 
 
 def lawful(connection: warehouse.Connection, whole: bool) -> dict[str, marts.Made]:
-    """The marts as the checks want them: a hand on rows that no change of gold touched, only a whole build mends."""
+    """Builds the marts; if a check fails after a build in part (a mart edited by hand, say), rebuilds all of them.
+
+    Raises Refused if a check fails after a whole build.
+    """
     try:
         made = marts.rebuild(connection) if whole else marts.refresh(connection)
         marts.check(connection)
@@ -36,6 +40,7 @@ def lawful(connection: warehouse.Connection, whole: bool) -> dict[str, marts.Mad
 
 
 def in_words(mart: str, made: marts.Made) -> str:
+    """Returns how many rows of a mart were built, and for how many touched days or patients."""
     if made.touched is None:
         return f"{made.rows:,} rows"
     thing = "patients" if marts.PARTS[mart].touched == "patient_id" else "days"

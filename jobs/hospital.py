@@ -1,8 +1,8 @@
-"""The hospital behind the landing files: its people, its departments and its courses of care.
+"""Models the hospital behind the landing files: its people, its departments and its courses of care.
 
 A course of care is a visit and what follows from it: an emergency's admission, a stay's readmission. All of it is drawn
-by the number of the patient or the course (see drawing.py), so that any date can be written without the others.
-Figures without a source are round ones that a general hospital of this size would recognise.
+by the number of the patient or the course (see drawing.py), so that any date can be written without the others. Figures
+without a source are round ones that a general hospital of this size would recognise.
 """
 
 from typing import NamedTuple
@@ -16,11 +16,11 @@ from jobs.drawing import START, Hospital
 # --- the hospital -------------------------------------------------------------------------------------------
 
 CHUNK = 100_000  # courses worked on at once
-NEVER = 2**40  # a minute that does not come
+NEVER = 2**40  # a minute that never comes
 
 DECADES = (11, 10, 13, 14, 13, 13, 12, 9, 4, 1)  # patients by decade of age
 GENDERS = pa.array(("M", "F", "Other", "Unknown"))
-LATE_EVERY = 3  # days, whose first patient's row comes a day late, so that even a small hospital has such rows
+LATE_EVERY = 3  # days; the first patient's row then comes a day late, so that even a small hospital has such rows
 
 OUTPATIENT, EMERGENCY, INPATIENT = range(3)
 TYPES = pa.array(("Outpatient", "Emergency", "Inpatient"))
@@ -71,7 +71,7 @@ PAID_IN_WEEKS = (3, 6, 11, 13, 12, 10, 8, 7, 6, 5, 4, 3, 3, 2, 2, 1, 1, 1, 1, 1)
 
 
 class Department(NamedTuple):
-    """What sets a department apart: its share of the visits, its usual stay, its rooms and its treatments."""
+    """Describes a department: its share of the visits, its usual stay, its rooms and its treatments."""
 
     share: int
     nights: int
@@ -116,7 +116,7 @@ REACH = 2 * (LONGEST + 2) + 7 * (len(READMITTED_IN_WEEKS) + len(PAID_IN_WEEKS)) 
 
 
 class Patients(NamedTuple):
-    """Patients as they are registered; `day` is before 0 for those older than the history."""
+    """Holds patients as they are registered; `day` is before 0 for those registered before the history."""
 
     number: np.ndarray
     day: np.ndarray
@@ -127,7 +127,7 @@ class Patients(NamedTuple):
 
 
 def patients(hospital: Hospital, number: np.ndarray) -> Patients:
-    """The patients of these numbers."""
+    """Returns the patients of these numbers."""
     day = np.searchsorted(hospital.first_patient, number, side="right") - 1
     first = (number == hospital.first_patient[day]) & ((day - START) % LATE_EVERY == 0)
     late = (first | (hospital.below("late patient", number, 1000) < 15)) & (day >= START)
@@ -145,7 +145,10 @@ OPENING, ADMISSION, READMISSION = range(3)  # a visit's place in its course: its
 
 
 class Events(NamedTuple):
-    """Visits as they happen; `at` is the place of the course among those asked for, times are minutes since day 0."""
+    """Holds visits as they happen; times are minutes since day 0.
+
+    `at` is the index of the visit's course among the courses asked for.
+    """
 
     number: np.ndarray
     at: np.ndarray
@@ -157,7 +160,7 @@ class Events(NamedTuple):
 
 
 class Stays(NamedTuple):
-    """Stays in a room; `at` is the place of the visit among those asked for."""
+    """Holds stays in a room; `at` is the index of the visit among the visits asked for."""
 
     number: np.ndarray
     at: np.ndarray
@@ -167,7 +170,7 @@ class Stays(NamedTuple):
 
 
 def choose_patients(hospital: Hospital, course: np.ndarray, day: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the courses' patients, each day's new ones first, and whether they are new."""
+    """Returns the patient of each course, a day's new patients first, and whether the patient is new."""
     known = hospital.first_patient[day] - 1
     place = course - hospital.first_course[day]
     is_first = place < hospital.first_patient[day + 1] - hospital.first_patient[day]
@@ -189,7 +192,7 @@ def choose_departments(hospital: Hospital, number: np.ndarray, day: np.ndarray, 
 def open_courses(
     hospital: Hospital, course: np.ndarray, day: np.ndarray, who: Patients, is_first: np.ndarray
 ) -> Events:
-    """Returns the visits that the courses begin with."""
+    """Returns the visits with which the courses begin."""
     number = 3 * course + OPENING
     weekday = hospital.weekday(day)
     type_ = hospital.pick("type", number, TYPES_BY_DAY, (weekday >= 5).astype(int))
@@ -216,7 +219,7 @@ def open_courses(
 
 
 def admit_emergencies(hospital: Hospital, opening: Events, who: Patients) -> Events:
-    """Returns the admissions of those emergencies that lead to one."""
+    """Returns the admissions that follow from some of the emergencies."""
     completed = (opening.type == EMERGENCY) & (opening.status == 0)
     at = np.flatnonzero(completed & is_admitted(hospital, opening.number, opening.start // 1440))
     number = opening.number[at] + ADMISSION
@@ -239,14 +242,14 @@ def readmit(hospital: Hospital, earlier: Events) -> Events:
 def happen_inside(
     hospital: Hospital, number: np.ndarray, at: np.ndarray, department: np.ndarray, start: np.ndarray
 ) -> Events:
-    """Returns inpatients' visits."""
+    """Returns visits of inpatients."""
     end = end_stays(hospital, number, department, start)
     zeros = np.zeros(len(number), int)
     return Events(number, at, zeros + INPATIENT, department, start, end, zeros)
 
 
 def is_admitted(hospital: Hospital, number: np.ndarray, day: np.ndarray) -> np.ndarray:
-    """Tells of emergencies whether an admission follows, if the patient does not leave before."""
+    """Returns for each emergency whether an admission follows, provided that the patient does not leave before."""
     return hospital.below("admitted", number, 100) < ADMITTED[hospital.month[day]]
 
 
@@ -258,7 +261,7 @@ def end_stays(hospital: Hospital, number: np.ndarray, department: np.ndarray, st
 
 
 def list_stays(hospital: Hospital, number: np.ndarray, department: np.ndarray, start: np.ndarray) -> Stays:
-    """Returns the stays of inpatients' visits: the first of each, then the second of those who are moved."""
+    """Returns the stays of inpatients' visits: the first of each visit, then the second of patients who are moved."""
     place = number % 3
     wait = np.where(place == ADMISSION, 5, 30) + hospital.below("admit", number, np.where(place == ADMISSION, 30, 210))
     room = hospital.pick("room", number, ROOMS_BY_DEPARTMENT, department)
@@ -289,7 +292,7 @@ def stay_in(
 
 
 class Visits(NamedTuple):
-    """Visits, and what decides over their rows and those that refer to them; times in minutes since day 0."""
+    """Holds visits, and what decides about their rows and those that refer to them; times are minutes since day 0."""
 
     number: np.ndarray
     patient: np.ndarray
@@ -304,8 +307,8 @@ class Visits(NamedTuple):
     last: np.ndarray  # the day whose file brings it for the last time
     defect: np.ndarray
     orphan: np.ndarray  # the patient's row is rejected
-    rejected: np.ndarray  # and never accepted later
-    patient_waits: np.ndarray  # until the day after `day`
+    rejected: np.ndarray  # the visit's row is never accepted
+    patient_waits: np.ndarray  # the patient's row comes on the day after `day`
     visit_waits: np.ndarray
 
 

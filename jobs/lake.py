@@ -1,4 +1,7 @@
-"""The lake on MinIO: bronze files and silver Delta tables. The only module that knows s3a paths and Delta."""
+"""Reads and writes the lake on MinIO: bronze files and silver Delta tables.
+
+The other modules of this package leave Delta, and the paths of these files and tables, to this one.
+"""
 
 import io
 import json
@@ -26,21 +29,24 @@ from jobs.landing import MOST_COLUMNS, Facts, Upload, as_of, describe, folder, n
 from jobs.program import Refused
 from jobs.warehouse import Connection
 
-MANY_FIELDS = 100  # a record of more is broken, if the header has no more itself
-MANY_FILES = 4  # a partition of so many is looked at
-SMALL, LARGE = 64 << 20, 128 << 20  # bytes: a file below the one is merged with others, up to the other
+MANY_FIELDS = 100  # a record with more is broken, unless the header has more itself
+MANY_FILES = 4  # a partition with at least so many files is compacted
+SMALL, LARGE = 64 << 20, 128 << 20  # bytes: files smaller than SMALL are merged into files of up to LARGE
 
 
 def s3() -> Any:
-    """A client of the store, one per process: Luigi forks, and two processes on one connection mix their answers."""
+    """Returns the S3 client of this process.
+
+    Luigi forks, and two processes that share a connection would mix up their answers.
+    """
     return client(os.getpid())
 
 
 @lru_cache(maxsize=3)
 def client(process: int, key: str = "MINIO_ACCESS_KEY", secret: str = "MINIO_SECRET_KEY") -> Any:
-    """A client for one process, with the key of these settings; it fails within seconds when nobody answers.
+    """Returns an S3 client for one process, with the access key of these settings; fails in seconds if MinIO is down.
 
-    Of a person's own AWS (variables, profiles, files) it takes nothing but AWS_CA_BUNDLE.
+    Ignores a person's own AWS configuration (variables, profiles, files) except AWS_CA_BUNDLE.
     """
     own = {name: (None, None, *rest) for name, (_, _, *rest) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()}
     own |= {name: (None, None, os.devnull, None) for name in ("config_file", "credentials_file")}
@@ -63,17 +69,20 @@ def client(process: int, key: str = "MINIO_ACCESS_KEY", secret: str = "MINIO_SEC
 
 
 def bronze_key(dataset: Dataset, day: date) -> str:
+    """Returns the key of a bronze file in its bucket."""
     return f"{dataset.name}/{folder(day)}/{dataset.name}.csv"
 
 
 def bronze_path(dataset: Dataset, day: date) -> str:
+    """Returns the s3a path of a bronze file."""
     return f"s3a://{settings.get('MINIO_BUCKET_BRONZE')}/{bronze_key(dataset, day)}"
 
 
 def upload(path: Path, dataset: Dataset, day: date, facts: Facts, source: Mapping[str, str] | None = None) -> None:
-    """The landing file as it is, with its facts as metadata: the object is its own marker.
+    """Uploads a file to bronze as it is, with its profile as metadata: the object is its own completion marker.
 
-    `source` is more metadata: what a file was made from that did not land as it is.
+    `source` is further metadata of a file that was derived from a source's files: what it was made from. Raises Refused
+    if the file no longer has the checksum of its profile.
     """
     with path.open("rb", buffering=0) as file:
         s3().upload_fileobj(
@@ -85,7 +94,7 @@ def upload(path: Path, dataset: Dataset, day: date, facts: Facts, source: Mappin
 
 
 def bronze_head(dataset: Dataset, day: date) -> dict[str, Any] | None:
-    """The object's S3 head (metadata, size, time of change), or None where there is no such file."""
+    """Returns the S3 head of a bronze file (metadata, size, time of change), or None if there is no such file."""
     try:
         return s3().head_object(Bucket=settings.get("MINIO_BUCKET_BRONZE"), Key=bronze_key(dataset, day))
     except ClientError as error:
@@ -95,9 +104,9 @@ def bronze_head(dataset: Dataset, day: date) -> dict[str, Any] | None:
 
 
 def remover() -> Any:
-    """Returns a client that may delete in bronze: as the user of `make forget`, or as the jobs' where there is none.
+    """Returns a client that may delete in bronze: of the user of `make forget` if the store has it, else of the jobs.
 
-    Raises Refused where the store knows that user and refuses it.
+    Raises Refused if the store refuses a request of that user.
     """
     if settings.given("MINIO_FORGET_ACCESS_KEY"):
         own = client(os.getpid(), "MINIO_FORGET_ACCESS_KEY", "MINIO_FORGET_SECRET_KEY")
@@ -112,7 +121,7 @@ def remover() -> Any:
 
 
 def may_not_delete(error: ClientError) -> Refused:
-    """Tells that the store lets nobody whom we know delete in bronze."""
+    """Returns the error that the store does not let `make forget` delete in bronze."""
     return Refused(
         f"{settings.s3_endpoint()} does not let `make forget` delete in {settings.get('MINIO_BUCKET_BRONZE')} "
         f"({error.response['Error']['Code']}); check MINIO_FORGET_ACCESS_KEY and MINIO_FORGET_SECRET_KEY in .env."
@@ -120,7 +129,7 @@ def may_not_delete(error: ClientError) -> Refused:
 
 
 def remove_bronze(dataset: Dataset, day: date) -> None:
-    """Deletes a date's file from bronze, if it is there; raises Refused where the store does not let us."""
+    """Deletes a date's file from bronze if it is there; raises Refused if the store does not allow it."""
     try:
         remover().delete_object(Bucket=settings.get("MINIO_BUCKET_BRONZE"), Key=bronze_key(dataset, day))
     except ClientError as error:
@@ -130,7 +139,10 @@ def remove_bronze(dataset: Dataset, day: date) -> None:
 
 
 def facts_of(dataset: Dataset, day: date) -> Facts:
-    """The facts of a bronze file: from its metadata, or from reading it where another program has put it there."""
+    """Returns the profile of a bronze file, from its metadata; reads a file that another program has put there.
+
+    Also reads the file if its metadata are of another size or another amount column. Raises Refused if it is missing.
+    """
     head = bronze_head(dataset, day)
     name = f"bronze {bronze_key(dataset, day)}"
     if head is None:
@@ -145,22 +157,22 @@ def facts_of(dataset: Dataset, day: date) -> Facts:
     start = s3().get_object(Bucket=bucket, Key=bronze_key(dataset, day), Range=span)["Body"].read()
     lines = io.StringIO(start.decode("utf-8-sig"), newline="\n")
     record = next(record for record, _, _ in read_records(lines) if record.strip(WHITE_SPACE))
-    dataset = as_of(dataset, names_in(record.rstrip("\r\n"), ","))  # its header was checked when it came in
+    dataset = as_of(dataset, names_in(record.rstrip("\r\n"), ","))  # the header was checked before the upload
     texts = {"sha256": known["sha256"], "header": read_header(record, dataset, name), "amount": dataset.amount or ""}
     numbers = {field: int(known[field.replace("_", "-")]) for field in Facts._fields if field not in texts}
     return Facts(**texts, **numbers)  # type: ignore[arg-type]
 
 
 def records(spark: Any, dataset: Dataset, day: date, facts: Facts) -> Any:
-    """One row per data record of a bronze file: its text in `_raw`, without the line end.
+    """Returns one row per data record of a bronze file: its text in `_raw`, without the line end.
 
-    Lines are read by all cores. Where a record spans lines Spark's CSV reader finds its end: asked for more fields than
-    any record has, it calls each of them corrupt and hands back its text.
+    All cores read the lines. If records span lines, Spark's CSV reader finds where each ends: it is asked for more
+    fields than any record has, so that it calls every record corrupt and returns the text.
     """
     from pyspark.sql import functions as F
 
     path = bronze_path(dataset, day)
-    place = F.monotonically_increasing_id().bitwiseAND(F.lit((1 << 33) - 1))  # of a row in its partition
+    place = F.monotonically_increasing_id().bitwiseAND(F.lit((1 << 33) - 1))  # in Spark's partition
     if facts.spans:
         rows, raw = spanning_records(spark, [path], len(facts.header), facts.widest)
         skipped, first = facts.header_records, F.lit(True)
@@ -168,7 +180,7 @@ def records(spark: Any, dataset: Dataset, day: date, facts: Facts) -> Any:
         rows = spark.read.text(path, lineSep="\n")
         raw, skipped, first = F.col("value"), facts.header_lines, F.col("_metadata.file_block_start") == 0
     rows = rows.select(raw.alias("_raw"), (first & (place < skipped)).alias("header"))
-    # Spark warns of rtrim with two arguments, and TRIM without the test of the last character takes long.
+    # Spark warns about rtrim with two arguments; TRIM without the test of the last character is slow.
     without_return = F.expr(r"if(endswith(_raw, '\r'), trim(trailing '\r' from _raw), _raw)")
     rows = rows.select(without_return.alias("_raw"), "header")
     is_record = F.contains("_raw", F.lit(",")) | (F.btrim("_raw", F.lit(WHITE_SPACE)) != "")
@@ -178,13 +190,14 @@ def records(spark: Any, dataset: Dataset, day: date, facts: Facts) -> Any:
 def spanning_records(
     spark: Any, paths: Sequence[str], columns: int, widest: int, dialect: Dialect = RFC_4180, **options: Any
 ) -> tuple[Any, Any]:
-    """(the rows of files whose records may span lines, each record's text), headers included unless options say no.
+    """Returns the rows of files whose records may span lines, and the column that holds each record's text.
 
-    `columns` are those of the header, `widest` is the most fields that a record has.
+    Headers are among the rows unless `options` exclude them. `columns` is the number of columns in the header, `widest`
+    the largest number of fields in a record.
     """
     from pyspark.sql import functions as F
 
-    # Never exactly as many as a sound record has: one more, or fewer where a spreadsheet has padded its lines.
+    # Never exactly as many fields as a sound record has: one more, or fewer if a spreadsheet has padded its lines.
     most = columns if columns <= MOST_COLUMNS else MOST_COLUMNS - 1
     fields = [f"_{number}" for number in range(min(widest, max(MANY_FIELDS, most)) + 1)]
     rows = spark.read.option("columnPruning", False).csv(
@@ -199,13 +212,13 @@ def spanning_records(
         columnNameOfCorruptRecord="_raw",
         **options,
     )
-    # A record of just so many fields, of which there is none or which is malformed, is put together again.
+    # Spark returns no text for a record of exactly this many fields. There is none, or it is malformed: it is rebuilt.
     together = F.array_join(F.array(*(written(field, dialect) for field in fields)), dialect.separator, "")
     return rows, F.coalesce("_raw", together if len(fields) <= widest else fields[0])
 
 
 def written(field: str, dialect: Dialect = RFC_4180) -> Any:
-    """A field as CSV has it."""
+    """Returns a field as a CSV file has it: in quotes if it contains a separator, a quote or a line end."""
     from pyspark.sql import functions as F
 
     quote = F.lit(dialect.quote)
@@ -215,13 +228,13 @@ def written(field: str, dialect: Dialect = RFC_4180) -> Any:
 
 
 def silver_path(dataset: Dataset, kind: str) -> str:
-    """`kind` is accepted or rejected."""
+    """Returns the s3a path of a silver table; `kind` is `accepted` or `rejected`."""
     folder = dataset.name if kind == "accepted" else f"rejected/{dataset.name}"
     return f"s3a://{settings.get('MINIO_BUCKET_SILVER')}/{folder}"
 
 
 class Commit(NamedTuple):
-    """The newest version of a Delta table, the run that wrote it and the rows that it wrote in each partition."""
+    """Holds the newest version of a Delta table, the run that wrote it and the rows it wrote to each partition."""
 
     version: int
     run_id: str
@@ -237,12 +250,12 @@ def replace(
     since: int | None,
     ready: Callable[[], None],
 ) -> Commit:
-    """Leaves exactly these rows in some partitions of the table, by one Delta transaction.
+    """Replaces some partitions of a silver table by exactly these rows, in one Delta transaction.
 
-    The commit is marked with a run, each row with that of its partition in `_run_id`.
-    Returns what the table's log says of it; `since` is a version known to be older. `ready` raises where the caller is
-    not, or no longer, the only writer. Even then a commit may be overtaken: by what the resident application goes on
-    writing for a run that was killed; it is tried again.
+    Marks the commit with `run_id`; each row has the run of its partition in `_run_id`. Returns the commit as the
+    table's log has it; `since` is a version known to be older. `ready` raises if the caller is not, or no longer, the
+    only writer. Even then another commit may be first, because the Spark Connect server may still write for a run that
+    was killed: the commit is tried up to five times.
     """
 
     within = ", ".join(f"'{day}'" for day in days)
@@ -252,10 +265,10 @@ def replace(
         .partitionBy("_partition_date")
         .option("replaceWhere", f"_partition_date in ({within})")
         .option("userMetadata", run_id)
-        .option("mergeSchema", True)  # a column declared since the table was made
-        # Of a new table. Nobody looks rows up by anything else, and statistics of all columns are a fourth of writing.
+        .option("mergeSchema", True)  # adds columns declared since the table was made
+        # For new tables. Rows are looked up by key only, and statistics of all columns take a fourth of the write.
         .option("delta.dataSkippingStatsColumns", dataset.key)
-        # A checkpoint is a Spark job of its own; by default every tenth commit writes one.
+        # A checkpoint is a separate Spark job; by default every tenth commit writes one.
         .option("delta.checkpointInterval", 50)
     )
     for tries_left in reversed(range(5)):
@@ -267,17 +280,20 @@ def replace(
             if not (tries_left and is_overtaken(error)):
                 raise
     commit = last_commit(dataset, kind, since)
-    return commit if commit.run_id == run_id else commit._replace(rows={})  # Delta makes no commit of no change
+    return commit if commit.run_id == run_id else commit._replace(rows={})  # Delta commits nothing if nothing changes
 
 
 def is_overtaken(error: BaseException) -> bool:
-    """Whether Delta refused a commit because another came first, and nothing else is wrong with it."""
+    """Tells whether Delta refused a commit only because another commit was first."""
     condition = getattr(error, "getCondition", lambda: None)() or ""
     return condition.startswith(("DELTA_CONCURRENT_", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED"))
 
 
 def last_commit(dataset: Dataset, kind: str, since: int | None = None) -> Commit:
-    """Read from the table's log itself, from version `since` on."""
+    """Returns the newest commit of a silver table, read from the table's log from version `since` on.
+
+    Raises Refused if the table has no commit.
+    """
     head = head_of_log(dataset, kind, since)
     if head is None:
         raise Refused(f"Silver's table of {kind} {dataset.name} has no commit.")
@@ -293,7 +309,10 @@ def last_commit(dataset: Dataset, kind: str, since: int | None = None) -> Commit
 
 
 def head_of_log(dataset: Dataset, kind: str, since: int | None = None) -> tuple[int, bytes] | None:
-    """The newest version of a Delta table, looked for from version `since` on, and the text of its commit."""
+    """Returns the newest version of a Delta table and the text of its commit, or None if the table has no commit.
+
+    Searches the log from version `since` on.
+    """
     bucket, prefix = settings.get("MINIO_BUCKET_SILVER"), log_prefix(dataset, kind)
     pages = (
         s3()
@@ -303,16 +322,16 @@ def head_of_log(dataset: Dataset, kind: str, since: int | None = None) -> tuple[
     names = (entry["Key"] for page in pages for entry in page.get("Contents", []))
     commits = [name for name in names if re.fullmatch(r"[0-9]{20}\.json", name.removeprefix(prefix))]
     if not commits:
-        return head_of_log(dataset, kind) if since else None  # that version was taken away
+        return head_of_log(dataset, kind) if since else None  # that version was removed
     text = s3().get_object(Bucket=bucket, Key=max(commits))["Body"].read()
     return int(max(commits).removeprefix(prefix).removesuffix(".json")), text
 
 
 def repair_log(dataset: Dataset, kind: str, since: int | None = None) -> int | None:
-    """Takes half a commit off the end of a table's log, so that it never was; its version, or None if the log is whole.
+    """Removes an incomplete commit from the end of a table's log; returns its version, or None if the log is complete.
 
-    An upload that broke off leaves one where the store keeps what it got. Delta would fail on it for ever, or read
-    what there is of it. The caller is the only writer.
+    An upload that broke off leaves one if the store keeps what it received. Delta would fail on such a commit for ever,
+    or read only part of it. The caller must be the only writer.
     """
     head = head_of_log(dataset, kind, since)
     if head is None or is_whole(*head):
@@ -324,7 +343,7 @@ def repair_log(dataset: Dataset, kind: str, since: int | None = None) -> int | N
 
 
 def repair_tables(connection: Connection, dataset: Dataset) -> None:
-    """Removes half a commit from the logs of a dataset, as a writer that died may have left it, and says so."""
+    """Removes incomplete commits of dead writers from a dataset's logs; prints each, and invalidates its markers."""
     for kind, version in ledger.versions(connection, dataset).items():
         half = repair_log(dataset, kind, version)
         if half is not None:
@@ -333,7 +352,7 @@ def repair_tables(connection: Connection, dataset: Dataset) -> None:
 
 
 def is_whole(version: int, commit: bytes) -> bool:
-    """Whether a commit's text has all that its first line says: one line for each file that it adds or removes."""
+    """Tells whether a commit is complete: its text has as many files added and removed as its `commitInfo` counts."""
     try:
         entries: list[dict[str, Any]] = [json.loads(line) for line in commit.splitlines()]
     except ValueError:
@@ -347,9 +366,9 @@ def is_whole(version: int, commit: bytes) -> bool:
 
 
 def silver(spark: Any, dataset: Dataset, kind: str = "accepted") -> Any:
-    """Reads a silver table, all partitions; without rows where the dataset was never validated.
+    """Reads a silver table with all its partitions; returns no rows if the dataset was never validated.
 
-    Columns declared since the table was written last are null in all rows.
+    Columns declared since the table was last written are null in all rows.
     """
     from pyspark.sql import functions as F
 
@@ -364,9 +383,9 @@ def silver(spark: Any, dataset: Dataset, kind: str = "accepted") -> Any:
 
 
 def merge_files(spark: Any, dataset: Dataset, kind: str, run_id: str) -> int:
-    """Writes the small files of partitions that have many as few large ones; how many partitions that concerned.
+    """Merges the small files of partitions that have at least MANY_FILES; returns the number of partitions merged.
 
-    One Delta transaction, which changes no row. The caller is the only writer.
+    Runs one Delta transaction, which changes no row. The caller must be the only writer.
     """
     path = silver_path(dataset, kind)
     files = spark.read.format("delta").load(path).inputFiles()
@@ -389,18 +408,18 @@ def merge_files(spark: Any, dataset: Dataset, kind: str, run_id: str) -> int:
 
 
 def remove_old_files(spark: Any, dataset: Dataset, kind: str, hours: float) -> None:
-    """Removes the files that no version of the last `hours` stands on, those of runs that died included.
+    """Deletes files that no table version of the last `hours` references, including those of runs that died.
 
-    Delta itself refuses less than a week, unless told that the caller has made sure that nobody reads them.
+    Turns off Delta's own check, which refuses less than a week: the caller makes sure that nobody reads these files.
     """
     spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")
-    # So many tasks list a table, and the default of 10,000 takes the longer the fewer directories there are.
+    # The number of tasks that list a table. The default of 10,000 is slow for tables of few directories.
     spark.conf.set("spark.sql.sources.parallelPartitionDiscovery.parallelism", "16")
     spark.sql(f"vacuum delta.`{silver_path(dataset, kind)}` retain {hours:f} hours")
 
 
 def held(dataset: Dataset, kind: str) -> tuple[int, int]:
-    """The files of a table's rows and their bytes, whether they still count or not; its log is left out."""
+    """Returns the number and the total bytes of a table's data files, referenced or not; the log is left out."""
     bucket, log = settings.get("MINIO_BUCKET_SILVER"), log_prefix(dataset, kind)
     pages = s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=log.removesuffix("_delta_log/"))
     sizes = [entry["Size"] for page in pages for entry in page.get("Contents", []) if not entry["Key"].startswith(log)]
@@ -408,6 +427,7 @@ def held(dataset: Dataset, kind: str) -> tuple[int, int]:
 
 
 def has_silver(dataset: Dataset, kind: str) -> bool:
+    """Tells whether a silver table exists."""
     found = s3().list_objects_v2(
         Bucket=settings.get("MINIO_BUCKET_SILVER"), Prefix=f"{log_prefix(dataset, kind)}0", MaxKeys=1
     )
@@ -415,11 +435,12 @@ def has_silver(dataset: Dataset, kind: str) -> bool:
 
 
 def log_prefix(dataset: Dataset, kind: str) -> str:
+    """Returns the prefix of a Delta table's log in silver's bucket."""
     return silver_path(dataset, kind).removeprefix("s3a://").partition("/")[2] + "/_delta_log/"
 
 
 def live_files(dataset: Dataset, kind: str) -> dict[str, int]:
-    """Reads from a Delta table's log which files its newest version consists of, each with its number of rows."""
+    """Returns the files of a Delta table's newest version with their numbers of rows, from the table's log."""
     import pyarrow.parquet as parquet
 
     bucket, prefix = settings.get("MINIO_BUCKET_SILVER"), log_prefix(dataset, kind)

@@ -1,4 +1,4 @@
-"""The files the hospital sends, and what one reading of a file tells before Spark reads it."""
+"""Finds the files that the hospital sends, and profiles each in one reading before Spark reads it."""
 
 import codecs
 import hashlib
@@ -19,39 +19,40 @@ from jobs.dataset import WHITE_SPACE, Dataset
 from jobs.dialect import RFC_4180, Dialect
 from jobs.program import Refused
 
-LONGEST_FIELD = 65_536  # characters; a longer one is a broken file, not a value
+LONGEST_FIELD = 65_536  # characters; a longer field means a broken file
 LONGEST_KEY = 512  # characters; PostgreSQL's index pages hold no key of more than 2,704 bytes
 LONGEST_RECORD = 1 << 20  # characters; validation.py relies on it
-LONGEST_OPEN = 1 << 24  # characters of a record that a quote left open makes of the rest of its file
+LONGEST_OPEN = 1 << 24  # characters of a record that contains the rest of its file because a quote was left open
 MOST_COLUMNS = 1_000
-WIDEST = 16_384  # columns, with those without a name: as wide as a spreadsheet goes, which pads what it writes
+WIDEST = 16_384  # columns, including those without a name: a spreadsheet pads its lines, and has at most so many
 CHUNK = 1 << 20
-BEHIND_QUOTE = "".join(map(chr, range(0x21)))  # white space, to Spark's CSV parser, which finds the ends of records
+BEHIND_QUOTE = "".join(map(chr, range(0x21)))  # white space to Spark's CSV parser, which finds the ends of records
 
 
 class Facts(NamedTuple):
-    """What one reading of a CSV file tells before Spark reads it."""
+    """Holds the profile of a CSV file: what one reading of it shows before Spark reads it."""
 
     sha256: str
     bytes: int
     header: tuple[str, ...]
     header_bytes: int  # from the start of the file to the end of its header
     header_lines: int  # physical lines up to the end of the header
-    header_records: int  # of those, the ones that are not empty, a record's lines counted once
-    records: int  # data records; blank lines are none
-    spans: bool  # some record spans lines or leaves a quote open: the file cannot be cut at line ends
+    header_records: int  # records in those lines, empty ones left out
+    records: int  # data records; blank lines do not count
+    spans: bool  # a record spans lines or leaves a quote open, so that the file cannot be split at line ends
     widest: int  # most fields in a record
-    amount: str  # the column whose amounts were added up; empty where the dataset has none
-    amounts: int  # records of which that amount can be read
-    cents: int  # and what they add up to
+    amount: str  # the column whose amounts were added up; empty if the dataset has none
+    amounts: int  # records whose amount can be read
+    cents: int  # the sum of these amounts
 
     def metadata(self) -> dict[str, str]:
-        """As S3 object metadata; the header itself stays in the file, at its start."""
+        """Returns the profile as S3 object metadata; the header stays in the file, at its start."""
         numbers = {k.replace("_", "-"): str(int(v)) for k, v in self._asdict().items() if isinstance(v, int)}
         return numbers | {"sha256": self.sha256, "amount": self.amount or "none"}
 
 
 def landing_path(dataset: Dataset, day: date) -> Path:
+    """Returns the path of the landing file of a dataset and a date."""
     return settings.path("LANDING_DIR") / folder(day) / f"{dataset.name}.csv"
 
 
@@ -63,7 +64,7 @@ def landed_days(dataset: Dataset) -> Iterator[date]:
 
 
 def has_landed(dataset: Dataset, day: date) -> bool:
-    """Whether the landing file is there; raises Refused where something else stands in its place."""
+    """Tells whether the landing file is there; raises Refused if something other than a file is in its place."""
     path = landing_path(dataset, day)
     try:
         mode = path.stat().st_mode
@@ -79,18 +80,19 @@ def has_landed(dataset: Dataset, day: date) -> bool:
 
 
 def folder(day: date) -> str:
-    """YYYY/MM/DD; strftime writes the years before 1000 with fewer digits."""
+    """Returns a date's folder as YYYY/MM/DD; strftime would write the years before 1000 with fewer digits."""
     return day.isoformat().replace("-", "/")
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal; read again only when size or time of change differ."""
+    """Returns the SHA-256 of a file in hexadecimal; reads the file again only if its size or time of change differs."""
     status = path.stat()
     return checksum_of(path, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)
 def checksum_of(path: Path, size: int, changed: int) -> str:
+    """Returns the SHA-256 of a file in hexadecimal; `size` and `changed` make the cache tell its versions apart."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
@@ -99,7 +101,7 @@ def checksum_of(path: Path, size: int, changed: int) -> str:
 
 
 class Reader(io.RawIOBase):
-    """A file that keeps account of what is read of it, so that all its facts are of the same bytes."""
+    """Reads a file and records checksum, size and first bytes, so that the whole profile is of the same bytes."""
 
     def __init__(self, file: io.FileIO) -> None:
         self.file, self.digest, self.bytes, self.start = file, hashlib.sha256(), 0, b""
@@ -116,7 +118,7 @@ class Reader(io.RawIOBase):
 
 
 class Upload:
-    """A file's bytes for a store; Refused before their end is handed out, where they are not those of `sha256`."""
+    """Hands a file's bytes to a store; raises Refused before the last of them if their checksum is not `sha256`."""
 
     def __init__(self, file: io.FileIO, sha256: str, name: str) -> None:
         self.file, self.sha256, self.name, self.digest = file, sha256, name, hashlib.sha256()
@@ -132,13 +134,14 @@ class Upload:
 
 
 def describe(path: Path, dataset: Dataset, name: str, came_before: bool = False) -> Facts:
-    """Reads a CSV file once, holding a record at a time.
+    """Profiles a CSV file in one reading, which holds one record at a time.
 
-    A file that `came_before` had every column that was declared then: those that it lacks were declared since, and are
-    not asked for.
+    A file that `came_before` had all columns that were declared then. Columns that it lacks were declared since, and
+    are not required.
 
-    Raises Refused, naming file (`name`) and columns, for a header that lacks declared columns or says one twice, for
-    bytes that are not UTF-8, and for what is longer than LONGEST_FIELD, LONGEST_KEY, LONGEST_RECORD or LONGEST_OPEN.
+    Raises Refused, which names the file (`name`) and columns, if the header lacks declared columns or names one twice,
+    if bytes are not UTF-8, if the file is empty, or if something is longer than LONGEST_FIELD, LONGEST_KEY,
+    LONGEST_RECORD or LONGEST_OPEN.
     """
     header: tuple[str, ...] = ()
     lines = heads = head_lines = head_bytes = count = widest = amounts = total = 0
@@ -177,7 +180,7 @@ def describe(path: Path, dataset: Dataset, name: str, came_before: bool = False)
             spans = spans or span > 1 or is_open
             widest = max(widest, record.count(",") + 1)
             if foreign and is_open:
-                break  # what follows is no record
+                break  # the lines that follow are not records
     if foreign:
         columns = listed(map(repr, foreign))
         columns = f"column {columns} holds" if len(foreign) == 1 else f"columns {columns} hold"
@@ -192,14 +195,15 @@ def describe(path: Path, dataset: Dataset, name: str, came_before: bool = False)
 
 
 def as_of(dataset: Dataset, header: Sequence[str]) -> Dataset:
-    """Returns the dataset as it was declared when a file with this header came in: without the columns added since."""
+    """Returns the dataset as declared when a file with this header arrived: without the columns added since."""
     return dataset.without([name for name in dataset.names if name not in header])
 
 
 def read_records(lines: Iterator[str], dialect: Dialect = RFC_4180) -> Iterator[tuple[str, int, bool]]:
-    """(a record's text with its line end, the lines it spans, whether it ends in an open quote), blank ones too.
+    """Yields (text with line end, number of lines, whether it ends in an open quote) of each record, blank or not.
 
-    One that an open quote makes longer than LONGEST_OPEN ends there: it is refused, not held.
+    A record that an open quote makes longer than LONGEST_OPEN ends there: such a file is refused, and its rest is not
+    held in memory.
     """
     quote = dialect.quote
     for line in lines:
@@ -214,7 +218,7 @@ def read_records(lines: Iterator[str], dialect: Dialect = RFC_4180) -> Iterator[
 
 
 def ends_open(line: str, is_open: bool = False, dialect: Dialect = RFC_4180) -> bool:
-    """Whether a quote is open at the end of a line that began inside one (`is_open`) or at a field's start."""
+    """Tells whether a quote is open at the end of a line, which began at a field's start or in a quote (`is_open`)."""
     separator, mark = dialect
     place = 0
     while True:
@@ -233,7 +237,7 @@ def ends_open(line: str, is_open: bool = False, dialect: Dialect = RFC_4180) -> 
 
 
 def read_amount(record: str, header: Sequence[str], column: str) -> int | None:
-    """The cents of one column of a record; None where it is malformed, or the text is no decimal(12,2)."""
+    """Returns the cents of one column of a record; None if the record is malformed or the text is no decimal(12,2)."""
     fields = plain_fields(record.rstrip("\n").removesuffix("\r"))
     if len(fields) != len(header) or "\0" in record:
         return None
@@ -241,15 +245,16 @@ def read_amount(record: str, header: Sequence[str], column: str) -> int | None:
 
 
 def plain_fields(record: str, dialect: Dialect = RFC_4180) -> list[str]:
-    """The fields of a record without its line end, as they came."""
+    """Returns the fields of a record, which has no line end; removes quotes, but no white space."""
     is_quoted = dialect.quote and dialect.quote in record
     return list(quoted_fields(record, dialect)) if is_quoted else record.split(dialect.separator)
 
 
 def quoted_fields(record: str, dialect: Dialect = RFC_4180) -> Iterator[str]:
-    """The fields of a record; one whose quotes end before it does is text as it stands, an open one goes to the end.
+    """Yields the fields of a record that has quotes, without them.
 
-    White space (BEHIND_QUOTE) behind a closing quote is dropped. validation.py says the same to Spark.
+    A field that goes on behind its closing quote is taken unchanged; a field with an open quote goes on to the record's
+    end. White space (BEHIND_QUOTE) behind a closing quote is dropped. validation.py tells Spark the same rules.
     """
     separator, quote = dialect
     place = 0
@@ -272,10 +277,10 @@ def quoted_fields(record: str, dialect: Dialect = RFC_4180) -> Iterator[str]:
 
 
 def cents(text: str) -> int | None:
-    """A decimal's hundredths, rounded half up by its third place; None for what is no decimal of at most 12 digits."""
+    """Returns a decimal's hundredths, rounded half up by its third place; None if the text is no decimal(12,2)."""
     digits = text[:-3] + text[-2:]
     if 3 < len(text) <= 13 and text[-3] == "." and digits.isdigit() and digits.isascii():
-        return int(digits)  # nearly all are written so, and there are millions of them
+        return int(digits)  # the fast way: nearly all of millions of amounts have this form
     found = re.fullmatch(r"([+-]?)(?=\.?[0-9])([0-9]*)(?:\.([0-9]+))?", text)
     if not found:
         return None
@@ -287,19 +292,19 @@ def cents(text: str) -> int | None:
 
 
 def named_fields(record: str, header: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """A record's fields with the names of their columns, or their numbers where a name is none to be shown."""
+    """Yields each field of a record with its column's name, or with its number if the name is not fit to be shown."""
     for number, value in enumerate(plain_fields(record.rstrip("\r\n"))):
         known = number < len(header) and is_legible(header[number])
         yield header[number] if known else f"field {number + 1}", value
 
 
 def is_legible(name: str) -> bool:
-    """Whether the name of a column nobody declared may stand in a sentence: it came with the file."""
+    """Tells whether the name of an undeclared column, which is part of the file, is fit to be shown in a sentence."""
     return 0 < len(name) <= 64 and name.isprintable()
 
 
 def is_utf8(text: str) -> bool:
-    """False where surrogateescape has put a byte that is not UTF-8."""
+    """Tells whether a text has no bytes that surrogateescape had to escape, because they are not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -308,9 +313,10 @@ def is_utf8(text: str) -> bool:
 
 
 def read_header(record: str, dataset: Dataset, name: str, start: bytes = b"") -> tuple[str, ...]:
-    """The names of a header; raises Refused with all that is wrong with it, and with what its file seems to be.
+    """Returns the names of a header; raises Refused with all its faults and with what the file seems to be.
 
-    `start` are the file's first bytes. Names only declared columns: a patient's row may stand where the header should.
+    `start` holds the file's first bytes. The error names only declared columns, because the header may be a patient's
+    row.
     """
     text = record.rstrip("\r\n")
     if not faults_of(text, ",", dataset):
@@ -337,13 +343,16 @@ def read_header(record: str, dataset: Dataset, name: str, start: bytes = b"") ->
 
 
 def faults_of(text: str, separator: str, dataset: Dataset) -> list[str]:
-    """What is wrong with a header. Rows must not pass for names of columns, which the job says."""
+    """Returns the faults of a header, each as part of a sentence.
+
+    Rows must not pass for names of columns, because the job prints the names of undeclared columns.
+    """
     columns, faults = names_in(text, separator), []
     times = Counter(columns)
     named = len(columns) - times[""]
     if "\r" in text.replace("\r\n", ""):
         faults.append("holds a carriage return that ends no line (lines end in LF or CRLF)")
-        # Rows stand in it as well, then; which names are there is all that can be told.
+        # Such a header contains rows too, so that only the presence of names can be checked.
         times = Counter(set(names_in(text.replace("\r", separator), separator)))
     elif named > MOST_COLUMNS:
         faults.append(f"names {named:,} columns, more than the {MOST_COLUMNS:,} allowed,")
@@ -372,14 +381,14 @@ def faults_of(text: str, separator: str, dataset: Dataset) -> list[str]:
 
 
 def names_in(header: str, separator: str) -> list[str]:
-    """The names of a header's columns; "" is the name of one that has none."""
+    """Returns the names of a header's columns; "" for a column without a name."""
     if separator == ",":
         return [field.strip(WHITE_SPACE) for field in plain_fields(header)]
-    return [field.strip(WHITE_SPACE + '"') for field in header.split(separator)]  # near enough for a refusal
+    return [field.strip(WHITE_SPACE + '"') for field in header.split(separator)]  # exact enough for an error message
 
 
 def listed(words: Iterable[str], most: int = 20) -> str:
-    """Words as a sentence says them, and not all of very many."""
+    """Returns words joined as in a sentence; of more than `most`, the first and how many more there are."""
     *others, last = words
     if len(others) >= most:
         others, last = others[: most - 1], f"{len(others) - most + 2:,} more"
@@ -387,6 +396,7 @@ def listed(words: Iterable[str], most: int = 20) -> str:
 
 
 def check_record(length: int, line: int, is_open: bool, name: str) -> None:
+    """Raises Refused if a record of `length` characters is too long; one with an open quote may be longer."""
     what = "leaves a quote open, which makes one" if is_open else "is one"
     limit = LONGEST_OPEN if is_open else LONGEST_RECORD
     if length > limit:
@@ -397,6 +407,7 @@ def check_record(length: int, line: int, is_open: bool, name: str) -> None:
 
 
 def check_fields(record: str, header: Sequence[str], dataset: Dataset, name: str) -> None:
+    """Raises Refused if a field of a record is too long for its column."""
     for column, value in named_fields(record, header):
         limit = LONGEST_KEY if column in dataset.indexed else LONGEST_FIELD
         if len(value) > limit:

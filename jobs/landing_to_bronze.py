@@ -9,7 +9,10 @@ from jobs.dataset import Dataset
 
 
 def landing_to_bronze(dataset: Dataset, day: date) -> str:
-    """Reads the file once, refuses it whole where its header or its bytes are wrong, and only then uploads it."""
+    """Profiles the file, raises Refused if its header or its bytes are wrong, and only then uploads it to bronze.
+
+    Returns a sentence on the file, and its warnings.
+    """
     path = landing.landing_path(dataset, day)
     name = f"{landing.folder(day)}/{dataset.name}.csv"
     with (
@@ -39,7 +42,7 @@ def landing_to_bronze(dataset: Dataset, day: date) -> str:
 
 
 def listed(columns: Sequence[str]) -> str:
-    """Names of columns as a sentence may say them, which came with the file: no odd ones, and not all of very many."""
+    """Returns the columns of a file as a sentence may name them: only legible names, and at most 20 of them."""
     named = [column for column in columns if column]
     shown = [repr(column) for column in named if landing.is_legible(column)][:20]
     left_out = [f"{len(named) - len(shown):,} more"] if len(shown) < len(named) else []

@@ -1,4 +1,4 @@
-"""Keeps the silver tables of a dataset small: `spark-submit jobs/maintain.py visits 2026-01-31`."""
+"""Compacts the silver tables of a dataset: `spark-submit jobs/maintain.py visits 2026-01-31`."""
 
 import re
 from datetime import date
@@ -12,9 +12,9 @@ LEAST = 1.0  # hours
 
 
 def maintain(dataset: Dataset, day: date) -> str:
-    """Merges the small files of partitions that have many, and removes what no version of the last days stands on.
+    """Compacts small files and deletes files that no recent version of a table references; returns a line per table.
 
-    Rows, what they are stamped with and the markers of runs stay as they are; `day` only names the run.
+    Rows, their run ids and the markers of runs stay as they are; `day` only names the run.
     """
     spark = program.spark(f"maintain {dataset.name} {day}")
     with warehouse.connect() as connection:
@@ -30,7 +30,7 @@ def maintain(dataset: Dataset, day: date) -> str:
 
 
 def in_words(spark: Any, dataset: Dataset, kind: str, hours: float, run_id: str) -> str:
-    """Does it for one table, and says by how much it shrank."""
+    """Compacts one table and deletes its old files; returns a sentence that says by how much the table shrank."""
     if not lake.has_silver(dataset, kind):
         return f"silver {dataset.name}, {kind}: no table yet"
     before = lake.held(dataset, kind)
@@ -42,10 +42,10 @@ def in_words(spark: Any, dataset: Dataset, kind: str, hours: float, run_id: str)
 
 
 def keep_hours(spark: Any, connection: warehouse.Connection) -> float:
-    """For how long a file that no longer counts is kept; Refused where a run that goes on may still read it.
+    """Returns how many hours unreferenced files are kept; raises Refused if a run may last longer and still read them.
 
-    The locks keep writers out, and readers of this very table; a run that looks into it for a parent or a child, or
-    somebody's query, reads on from the version that it began with.
+    The locks keep writers out, and readers of this very table. A run that looks up a parent or a child in the table, or
+    a person's query, goes on reading the version with which it began.
     """
     text = spark.conf.get(KEEP, "168")
     if not re.fullmatch(r"[0-9]{1,6}([.][0-9]{1,6})?", text):

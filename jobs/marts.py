@@ -1,4 +1,4 @@
-"""The marts: brought in line with gold in one transaction, and held to the laws of sql/checks."""
+"""Brings the marts in line with gold in one transaction, and checks the invariants of sql/checks."""
 
 import hashlib
 import re
@@ -17,19 +17,21 @@ SQL = ROOT / "sql"
 
 
 class LawBroken(RuntimeError):
-    """The marts do not agree with gold; the sentence names the checks and never a patient's value."""
+    """Reports that the marts do not agree with gold; names the checks that failed, and never a patient's value."""
 
 
 class Made(NamedTuple):
-    """The rows that were made of a mart: all, or those of so many touched days or patients."""
+    """Holds how many rows of a mart were built: all, or those of so many touched days or patients."""
 
     rows: int
     touched: int | None = None
 
 
 class Part(NamedTuple):
-    """How a mart is made in part: the rows whose `key` is among `touched` in ops.touched, by the mart's own select over
-    these tables in the place of gold's.
+    """Describes how a mart is built in part: which rows, and from which tables.
+
+    The rows are those whose `key` is in the column `touched` of ops.touched. They are built by the mart's own select,
+    with these `tables` in place of gold's.
     """
 
     key: str
@@ -37,8 +39,8 @@ class Part(NamedTuple):
     tables: dict[str, str]
 
 
-TOUCHED = {"day": "mart_daily_kpis", "patient_id": "mart_patient_stats"}  # and the mart with one row for each there is
-ENOUGH = 0.3  # the share of touched days or patients above which all of them are made in less time
+TOUCHED = {"day": "mart_daily_kpis", "patient_id": "mart_patient_stats"}  # with the mart that has a row for each
+ENOUGH = 0.3  # the share of touched days or patients above which building all of them is faster
 DAYS, PATIENTS = (f"in (select {column} from ops.touched)" for column in TOUCHED)
 PARTS = {
     "mart_daily_kpis": Part(
@@ -89,35 +91,35 @@ PARTS = {
         {"mart_episode_stays": f"select * from public.mart_episode_stays where patient_id {PATIENTS}"},
     ),
 }
-# All other marts are made whole. Running sums (census, receivables) and figures as of the newest date (readmissions,
-# ageing, collections) differ on days that no change has touched; these marts are small, and made of those above. An
+# All other marts are built whole. Running sums (census, receivables) and figures as of the newest date (readmissions,
+# ageing, collections) differ on days that no change has touched; these marts are small, and made from those above. An
 # emergency is admitted by an episode that may begin on another day. ops.mart_trust depends on rows outside of gold.
 
 
 def rule_set() -> str:
-    """A hash of the marts' SQL and of the declared beds: what they were built by."""
+    """Returns a hash of the marts' SQL and of the declared beds: what the marts were built by."""
     return hashlib.sha256("".join(selects().values()).encode() + beds.content()).hexdigest()[:16]
 
 
 def rebuild(connection: Connection) -> dict[str, Made]:
-    """All rows of all marts, as gold has them now; readers see the old marts whole until the caller commits."""
+    """Builds all rows of all marts from current gold; readers see the old marts until the caller commits."""
     _hold(connection)
     return _build(connection, {})
 
 
 def refresh(connection: Connection) -> dict[str, Made]:
-    """As `rebuild`, but of each mart only the rows that gold's changes have touched since, where that is less work."""
+    """Builds the marts like `rebuild`, but only rows that changes of gold have touched since, if that is less work."""
     _hold(connection)
     return _build(connection, _few_touched(connection))
 
 
 def forget(connection: Connection) -> None:
-    """Makes the next build one of all rows, whatever is noted; waits for one that is under way."""
+    """Makes the next build a whole one, whatever changes are noted; waits for a build that is under way."""
     connection.execute("truncate ops.built")
 
 
 def check(connection: Connection) -> None:
-    """Raises LawBroken where a file of sql/checks returns a row."""
+    """Raises LawBroken if a query of sql/checks returns a row."""
     broken = []
     for file in sorted((SQL / "checks").glob("*.sql")):
         rows = connection.execute(file.read_text()).rowcount
@@ -129,7 +131,7 @@ def check(connection: Connection) -> None:
 
 @cache
 def selects() -> dict[str, str]:
-    """Returns the SQL of each mart by its name, each behind the marts that it reads."""
+    """Returns the SQL of each mart by its name, each mart after those that it reads."""
     found = {file.stem: file.read_text() for file in sorted((SQL / "marts").glob("*.sql"))}
     reads = {
         mart: [other for other in found if other != mart and re.search(rf"\b{other}\b", sql)]
@@ -139,23 +141,26 @@ def selects() -> dict[str, str]:
 
 
 def _hold(connection: Connection) -> None:
-    """Until the caller commits, gold stands still, so that the marts and their checks speak of the same rows, and a
-    second build waits for its turn. Neither lock keeps a reader waiting.
+    """Locks gold against changes, and the marts against a second build, until the caller commits.
 
-    Who changes gold holds its lock before a trigger notes anything: once gold stands still, every note is committed
-    and seen, and none comes until the caller commits.
+    The marts and their checks then read the same rows. Neither lock blocks readers. Every writer of gold takes its lock
+    before a trigger notes the change: once gold is locked, all notes are committed and visible, and none is added until
+    the caller commits.
     """
     connection.execute(f"lock table {', '.join(CATALOG)} in share mode")
     connection.execute(f"lock table {', '.join(selects())} in share row exclusive mode")
 
 
 def _newest(connection: Connection) -> date | None:
-    """The newest partition over all of gold, as of which ages are."""
+    """Returns the newest partition over all of gold; ages are computed as of that date."""
     return warehouse.value(connection, "select day from ops.as_of")
 
 
 def _few_touched(connection: Connection) -> dict[str, int]:
-    """How many days and how many patients are touched, where they are few; empty where all rows may differ."""
+    """Returns the numbers of touched days and patients that are small enough for a build in part, by column.
+
+    It is empty if all rows may differ.
+    """
     built = connection.execute("select as_of from ops.built where rule_set = %s", [rule_set()]).fetchone()
     before, newest = built and built[0], _newest(connection)
     if not (before and newest):
@@ -166,7 +171,7 @@ def _few_touched(connection: Connection) -> dict[str, int]:
             f"insert into ops.touched (patient_id) select patient_id from patients where {age} <> {age}",
             [before, newest],
         )
-        # Visits on the days between have come to pass since, or no longer have (mart_appointments).
+        # Visits on the days between are now in the past, or no longer are (mart_appointments).
         connection.execute(
             "insert into ops.touched (day) select day::date from "
             "generate_series(%s::timestamp + interval '1 day', %s::timestamp, '1 day') as days (day)",
@@ -187,14 +192,15 @@ def _few_touched(connection: Connection) -> dict[str, int]:
 
 
 def _build(connection: Connection, few: dict[str, int]) -> dict[str, Made]:
-    """Each mart whole, or in part where `few` has what it is narrowed by; then nothing is touched any more."""
+    """Builds each mart, in part if `few` has the column that narrows it, else whole; then clears ops.touched."""
     connection.execute("delete from ops.built")
     connection.execute("insert into ops.built values (%s, %s)", [rule_set(), _newest(connection)])
     beds.load(connection)
-    # The processes that help to scan are there already, and few rows come out of what they do.
+    # Parallel plans cost less than PostgreSQL assumes: the processes exist already, and few rows come out of the scans.
     connection.execute("set local parallel_setup_cost = 10")
     connection.execute("set local parallel_tuple_cost = 0.001")
-    # Of many small groups each is sorted sooner than all rows; PostgreSQL 15 has no such setting, and does so.
+    # Sorting each of many small groups is faster than sorting all rows. PostgreSQL 15, which lacks this setting, sorts
+    # each group anyway.
     connection.execute(
         "select set_config(name, 'off', true) from pg_settings where name = 'enable_presorted_aggregate'"
     )
@@ -213,12 +219,15 @@ def _build(connection: Connection, few: dict[str, int]) -> dict[str, Made]:
 
 
 def _replace(connection: Connection, mart: str, select: str, within: str = "true") -> int:
-    """The mart's rows `within`, now exactly those of the select; a row that stays as it was is not touched."""
+    """Makes a mart's rows `within` a condition exactly those of a select; returns the number of selected rows.
+
+    Equal rows are not touched.
+    """
     key, columns = columns_of(connection, mart)
     names = ", ".join(columns)  # the select's columns are taken by name, so that their order cannot matter
     same_key = " and ".join(f"mart.{column} = fresh.{column}" for column in key)
 
-    # Made by the select itself, for PostgreSQL fills no table that exists with more processes than one.
+    # Created by the select itself, because PostgreSQL fills an existing table with a single process only.
     filled = connection.execute(
         f"create temporary table fresh on commit drop as select {names} from (\n{select}\n) as mart"
     )
@@ -243,7 +252,7 @@ def _replace(connection: Connection, mart: str, select: str, within: str = "true
 
 
 def columns_of(connection: Connection, table: str) -> tuple[list[str], list[str]]:
-    """The names of a table's primary key, and those of all its columns."""
+    """Returns the names of a table's primary key columns, and the names of all its columns."""
     columns = connection.execute(
         """
         select attribute.attname, attribute.attnum = any(primary_key.conkey)

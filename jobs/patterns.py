@@ -1,9 +1,9 @@
-"""The patterns by which a source writes dates and times, as in dd/MM/yyyy HH:mm[:ss]."""
+"""Reads the patterns in which a source writes dates and times, such as dd/MM/yyyy HH:mm[:ss]."""
 
 import re
 from typing import NamedTuple
 
-# What stands for a part of a date or a time, and how many digits it has.
+# The symbols of the parts of a date and a time, each with its number of digits.
 DIGITS = {"yyyy": 4, "MM": 2, "dd": 2, "HH": 2, "mm": 2, "ss": 2, "SSS": 3}
 DAY = ("yyyy", "MM", "dd")
 TOKEN = re.compile(r"'([^']*)'|([A-Za-z])\2*|(.)", re.DOTALL)
@@ -21,7 +21,10 @@ class Pattern(NamedTuple):
 
 
 def read_pattern(text: str, with_time: bool) -> Pattern:
-    """Returns what a pattern of dates, or `with_time` of timestamps, stands for; or raises ValueError."""
+    """Returns a pattern of dates, or `with_time` of timestamps, as a regular expression with its template.
+
+    Raises ValueError with what is wrong with the pattern.
+    """
     parts, groups, depth = [], dict[str, int](), 0
     for found in TOKEN.finditer(text):
         token = found[0]

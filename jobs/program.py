@@ -1,4 +1,4 @@
-"""What every job has in common: its words on the command line, its Spark session, a sentence when it fails."""
+"""Provides what all jobs share: command-line words, Spark sessions, and one sentence for each failure."""
 
 import atexit
 import os
@@ -22,22 +22,22 @@ from jobs.borders import quoted
 from jobs.catalog import CATALOG
 from jobs.dataset import Dataset
 
-TRACKING = "LUIGI_TRACKING_URL="  # a job writes it to standard error; the Luigi task shows it
+TRACKING = "LUIGI_TRACKING_URL="  # a job writes this to standard error, with a link that the Luigi task shows
 
 OPEN: list[Any] = []  # the Spark sessions of this process
 
 WAITS: list[float] = []  # seconds that this process has waited for a lock
 
-FEW_ROWS = 100_000  # below that a job plans longer than it computes
-MANY_DATES = 31  # at most in one job and one plan, to which each date adds a scan
+FEW_ROWS = 100_000  # with fewer, a job takes more time to plan than to compute
+MANY_DATES = 31  # the most in one job and one plan; each date adds a scan to the plan
 
 
 class Refused(Exception):
-    """What was asked for cannot be done; the text is one sentence with the cause and the next step."""
+    """Reports that a request cannot be carried out; its text is one sentence with the cause and the next step."""
 
 
 def parse_day(text: str) -> date:
-    """A date as YYYY-MM-DD and nothing else; raises Refused."""
+    """Returns the date of a text in the form YYYY-MM-DD; raises Refused for any other text."""
     try:
         if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
             return date.fromisoformat(text)
@@ -47,7 +47,7 @@ def parse_day(text: str) -> date:
 
 
 def given_day(text: str) -> date:
-    """A date of the command line; anything else ends the program with a sentence."""
+    """Returns a date of the command line; ends the program with a sentence if it is none."""
     try:
         return parse_day(text)
     except Refused as error:
@@ -55,7 +55,7 @@ def given_day(text: str) -> date:
 
 
 def given_dataset(name: str) -> Dataset:
-    """A dataset of the command line; anything else ends the program with a sentence."""
+    """Returns a dataset of the command line; ends the program with a sentence if there is none of that name."""
     if name not in CATALOG:
         leave(2, f"{quoted(name)} is not a dataset; the datasets are {', '.join(CATALOG)}.")
     return CATALOG[name]
@@ -64,14 +64,14 @@ def given_dataset(name: str) -> Dataset:
 def must_have_begun(day: date) -> None:
     """Raises Refused for a date that has not begun yet (UTC), unless the environment says FUTURE=1.
 
-    A mistyped year would else become the newest date, as of which freshness, ages and dashboards are told.
+    A mistyped year would otherwise become the newest date, as of which freshness, ages and dashboards are computed.
     """
     if day > datetime.now(timezone.utc).date() and os.environ.get("FUTURE") != "1":
         raise Refused(f"{day} has not begun yet (UTC); correct the date, or give FUTURE=1 if it is meant.")
 
 
 def user() -> str:
-    """Returns the operating system's name of the user of this process, or their number if they have no name."""
+    """Returns the name of the operating system's user of this process, or the user's number if it has no name."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -85,12 +85,12 @@ def run(
     future: bool = True,
     remaining: Callable[[date], str] = lambda day: "",
 ) -> None:
-    """Calls `job` with the command line's words and prints the sentence it returns, with the seconds it worked.
+    """Calls `job` with the command line's words; prints the sentence it returns, with the seconds it worked.
 
-    More dates than one are done `together` by one call, or one after the other, and one that fails leaves the others
-    alone; where `future` is false, one that has not begun is refused. To a person who runs it by hand, `remaining` then
-    says what is still to do for the dates.
-    Exits 2 where a word is wrong and 1 where the job fails, each with one sentence without patient values.
+    Several dates are processed `together` in one call, or else one by one, so that one that fails leaves the others
+    alone. If `future` is false, a date that has not begun fails. If a person runs the job by hand, prints what
+    `remaining` says is still to do for the dates. Exits with 2 if a word is wrong and with 1 if the job fails, with one
+    sentence each and without patient values.
     """
     given = sys.argv[1:]
     if len(given) < len(words):
@@ -125,25 +125,26 @@ def listed(days: Sequence[date]) -> str:
 
 @cache  # a process has one catalog
 def bring_up_to_date() -> None:
-    """Brings the warehouse's tables in line with the catalog, where that was edited since; once per process."""
-    from jobs import schema, warehouse  # both need this module
+    """Brings the warehouse's tables in line with the catalog if it was edited since; once per process."""
+    from jobs import schema, warehouse  # both import this module
 
     with warehouse.connect() as connection:
         schema.bring_up_to_date(connection)
 
 
 def leave(code: int, text: str) -> NoReturn:
+    """Prints a sentence to standard error, and ends the program with this exit code."""
     borders.say(text, sys.stderr)
     sys.exit(code)
 
 
 def sentence(error: BaseException) -> str:
-    """An error as one sentence with cause and next step, without values, secrets or a stack trace."""
+    """Returns an error as one sentence with cause and next step, without values, secrets or a stack trace."""
     return borders.printable(explain(error))
 
 
 def explain(error: BaseException) -> str:
-    """Returns the cause of an error and the next step, with the text of a store or the operating system unchanged."""
+    """Returns the cause of an error and the next step; texts of a store or the operating system are left unchanged."""
     store = f"MinIO at {settings.s3_endpoint()}"
     postgres = f"PostgreSQL at {settings.get('POSTGRES_HOST')}:{settings.get('POSTGRES_PORT')}"
     if isinstance(error, Refused):
@@ -182,7 +183,7 @@ def explain(error: BaseException) -> str:
 
 
 def of_file(error: OSError) -> str:
-    """What the operating system says against a file or directory; those that land are named as they lie there."""
+    """Returns a sentence on a file that the operating system refuses; names landing files relative to LANDING_DIR."""
     path, landing = Path(os.fsdecode(error.filename)), settings.path("LANDING_DIR")
     name, may = str(path), "read or written"
     if path.is_relative_to(landing):
@@ -196,9 +197,9 @@ def of_file(error: OSError) -> str:
 
 
 def spark(name: str) -> Any:
-    """Opens a session on the cluster: the resident application's where SPARK_REMOTE says so, else one of its own.
+    """Opens a Spark session: on the Spark Connect server if SPARK_REMOTE names it, else one of its own on the cluster.
 
-    Prints the link to Spark's history if Luigi runs the job, whose page shows it.
+    If Luigi runs the job, prints the link to Spark's history, which Luigi's page shows.
     """
     session = connect(name)
     if settings.given("RUN_LOG"):
@@ -207,14 +208,14 @@ def spark(name: str) -> Any:
 
 
 def history() -> str:
-    """Returns how the address of an application in Spark's history begins."""
+    """Returns the beginning of an application's address in Spark's history."""
     return f"http://127.0.0.1:{settings.get('SPARK_HISTORY_PORT')}/history/"
 
 
 def plans(rows: Mapping[date, int], kinds: Mapping[date, Any] | None = None) -> list[list[date]]:
-    """Groups partitions into those that share one plan: of one kind, MANY_DATES at most, fewer than FEW_ROWS together.
+    """Groups partitions into shared plans: of one kind, at most MANY_DATES, and fewer than FEW_ROWS rows together.
 
-    `rows` are those of each partition. A partition of more rows has a plan of its own.
+    `rows` holds each partition's number of rows. A partition with more rows has a plan of its own.
     """
     found: list[list[date]] = []
     for day in rows:
@@ -229,16 +230,16 @@ def plans(rows: Mapping[date, int], kinds: Mapping[date, Any] | None = None) -> 
 
 
 def refuse(refused: Sequence[Refused], done: Sequence[str]) -> NoReturn:
-    """Prints what was done for the other partitions, then raises the refusals, several of them as one."""
+    """Prints what was done for the other partitions, then raises the errors, several of them as one."""
     for line in done:
         borders.say(line)
     raise refused[0] if len(refused) == 1 else Refused(" ".join(map(str, refused)))
 
 
 def step(session: Any, dataset: Dataset, days: Sequence[date], name: str) -> None:
-    """Names the Spark jobs that a session starts from now on, as Spark's pages show them: `visits 2026-01-31: publish`.
+    """Describes the Spark jobs that a session starts from now on, as in `visits 2026-01-31: publish` on Spark's pages.
 
-    Takes no value of a row, so that none reaches a page or an event log.
+    The description holds no value of a row, so that none reaches a page or an event log.
     """
     describe(session, f"{dataset.name} {listed(days)}: {name}")
 
@@ -254,18 +255,18 @@ def describe(session: Any, text: str) -> None:
 
 
 def spark_connect() -> str:
-    """Where the resident application listens."""
+    """Returns the address of the Spark Connect server."""
     return f"sc://{settings.get('SPARK_CONNECT_HOST')}:{settings.get('SPARK_CONNECT_PORT')}"
 
 
 def resident(name: str) -> Any:
-    """A session of the resident application for a command that answers a person: nothing to track, quick to begin."""
+    """Opens a session on the Spark Connect server for a command that answers a person, without a link to track it."""
     os.environ.setdefault("SPARK_REMOTE", spark_connect())
     return connect(name)
 
 
 def connect(name: str) -> Any:
-    """A session, closed when the program ends; Refused where the resident application does not answer."""
+    """Opens a session that ends with the program; raises Refused if the Spark Connect server is down or refuses us."""
     remote = settings.given("SPARK_REMOTE")
     if remote:
         host, _, port = remote.removeprefix("sc://").partition("/")[0].partition(":")
@@ -276,7 +277,7 @@ def connect(name: str) -> Any:
     from pyspark.logger import PySparkLogger
 
     for logger in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):
-        PySparkLogger.getLogger(logger).disabled = True  # they print what Spark says of an error, values and all
+        PySparkLogger.getLogger(logger).disabled = True  # they print Spark's errors, including values
     try:
         session = builder(remote).appName(name).getOrCreate()
         describe(session, name)
@@ -292,15 +293,15 @@ def connect(name: str) -> Any:
 
 @atexit.register
 def close_sessions() -> None:
-    """Ends the sessions of this process: the resident application would keep them, and their caches, for an hour."""
+    """Ends the sessions of this process. The Spark Connect server would keep them, and their caches, for an hour."""
     while OPEN:
         OPEN.pop().stop()
 
 
 def builder(remote: str) -> Any:
-    """Returns the builder of a session of the resident application at `remote`, or without it of one of its own.
+    """Returns the builder of a session on the Spark Connect server at `remote`, or without it of a session of its own.
 
-    Shows SPARK_CONNECT_TOKEN in each call. PySpark itself sends a token by TLS only, or to a host named localhost.
+    Sends SPARK_CONNECT_TOKEN with each call. PySpark itself sends a token only over TLS, or to a host named localhost.
     """
     if not remote:
         from pyspark.sql import SparkSession
@@ -309,7 +310,7 @@ def builder(remote: str) -> Any:
     from pyspark.sql.connect.client import DefaultChannelBuilder
     from pyspark.sql.connect.session import SparkSession as ConnectSession
 
-    os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"  # as PySpark itself notes it: its functions ask which session it is
+    os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"  # as PySpark sets it: its functions read the kind of session here
     token = settings.get("SPARK_CONNECT_TOKEN")
 
     class Channel(DefaultChannelBuilder):
@@ -322,7 +323,7 @@ def builder(remote: str) -> Any:
 
 
 def tune_for_small_input(session: Any, rows: int) -> None:
-    """Lets queries over few rows do without code compiled for each of them, which is where their time goes."""
+    """Turns off code generation for queries over fewer than FEW_ROWS rows, where compiling takes most of the time."""
     for name, quick in {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}.items():
         if rows < FEW_ROWS:
             session.conf.set(name, quick)

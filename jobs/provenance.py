@@ -1,4 +1,4 @@
-"""Leads from a row of ours back to the source: to the file and line of its record, and to the records to hand back."""
+"""Traces a row back to its source: the file and line of its record, and the rejected records to hand back."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
@@ -37,7 +37,7 @@ def files_of(connection: warehouse.Connection, source: Source, dataset: Dataset,
 
 
 def lines(connection: warehouse.Connection, dataset: Dataset, day: date, key: str) -> Iterator[str]:
-    """Yields where the records of a key are in the source's files, each as a sentence says it."""
+    """Yields a sentence on each place in the source's files that has a record of a key."""
     try:
         found = source_of(dataset, day)
     except Refused as error:
@@ -58,10 +58,11 @@ def lines(connection: warehouse.Connection, dataset: Dataset, day: date, key: st
 def rejected_records(
     spark: Any, connection: warehouse.Connection, dataset: Dataset, day: date
 ) -> tuple[Source, Iterator[tuple[str, Iterator[Sequence[str]]]]] | None:
-    """Returns the source, and per file its header and its rejected records with their reasons, in the source's columns.
+    """Returns the source, and for each of its files the header and the rejected records with their reasons.
 
-    None where the rows were not made of a source's records, one of each. A record is found by the text of ours that it
-    becomes: of records that become the same text, as many are taken as were rejected.
+    The records have the source's columns. Returns None unless each row was made from one record of a source. A record
+    is found by the text of ours that it becomes; if several become the same text, as many are taken as were rejected.
+    Raises Refused if the declaration has changed since.
     """
     found = source_of(dataset, day)
     if found is None or not (mapping := found[0].by_dataset.get(dataset.name)) or mapping.sql_file:
@@ -79,7 +80,7 @@ def rejected_records(
     rows = conversion.read_fields(spark, list(scans.values()), names, source)
     rows = conversion.take_cells(rows, names, cells, dataset, source)
     made = conversion.to_lines(conversion.convert(rows, dataset, source, cells), dataset)
-    made = made.localCheckpoint()  # in one plan with the join below, the driver's memory would not do
+    made = made.localCheckpoint()  # one plan with the join below would exceed the driver's memory
     rejected = lake.silver(spark, dataset, "rejected").filter(F.col("_partition_date") == day)
     return source, by_file(with_reasons(made, rejected), {file: scan.header for file, scan in scans.items()}, source)
 
@@ -113,7 +114,7 @@ def with_reasons(made: DataFrame, rejected: DataFrame) -> DataFrame:
 def by_file(
     found: DataFrame, headers: Mapping[str, Sequence[str]], source: Source
 ) -> Iterator[tuple[str, Iterator[Sequence[str]]]]:
-    """Yields each file with its rows; those of one are taken before the next file is asked for."""
+    """Yields each file with its rows; the caller must take the rows of a file before asking for the next file."""
 
     def rows(header: Sequence[str], records: Iterator[Any]) -> Iterator[Sequence[str]]:
         yield [*header, "_reject_reason", "_reject_messages", "_record"]

@@ -1,4 +1,4 @@
-"""Where the lake keeps a source's files, byte for byte, and for a while the lines that Spark makes of them."""
+"""Stores a source's files in the lake, byte for byte, and for the time of a run the lines that Spark makes of them."""
 
 import io
 import tempfile
@@ -19,15 +19,17 @@ CONVERTING = "_converting/"  # in silver's bucket, where the jobs may delete
 
 
 def key(source: str, day: date, name: str = "") -> str:
+    """Returns the key of a source's file in bronze; without a `name`, the prefix of all its files of a date."""
     return f"{PREFIX}{source}/{folder(day)}/{name}"
 
 
 def path(source: str, day: date, name: str) -> str:
+    """Returns the s3a path of a source's file in bronze."""
     return f"s3a://{settings.get('MINIO_BUCKET_BRONZE')}/{key(source, day, name)}"
 
 
 def upload(file: Path, source: str, day: date, name: str, sha256: str) -> None:
-    """Puts a file of a source into bronze as it is, unless it is there; Refused where it is no longer of `sha256`."""
+    """Uploads a source's file to bronze as it is, unless it is there; raises Refused if its checksum has changed."""
     bucket, place = settings.get("MINIO_BUCKET_BRONZE"), key(source, day, name)
     try:
         if lake.s3().head_object(Bucket=bucket, Key=place)["Metadata"].get("sha256") == sha256:
@@ -42,14 +44,14 @@ def upload(file: Path, source: str, day: date, name: str, sha256: str) -> None:
 
 
 def keys(bucket: str, prefix: str) -> Iterator[str]:
-    """Yields the keys of a store's objects that begin so, in order."""
+    """Yields the keys of a store's objects with a prefix, in order; `bucket` is the setting that names their bucket."""
     pages = lake.s3().get_paginator("list_objects_v2").paginate(Bucket=settings.get(bucket), Prefix=prefix)
     yield from (entry["Key"] for page in pages for entry in page.get("Contents", []))
 
 
 @contextmanager
 def lines_of(source: Source, day: date, name: str) -> Iterator[io.TextIOWrapper]:
-    """Opens a file of a source as it lies in bronze, for reading text line by line."""
+    """Opens a source's file in bronze for reading text line by line, in the source's encoding."""
     body = lake.s3().get_object(Bucket=settings.get("MINIO_BUCKET_BRONZE"), Key=key(source.name, day, name))["Body"]
     with tempfile.TemporaryFile() as copy:
         for chunk in body.iter_chunks(1 << 20):
@@ -59,7 +61,7 @@ def lines_of(source: Source, day: date, name: str) -> Iterator[io.TextIOWrapper]
 
 
 def remove(day: date) -> None:
-    """Deletes what any source has in bronze of a date; raises Refused where the store does not let us."""
+    """Deletes the files of all sources of a date from bronze; raises Refused if the store does not allow it."""
     bucket = settings.get("MINIO_BUCKET_BRONZE")
     client = lake.remover()
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=PREFIX, Delimiter="/")
@@ -75,7 +77,7 @@ def remove(day: date) -> None:
 
 @contextmanager
 def staging(source: str, day: date, run_id: str) -> Iterator[str]:
-    """Gives a run a staging prefix; deletes it at the end, and what earlier runs of the date left."""
+    """Yields a staging prefix for a run; at the end deletes its objects, and those left by earlier runs of the date."""
     place = f"{CONVERTING}{source}/{folder(day)}/"
     try:
         yield f"{place}{run_id}"
@@ -86,12 +88,12 @@ def staging(source: str, day: date, run_id: str) -> Iterator[str]:
 
 
 def staged(place: str) -> str:
-    """Returns the path under which Spark writes to a staging prefix."""
+    """Returns the s3a path of a staging prefix, where Spark writes."""
     return f"s3a://{settings.get('MINIO_BUCKET_SILVER')}/{place}"
 
 
 def collect(place: str, header: str, file: Path) -> None:
-    """Puts the lines that Spark has written to a staging place into one file, below a header."""
+    """Joins the lines that Spark wrote to a staging prefix into one local file, below a header."""
     with file.open("wb") as whole:
         whole.write(header.encode())
         for name in keys("MINIO_BUCKET_SILVER", f"{place}/part-"):

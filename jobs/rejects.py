@@ -1,7 +1,7 @@
-"""Work with rejected rows: what was rejected and why, the whole story of a key, files to hand back to their owners.
+"""Shows rejected rows and why, tells the whole story of a key, and exports files to hand back to their owners.
 
 python -m jobs.rejects show 2026-01-31 [--dataset visits] [--keys]
-KEY=V00000123 python -m jobs.rejects why    (a key that is an argument stands in the list of processes)
+KEY=V00000123 python -m jobs.rejects why    (other users could see a key that is an argument in the list of processes)
 python -m jobs.rejects export 2026-01-31 [--dataset visits] [--to data/rejects]
 """
 
@@ -26,17 +26,18 @@ from jobs.dataset import WHITE_SPACE, Dataset, is_retryable
 from jobs.dialect import RFC_4180, Dialect
 from jobs.program import Refused
 
-# Where a spreadsheet starts a cell: in a field's start, and behind what would end a field for one that does not split
-# at commas. White space and quotes hide nothing; the sign of a formula may follow, wide forms too. Each character is
-# read once, however long the blanks are: the lookahead always succeeds, so that nothing is given back.
+# Matches the start of a spreadsheet's cell: at the start of a field, and, if it does not split at commas, behind other
+# characters that end a field. White space and quotes may come before the sign of a formula, which may be a wide form.
+# Each character is read once, however long the blanks are: the lookahead always succeeds, so that nothing backtracks.
 CELL_END = r"[;\t\r\n]"
 CELL = re.compile(rf'(\A|{CELL_END})[\s"]*(?=([=+\-@＝＋－＠]?))')  # noqa: RUF001
 NUMBER = r'[+-]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)[\s"]*'  # a plain number is no formula
 NUMBER_CELL, NUMBER_FIELD = re.compile(rf"{NUMBER}(?={CELL_END}|\Z)"), re.compile(rf"{NUMBER}\Z")
-FEW = 3  # rows more or less are no trend
+FEW = 3  # rows; a smaller difference is no trend
 
 
 def main() -> None:
+    """Prints the answer to the command line, or ends the program with a sentence."""
     parser = argparse.ArgumentParser(prog="rejects", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     show = commands.add_parser("show", help="counts by reason, against earlier dates")
@@ -58,11 +59,11 @@ def main() -> None:
 
 
 def answer(given: argparse.Namespace) -> Iterator[str]:
-    """The lines of one command."""
+    """Returns the lines that answer one command."""
     if given.command == "why":
         program.bring_up_to_date()
         return why(given.key)
-    day = program.given_day(given.date)  # before any store is asked
+    day = program.given_day(given.date)  # checked before any store is asked
     program.bring_up_to_date()
     datasets = [CATALOG[given.dataset]] if given.dataset else list(CATALOG.values())
     if given.command == "show":
@@ -74,7 +75,10 @@ def answer(given: argparse.Namespace) -> Iterator[str]:
 
 
 def rejects(day: date, datasets: Sequence[Dataset], keys: bool) -> Iterator[str]:
-    """Per dataset the rows of the file and how many carry each reason, held against earlier dates; keys on request."""
+    """Yields for each dataset how many rows of its file were rejected for each reason, compared with earlier dates.
+
+    Lists the keys of the rejected rows if `keys` is true.
+    """
     with warehouse.connect() as connection:
         runs = standing_runs(connection, day, datasets)
         by_reason = rejected_keys(day, runs) if keys else {}
@@ -91,7 +95,7 @@ def rejects(day: date, datasets: Sequence[Dataset], keys: bool) -> Iterator[str]
 def standing_runs(
     connection: warehouse.Connection, day: date, datasets: Sequence[Dataset]
 ) -> dict[str, dict[str, Any]]:
-    """The silver runs that stand for a date, by dataset; raises Refused where there are none."""
+    """Returns the current silver runs of a date by dataset; raises Refused if there are none."""
     found = {dataset.name: ledger.standing(connection, dataset, day) for dataset in datasets}
     runs = {name: run for name, run in found.items() if run}
     if not runs:
@@ -106,7 +110,7 @@ def reason_lines(
     run: Mapping[str, Any],
     keys: Mapping[tuple[str, str], list[str]],
 ) -> Iterator[str]:
-    """A line for each reason that hit, or that would hit on a usual date."""
+    """Yields a line for each reason that has rejected rows, or that has some on a usual date."""
     rows, usual = run["bronze_rows"], usual_shares(connection, dataset, run["partition_date"])
     hits = dict(
         connection.execute("select reason, hits from ops.reasons where run_id = %s", [run["run_id"]]).fetchall()
@@ -126,14 +130,17 @@ def reason_lines(
 
 
 def may_repair(connection: warehouse.Connection, dataset: Dataset, day: date) -> str:
-    """Whether a parent that comes now would still count for the orphans of a date; it does while dates are in time."""
+    """Returns a phrase on whether a parent that comes now would still count for the orphans of a date.
+
+    It would as long as the newest date in gold is not past the last partition that counts.
+    """
     last = dataset.waits_until(day)
     newest = ledger.newest(connection) or day
     return f"retryable: its parent may come up to {last}" if newest <= last else f"final: its parent was due by {last}"
 
 
 def usual_shares(connection: warehouse.Connection, dataset: Dataset, day: date) -> dict[str, float]:
-    """By reason the median share of the rows of up to eight dates before this one, the rules of today or not."""
+    """Returns by reason the median share of the rows of up to eight earlier dates, whatever their rules were."""
     found = connection.execute(
         "with earlier as (select run_id, bronze_rows from ops.standing where dataset = %s and partition_date < %s "
         "and bronze_rows > 0 order by partition_date desc limit 8) "
@@ -145,7 +152,7 @@ def usual_shares(connection: warehouse.Connection, dataset: Dataset, day: date) 
 
 
 def trend(hits: int, rows: int, usual: float | None) -> str:
-    """Rejected rows against the usual share of them, in words."""
+    """Returns in words how the number of rejected rows compares with their usual share."""
     if usual is None:
         return "no earlier date"
     if not usual:
@@ -156,11 +163,12 @@ def trend(hits: int, rows: int, usual: float | None) -> str:
 
 
 def percent(part: float, whole: float) -> str:
+    """Returns a part as a percentage of the whole."""
     return f"{100 * part / whole:.2f} %" if whole else "-"
 
 
 def rejected_keys(day: date, runs: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], list[str]]:
-    """(dataset, reason) -> the keys of the rejected rows that carry it; blank where there is none to be trusted."""
+    """Returns the keys of rejected rows by (dataset, reason); blank for a row without a key that can be trusted."""
     datasets = [CATALOG[name] for name, run in runs.items() if run["rejected"]]
     if not datasets:
         return {}
@@ -175,6 +183,7 @@ def rejected_keys(day: date, runs: Mapping[str, Mapping[str, Any]]) -> dict[tupl
 
 
 def list_keys(keys: Sequence[str]) -> Iterator[str]:
+    """Yields keys in order, on wrapped lines, and the number of rows without a readable key."""
     named = sorted(borders.printable(key) for key in keys if key)
     without = [f"{len(keys) - len(named):,} without a key that can be read"] if len(named) < len(keys) else []
     yield from textwrap.wrap(
@@ -191,19 +200,23 @@ def list_keys(keys: Sequence[str]) -> Iterator[str]:
 
 
 class Sighting(NamedTuple):
-    """A row of silver that holds a key: accepted where it has no `codes`."""
+    """Holds a row of silver that has a key; it was accepted if it has no `codes`."""
 
     dataset: str
     key: str
     day: date
     run_id: str
     codes: list[str] | None
-    parents: list[str]  # the keys it names, in the order of its dataset's foreign keys
-    values: list[str | None]  # what its columns say, in declared order: to be compared, never to be shown
+    parents: list[str]  # the keys of its parents, in the order of its dataset's foreign keys
+    values: list[str | None]  # of its columns, in declared order: to be compared, never to be shown
 
 
 def why(text: str) -> Iterator[str]:
-    """Each partition whose file holds the key: the file, the verdict, what an orphan waits for; and what gold has."""
+    """Yields the story of a key: each partition whose file has it, with the file and the verdict, and what gold has.
+
+    Of an orphan, it also says which parent is missing and until when that may come. Raises Refused if no validated file
+    has the key.
+    """
     key = text.strip(WHITE_SPACE)
     if not key:
         raise Refused("say which key, as in: make why KEY=V00000123")
@@ -232,7 +245,10 @@ def why(text: str) -> Iterator[str]:
 
 
 def sightings(spark: Any, wanted: Mapping[str, set[str]]) -> list[Sighting]:
-    """The silver rows of these keys, by dataset. The keys go to Spark as data: no plan and no log shows them."""
+    """Returns the silver rows of these keys, which are given by dataset.
+
+    The keys go to Spark as data, so that no plan and no log shows them.
+    """
     from pyspark.sql import functions as F
 
     keys = spark.createDataFrame(
@@ -249,7 +265,7 @@ def sightings(spark: Any, wanted: Mapping[str, set[str]]) -> list[Sighting]:
 
 
 def rows_of(spark: Any, dataset: Dataset, kind: str, day: date | None = None) -> Any:
-    """A silver table, or one partition of it, as sightings."""
+    """Returns a silver table, or one partition of it, with the columns of a sighting."""
     from pyspark.sql import functions as F
 
     from jobs import validation
@@ -269,11 +285,12 @@ def rows_of(spark: Any, dataset: Dataset, kind: str, day: date | None = None) ->
 
 
 def union(frames: Iterator[Any]) -> Any:
+    """Returns the rows of all frames."""
     return reduce(lambda one, other: one.unionAll(other), frames)
 
 
 def waiting_for(row: Sighting) -> Iterator[tuple[str, str, str]]:
-    """(foreign key, parent dataset, its key) for each parent that a row lacks."""
+    """Yields (foreign key, parent dataset, parent's key) for each parent that a row lacks."""
     for (name, parent), key in zip(CATALOG[row.dataset].parents.items(), row.parents, strict=True):
         if row.codes and f"orphan_{name}" in row.codes:
             yield name, parent, key
@@ -282,6 +299,7 @@ def waiting_for(row: Sighting) -> Iterator[tuple[str, str, str]]:
 def partition_story(
     connection: warehouse.Connection, dataset: Dataset, day: date, rows: Sequence[Sighting], parents: Sequence[Sighting]
 ) -> Iterator[str]:
+    """Yields the story of a key in one partition: the file, and each row with its verdict and its reasons."""
     yield from file_lines(connection, dataset, day)
     yield from (f"    {line}" for line in provenance.lines(connection, dataset, day, rows[0].key))
     stands = next((row for row in rows if not row.codes), None)
@@ -298,7 +316,7 @@ def partition_story(
 
 
 def difference(row: Sighting, stands: Sighting) -> str:
-    """In which columns a row differs from the one of its key and partition that stands; no values."""
+    """Returns the columns in which a row differs from the accepted row of its key and partition, without values."""
     names = CATALOG[row.dataset].names
     differing = [name for name, *values in zip(names, row.values, stands.values, strict=True) if len({*values}) > 1]
     if differing:
@@ -307,7 +325,7 @@ def difference(row: Sighting, stands: Sighting) -> str:
 
 
 def file_lines(connection: warehouse.Connection, dataset: Dataset, day: date) -> Iterator[str]:
-    """The bronze file that a partition was validated from, and whether that verdict is the last word."""
+    """Yields the bronze file from which a partition was validated, and whether the partition is due again."""
     run = ledger.standing(connection, dataset, day)
     path = lake.bronze_path(dataset, day)
     if run is None:
@@ -330,7 +348,7 @@ def file_lines(connection: warehouse.Connection, dataset: Dataset, day: date) ->
 
 
 def parent_story(connection: warehouse.Connection, dataset: Dataset, day: date, found: Sequence[Sighting]) -> str:
-    """What became of the parent that an orphan of `day` lacks, and how long the orphan waits for it."""
+    """Returns what became of the parent that an orphan of `day` lacks, and how long the orphan waits for it."""
     last = dataset.waits_until(day)
     accepted = [row.day for row in found if not row.codes]
     if in_time := [each for each in accepted if each <= last]:
@@ -345,7 +363,7 @@ def parent_story(connection: warehouse.Connection, dataset: Dataset, day: date, 
 
 
 def gold_story(connection: warehouse.Connection, dataset: Dataset, key: str) -> Iterator[str]:
-    """The version that stands in gold, whether its parents do, and how many rows hang on it."""
+    """Yields the version of a key in gold, with the keys of its parents and the number of rows that reference it."""
     with connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(f"select * from {dataset.name} where {dataset.key} = %s", [key]).fetchone()
     if row is None:
@@ -368,12 +386,12 @@ def gold_story(connection: warehouse.Connection, dataset: Dataset, key: str) -> 
 
 
 def export_rejects(day: date, datasets: Sequence[Dataset], folder: Path) -> Iterator[str]:
-    """A CSV for each dataset that has rejects: the fields of its file as they came, then the reasons. Where a source's
-    records became its rows, one for each file of the source, in its encoding and with its separator.
+    """Writes a CSV for each dataset with rejected rows: the fields of its file as they were sent, then the reasons.
 
-    A malformed record has no fields that could be trusted: they are empty, and its text stands in `_record`. What a
-    spreadsheet would take for a formula, and that is no plain number, gets an apostrophe in front. The files are
-    written whole or not at all, and only their owner may read them.
+    If the dataset was made from a source's records, writes one CSV for each file of the source, in its encoding and
+    with its separator. A malformed record has no fields that can be trusted: they are empty, and its text is in
+    `_record`. A field that a spreadsheet would take for a formula, and that is no plain number, gets an apostrophe in
+    front. Each file is written whole or not at all, and only its owner may read it. Yields a sentence on each.
     """
     with warehouse.connect() as connection:
         runs, spark = standing_runs(connection, day, datasets), None
@@ -402,7 +420,7 @@ def export_rejects(day: date, datasets: Sequence[Dataset], folder: Path) -> Iter
 
 
 def records_with_reasons(spark: Any, dataset: Dataset, day: date, header: Sequence[str]) -> Iterator[Sequence[str]]:
-    """The header, and each rejected record of a partition, in the order of their keys."""
+    """Yields the header, then each rejected record of a partition in the order of their keys."""
     from pyspark.sql import functions as F
 
     yield [*header, "_reject_reason", "_reject_messages", "_record"]
@@ -410,13 +428,13 @@ def records_with_reasons(spark: Any, dataset: Dataset, day: date, header: Sequen
     rows = rejected.orderBy(dataset.key, "_raw").select("_raw", "_reject_reason", "_reject_reasons.message")
     for record, reason, messages in rows.toLocalIterator():
         fields = landing.plain_fields(record) if reason != "malformed_row" else []
-        # Where the two readings of a record differ, the record speaks for itself.
+        # If Spark has split a record differently, its text is given instead of its fields.
         fields, text = (fields, "") if len(fields) == len(header) else ([""] * len(header), record)
         yield [*fields, reason, "; ".join(messages), text]
 
 
 def write_whole(path: Path, rows: Iterator[Sequence[str]], encoding: str = "utf-8", dialect: Dialect = RFC_4180) -> int:
-    """Writes a CSV beside its place and then moves it there; the rows below its header."""
+    """Writes a CSV beside its path and then moves it there; returns the number of rows below the header."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(  # of mode 0600
         "w", dir=path.parent, prefix=f".{path.name}.", encoding=encoding, newline="", delete=False
@@ -435,13 +453,13 @@ def write_whole(path: Path, rows: Iterator[Sequence[str]], encoding: str = "utf-
 
 
 def as_text(field: str) -> str:
-    """Returns a field that no spreadsheet takes for a formula."""
+    """Returns a field, changed if a spreadsheet would take it for a formula."""
     text = CELL.sub(defused, field)
     return f"'{text}" if text.startswith(("\t", "\r", "\n")) else text
 
 
 def defused(cell: re.Match[str]) -> str:
-    """Returns the start of a cell with an apostrophe where a formula would follow; `cell` is a match of CELL."""
+    """Returns the start of a cell, with an apostrophe if a formula would follow; `cell` is a match of CELL."""
     start, field, sign = cell[0], cell.string, cell.end()
     if not cell[2]:
         return start

@@ -1,4 +1,4 @@
-"""Draws the warehouse's DDL from the catalog and from sql/, and applies it where the code is newer than the tables.
+"""Writes the warehouse's DDL from the catalog and from sql/, and applies it if the code is newer than the tables.
 
 `python -m jobs.schema` prints it.
 """
@@ -21,7 +21,7 @@ SQL = settings.ROOT / "sql"
 REPORTS = SQL / "reports"
 POSTGRES_TYPES = {"text": "text", "date": "date", "timestamp": "timestamp", "decimal": "numeric(12, 2)"}
 # Fingerprints of the five datasets before rules were named one by one, and those of the same declarations since.
-# Where a marker has the former, its verdicts are those of the latter.
+# A marker with the former has the verdicts of the latter.
 RENAMED = {
     "patients": ("2c3e6ff87f761739", "a37a342a6bbac480"),
     "visits": ("207dbfcb40c3b897", "dfb1d044ef61a51d"),
@@ -35,7 +35,7 @@ RENAMED = {
 
 
 def create_table(dataset: Dataset) -> str:
-    """Returns the DDL of a gold table, with real keys; foreign keys can wait for the end of a restating load."""
+    """Returns the DDL of a gold table with its keys; foreign keys can be deferred to the end of a restating load."""
     required = {c.name for c in dataset.columns if c.required and c.name != dataset.key}
     columns = [
         f"{name} {kind}{' not null' if name in required else ''}" for name, kind in column_types(dataset).items()
@@ -72,9 +72,9 @@ def column_types(dataset: Dataset) -> dict[str, str]:
 
 
 def path_to(dataset: Dataset, goal: str) -> list[tuple[str, str]] | None:
-    """Returns the shortest way from a dataset to another by its references, as (foreign key, dataset); None if none.
+    """Returns the shortest path from a dataset to another along references, as (foreign key, dataset) pairs, or None.
 
-    The way of a dataset to itself is empty.
+    The path from a dataset to itself is empty.
     """
     ways: list[tuple[str, list[tuple[str, str]]]] = [(dataset.name, [])]
     for name, way in ways:  # grows while it is walked: breadth first
@@ -85,10 +85,10 @@ def path_to(dataset: Dataset, goal: str) -> list[tuple[str, str]] | None:
 
 
 def create_notes(dataset: Dataset) -> str:
-    """Returns the triggers by which a change of a gold table, whoever makes it, notes in ops.touched what it touches.
+    """Returns the triggers that note in ops.touched what any change of a gold table touches, also one by hand.
 
-    A row touches its own day, and the day and the patient of its visit, or its patient where it belongs to no visit;
-    one that is updated, in two triggers, those of both versions.
+    A row touches its own day, and the day and the patient of its visit, or its patient if it belongs to no visit. An
+    updated row touches those of both versions, in two triggers.
     """
     function = f"ops.note_touched_{dataset.name}"
     body = "".join(f"        {statement};\n" for statement in touched_by(dataset))
@@ -140,7 +140,7 @@ def touched_by(dataset: Dataset) -> Iterator[str]:
 
 
 def joined(dataset: Dataset, way: Sequence[tuple[str, str]]) -> tuple[str, str]:
-    """Returns the joins that a way needs up to its last dataset, which is left out, and the column that has its key."""
+    """Returns the joins along a path up to its last dataset, which is left out, and the column that has its key."""
     at, joins = "changed", ""
     for (column, parent), _ in pairwise(way):
         joins += f" inner join public.{parent} on {at}.{column} = {parent}.{CATALOG[parent].key}"
@@ -152,7 +152,7 @@ def joined(dataset: Dataset, way: Sequence[tuple[str, str]]) -> tuple[str, str]:
 
 
 def declarations() -> str:
-    """Returns the rows of ops.datasets and ops.rules: what the views need to know of the catalog."""
+    """Returns the statements that write the catalog into ops.datasets and ops.rules, where the views read it."""
     datasets = [
         (
             d.name,
@@ -181,7 +181,7 @@ def declarations() -> str:
 
 
 def arrays(levels: Sequence[Level]) -> tuple[str | None, str | None]:
-    """Returns the shares of levels and their rows, each as PostgreSQL writes an array; None where there is no level."""
+    """Returns the shares and the rows of levels, each as PostgreSQL writes an array; None if there is no level."""
     if not levels:
         return None, None
     shares, rows = (",".join(str(getattr(level, name)) for level in levels) for name in ("share", "rows"))
@@ -189,7 +189,7 @@ def arrays(levels: Sequence[Level]) -> tuple[str | None, str | None]:
 
 
 def gold_queries() -> dict[str, tuple[str, str]]:
-    """Returns the views over all gold tables, whichever there are, by name: the query, and what it tells."""
+    """Returns the views over all gold tables by name: the query of each, and its comment."""
     keys = (f"select '{d.name}' as dataset, {d.key} as row_key from {d.name}" for d in CATALOG.values())
     totals = (
         f"select '{d.name}' as dataset, count(*) as gold_rows, "
@@ -224,7 +224,7 @@ def gold_views() -> str:
 
 
 def ddl() -> str:
-    """Returns the whole DDL, which may be applied again and again."""
+    """Returns the whole DDL, which may be applied any number of times."""
     touched, marts, ops, views, grants = (
         "\n".join((SQL / "tables" / f"{name}.sql").read_text() for name in names)
         for names in (
@@ -236,7 +236,7 @@ def ddl() -> str:
         )
     )
     views = gold_views() + views
-    # Gold is locked before the marts, as a build of the marts does it, lest each wait for the other.
+    # Gold is locked before the marts, as in a build of the marts, which prevents a deadlock.
     gold = [part for dataset in CATALOG.values() for part in (create_table(dataset), create_notes(dataset))]
     former = "drop function if exists ops.note_touched();\n"  # one for all tables, of an earlier version
     tables = [touched, *gold, former, marts, ops, renamed(), declarations()]
@@ -244,14 +244,14 @@ def ddl() -> str:
 
 
 def drop_views(views: str) -> str:
-    """Returns the drop of reports and `views`: they depend on everything else, and may change their columns."""
+    """Returns the statement that drops reports and `views`: they depend on all else, and their columns may change."""
     names = [f"reports.{file.stem}" for file in sorted(REPORTS.glob("*.sql"))]
     names += re.findall(r"^create view (\S+) as$", views, re.MULTILINE)
     return f"drop view if exists {', '.join(names)};\n"
 
 
 def renamed() -> str:
-    """Returns the update that gives markers of an earlier version the fingerprint that the same rules have today."""
+    """Returns the update that gives markers of an earlier version today's fingerprint of the same rules."""
     values = ", ".join(f"({', '.join(map(literal, (name, *pair)))})" for name, pair in RENAMED.items())
     return (
         f"update ops.receipts set rule_set = renamed.today from (values {values}) as renamed (dataset, former, today) "
@@ -281,7 +281,7 @@ def reports() -> Iterator[str]:
 
 
 def bring_up_to_date(connection: Connection) -> None:
-    """Applies the DDL where it is not the one that was applied last, so that an edited catalog counts at once."""
+    """Applies the DDL if it is not the one that was applied last, so that an edited catalog counts at once."""
     if applied_last(connection) == digest():
         return
     with connection.transaction():
@@ -291,17 +291,17 @@ def bring_up_to_date(connection: Connection) -> None:
 
 
 def hold(connection: Connection) -> None:
-    """Keeps other processes from applying the DDL until the transaction ends."""
+    """Prevents other processes from applying the DDL until the transaction ends."""
     connection.execute("select pg_advisory_xact_lock(hashtext('schema'))")
 
 
 def apply(connection: Connection) -> None:
-    """Applies the DDL in one transaction; raises Refused where gold cannot be brought in line with the catalog.
+    """Applies the DDL in one transaction; raises Refused if gold cannot be brought in line with the catalog.
 
-    It cannot make a schema either, which an earlier version's data lack.
+    It also raises Refused if the data of an earlier version lack a schema, which it cannot create.
 
-    A column declared since a table was made is added to it. It holds null in older rows, whatever `required` says. The
-    partitions validated before stay current: their files do not have the column.
+    A column declared since a table was made is added to it. It is null in older rows, whatever `required` says.
+    Partitions validated before stay current: their files do not have the column.
     """
     if not warehouse.value(connection, "select to_regnamespace('reference') is not null"):
         raise Refused(
@@ -313,7 +313,7 @@ def apply(connection: Connection) -> None:
         for dataset in CATALOG.values():
             types = column_types(dataset)
             if added := added_columns(connection, dataset):
-                for name in added:  # only these: `alter table` waits for every reader, and lets none in meanwhile
+                for name in added:  # only these: `alter table` waits for all readers and keeps new ones out meanwhile
                     connection.execute(f"alter table {dataset.name} add column {name} {types[name]}")
                 connection.execute(
                     "update ops.receipts set rule_set = %s where dataset = %s and rule_set = %s",
@@ -331,7 +331,7 @@ def digest() -> str:
 
 
 def applied_last(connection: Connection) -> str | None:
-    """Returns the SHA-256 of the DDL that was applied last; None where there was none."""
+    """Returns the SHA-256 of the DDL that was applied last, or None."""
     if not warehouse.value(connection, "select to_regclass('ops.applied') is not null"):
         return None
     found = connection.execute("select ddl_sha256 from ops.applied").fetchone()
@@ -339,9 +339,9 @@ def applied_last(connection: Connection) -> str | None:
 
 
 def added_columns(connection: Connection, dataset: Dataset) -> list[str]:
-    """Returns the columns that are declared and that a gold table made before lacks.
+    """Returns the declared columns that an existing gold table lacks.
 
-    Raises Refused where the table has a column, or a column a type, that is not declared.
+    Raises Refused if the table has a column that is not declared, or that is declared with another type.
     """
     found = connection.execute(
         "select attname, format_type(atttypid, null) from pg_attribute where attrelid = to_regclass(%s) "

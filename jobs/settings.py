@@ -1,7 +1,8 @@
-"""The platform's settings: the environment, secrets as files, `.env`, `.env.example`. No other module reads them.
+"""Reads the platform's settings: the environment, secrets as files, `.env` and `.env.example`.
 
-A secret has no default: `.env.example` is what a fresh clone's `.env` is copied from, and no more. Decides, too, what
-other programs' variables may tell the clients of our own servers (docs/operations.md has the table).
+No other module reads them. A secret has no default: `.env.example` is only the file from which a fresh clone's `.env`
+is copied. This module also decides which variables of other programs reach the clients of our own servers
+(docs/operations.md has the table).
 """
 
 import os
@@ -17,7 +18,7 @@ from dotenv import dotenv_values, load_dotenv
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# A shell may have variables of these names, or that begin so, for other work: all are dropped but those in USED.
+# A shell may have variables that begin with these names for other work: all are dropped except those in USED.
 OTHERS = (
     "AWS_ BOTO PG SPARK_ PYSPARK_ HADOOP_ YARN_ HIVE_ LUIGI_ _JAVA_OPTIONS JDK_JAVA_OPTIONS grpc_proxy no_grpc_proxy"
 )
@@ -27,14 +28,15 @@ USED += " SPARK_AUTH_SECRET SPARK_CONNECT_TOKEN LUIGI_USER LUIGI_PASSWORD LUIGI_
 USED += " SPARK_CONNECT_PORT SPARK_HISTORY_PORT SPARK_MASTER_PORT SPARK_MASTER_WEBUI_PORT SPARK_WORKER_WEBUI_PORT"
 SERVERS = ("POSTGRES_HOST", "MINIO_ENDPOINT", "SPARK_CONNECT_HOST", "LUIGI_HOST", "METABASE_URL")
 
-# What opens a store, a service or a page.
+# The settings that open a store, a service or a page.
 SECRETS = (
     *("POSTGRES_PASSWORD", "POSTGRES_READ_PASSWORD", "POSTGRES_DASHBOARDS_PASSWORD"),
     *("MINIO_ROOT_PASSWORD", "MINIO_SECRET_KEY", "MINIO_FORGET_SECRET_KEY", "MINIO_READ_SECRET_KEY"),
     *("SPARK_AUTH_SECRET", "SPARK_CONNECT_TOKEN", "LUIGI_PASSWORD"),
     *("METABASE_PASSWORD", "METABASE_DB_PASSWORD", "METABASE_ENCRYPTION_KEY"),
 )
-# What `.env.example` has, or had, for them: anybody knows these. A test holds the two together; images lack the file.
+# The values that `.env.example` has, or had, for them, which are published. A test compares the two; container images
+# lack the file.
 KNOWN = frozenset(
     {
         *("ecom_secret", "ecom_read_secret", "ecom_dashboards_secret"),
@@ -47,9 +49,9 @@ KNOWN = frozenset(
 
 @cache  # the files are read once per process: a connection asks for five settings
 def load() -> list[str]:
-    """Fills the environment with the settings it lacks, drops other programs' variables, and pins what `pins` says.
+    """Fills the environment with missing settings, drops other programs' variables, and sets those of `pins`.
 
-    A variable set there beats the files. Returns the names that were dropped.
+    A variable of the environment takes precedence over the files. Returns the names of dropped variables.
     """
     if directory := text("SECRETS_DIR"):  # where containers have each secret as a file of its name
         for file in Path(directory).glob("*"):
@@ -63,7 +65,7 @@ def load() -> list[str]:
     if text("SPARK_REMOTE") == f"sc://{text('SPARK_CONNECT_HOST')}:{text('SPARK_CONNECT_PORT')}":
         kept.append("SPARK_REMOTE")  # a task of ours has set it
     if text("PYSPARK_GATEWAY_PORT"):
-        # Spark has started this program, and tells it so: conf/spark-submit has dropped these before.
+        # Spark has started this program and set these variables itself: conf/spark-submit has dropped others before.
         others = [prefix for prefix in others if "SPARK_" not in prefix]
     dropped = [name for name in os.environ if name.startswith(tuple(others)) and name not in kept]
     for name in dropped:
@@ -74,7 +76,7 @@ def load() -> list[str]:
 
 
 def pins() -> dict[str, str]:
-    """What holds for every program of ours: UTC, UTF-8, the modules of this clone, and no proxy to its own servers."""
+    """Returns the variables of all our programs: UTC, UTF-8, the modules of this clone, no proxy to our own servers."""
     hosts = dict.fromkeys(["localhost", "127.0.0.1", "::1", *filter(None, map(host_of, SERVERS))])
     named = [name for each in ("no_proxy", "NO_PROXY") for name in re.split(r"[\s,]+", text(each)) if name]
     direct = "*" if "*" in named else ",".join(dict.fromkeys([*named, *hosts]))
@@ -93,13 +95,13 @@ def pins() -> dict[str, str]:
 
 
 def host_of(setting: str) -> str:
-    """The host that a setting names, by itself or in a URL."""
+    """Returns the host that a setting names, by itself or in a URL; empty if it names none."""
     address = text(setting)
     return urlsplit(address if "://" in address else f"//{address}").hostname or ""
 
 
 def java_options(options: str, hosts: list[str]) -> str:
-    """Java's options with a last word that none of these hosts is asked of a proxy, where they name a proxy."""
+    """Returns Java's options; if they name a proxy, adds that these hosts are reached without it."""
     for proxy, direct in (
         (r"-Dhttps?\.proxyHost", "-Dhttp.nonProxyHosts"),
         ("-DsocksProxyHost", "-DsocksNonProxyHosts"),
@@ -113,18 +115,18 @@ def java_options(options: str, hosts: list[str]) -> str:
 
 
 def text(name: str) -> str:
-    """A variable of the environment as it is."""
+    """Returns a variable of the environment as it is; empty if it is not set."""
     return os.environ.get(name, "")
 
 
 def given(name: str) -> str:
-    """The text of a setting that may be empty."""
+    """Returns the text of a setting that may be empty."""
     load()
     return text(name)
 
 
 def get(name: str) -> str:
-    """The text of one setting; a KeyError-free lookup that exits with a sentence when there is none."""
+    """Returns the text of a setting; exits with a sentence if it is empty."""
     value = given(name)
     if not value and name in SECRETS:
         raise SystemExit(
@@ -137,12 +139,12 @@ def get(name: str) -> str:
 
 
 def path(name: str) -> Path:
-    """A setting that is a directory; relative ones are taken from the root of the clone."""
+    """Returns a setting that is a directory; a relative one is taken from the root of the clone."""
     return (ROOT / Path(get(name)).expanduser()).resolve()
 
 
 def currency() -> str:
-    """CURRENCY, the ISO 4217 code of the money in the files; exits with a sentence where it is none."""
+    """Returns CURRENCY, the ISO 4217 code of the money in the files; exits with a sentence if it is no such code."""
     code = get("CURRENCY")
     if not re.fullmatch("[A-Z]{3}", code):
         raise SystemExit("CURRENCY is no ISO 4217 code: set it to three capital letters, as EUR or USD, in .env.")
@@ -150,7 +152,10 @@ def currency() -> str:
 
 
 def small_cells() -> int:
-    """SMALL_CELLS, the number of patients below which breakdowns of patients are suppressed; 0 suppresses none."""
+    """Returns SMALL_CELLS, the number of patients below which breakdowns of patients are suppressed; 0 suppresses none.
+
+    Exits with a sentence if the setting is no whole number.
+    """
     number = get("SMALL_CELLS")
     if not re.fullmatch("[0-9]{1,6}", number):
         raise SystemExit("SMALL_CELLS is no whole number: set it to the smallest number of patients to show, in .env.")
@@ -158,25 +163,27 @@ def small_cells() -> int:
 
 
 def s3_endpoint() -> str:
-    """MINIO_ENDPOINT as a URL; plain http where it names no scheme."""
+    """Returns MINIO_ENDPOINT as a URL; with http if it names no scheme."""
     endpoint = get("MINIO_ENDPOINT")
     return endpoint if "://" in endpoint else f"http://{endpoint}"
 
 
 def required_auth() -> str:
-    """Names how PostgreSQL has to ask for the password: by SCRAM, in which the server proves that it knows it too,
-    unless PGREQUIREAUTH names other methods. So a program that listens in its place learns no password.
+    """Returns how PostgreSQL must ask for the password: by SCRAM, unless PGREQUIREAUTH names other methods.
+
+    With SCRAM the server proves that it has the password too, so that a program that listens in its place learns no
+    password.
     """
     return given("PGREQUIREAUTH") or "scram-sha-256"
 
 
 def known_secrets() -> list[str]:
-    """Names the secrets in use whose values anybody knows."""
+    """Returns the names of the secrets in use whose values are published."""
     return [name for name in SECRETS if given(name) in KNOWN]
 
 
 def is_loopback(host: str) -> bool:
-    """True if only this machine reaches an address; a name other than localhost, and no name at all, do not count."""
+    """Tells whether an address is reached from this machine only; of names this holds for localhost alone."""
     try:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -184,9 +191,10 @@ def is_loopback(host: str) -> bool:
 
 
 def refuse_open(addresses: Mapping[str, str], secrets: Iterable[str]) -> None:
-    """Exits with a sentence if one of these secrets is known and one of these addresses is not loopback.
+    """Exits with a sentence if one of these secrets is published and one of these addresses is not loopback.
 
-    A container binds an address of its own network: PUBLISHED_ON says at which of the machine its ports are open.
+    A container binds an address of its own network: PUBLISHED_ON says at which address of the machine its ports are
+    open.
     """
     beyond = [] if is_loopback(text("PUBLISHED_ON")) else [w for w, host in addresses.items() if not is_loopback(host)]
     if beyond and KNOWN.intersection(secrets):

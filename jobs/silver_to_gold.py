@@ -15,16 +15,16 @@ from jobs.dataset import Dataset
 def silver_to_gold(dataset: Dataset, *days: date) -> str:
     """Brings gold in line with partitions of a dataset, and with those validated again since gold last read them.
 
-    A partition that a threshold stops, or that was never validated, leaves the others alone; Refused is raised when
-    they are done.
+    If a threshold stops a partition, or it was never validated, the others are loaded all the same, and Refused is
+    raised at the end. Returns a sentence for each partition.
     """
-    # While another run may still be writing gold.
+    # Opened before the locks are taken, while another run may still be writing gold.
     spark = program.spark(f"silver_to_gold {dataset.name} {program.listed(days)}")
     with (
         warehouse.connect() as connection,
         warehouse.writer(connection, "gold", reads=[f"silver {dataset.name}"]),
     ):
-        gold.drop_staging(connection)  # of a load that died, even if there is nothing left to do
+        gold.drop_staging(connection)  # tables of a load that died, even if nothing is left to load
         stops = thresholds.stops(connection)
         stopped = sorted({stop["partition_date"] for stop in stops})
         again = [day for day in ledger.behind(connection, dataset) if day not in stopped]
@@ -54,7 +54,7 @@ def load(
     silver: Mapping[date, dict[str, Any]],
     stopped: Sequence[date],
 ) -> list[str]:
-    """Loads partitions that gold does not hold as they are, and settles the others. Returns what became of each.
+    """Loads the partitions that gold does not hold as they are, and settles the others; returns a sentence for each.
 
     `silver` holds the current silver run of each partition.
     """
@@ -62,7 +62,7 @@ def load(
         said: dict[date, str] = {}
         for day, run in silver.items():
             if stands := gold.loaded(connection, dataset, day, run["run_id"]):
-                row = runs.pop(day)  # what becomes of the others is no failure of this one
+                row = runs.pop(day)  # this run does not fail if those of other partitions do
                 row |= {"staged": 0, "inserted": 0, "updated": 0, "unchanged": run["accepted"], "removed": 0}
                 ledger.settle(connection, row, run["run_id"], stands)
                 said[day] = f"{in_words(row)}; as it stood"
@@ -81,8 +81,8 @@ def apply(
 ) -> dict[date, str]:
     """Stages partitions over JDBC and applies them, with ledger rows and markers, in one transaction.
 
-    `silver` and `runs` hold each partition's current silver run and the run of this load. Returns what became of each
-    partition, and of rows of other datasets with the first.
+    `silver` and `runs` hold each partition's current silver run and the run of this load. Returns a sentence for each
+    partition; that of the first also counts the changed rows of other datasets.
     """
     days, first = list(silver), next(iter(runs.values()))
     run_id = first["run_id"]
@@ -129,7 +129,7 @@ def apply(
         first |= gold.together(dataset, [first, *own.values()])
         for day, row in runs.items():
             row["checksums"] = gold.checksums(connection, dataset, day)
-            # Marts made from the run that stands are not older than a load that changed nothing.
+            # If the load changed nothing, the earlier run stays current, so that marts made from it are up to date.
             stands = None if changed else gold.loaded_alike(connection, row)
             ledger.settle(connection, row, silver[day]["run_id"], stands)
     gold.drop_staging(connection)
@@ -139,13 +139,16 @@ def apply(
 
 
 def in_words(row: dict[str, Any]) -> str:
-    """What became of a partition's rows, by the ledger's row of its load."""
+    """Returns a sentence on what became of a partition's rows, from the ledger's row of its load."""
     numbers = ", ".join(f"{row[word]:,} {word}" for word in ("inserted", "updated", "unchanged", "removed"))
     return f"gold {row['dataset']} {row['partition_date']}: {numbers}"
 
 
 def stage_versions(spark: Any, keys: str, dataset: Dataset, stopped: Sequence[date], run_id: str) -> None:
-    """Stages what all partitions accept for the keys of a table: versions to fall back on, parents on their way."""
+    """Stages what all partitions accept for the keys of a table: versions to fall back on, and parents not yet in gold.
+
+    Raises Refused if such a version is in a partition that a threshold keeps out of gold (`stopped`).
+    """
     versions = lake.silver(spark, dataset).join(gold.read_keys(spark, keys), on=dataset.key, how="left_semi")
     if stopped:
         held = versions.filter(F.col("_partition_date").isin(*stopped)).select("_partition_date").distinct().collect()

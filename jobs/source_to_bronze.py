@@ -20,8 +20,10 @@ from jobs.program import Refused
 
 
 def source_to_bronze(day: date, named: str = "") -> str:
-    """Keeps a date's raw files in bronze and derives the datasets' files from them; either all of these are published
-    or, where one cannot be made, none.
+    """Stores a date's raw files in bronze, and derives the files of all datasets from them.
+
+    Publishes all derived files or, if one cannot be made, none. Raises Refused if the date comes by another source than
+    `named`. Returns a sentence for each file, and the warnings.
     """
     with warehouse.connect() as connection, ExitStack() as held:
         datasets = expected(day)
@@ -50,7 +52,7 @@ def publish(
     made: Mapping[str, Made],
     datasets: Mapping[str, Dataset],
 ) -> str:
-    """Puts the files into bronze, and settles their runs and the source's at one stroke."""
+    """Uploads the derived files to bronze, and settles their runs and the source's run in one transaction."""
     source, day, said = export.source, export.day, []
     about = {"source": source.name, "mapping": source.fingerprint, "made-from": row["bronze_sha256"]}
     with ExitStack() as runs:
@@ -83,7 +85,7 @@ def warnings_of(made: Made) -> list[str]:
 
 
 def in_words(export: Export, name: str, made: Made) -> str:
-    """Says what a dataset's file was made of."""
+    """Returns a sentence on what a dataset's file was made from."""
     mapping = export.source.by_dataset.get(name)
     if not mapping:
         return f"bronze {name} {export.day}: no rows; the source {export.source.name} has none"
@@ -96,7 +98,7 @@ def in_words(export: Export, name: str, made: Made) -> str:
 def account_for(
     connection: warehouse.Connection, export: Export, row: dict[str, Any], made: Mapping[str, Made]
 ) -> list[str]:
-    """Records what each file of a source had and what became of it; returns a warning where nobody reads some."""
+    """Records what each file of a source held and what became of it; returns a warning about files that go unused."""
     about = [row["run_id"], export.source.name, export.day]
     takers: dict[str, list[str]] = {name: [] for name in export.paths}
     records = {file.name: file for files in export.tables.values() for file in files}

@@ -1,4 +1,4 @@
-"""How a hospital's own export becomes our files: what a declaration, sources/<name>.yml, says, and what is wrong in it.
+"""Reads and checks the declarations of how hospitals' own exports become our files: sources/<name>.yml.
 
 Plain Python, no Spark and no database: the job, the Luigi tasks and the tests all read it.
 """
@@ -60,9 +60,10 @@ KEYS = (
 
 @dataclass(frozen=True)
 class Cell:
-    """Says what one of our columns is made of: columns of theirs, joined by a blank, or a `value` for every row.
+    """Describes from what one of our columns is made: columns of the source, joined by a blank, or one `value`.
 
-    `values` are our values by their codes; `as_timestamp` has a date read by the pattern of timestamps.
+    `values` pairs codes with our values; `as_timestamp` means that a date is read by the pattern of timestamps. A
+    `value` is the same for every row.
     """
 
     names: tuple[str, ...] = ()
@@ -74,7 +75,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Names the files that are read as one, by a pattern of their names."""
+    """Describes the files that are read as one table, by a pattern of their names."""
 
     name: str
     files: str
@@ -83,7 +84,7 @@ class Table:
 
 @dataclass(frozen=True)
 class DatasetMapping:
-    """Says how one dataset is made: by `columns` of the one table, or by `sql` over all tables."""
+    """Describes how one dataset is made: by `columns` of its only table, or by `sql` over all its tables."""
 
     dataset: str
     tables: tuple[Table, ...]
@@ -94,13 +95,13 @@ class DatasetMapping:
 
     @property
     def used(self) -> dict[str, int]:
-        """Returns the columns of theirs that `columns` names, each with the line that names it first."""
+        """Returns the source's columns that `columns` names, each with the line that names it first."""
         return {name: cell.line for _, cell in reversed(self.columns) for name in cell.names}
 
 
 @dataclass(frozen=True)
 class Source:
-    """Describes the export of one system: how its files are written, and how each dataset is made of them."""
+    """Describes the export of one system: how its files are written, and how each dataset is made from them."""
 
     name: str
     mappings: tuple[DatasetMapping, ...]
@@ -117,7 +118,7 @@ class Source:
 
     @property
     def dialect(self) -> Dialect:
-        """Returns how its files write their records."""
+        """Returns how the files write their records."""
         return Dialect(self.separator, self.quote)
 
     @property
@@ -132,7 +133,7 @@ class Source:
 
     @property
     def fingerprint(self) -> str:
-        """Returns a hash of what bears on the files that are made: the declaration but for its `doc`, and the SQL."""
+        """Returns a hash of what the derived files depend on: the declaration without its `doc`, and the SQL."""
         return hashlib.sha256(f"{CONVERTER} {self!r}".encode()).hexdigest()[:16]
 
 
@@ -142,12 +143,12 @@ def folder() -> Path:
 
 
 def declared() -> list[str]:
-    """Lists the names of the sources that have a declaration, sound or not."""
+    """Returns the names of the sources that have a declaration, valid or not."""
     return sorted({path.stem for path in folder().glob("*.y*ml") if path.suffix in (".yml", ".yaml")})
 
 
 def load(name: str) -> Source:
-    """Reads the declaration of a source; raises Refused with the file and the line of what is wrong with it."""
+    """Reads the declaration of a source; raises Refused with the file and the line of a mistake."""
     path = folder() / f"{name}.yml"
     if not SOURCE_NAME.fullmatch(name):
         raise Refused(f"{quoted(name)} is no name for a source: use letters, digits, _ and - for its folder.")
@@ -169,12 +170,13 @@ def load(name: str) -> Source:
 
 
 class Declaration:
-    """Reads one declaration; every mistake is Refused with its file and line."""
+    """Reads one declaration; raises Refused with its file and line for every mistake."""
 
     def __init__(self, name: str) -> None:
         self.name, self.file = name, f"sources/{name}.yml"
 
     def fail(self, node: yaml.Node, wrong: str) -> Refused:
+        """Returns the error for a mistake, with the line of a node."""
         return Refused(f"{self.file} line {node.start_mark.line + 1}: {wrong}.")
 
     def read(self, text: str) -> Source:
@@ -210,7 +212,7 @@ class Declaration:
         return Source(self.name, mappings, nulls=nulls, file=self.file, **texts)
 
     def entries(self, node: yaml.Node, known: list[str] | tuple[str, ...] | None = None) -> dict[str, yaml.Node]:
-        """Returns the entries of a mapping by their keys, which are among `known` and stand there once."""
+        """Returns the entries of a mapping by key; each key must be among `known` and occur once."""
         if not isinstance(node, yaml.MappingNode):
             raise self.fail(node, "should be keys with values, as in `key: value`")
         found: dict[str, yaml.Node] = {}
@@ -224,18 +226,18 @@ class Declaration:
         return found
 
     def items(self, node: yaml.Node) -> list[yaml.Node]:
-        """Returns the items of a list, or the one text that stands in place of it."""
+        """Returns the items of a list; a single text counts as a list of one."""
         return list(node.value) if isinstance(node, yaml.SequenceNode) else [node]
 
     def text(self, node: yaml.Node) -> str:
-        """Returns a text as it is written, whatever YAML takes it for: 01 is no number, and NO no falsehood."""
+        """Returns a text as it is written, whatever YAML takes it for: 01 is no number, and NO is not false."""
         if not isinstance(node, yaml.ScalarNode):
             raise self.fail(node, "should be a text")
         is_null = node.tag == "tag:yaml.org,2002:null" and not node.style
         return "" if is_null and node.value in ("", "~") else str(node.value)
 
     def mapping(self, dataset: Dataset, node: yaml.Node) -> DatasetMapping:
-        """Reads how a dataset is made."""
+        """Returns how a dataset is made."""
         line = node.start_mark.line + 1
         given = self.entries(node, ("files", "columns", "sql", "tables"))
         pair = ("sql", "tables") if {"sql", "tables"} & {*given} else ("files", "columns")
@@ -253,6 +255,7 @@ class Declaration:
         return DatasetMapping(dataset.name, tables, sql=sql, sql_file=sql_file, line=line)
 
     def table(self, name: str, node: yaml.Node) -> Table:
+        """Returns a table, with the pattern of its files."""
         files = self.text(node)
         if not NAME.fullmatch(name):
             raise self.fail(node, f"{quoted(name)} is no name for a table: use lower case letters, digits and _")
@@ -261,7 +264,7 @@ class Declaration:
         return Table(name, files, node.start_mark.line + 1)
 
     def cells(self, dataset: Dataset, node: yaml.Node) -> Iterator[tuple[str, Cell]]:
-        """Yields what each column of a dataset is made of. One that needs no value may be left out, and is blank."""
+        """Yields from what each column of a dataset is made; a column that is not required may be left out."""
         given = self.entries(node, dataset.names)
         lacking = [column.name for column in dataset.columns if column.required and column.name not in given]
         if lacking:
@@ -270,6 +273,7 @@ class Declaration:
             yield name, self.cell(dataset, name, cell)
 
     def cell(self, dataset: Dataset, name: str, node: yaml.Node) -> Cell:
+        """Returns from what one column is made."""
         line = node.start_mark.line + 1
         if not isinstance(node, yaml.MappingNode):
             return Cell(self.names(node), line=line)
@@ -294,14 +298,14 @@ class Declaration:
         return Cell(self.names(given["from"]), tuple(values.items()), None, "as" in given, line)
 
     def names(self, node: yaml.Node) -> tuple[str, ...]:
-        """Returns the names of the columns that a text or a list gives."""
+        """Returns the column names that a text or a list gives."""
         names = tuple(self.text(each).strip() for each in self.items(node))
         if not names or not all(names):
             raise self.fail(node, "names no column; write the name as it stands in the file's header")
         return names
 
     def sql(self, node: yaml.Node) -> tuple[str, str]:
-        """Returns the name and the text of a mapping's SQL."""
+        """Returns the name and the text of a mapping's SQL file."""
         name = self.text(node)
         path = folder() / self.name / name
         if not name or not path.resolve().is_relative_to((folder() / self.name).resolve()):
@@ -315,7 +319,7 @@ class Declaration:
         return f"sources/{self.name}/{name}", text.strip().rstrip(";").rstrip()
 
     def check_tables(self, mappings: tuple[DatasetMapping, ...]) -> None:
-        """Raises Refused if two datasets' SQL give one name to different files: all are views of one session."""
+        """Raises Refused if two datasets' SQL uses one name for different files: all are views of one session."""
         known: dict[str, Table] = {}
         for table in (table for mapping in mappings if mapping.sql_file for table in mapping.tables):
             other = known.setdefault(table.name, table)
@@ -327,13 +331,14 @@ class Declaration:
 
 
 def check_zone(text: str) -> str:
+    """Returns the name of a time zone; raises ValueError for any other text."""
     if text not in available_timezones():
         raise ValueError("is no time zone; name it as in Europe/Paris")
     return text
 
 
 def check_encoding(text: str) -> str:
-    """Returns the name of Python's codec."""
+    """Returns the name of Python's codec; raises ValueError for an encoding that is not read here."""
     try:
         name = codecs.lookup(text).name
     except (LookupError, ValueError):
@@ -344,29 +349,34 @@ def check_encoding(text: str) -> str:
 
 
 def check_separator(text: str) -> str:
+    """Returns a separator of fields; raises ValueError for any other text."""
     if len(text) != 1 or text.isalnum() or text in "\r\n\0\"'":
         raise ValueError('is no separator; give one character, as in ";" or "\\t"')
     return text
 
 
 def check_quote(text: str) -> str:
+    """Returns a quote, or "" if nothing is quoted; raises ValueError for any other text."""
     if len(text) > 1 or text.isalnum() or (text and text in "\r\n\0 "):
         raise ValueError('is no quote; give one character, or "" where nothing is quoted')
     return text
 
 
 def check_decimal_mark(text: str) -> str:
+    """Returns a decimal mark; raises ValueError for any other text."""
     if text not in DECIMAL_MARKS:
         raise ValueError(f"is no decimal mark; it is one of {' '.join(DECIMAL_MARKS)}")
     return text
 
 
 def check_dates(text: str) -> str:
+    """Returns a pattern of dates; raises ValueError for any other text."""
     patterns.read_pattern(text, with_time=False)
     return text
 
 
 def check_timestamps(text: str) -> str:
+    """Returns a pattern of timestamps; raises ValueError for any other text."""
     patterns.read_pattern(text, with_time=True)
     return text
 

@@ -1,6 +1,7 @@
-"""Sorts a file's records into accepted and rejected rows, each rejected one with every reason.
+"""Sorts a file's records into accepted and rejected rows; a rejected row has every reason.
 
-Pure DataFrame -> DataFrame, no UDF: the executors need none of our Python. DESIGN section 4 is the source of the rules.
+All functions are pure (DataFrame -> DataFrame), without UDFs: the executors need none of our Python. The rules are
+those of DESIGN section 4.
 """
 
 import re
@@ -20,37 +21,37 @@ from jobs import landing
 from jobs.dataset import TYPES, WHITE_SPACE, Column, Dataset, is_retryable
 from jobs.dialect import RFC_4180, Dialect
 
-# Digit by digit, and the year 0 told apart by comparing texts: Java's loops and lookaheads take longer.
+# Written digit by digit, and the year 0 is excluded by comparing texts: loops and lookaheads are slower in Java.
 TWO = "[0-9][0-9]"
 DATE = f"^{TWO}{TWO}-{TWO}-{TWO}$"
 TIMESTAMP = rf"^{TWO}{TWO}-{TWO}-{TWO}[T ]{TWO}:{TWO}(?::{TWO}(?:\.[0-9]{{1,6}})?)?(?:Z|[+-]{TWO}:{TWO})?$"
 FIRST_YEAR = "0001"
-YEARS = "0001-01-01 00:00:00", "9999-12-31 23:59:59.999999"  # an offset may carry a timestamp out of them
+YEARS = "0001-01-01 00:00:00", "9999-12-31 23:59:59.999999"  # an offset may move a timestamp out of them
 DECIMAL = r"^[+-]?([0-9]+(\.[0-9]+)?|\.[0-9]+)$"
-PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))  # of ASCII, and no white space
+PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))  # ASCII characters without white space
 
 Keep = Callable[[DataFrame], DataFrame]
 
 
 class Verdict(NamedTuple):
-    """Every record stands in exactly one of the two."""
+    """Holds validated rows: every record is in exactly one of the two frames."""
 
     accepted: DataFrame
     rejected: DataFrame
 
 
 class Counts(NamedTuple):
-    """What became of the rows of one partition, and of the amounts that could be read."""
+    """Holds how many rows of one partition were accepted and rejected, and the sums of their readable amounts."""
 
     rows: int
     accepted: int
-    faulty: int  # rejected, and not only because a parent has yet to come
+    faulty: int  # rejected rows with a code that is not retryable
     amounts: int  # rows whose amount could be read
     amount_accepted: Decimal
     amount_rejected: Decimal
     hits: dict[str, int]  # per reason code, in declared order, zero hits included
-    differing: int  # keys of sound rows that differ in more than their text
-    keys: tuple[int, int, int] = (0, 0, 0)  # checksums of the accepted rows, where they were asked for
+    differing: int  # keys whose sound rows differ in more than their text
+    keys: tuple[int, int, int] = (0, 0, 0)  # checksums of the accepted rows, if they were asked for
     content: tuple[int, int, int] = (0, 0, 0)
 
 
@@ -62,14 +63,15 @@ def validate(
     keep: Keep = lambda rows: rows,
     keep_keys: Keep = lambda rows: rows,
 ) -> DataFrame:
-    """Returns a row per record of `records(_partition_date date, _raw string)`: its partition and text, its typed
-    values, its codes in `_reject_reason`; `_versions_differ` is true for one row of each key of a partition whose sound
-    rows differ in content.
+    """Returns a row per record: its partition and text, its typed values, and its codes in `_reject_reason`.
+
+    `records` has the columns `_partition_date date` and `_raw string`. `_versions_differ` is true for one row of each
+    key of a partition whose sound rows differ in content.
 
     `header` names the fields of all these files in their order. A column that it lacks was declared after the files had
-    come in: it is null, and nothing is asked of it. `parents` holds, per foreign key column, a DataFrame of the
-    accepted keys and their partitions, in this order. `keep` is given the rows, which are read more than once,
-    `keep_keys` the few keys and codes that are joined to them.
+    arrived: it is null, and no rule applies to it. `parents` holds, by foreign key column, a DataFrame of the accepted
+    keys and their partitions, in this order. `keep` persists the rows, which are read more than once, and `keep_keys`
+    the few keys and codes that are joined to them.
     """
     sent = landing.as_of(dataset, header)
     texts = records.transform(split_fields, header).transform(read_texts, sent, header)
@@ -81,7 +83,7 @@ def validate(
 
 
 def split(validated: DataFrame, dataset: Dataset, header: Sequence[str]) -> Verdict:
-    """The validated rows as silver keeps them: typed columns, or texts with their reasons."""
+    """Splits validated rows into what silver stores: typed accepted rows, and texts of rejected rows with reasons."""
     codes = F.col("_reject_reason")
     declared = F.array(*(reason(dataset, code) for code in dataset.reasons))
     rejected = validated.filter(codes != "").select("_partition_date", "_raw", "_reject_reason")
@@ -99,10 +101,10 @@ def split(validated: DataFrame, dataset: Dataset, header: Sequence[str]) -> Verd
 
 
 def count(validated: DataFrame, dataset: Dataset, days: Iterable[date], salt: str | None = None) -> dict[date, Counts]:
-    """Counts the rows of each partition of `days`, and their money, in one pass; given a salt, with checksums of the
-    accepted rows.
+    """Counts the rows of each partition of `days`, and their money, in one pass.
 
-    Rows are counted by the codes they have together, which are few, and not once for each code that there is.
+    Given a salt, adds checksums of the accepted rows. Rows are grouped by their combination of codes, of which there
+    are few, and not counted once for each code.
     """
     amount = (F.col(dataset.amount) if dataset.amount else F.lit(None)).cast("decimal(12,2)")
     groups = (
@@ -120,7 +122,10 @@ def count(validated: DataFrame, dataset: Dataset, days: Iterable[date], salt: st
 
 
 def add_up(dataset: Dataset, groups: Sequence[Row]) -> Counts:
-    """Adds up the groups of one partition's rows, each of which has the same codes; no groups are a file of no rows."""
+    """Adds up the groups of one partition's rows; each group has one combination of codes.
+
+    No groups mean a file of no rows.
+    """
     sound, rejected = [group for group in groups if not group.codes], [group for group in groups if group.codes]
     hits = Counter[str]()
     for group in rejected:
@@ -139,15 +144,15 @@ def add_up(dataset: Dataset, groups: Sequence[Row]) -> Counts:
 
 
 def checksums(dataset: Dataset, salt: str) -> list[Expression]:
-    """`keys` and `content` of accepted rows."""
+    """Returns the expressions `keys` and `content`: checksums of the keys and of all values of accepted rows."""
     return [checksum([dataset.key], salt).alias("keys"), checksum(dataset.names, salt).alias("content")]
 
 
 def checksum(names: Sequence[str], salt: str) -> Expression:
-    """How many rows there are, and two sums, which are the same for the same rows in whatever order.
+    """Returns the number of rows and two sums, as a struct; the order of the rows does not change them.
 
-    Sums of the halves of a 64-bit hash of each row, which cannot overflow. Nobody can make other rows with the same
-    sums who does not know the `salt`. Spark hashes a null like nothing at all, so which values are null is hashed too.
+    The sums add up the halves of a 64-bit hash of each row and cannot overflow. Nobody can make other rows with the
+    same sums without the `salt`. Spark's hash ignores nulls, so which values are null is hashed too.
     """
     hashed = F.xxhash64(F.lit(salt), *names, *map(F.isnull, names))
     halves = hashed.bitwiseAND(F.lit(0xFFFFFFFF)), F.shiftrightunsigned(hashed, 32)
@@ -155,8 +160,9 @@ def checksum(names: Sequence[str], salt: str) -> Expression:
 
 
 def withheld(rejected: DataFrame, dataset: Dataset) -> DataFrame:
-    """What the figures lack by each rejected row: its key, visit, day, department and amount as far as they can be
-    read, and its codes. Nothing but the codes is read of a malformed row.
+    """Returns what the marts lack by each rejected row: its key, visit, day, department, amount and codes.
+
+    Values that cannot be read are null. Of a malformed row only the codes are read.
     """
     rows = read_again(rejected, dataset)
     whole = F.col("_reject_reason") != "malformed_row"
@@ -178,24 +184,25 @@ def withheld(rejected: DataFrame, dataset: Dataset) -> DataFrame:
 
 
 def read_again(rejected: DataFrame, dataset: Dataset) -> DataFrame:
-    """Rejected rows of silver with the values of their texts, read as they are when a file is validated."""
+    """Returns silver's rejected rows with typed values, read from their texts as when a file is validated."""
     texts = {name: f"text_{name}" for name in dataset.names}
     trimmed = {text: trim(F.col(text)) for text in texts.values()}
     return rejected.withColumnsRenamed(texts).withColumns(trimmed).transform(read_types, dataset)
 
 
 def split_fields(records: DataFrame, header: Sequence[str], dialect: Dialect = RFC_4180) -> DataFrame:
-    """Adds each record's `fields` by RFC 4180, quotes and all.
+    """Adds each record's `fields` by RFC 4180, with their quotes.
 
-    Where a quote is open the fields found are not the whole record. A closed record has never more separators than
-    LONGEST_RECORD; an open one of more is not worth the memory, and has none.
+    If a quote is open, the fields found are not the whole record. A complete record never has more separators than
+    LONGEST_RECORD. An open record with more is not split, to save memory: its `fields` are null.
     """
     mark, separator = F.lit(dialect.separator), re.escape(dialect.separator)
     few = F.length("_raw") - F.length(F.replace("_raw", mark, F.lit(""))) < landing.LONGEST_RECORD
     unquoted = F.split("_raw", separator, len(header) + 1)  # nearly all records, and far cheaper
     if not dialect.quote:
         return records.withColumn("fields", unquoted)
-    # A field that ends in a separator; one that begins with a quote goes on behind it. No loop here ever goes back.
+    # A field that ends in a separator; one that begins with a quote goes on behind the closing quote. No loop
+    # backtracks.
     quote = re.escape(dialect.quote)
     field = rf"\G((?:{quote}(?:[^{quote}]++|{quote}{quote})*+{quote}|(?!{quote}))[^{separator}]*+){separator}"
     quoted = F.regexp_extract_all(F.concat("_raw", mark), F.lit(field), F.lit(1))
@@ -203,20 +210,21 @@ def split_fields(records: DataFrame, header: Sequence[str], dialect: Dialect = R
 
 
 def has_quotes(dialect: Dialect = RFC_4180) -> Expression:
+    """Tells whether a record contains a quote."""
     return F.contains("_raw", F.lit(dialect.quote)) if dialect.quote else F.lit(False)
 
 
 def is_malformed(header: Sequence[str], dialect: Dialect = RFC_4180) -> Expression:
-    """Whether a record's `fields` are not those of its header, or a quote is left open, or it has a NUL character."""
+    """Tells whether a record's `fields` do not match its header, a quote is left open, or it has a NUL character."""
     whole = F.array_join("fields", dialect.separator) == F.col("_raw")
     sound = (F.size("fields") == len(header)) & (~has_quotes(dialect) | whole)
     return F.contains("_raw", F.lit("\0")) | ~F.coalesce(sound, F.lit(False))
 
 
 def source(name: str, header: Sequence[str], dialect: Dialect = RFC_4180) -> Expression:
-    """Returns a column's field as it was sent, without the quotes around it; null where the file has no such column.
+    """Returns a column's field as it was sent, without the quotes around it; null if the file has no such column.
 
-    One that goes on behind its closing quote is text as it stands, white space apart.
+    A field that goes on behind its closing quote, with more than white space, is returned with its quotes.
     """
     if name not in header:
         return F.lit(None).cast("string")
@@ -227,20 +235,20 @@ def source(name: str, header: Sequence[str], dialect: Dialect = RFC_4180) -> Exp
 
 
 def read_texts(records: DataFrame, dataset: Dataset, header: Sequence[str]) -> DataFrame:
-    """Each record with whether it is `malformed`, and each column's trimmed text as `text_<column>`, null where blank.
+    """Returns each record with whether it is `malformed`, and each column's trimmed text as `text_<column>`.
 
-    From `fields` to texts in one step, as each copies all texts of a row.
+    A blank text is null. Goes from `fields` to texts in one step, because each step copies all texts of a row.
     """
     texts = (trim(source(name, header)).alias(f"text_{name}") for name in dataset.names)
     return records.select("_partition_date", "_raw", is_malformed(header).alias("malformed"), *texts)
 
 
 def without_quotes(field: Expression, mark: str = RFC_4180.quote) -> Expression:
-    """What stands between the quotes of a field that ends with them; any other as it is."""
+    """Returns the text between the quotes of a field that ends with them; any other field unchanged."""
     bare, quote = F.replace(field, F.lit(mark), F.lit("")), F.lit(mark)
     in_quotes = r"^{0}((?:[^{0}]++|{0}{0})*+){0}[\x00-\x20]*+\z".format(re.escape(mark))
     within = F.replace(F.regexp_extract(field, in_quotes, 1), F.lit(mark * 2), quote)
-    # Nearly all fields have no quote, or just those two; a regular expression takes far longer to say so.
+    # Nearly all fields have no quote, or just those two; a regular expression is far slower.
     plain = F.when(field == bare, field).when(field == F.concat(quote, bare, quote), bare)
     return plain.when(field.rlike(in_quotes), within).otherwise(field)
 
@@ -251,14 +259,15 @@ def read_types(rows: DataFrame, dataset: Dataset) -> DataFrame:
 
 
 def trim(text: Expression) -> Expression:
-    """A text without white space around it; null where nothing is left."""
-    # Spark looks every character up in a list as long as this one; most texts show at a glance that they need not it.
+    """Returns a text without white space around it; null if nothing is left."""
+    # btrim looks up every character in WHITE_SPACE. The first and last characters of most texts show that they need no
+    # trimming.
     plain = text.between("!", "~") & F.contains(F.lit(PRINTABLE), F.substring(text, -1, 1))
     return F.when(plain, text).otherwise(F.nullif(F.btrim(text, F.lit(WHITE_SPACE)), F.lit("")))
 
 
 def read(column: Column) -> Expression:
-    """The value of one column's text; null where it is blank, unreadable or not a listed value."""
+    """Returns the typed value of one column's text; null if it is blank, unreadable or not a listed value."""
     text = F.col(f"text_{column.name}")
     if column.one_of:
         as_spelt = (F.when(text == value, F.lit(value)) for value in column.one_of)
@@ -272,7 +281,7 @@ def read(column: Column) -> Expression:
         value = F.when((text >= FIRST_YEAR) & text.rlike(TIMESTAMP), with_seconds.try_cast("timestamp"))
         return F.when(value.between(*YEARS), value)
     if column.type == "decimal":
-        # Half up looks at the third decimal and no further, so that the length of the text costs nothing.
+        # Rounding half up needs no more than the third decimal, so that long texts cost no time.
         needed = F.regexp_extract(text, r"^[^.]*(\.[0-9]{1,3})?", 0)
         has_two = F.substring(text, -3, 1) == "."
         return F.when(text.rlike(DECIMAL), F.when(has_two, text).otherwise(needed).try_cast("decimal(12,2)"))
@@ -282,8 +291,8 @@ def read(column: Column) -> Expression:
 def give_codes(rows: DataFrame, dataset: Dataset) -> DataFrame:
     """Numbers the rows and adds the codes that a record earns by itself, in declared order, joined by `;`.
 
-    A malformed record has that code alone, and no values. A file is always cut alike, so a row that must be read again
-    has its number again.
+    A malformed record has that code alone, and no values. Spark always splits a file in the same way, so that a row
+    that is read again gets the same number.
     """
     broken = F.concat_ws(";", *(F.when(condition, code) for code, condition in rules(dataset)))
     malformed = F.col("malformed")
@@ -297,7 +306,7 @@ def give_codes(rows: DataFrame, dataset: Dataset) -> DataFrame:
 
 
 def rules(dataset: Dataset) -> Iterable[tuple[str, Expression]]:
-    """(code, condition under which it is earned) for every code that a row earns by itself."""
+    """Yields (code, condition under which a row earns it) for every code that a row earns by itself."""
     for column in dataset.columns:
         text, value = F.col(f"text_{column.name}"), F.col(column.name)
         unread = text.isNotNull() & value.isNull()
@@ -313,11 +322,11 @@ def rules(dataset: Dataset) -> Iterable[tuple[str, Expression]]:
 
 
 def compare(rows: DataFrame, dataset: Dataset, parents: Mapping[str, DataFrame], keep: Keep) -> DataFrame:
-    """(_row, codes, _versions_differ) of the rows that earn a code only beside others: orphans, and duplicates among
-    sound rows of one partition.
+    """Returns (_row, codes, _versions_differ) of orphans, and of duplicates among the sound rows of one partition.
 
-    Of the sound rows of one key the first by `precedence` stands, whatever order they came in. One of the others is
-    marked where their content differs. Whole rows are sorted only where their key comes twice.
+    These are the codes that a row earns only by comparison with others. Of the sound rows of a key, the first by
+    `precedence` is accepted, whatever their order in the file. One of the others is marked if their content differs.
+    Whole rows are sorted only if their key occurs twice.
     """
     sound, found = rows.filter(F.col("_reject_reason") == ""), []
     for name, keys in parents.items():
@@ -343,8 +352,9 @@ def compare(rows: DataFrame, dataset: Dataset, parents: Mapping[str, DataFrame],
 
 
 def precedence(dataset: Dataset) -> list[Expression]:
-    """The order of a key's versions, the one that stands first: the one that says most, then the furthest along, then
-    the latest, then the greatest.
+    """Returns the order of a key's versions, of which the first is accepted.
+
+    The version with the most known values comes first, then the furthest along, then the latest, then the greatest.
     """
     columns = dataset.columns[1:]
     return [
@@ -356,18 +366,18 @@ def precedence(dataset: Dataset) -> list[Expression]:
 
 
 def is_known(column: Column) -> Expression:
-    """Whether a value is there, and is not the one that stands for "not known"."""
+    """Tells whether a value is there, and is not the one that stands for "not known"."""
     value = F.col(column.name)
     return F.coalesce(value != column.not_known, F.lit(False)) if column.not_known else value.isNotNull()
 
 
 def rank(column: Column) -> Expression:
-    """The rank of a listed value; null of none."""
+    """Returns the rank of a listed value; null for a null."""
     return F.coalesce(*(F.when(F.col(column.name) == value, place) for value, place in column.ranks.items()))
 
 
 def add_codes(rows: DataFrame, others: DataFrame, dataset: Dataset) -> DataFrame:
-    """The rows with the codes of `others(_row, codes, _versions_differ)` among their own, in declared order."""
+    """Adds the codes of `others(_row, codes, _versions_differ)` to those of the rows, in declared order."""
     codes = F.concat_ws(";", F.nullif("_reject_reason", F.lit("")), "codes")
     in_order = F.concat_ws(";", *(F.when(has_code(F.lit(code), codes), code) for code in dataset.reasons))
     return (
@@ -378,12 +388,12 @@ def add_codes(rows: DataFrame, others: DataFrame, dataset: Dataset) -> DataFrame
 
 
 def has_code(code: Expression, codes: Expression | str = "_reject_reason") -> Expression:
-    """Whether a code is among those that `;` joins."""
+    """Tells whether a code is among codes joined by `;`."""
     return F.find_in_set(code, F.replace(codes, F.lit(";"), F.lit(","))) > 0
 
 
 def reason(dataset: Dataset, code: str) -> Expression:
-    """A code as silver tells it: with the column to blame, null where a rule joins several, and a sentence."""
+    """Returns a reason as silver stores it: code, column to blame (null if a rule uses several) and sentence."""
     return F.struct(
         F.lit(code).alias("code"),
         F.lit(dataset.blamed[code]).cast("string").alias("column"),

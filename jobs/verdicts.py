@@ -1,6 +1,6 @@
 """Tells which codes a row of texts earns by itself, without Spark: orphans and duplicates are left out.
 
-The generator asks before it writes. Rules are evaluated by SQLite, in which dates and timestamps are ISO texts and
+The generator uses it before it writes a row. SQLite evaluates the rules: dates and timestamps are ISO texts there, and
 decimals floating-point numbers. A rule whose SQL only Spark understands is not evaluated: see `Verdicts.unknown`.
 """
 
@@ -25,7 +25,7 @@ TIMESTAMP = re.compile(
 
 
 def read(column: Column, text: str) -> str | None:
-    """Returns the value of a text that is not blank, as SQLite compares it; None where it cannot be read."""
+    """Returns the value of a text that is not blank, as SQLite compares it; None if it cannot be read."""
     if column.one_of:
         return {value.lower(): value for value in column.one_of}.get(text.lower())
     try:
@@ -63,7 +63,7 @@ class Verdicts:
         return [rule for rule in self.dataset.rules if rule not in self.rules]
 
     def select(self, *rules: Rule) -> str:
-        """Returns a query for whether a row breaks each of the rules; a null breaks none."""
+        """Returns a query that tells for each of the rules whether a row breaks it; a null breaks none."""
         flags = (f"coalesce(not ({rule.holds}), 0)" for rule in rules)
         return f"select {', '.join(flags) or 0} from {self.source}"
 
@@ -76,7 +76,7 @@ class Verdicts:
         return True
 
     def codes(self, row: Mapping[str, str]) -> list[str]:
-        """Returns the codes that a row earns, in declared order; of rules those that SQLite can evaluate."""
+        """Returns the codes that a row earns, in declared order; rules that SQLite cannot evaluate are left out."""
         found, values, unread = set(), [], set()
         for column in self.dataset.columns:
             text = row[column.name].strip(WHITE_SPACE)
@@ -92,7 +92,7 @@ class Verdicts:
         return [code for code in self.dataset.reasons if code in found]
 
     def break_rules(self, columns: Mapping[str, pa.Array]) -> np.ndarray:
-        """Tells, row by row and rule by rule, whether rows in the form in which they are drawn break the rules."""
+        """Returns an array of booleans, a row per drawn row and a column per rule: whether the row breaks the rule."""
         rows = zip(*(columns[name].to_pylist() for name in self.dataset.names), strict=True)
         ask = self.database.execute
         flags = [ask(self.query, [value or None for value in row]).fetchone() for row in rows]
@@ -101,5 +101,5 @@ class Verdicts:
 
 @cache
 def verdicts(name: str) -> Verdicts:
-    """Returns the one evaluation of a dataset's rows."""
+    """Returns the evaluator of a dataset's rows, which is made once."""
     return Verdicts(name)

@@ -11,7 +11,7 @@ from jobs.dataset import Dataset
 def discover() -> dict[str, Dataset]:
     """Returns the dataset that each module declares under its own name, by name, parents before children.
 
-    Raises ValueError where a module declares no such dataset, a column refers to none, or references form a circle.
+    Raises ValueError if a module declares no such dataset, a column references none, or references form a circle.
     """
     found: dict[str, Dataset] = {}
     for name in sorted(module.name for module in iter_modules(__path__)):
@@ -33,10 +33,10 @@ CATALOG = discover()
 
 
 def expected(day: date) -> dict[str, Dataset]:
-    """Returns the datasets that a date needs a file of, in the catalog's order."""
+    """Returns the datasets of which a date needs a file, in the catalog's order."""
     return {name: dataset for name, dataset in CATALOG.items() if dataset.since <= day}
 
 
 def children(dataset: Dataset) -> list[Dataset]:
-    """Returns the datasets that refer to this one, in the catalog's order."""
+    """Returns the datasets that reference this one, in the catalog's order."""
     return [child for child in CATALOG.values() if dataset.name in child.parents.values()]
