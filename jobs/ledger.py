@@ -192,7 +192,7 @@ def in_words(level: dict[str, Any]) -> str:
 
 
 class Stopped(Refused):
-    """A threshold keeps a date out of gold."""
+    """Reports that a threshold keeps a date out of gold."""
 
 
 def standing(connection: Connection, dataset: Dataset, day: date) -> dict[str, Any] | None:
