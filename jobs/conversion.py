@@ -21,7 +21,7 @@ from jobs.sources import Cell, Source
 # A separator and a quote that no file has which is read line by line (exports.ODD): a line is one field.
 WHOLE_LINES = {"sep": "\x01", "quote": "\x02"}
 LOCAL = "timestamp"  # of a session in UTC: what a clock on the wall shows
-OFFSET = r" ?(Z|[+-][0-9]{2}:[0-9]{2})$"
+OFFSET = patterns.OFFSET
 # Behind a text that is not in the source's notation, but would be read in ours, and then mean something else.
 NOT_CONVERTED = " (not in the source's notation)"
 # What our columns are typed as where SQL returns no text: such a value is in no notation.
