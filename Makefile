@@ -192,9 +192,11 @@ endurance: $(DEVELOPER_TOOLS) ## many dates through one resident application, an
 graph: up ## every task of a date in Luigi's order, and whether it is done: [DATE=2026-01-31]
 	@$(VENV)/bin/luigi-deps-tree --module pipelines Day --date "$${DATE:-$$START}"
 
-.PHONY: profile
+.PHONY: profile preview
 profile: $(INSTALLED) ## draft the declaration of an export that nobody has described, and a page of what is in it: FROM=folder [NAME=clinique]
 	@$(RUN) -m dashboards.profile "$$FROM" $(if $(NAME),--name "$$NAME")
+preview: up ## what a date's files would become, before they land: FROM=folder [SOURCE=clinique] [DATE=2026-01-31]
+	@$(RUN) -m jobs.preview "$$FROM" $(if $(SOURCE),--source "$$SOURCE") $(if $(DATE),--date "$$DATE")
 
 .PHONY: test check test-unit test-laws test-hostile test-faults lint lint-clusters lint-workflows format schema dictionary lock
 test: $(DEVELOPER_TOOLS) ## run every test, on a stack of their own

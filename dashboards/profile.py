@@ -52,11 +52,14 @@ PAGE = """<!doctype html>
 
 def main() -> None:
     words = argparse.ArgumentParser(prog="python -m dashboards.profile", description=__doc__)
-    words.add_argument("folder", type=Path, help="the folder of the files of one date")
+    words.add_argument("folder", help="the folder of the files of one date")
     words.add_argument("--name", default="", help="of the source; by default that of the folder")
     given = words.parse_args()
+    if not given.folder:
+        program.leave(2, "FROM is missing: name the folder of the export's files, as in make profile FROM=export.")
+    folder = Path(given.folder).expanduser()
     try:
-        for line in make(given.folder.expanduser(), given.name or default_name(given.folder)):
+        for line in make(folder, given.name or default_name(folder)):
             borders.say(line)
     except Exception as error:
         program.leave(1, program.sentence(error))

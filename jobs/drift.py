@@ -65,6 +65,9 @@ def compare_columns(was: ColumnProfile, has: ColumnProfile, is_listed: bool, sma
             named = f" ({', '.join(shown)})" if shown else ""
             yield f"column {quoted(has.name)} has new codes in {sum(new.values()):,} rows{named}"
         return
+    if was.marks["."] >= NEARLY > was.integers and has.integers >= NEARLY:
+        yield f"column {quoted(has.name)} seems to have lost the zeros in front of its numbers"
+        return
     typed = ("timestamp", "date", "time", "decimal", "integer")
     if was.kind in typed and was.kind != has.kind and has.there and (was.kind, has.kind) != ("decimal", "integer"):
         yield f"column {quoted(has.name)} held a {was.kind} and holds {'a ' if has.kind in typed else ''}{has.kind}"

@@ -149,15 +149,15 @@ def facts_of(dataset: Dataset, day: date) -> Facts:
     return Facts(**texts, **numbers)  # type: ignore[arg-type]
 
 
-def records(spark: Any, dataset: Dataset, day: date, facts: Facts) -> Any:
-    """One row per data record of a bronze file: its text in `_raw`, without the line end.
+def records(spark: Any, dataset: Dataset, day: date, facts: Facts, path: str = "") -> Any:
+    """One row per data record of a bronze file, or of another at `path`: its text in `_raw`, without the line end.
 
     Lines are read by all cores. Where a record spans lines Spark's CSV reader finds its end: asked for more fields than
     any record has, it calls each of them corrupt and hands back its text.
     """
     from pyspark.sql import functions as F
 
-    path = bronze_path(dataset, day)
+    path = path or bronze_path(dataset, day)
     place = F.monotonically_increasing_id().bitwiseAND(F.lit((1 << 33) - 1))  # of a row in its partition
     if facts.spans:
         rows, raw = spanning_records(spark, [path], len(facts.header), facts.widest)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dashboards import profile as command
-from jobs import charsets, drafting, drift, example_export, exports, profiling, settings, sources
+from jobs import charsets, drafting, drift, example_export, exports, headers, profiling, settings, sources
 from jobs.catalog import CATALOG
 from jobs.generate import generate
 from jobs.landing import folder
@@ -242,9 +242,9 @@ def test_an_encoding_is_named_as_declarations_name_it(tmp_path):
 
 def test_a_change_of_schema_is_told(tmp_path):
     texts = {
-        "was": "PATNR;SEX;DOB;OLD\n" + "".join(f"P{n};{n % 2};{n % 28 + 1:02}/12/1980;x\n" for n in range(50)),
+        "was": "PATNR;SEX;DOB;OLD\n" + "".join(f"{n:04};{n % 2};{n % 28 + 1:02}/12/1980;x\n" for n in range(50)),
         "now": "PATNR;SEX;DOB_DATE;NEW;ZIP\n"
-        + "".join(f"P{n};{n % 3};1980-12-{n % 28 + 1:02};1;2\n" for n in range(50)),
+        + "".join(f"{n};{n % 3};1980-12-{n % 28 + 1:02};1;2\n" for n in range(50)),
     }
     for name, text in texts.items():
         (tmp_path / name).mkdir()
@@ -253,10 +253,21 @@ def test_a_change_of_schema_is_told(tmp_path):
     was, now = (profiling.profile(tmp_path / name) for name in texts)
     told = list(drift.compare(was, now, {"SEX"}, smallest=5))
     assert "'MORE_*.csv' is new" in told
+    assert "PAT_*.csv: column 'PATNR' seems to have lost the zeros in front of its numbers" in told
     assert "PAT_*.csv: column 'DOB' seems to be 'DOB_DATE' now" in told
     assert "PAT_*.csv: column 'OLD' is missing" in told
     assert "PAT_*.csv: column 'SEX' has new codes in 16 rows ('2' 16)" in told
     assert list(drift.compare(was, was, {"SEX"}, smallest=5)) == []
+
+
+def test_a_change_of_headers_is_told():
+    was = {"PAT_*.csv": ["PATNR", "SEXE", "OLD"], "GONE_*.csv": ["a"]}
+    has = {"PAT_*.csv": ["PATNR", "Sexe", "ZIP"], "NEW_*.csv": ["a"]}
+    assert list(headers.compare(was, has)) == [
+        "PAT_*.csv: column 'SEXE' seems to be 'Sexe' now",
+        "PAT_*.csv: column 'OLD' is missing",
+        "PAT_*.csv: column 'ZIP' is new",
+    ]
 
 
 def test_a_draft_says_how_sure_it_is(ours):
