@@ -3,10 +3,13 @@
 DuckDB reads and counts; what a pattern of dates would make of a text is asked of patterns.py, as the conversion asks.
 """
 
+import fnmatch
 import io
 import itertools
 import re
+import shutil
 import tempfile
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -107,7 +110,9 @@ class TableProfile(NamedTuple):
     @property
     def name(self) -> str:
         """Returns its name as SQL has it: the letters of the pattern."""
-        text = re.sub(r"[^a-z0-9]+", "_", self.pattern.rpartition(".")[0].replace("*", "").lower()).strip("_")
+        text = re.sub(
+            r"[^a-z0-9]+", "_", self.pattern.rpartition(".")[0].replace("[0-9]", "").replace("*", "").lower()
+        ).strip("_")
         return text if text[:1].isalpha() else f"t_{text}".rstrip("_")
 
     @property
@@ -178,29 +183,29 @@ class Reading:
         if not folder.is_dir():
             raise Refused(f"{quoted(str(folder))} is no folder; give the folder of an export's files as FROM.")
         files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith((".", "_"))]
-        self.connection = duckdb.connect(config={"threads": 2})
+        # The texts lie on disk, readable by this user alone, until this reading is forgotten: a gigabyte is no problem.
+        place = tempfile.mkdtemp(prefix="profile-")
+        weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
+        self.connection = duckdb.connect(str(Path(place, "profile.duckdb")), config={"threads": 2})
         self.places: dict[str, str] = {}  # the tables of DuckDB by pattern
         unread, tables = list[str](), list[TableProfile]()
-        with tempfile.TemporaryDirectory() as place:
-            self.connection.execute(f"set temp_directory = '{place}'")
-            groups: dict[tuple[str, tuple[str, ...], Dialect], list[tuple[Path, Path, int, charsets.Charset]]] = {}
-            for number, path in enumerate(files):
-                with path.open("rb") as opened:
-                    found = dialect.look(opened.read(1 << 16))
-                if found.kind or not path.stat().st_size:
-                    unread.append(f"{quoted(path.name)} is {found.kind or 'empty'}")
-                    continue
-                charset = charsets.detect(path)
-                copy = charsets.as_utf8(path, charset.name, Path(place, f"{number}.csv"))
-                form, names, skip = read_shape(copy)
-                if len(names) < 2:
-                    unread.append(f"{quoted(path.name)} has no columns")
-                    continue
-                groups.setdefault((pattern_of(path.name), names, form), []).append((path, copy, skip, charset))
-            for (pattern, names, form), group in groups.items():
-                taken = any(table.pattern == pattern for table in tables)
-                pattern = group[0][0].name if taken else pattern  # files of one pattern with other columns
-                tables.append(self.load(pattern, names, form, group))
+        groups: dict[tuple[str, tuple[str, ...], Dialect], list[tuple[Path, Path, int, charsets.Charset]]] = {}
+        for number, path in enumerate(files):
+            with path.open("rb") as opened:
+                found = dialect.look(opened.read(1 << 16))
+            if found.kind or not path.stat().st_size:
+                unread.append(f"{quoted(path.name)} is {found.kind or 'empty'}")
+                continue
+            charset = charsets.detect(path)
+            copy = charsets.as_utf8(path, charset.name, Path(place, f"{number}.csv"))
+            form, names, skip = read_shape(copy)
+            if len(names) < 2:
+                unread.append(f"{quoted(path.name)} has no columns")
+                continue
+            groups.setdefault((pattern_of(path.name), names, form), []).append((path, copy, skip, charset))
+        for (pattern, names, form), group in groups.items():
+            others = [path.name for each in groups.values() if each is not group for path, *_ in each]
+            tables.append(self.load(narrowed(pattern, group[0][0].name, others), names, form, group))
         if not tables:
             why = f" ({'; '.join(unread[:3])})" if unread else ""
             raise Refused(f"{quoted(str(folder))} has no file with columns{why}; give an export's folder as FROM.")
@@ -357,6 +362,14 @@ def pattern_of(name: str) -> str:
     if not dot:
         stem, ending = name, ""
     return re.sub(r"\*+(?:[-_. ]?\*+)*", "*", re.sub(r"[0-9]+", "*", stem)) + dot + ending
+
+
+def narrowed(pattern: str, name: str, others: Sequence[str]) -> str:
+    """Returns a pattern, or a narrower one, that finds none of the files with other columns."""
+    for each in (pattern, pattern.replace("*", "[0-9]*")):
+        if not any(fnmatch.fnmatchcase(other, each) for other in others):
+            return each
+    return name
 
 
 def read_shape(path: Path) -> tuple[Dialect, tuple[str, ...], int]:

@@ -204,6 +204,24 @@ def test_nulls_and_sums_with_signs_are_told(place):
     assert table.by_name["sum"].odd_sums == 1.0 and table.by_name["more"].there == 34
 
 
+def test_a_pattern_finds_no_file_with_other_columns(tmp_path):
+    for name, text in {
+        "claims_20260101.csv": "a,b\n1,2\n",
+        "claims_20260102.csv": "a,b\n3,4\n",
+        "claims_transactions_20260101.csv": "c,d\n1,2\n",
+        "x_1.csv": "e,f\n1,2\n",
+        "x_2.csv": "g,h\n1,2\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+    found = {table.pattern: (table.files, table.name) for table in profiling.profile(tmp_path).tables}
+    assert found == {
+        "claims_[0-9]*.csv": (("claims_20260101.csv", "claims_20260102.csv"), "claims"),
+        "claims_transactions_*.csv": (("claims_transactions_20260101.csv",), "claims_transactions"),
+        "x_1.csv": (("x_1.csv",), "x_1"),
+        "x_2.csv": (("x_2.csv",), "x_2"),
+    }
+
+
 def test_what_cannot_be_read_is_said(place):
     with pytest.raises(Refused, match="is no folder"):
         profiling.profile(place / "none")
