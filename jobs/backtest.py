@@ -420,7 +420,7 @@ def gold_line(connection: warehouse.Connection, trial: Retrial) -> str:
         f"from public.{table} as was full join pg_temp.{table} as would on was.{key} = would.{key} "
         f"where {one} is distinct from {other}"
     ).fetchmany(1)[0]
-    return f"gold {table}: {come:,} rows come, {changed:,} change, {gone:,} go"
+    return f"gold {table}: {changed:,} rows change, {come:,} come, {gone:,} go"
 
 
 def loaded_days(connection: warehouse.Connection, dataset: Dataset, coming: date | None = None) -> list[date]:

@@ -191,10 +191,12 @@ def read(folder: Path, source: Source | None, day: date, staging: str, place: Pa
         return Coming(day, files, facts, None, ())
     export = derivation.read_export(source, day)
     for name, path in export.paths.items():
-        put(path, f"{staging}/{name}")
+        put(path, f"{staging}/raw/{name}")
     # By a name of its own its lines are nobody else's, who may convert the date meanwhile.
     apart = replace(source, name=f"{STAGED}/{source.name}")
-    made = derivation.derive(export._replace(source=apart, place=raw.staged(staging)), datasets, "preview", place)
+    made = derivation.derive(
+        export._replace(source=apart, place=raw.staged(f"{staging}/raw")), datasets, "preview", place
+    )
     from jobs.source_to_bronze import in_words, warnings_of
 
     said = []
