@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta, timezone
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,9 +115,9 @@ def date_of(folder: Path) -> date | None:
 
 
 def next_date(connection: warehouse.Connection) -> date:
-    """Returns the day after the newest that gold has; the first of 2026 where it has none."""
+    """Returns the day after the newest that gold has; today (UTC) where it has none."""
     newest = warehouse.newest(connection)
-    return newest + timedelta(days=1) if newest else date(2026, 1, 1)
+    return newest + timedelta(days=1) if newest else datetime.now(timezone.utc).date()
 
 
 def names_in(folder: Path) -> list[str]:
@@ -328,7 +328,11 @@ def schema_lines(connection: warehouse.Connection, folder: Path, source: Source 
         if before is None:
             yield "Change of schema: there is no date before to compare with"
             return
-        told = list(drift.compare(profile(Path(place)), profile(folder), listed(source), settings.small_cells()))
+        now = profile(folder)
+        if source is None:  # what lies beside our own files is nobody's
+            own = tuple(table for table in now.tables if table.pattern.removesuffix(".csv") in CATALOG)
+            now = now._replace(tables=own)
+        told = list(drift.compare(profile(Path(place)), now, listed(source), settings.small_cells()))
     yield f"Change of schema since {before}: {'none' if not told else ''}".rstrip()
     yield from (f"  {line}" for line in told)
 
