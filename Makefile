@@ -12,7 +12,7 @@ SCALE ?= 1
 SEED ?= 42
 START ?= 2026-01-01
 # Pass values from the command line through the environment, so that neither make nor the shell interprets them.
-GIVEN := DATE SCALE SEED START FORCE OVERRIDE FUTURE KEY DATASET TO FROM BACKUP_IDENTITY FIRST LAST FILE COLUMN SCALES REPEATS ALONE DATES SOURCE
+GIVEN := DATE SCALE SEED START FORCE OVERRIDE FUTURE KEY DATASET TO FROM BACKUP_IDENTITY FIRST LAST FILE COLUMN SCALES REPEATS ALONE DATES SOURCE NAME
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 export $(GIVEN)
 
@@ -190,6 +190,12 @@ endurance: $(DEVELOPER_TOOLS) ## many dates through one resident application, an
 .PHONY: graph
 graph: up ## every task of a date in Luigi's order, and whether it is done: [DATE=2026-01-31]
 	@$(VENV)/bin/luigi-deps-tree --module pipelines Day --date "$${DATE:-$$START}"
+
+.PHONY: profile preview
+profile: $(INSTALLED) ## draft the declaration of an export that nobody has described, and a page of what is in it: FROM=folder [NAME=clinique]
+	@$(RUN) -m dashboards.profile "$$FROM" $(if $(NAME),--name "$$NAME")
+preview: up ## what a date's files would become, before they land: FROM=folder [SOURCE=clinique] [DATE=2026-01-31]
+	@$(RUN) -m jobs.preview "$$FROM" $(if $(SOURCE),--source "$$SOURCE") $(if $(DATE),--date "$$DATE")
 
 .PHONY: test check test-unit test-laws test-hostile test-faults lint lint-clusters lint-workflows format schema dictionary lock
 test: $(DEVELOPER_TOOLS) ## run every test, on a stack of their own

@@ -333,7 +333,7 @@ def build(to: Path) -> dict[str, int]:
         (to / f".{name}.new").replace(to / name)
     if to == home():
         for old in {file.name for file in to.glob("*.html")} - set(pages):
-            if not old.startswith("lineage"):  # which dashboards/lineage.py draws
+            if not old.startswith(("lineage", "profile-")):  # which lineage.py and profile.py draw
                 (to / old).unlink()
     return {name: (to / name).stat().st_size for name in pages}
 

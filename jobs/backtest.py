@@ -6,7 +6,7 @@ python -m jobs.backtest [--first 2026-01-01] [--last 2026-01-31]
 import argparse
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
@@ -33,6 +33,7 @@ DIRECTIONS = REJECTED, ACCEPTED, CHANGED, OTHERWISE = (
 WITHHELD = ("dataset", "_partition_date", "row_key", "visit_id", "row_day", "department", "amount", "reasons")
 OF_ALL = {"ops.mart_trust": "department = '*'"}  # the rows that sum up the whole hospital
 Run = dict[str, Any]  # a row of ops.standing
+Reader = Callable[[Any, Dataset, date], tuple[Sequence[str], DataFrame]]
 Flips = Counter[tuple[str, date, str, str]]  # (dataset, partition, direction, codes) -> rows
 
 
@@ -164,14 +165,17 @@ def union(frames: Sequence[DataFrame]) -> DataFrame:
     return union(frames[:half]).unionAll(union(frames[half:])) if half else frames[0]
 
 
-def retrial(spark: Any, dataset: Dataset, days: list[date], trials: Mapping[str, Retrial]) -> Retrial:
+def retrial(
+    spark: Any, dataset: Dataset, days: list[date], trials: Mapping[str, Retrial], read: Reader | None = None
+) -> Retrial:
     """Revalidates partitions of one dataset; finds the rows whose verdicts or values differ from those of silver.
 
-    Raises Refused if the columns of silver's table, or their types, are not those of the catalog.
+    `read` returns the header and the records of a partition; by default those of bronze. Raises Refused if the columns
+    of silver's table, or their types, are not those of the catalog.
     """
 
     def again(day: date) -> tuple[validation.Counts, validation.Verdict]:
-        header, validated = validate(spark, dataset, day, trials)
+        header, validated = validate(spark, dataset, day, trials, read)
         verdict = validation.split(validated, dataset, header)
         return validation.count(validated, dataset, [day])[day], verdict
 
@@ -179,10 +183,12 @@ def retrial(spark: Any, dataset: Dataset, days: list[date], trials: Mapping[str,
         counts, verdicts = zip(*pool.map(again, days), strict=True)
     would = validation.Verdict(*(union(parts) for parts in zip(*verdicts, strict=True)))
     in_days = F.col("_partition_date").isin(days)
-    was = validation.Verdict(
-        lake.silver(spark, dataset).select(*would.accepted.columns),
-        lake.silver(spark, dataset, "rejected"),
-    )
+    was = validation.Verdict(would.accepted.limit(0), would.rejected.limit(0))
+    if lake.has_silver(dataset, "accepted"):  # the first date has none
+        was = validation.Verdict(
+            lake.silver(spark, dataset).select(*would.accepted.columns),
+            lake.silver(spark, dataset, "rejected"),
+        )
     if was.accepted.dtypes != would.accepted.dtypes:
         raise Refused(
             f"the columns of {dataset.name}, or their types, are not those of its silver table; a backtest tells what "
@@ -215,22 +221,30 @@ def retrial(spark: Any, dataset: Dataset, days: list[date], trials: Mapping[str,
     )
 
 
-def validate(spark: Any, dataset: Dataset, day: date, trials: Mapping[str, Retrial]) -> tuple[Sequence[str], DataFrame]:
+def read_bronze(spark: Any, dataset: Dataset, day: date) -> tuple[Sequence[str], DataFrame]:
+    """Returns the header and the records of a bronze file."""
+    facts = lake.facts_of(dataset, day)
+    return facts.header, lake.records(spark, dataset, day, facts)
+
+
+def validate(
+    spark: Any, dataset: Dataset, day: date, trials: Mapping[str, Retrial], read: Reader | None = None
+) -> tuple[Sequence[str], DataFrame]:
     """Returns a file's header, and its rows validated as in bronze_to_silver, but against parents as they would be."""
     parents = {}
     for name, parent in dataset.parents.items():
         accepted = trials[parent].accepted if parent in trials else lake.silver(spark, CATALOG[parent])
         in_time = F.col("_partition_date") <= dataset.waits_until(day)
         parents[name] = accepted.filter(in_time).select(CATALOG[parent].key, "_partition_date")
-    facts = lake.facts_of(dataset, day)
-    records = lake.records(spark, dataset, day, facts).withColumn("_partition_date", F.lit(day))
+    header, records = (read or read_bronze)(spark, dataset, day)
+    records = records.withColumn("_partition_date", F.lit(day))
 
     def keep(rows: DataFrame) -> DataFrame:
         return rows.localCheckpoint(eager=False)
 
-    validated = validation.validate(records, dataset, facts.header, parents, keep, keep)
+    validated = validation.validate(records, dataset, header, parents, keep, keep)
     # The plan ends here, or Spark would plan it again for each query, each child and each of their dates.
-    return facts.header, validated.localCheckpoint()
+    return header, validated.localCheckpoint()
 
 
 def differences(was: DataFrame, would: DataFrame, place: Sequence[str]) -> DataFrame:
@@ -353,22 +367,27 @@ def stop_lines(
 # ---- what would become of figures ----------------------------------------------------------------------------------
 
 
-def mart_lines(connection: warehouse.Connection, trials: Mapping[str, Retrial]) -> Iterator[str]:
+def mart_lines(
+    connection: warehouse.Connection, trials: Mapping[str, Retrial], coming: date | None = None
+) -> Iterator[str]:
     """Yields each figure of the marts that would change, computed by the SQL of sql/marts over copies of gold.
 
-    Temporary tables hide all others of the same name, in this connection alone; nothing is committed.
+    A partition that is `coming` counts as if gold had it. Temporary tables hide all others of the same name, in this
+    connection alone; nothing is committed.
     """
     with connection.transaction(force_rollback=True):
         connection.execute("set transaction isolation level repeatable read")
         for trial in trials.values():
-            copy_gold(connection, trial)
-        copy_withheld(connection, trials)
+            copy_gold(connection, trial, coming)
+        copy_withheld(connection, trials, coming)
         for name, (query, _) in schema.gold_queries().items():
             connection.execute(f"create temp view {name} as {query}")
         copies = rf"\bops\.({'|'.join(['withheld', *schema.gold_queries()])})\b"
+        gold = [gold_line(connection, trial) for trial in trials.values()] if coming else []
         lines: list[str] = []
         for mart, select in marts.selects().items():
             lines += compare_mart(connection, mart, re.sub(copies, r"pg_temp.\1", select))
+    yield from gold
     if lines:
         yield f"{'Figures of the marts':<46}{'now':>18}{'then':>18}{'change':>16}"
     else:
@@ -376,13 +395,13 @@ def mart_lines(connection: warehouse.Connection, trials: Mapping[str, Retrial]) 
     yield from lines
 
 
-def copy_gold(connection: warehouse.Connection, trial: Retrial) -> None:
+def copy_gold(connection: warehouse.Connection, trial: Retrial, coming: date | None = None) -> None:
     """Copies a gold table to a temporary one, and gives each affected key the newest version that would be accepted."""
     dataset, table = trial.dataset, trial.dataset.name
     connection.execute(f"create temp table {table} on commit drop as table public.{table}")
     names = ", ".join([*dataset.names, "_partition_date"])
     connection.execute(f"create temp table fresh on commit drop as select {names} from public.{table} with no data")
-    copy(connection, "fresh", newest_versions(trial, loaded_days(connection, dataset)))
+    copy(connection, "fresh", newest_versions(trial, loaded_days(connection, dataset, coming)))
     connection.execute(f"create unique index on pg_temp.{table} ({dataset.key})")
     connection.execute(f"analyze pg_temp.{table}, pg_temp.fresh")
     connection.execute(f"delete from pg_temp.{table} as g using fresh where fresh.{dataset.key} = g.{dataset.key}")
@@ -395,12 +414,25 @@ def copy_gold(connection: warehouse.Connection, trial: Retrial) -> None:
     connection.execute("drop table fresh")
 
 
-def loaded_days(connection: warehouse.Connection, dataset: Dataset) -> list[date]:
-    """Returns the partitions of a dataset that are loaded into gold."""
+def gold_line(connection: warehouse.Connection, trial: Retrial) -> str:
+    """Returns a sentence on the rows of a gold table that change, come and go in its copy."""
+    table, key = trial.dataset.name, trial.dataset.key
+    one, other = (f"row({', '.join(f'{of}.{name}' for name in trial.dataset.names)})" for of in ("was", "would"))
+    come, gone, changed = connection.execute(
+        f"select count(*) filter (where was.{key} is null), count(*) filter (where would.{key} is null), "
+        f"count(*) filter (where was.{key} is not null and would.{key} is not null) "
+        f"from public.{table} as was full join pg_temp.{table} as would on was.{key} = would.{key} "
+        f"where {one} is distinct from {other}"
+    ).fetchmany(1)[0]
+    return f"gold {table}: {changed:,} rows change, {come:,} come, {gone:,} go"
+
+
+def loaded_days(connection: warehouse.Connection, dataset: Dataset, coming: date | None = None) -> list[date]:
+    """Returns the partitions of a dataset that are loaded into gold, and the one that is coming."""
     found = connection.execute(
         "select partition_date from ops.receipts where layer = 'gold' and dataset = %s", [dataset.name]
     )
-    return [day for (day,) in found]
+    return list({day for (day,) in found} | ({coming} if coming else set()))
 
 
 def newest_versions(trial: Retrial, days: Sequence[date]) -> DataFrame:
@@ -414,13 +446,13 @@ def newest_versions(trial: Retrial, days: Sequence[date]) -> DataFrame:
     return keys.join(whole, on=dataset.key, how="left").select(dataset.key, "version.*")
 
 
-def copy_withheld(connection: warehouse.Connection, trials: Mapping[str, Retrial]) -> None:
+def copy_withheld(connection: warehouse.Connection, trials: Mapping[str, Retrial], coming: date | None = None) -> None:
     """Copies ops.withheld to a temporary table, with the rows that would be excluded of the partitions in gold."""
     names = ", ".join(WITHHELD)
     connection.execute("create temp table withheld (like ops.withheld including identity) on commit drop")
     connection.execute(f"insert into pg_temp.withheld ({names}) select {names} from ops.withheld")
     for name, trial in trials.items():
-        days = [day for day in loaded_days(connection, trial.dataset) if day in trial.counts]
+        days = [day for day in loaded_days(connection, trial.dataset, coming) if day in trial.counts]
         connection.execute(
             "delete from pg_temp.withheld where dataset = %s and _partition_date = any(%s)", [name, days]
         )

@@ -22,7 +22,7 @@ from jobs.sources import Cell, Source
 # A separator and a quote that occur in no file that is read line by line (exports.ODD), so that a line is one field.
 WHOLE_LINES = {"sep": "\x01", "quote": "\x02"}
 LOCAL = "timestamp"  # in a session in UTC: what a clock on the wall shows
-OFFSET = r" ?(Z|[+-][0-9]{2}:[0-9]{2})$"
+OFFSET = patterns.OFFSET
 # Appended to a text that is not in the source's notation, but could be read in ours, with another meaning.
 NOT_CONVERTED = " (not in the source's notation)"
 # The types to which SQL's numbers are cast: such values are in no notation.

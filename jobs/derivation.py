@@ -31,6 +31,11 @@ class Export(NamedTuple):
     paths: dict[str, Path]
     sha256: dict[str, str]
     tables: dict[str, list[RawFile]]  # by the pattern of their names
+    place: str = ""  # where Spark reads the files, if not in bronze
+
+    def path(self, name: str) -> str:
+        """Returns where Spark reads a file."""
+        return f"{self.place}/{name}" if self.place else raw.path(self.source.name, self.day, name)
 
     def files(self, mapping: DatasetMapping) -> list[RawFile]:
         """Returns the files of a mapping, each once: those of its first table, then those of the others."""
@@ -135,7 +140,7 @@ def scans(export: Export, files: Sequence[RawFile]) -> list[Files]:
         alike.setdefault((file.header, file.spans), []).append(file)
     return [
         Files(
-            tuple(raw.path(export.source.name, export.day, file.name) for file in group),
+            tuple(export.path(file.name) for file in group),
             header,
             spans,
             max(file.widest for file in group),

@@ -163,15 +163,15 @@ def facts_of(dataset: Dataset, day: date) -> Facts:
     return Facts(**texts, **numbers)  # type: ignore[arg-type]
 
 
-def records(spark: Any, dataset: Dataset, day: date, facts: Facts) -> Any:
-    """Returns one row per data record of a bronze file: its text in `_raw`, without the line end.
+def records(spark: Any, dataset: Dataset, day: date, facts: Facts, path: str = "") -> Any:
+    """Returns one row per data record of a bronze file, or of the file at `path`: its text in `_raw`, without line end.
 
     All cores read the lines. If records span lines, Spark's CSV reader finds where each ends: it is asked for more
     fields than any record has, so that it calls every record corrupt and returns the text.
     """
     from pyspark.sql import functions as F
 
-    path = bronze_path(dataset, day)
+    path = path or bronze_path(dataset, day)
     place = F.monotonically_increasing_id().bitwiseAND(F.lit((1 << 33) - 1))  # in Spark's partition
     if facts.spans:
         rows, raw = spanning_records(spark, [path], len(facts.header), facts.widest)

@@ -8,6 +8,7 @@ DIGITS = {"yyyy": 4, "MM": 2, "dd": 2, "HH": 2, "mm": 2, "ss": 2, "SSS": 3}
 DAY = ("yyyy", "MM", "dd")
 TOKEN = re.compile(r"'([^']*)'|([A-Za-z])\2*|(.)", re.DOTALL)
 LITERALS = "T"  # a letter that stands for itself: 2026-01-31T10:00
+OFFSET = r" ?(Z|[+-][0-9]{2}:[0-9]{2})$"  # of a time that says itself when it was
 
 
 class Pattern(NamedTuple):

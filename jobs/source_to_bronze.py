@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jobs import arrival, exports, lake, landing, ledger, program, raw, warehouse
+from jobs import arrival, exports, headers, lake, landing, ledger, program, raw, warehouse
 from jobs.borders import quoted
 from jobs.catalog import expected
 from jobs.dataset import Dataset
@@ -98,7 +98,10 @@ def in_words(export: Export, name: str, made: Made) -> str:
 def account_for(
     connection: warehouse.Connection, export: Export, row: dict[str, Any], made: Mapping[str, Made]
 ) -> list[str]:
-    """Records what each file of a source held and what became of it; returns a warning about files that go unused."""
+    """Records what each file of a source held and what became of it.
+
+    Returns a warning about files that go unused, or whose columns differ from those of the last date.
+    """
     about = [row["run_id"], export.source.name, export.day]
     takers: dict[str, list[str]] = {name: [] for name in export.paths}
     records = {file.name: file for files in export.tables.values() for file in files}
@@ -109,10 +112,13 @@ def account_for(
     with connection.cursor() as cursor:
         cursor.executemany(
             "insert into ops.source_files "
-            "(run_id, source_name, partition_date, file_name, sha256, bytes, records, datasets) "
-            "values (%s, %s, %s, %s, %s, %s, %s, %s)",
+            "(run_id, source_name, partition_date, file_name, sha256, bytes, records, datasets, header) "
+            "values (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
             [
-                [*about, name, export.sha256[name], path.stat().st_size, known and known.records, ", ".join(taken)]
+                [
+                    *(*about, name, export.sha256[name], path.stat().st_size, known and known.records),
+                    *(", ".join(taken), known and list(known.header)),
+                ]
                 for name, path in export.paths.items()
                 for known, taken in [(records.get(name), takers[name])]
             ],
@@ -124,10 +130,10 @@ def account_for(
             [[*about, name, m.records, m.facts.records, m.left_out, m.doubled] for name, m in made.items()],
         )
     unread = [quoted(name) for name, taken in takers.items() if not taken]
-    if not unread:
-        return []
-    row["warnings"] = f"files that no dataset is made of stay behind: {landing.listed(unread, 5)}"
-    return [f"warn: {export.source.name} {export.day}: {row['warnings']}"]
+    warnings = [f"files that no dataset is made of stay behind: {landing.listed(unread, 5)}"] if unread else []
+    warnings += headers.warnings(connection, export)
+    row["warnings"] = "; ".join(warnings) or None
+    return [f"warn: {export.source.name} {export.day}: {warning}" for warning in warnings]
 
 
 if __name__ == "__main__":

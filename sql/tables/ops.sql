@@ -159,9 +159,12 @@ create table if not exists ops.source_files (
     datasets text not null,
     primary key (run_id, file_name)
 );
+alter table ops.source_files add column if not exists header text[];
+
 comment on table ops.source_files is
 'One row per run over a date that comes by a source, and file of that source: its checksum, bytes and records, and the
 datasets that are made of it; none where the declaration names no such file, whose records nobody has counted then.';
+comment on column ops.source_files.header is 'The names of its columns, by which a change since the last date is told.';
 
 create table if not exists ops.source_rows (
     run_id text not null,
