@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dashboards import cards, pages
-from jobs import program, settings, warehouse
+from jobs import program, settings
 
 PICTURES = settings.ROOT / "docs" / "screenshots"
 DRAWN = "document.documentElement.dataset.state === 'ready'"
@@ -83,16 +83,12 @@ def take(to: Path) -> list[Path]:
     if pages.built_of() is None:
         raise program.Refused("There are no pages of the marts and the declaration as they are: `make dashboards`.")
     others = [("luigi", flow(), "#graphPlaceholder svg"), ("spark", address("SPARK_MASTER_WEBUI_PORT", "/"), "table")]
-    with pages.connect() as connection:
-        history_end = warehouse.value(connection, "select min(partition_date) from ops.receipts where layer = 'gold'")
     to.mkdir(parents=True, exist_ok=True)
     taken = []
     with browser() as chrome:
         tab = chrome.new_page(viewport={"width": 1400, "height": 900}, color_scheme="light", reduced_motion="reduce")
         for slug in ("index", *(board.slug for board in cards.load())):
-            # The generator's later days are busier than its history, so pages that draw days end the period with that.
-            until = "" if slug in ("index", "data-quality") else f"#to={history_end}"
-            tab.goto(address("DASHBOARDS_PORT", f"/{slug}.html{until}"))
+            tab.goto(address("DASHBOARDS_PORT", f"/{slug}.html"))
             tab.wait_for_function(DRAWN)
             taken.append(to / f"{slug}.png")
             tab.screenshot(path=taken[-1], full_page=True)

@@ -140,13 +140,15 @@ function overTime(card, data, width) {
   // Lines of numbers that lie close together high up need an axis of their own, which says that it is one.
   const isTruncated = card.chart === "line" && least > greatest * 0.6;
   const smoothed = card.chart === "area" && data.axis === "day" && all.length >= 60 && data.series.length === 1;
+  const ticks = Math.max(3, Math.floor(width / 110));
   const x = {
     field: "t",
     type: "temporal",
     scale: { type: "utc", padding: 2 },
     axis: {
       grid: false,
-      tickCount: Math.max(3, Math.floor(width / 110)),
+      // Of few days each has a tick: a scale of time divides them further, and days would be named twice.
+      tickCount: data.axis === "day" && all.length <= ticks ? { interval: "day", step: 1 } : ticks,
       format: timeFormat(data.axis, utc(all[all.length - 1]) - utc(all[0])),
       labelOverlap: true,
       labelFlush: 12,
@@ -435,7 +437,7 @@ function heat(card, data, width) {
   const share = (value) => (least < greatest ? (value - least) / (greatest - least) : 1);
   for (const value of values) {
     value.text = upTo2.format(Math.round(value.v * (greatest < 10 ? 10 : 1)) / (greatest < 10 ? 10 : 1));
-    value.isDark = share(value.v) > 0.5;
+    value.isDark = share(value.v) > 0.7; // where the ground is as far from one ink as from the other, in light and dark
   }
   const digits = Math.max(...values.map((value) => value.text.length));
   const layer = [

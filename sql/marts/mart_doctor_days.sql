@@ -1,35 +1,33 @@
 -- One row per calendar day (UTC), doctor and department with visits.
 with
 
--- The time that a visit adds to the visits that started before it: its interval without the part that they cover.
-worked as (
+days as (
     select
         department,
-        patient_id,
-        status,
         visit_start_ts::date as visit_date,
         coalesce(left(doctor_id, 100), '(none)') as doctor_id,
-        visit_end_ts - greatest(
-            visit_start_ts,
-            max(visit_end_ts) over (
-                partition by visit_start_ts::date, coalesce(left(doctor_id, 100), '(none)'), department
-                order by visit_start_ts
-                rows between unbounded preceding and 1 preceding
-            )
-        ) as added
+        count(*) as visits,
+        count(*) filter (where status = 'Completed') as kept,
+        count(*) filter (where status = 'No-show') as missed,
+        count(distinct patient_id) as patients,
+        -- The union of the visits' intervals: visits that overlap count once.
+        range_agg(tsrange(visit_start_ts, visit_end_ts)) filter (where visit_end_ts > visit_start_ts) as busy
     from visits
+    group by visit_start_ts::date, coalesce(left(doctor_id, 100), '(none)'), department
 )
 
 select
-    visit_date,
-    doctor_id,
-    department,
-    count(*) as visits,
-    count(*) filter (where status = 'Completed') as kept,
-    count(*) filter (where status = 'No-show') as missed,
-    count(distinct patient_id) as patients,
-    round(
-        extract(epoch from coalesce(sum(added) filter (where added > interval '0'), interval '0')) / 60, 4
+    days.visit_date,
+    days.doctor_id,
+    days.department,
+    days.visits,
+    days.kept,
+    days.missed,
+    days.patients,
+    coalesce(
+        (
+            select round(extract(epoch from sum(upper(spans.span) - lower(spans.span))) / 60, 4)
+            from unnest(days.busy) as spans (span)
+        ), 0
     ) as minutes
-from worked
-group by visit_date, doctor_id, department
+from days

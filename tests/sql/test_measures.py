@@ -143,11 +143,26 @@ def test_lengths_of_stay_of_the_fixture(fixture):
 SUMS = "select sum(index_episodes), sum(followed_up), sum(readmitted_7d), sum(readmitted_30d) from mart_readmissions"
 
 
+def stand(hospital, day):
+    """Makes `day` the newest that stands in gold, for the reports."""
+    hospital.execute("delete from ops.receipts")
+    hospital.execute(
+        "insert into ops.receipts (layer, dataset, partition_date, run_id, made_from, rule_set) "
+        "values ('gold', 'visits', %s, 'R1', '', '')",
+        [day],
+    )
+
+
 def test_readmissions_of_the_fixture(fixture):
+    whole = "select sum(followed_up), sum(whole_followed_up), sum(whole_readmitted_30d) from reports.readmissions"
     assert built(fixture, SUMS) == [("4", "4", "0", "1")]
+    stand(fixture, "2026-03-31")
+    assert asked(fixture, whole) == [("4", "4", "1")]
     for table in CATALOG:
         fixture.execute(f"update {table} set _partition_date = '2026-02-10'")
     assert built(fixture, SUMS) == [("4", "3", "0", "1")]
+    stand(fixture, "2026-02-10")
+    assert asked(fixture, whole) == [("3", "0", "0")], "January ends less than 30 days before"
 
 
 # ---- episodes, by hand -----------------------------------------------------------------------------------------------
@@ -392,6 +407,10 @@ def test_emergencies_by_their_time_and_outcome(hospital):
         ("2026-01-01", "720", "2"),
         ("2026-03-01", "10", "1"),
     ], "a month without emergencies has no row"
+    assert asked(hospital, "select timed, median_minutes, p90_minutes from reports.emergency_minutes order by day") == [
+        ("4", "250", "730"),
+        ("1", "20", "20"),
+    ], "a step counts by its end: half were over within 250 minutes"
 
 
 @pytest.mark.parametrize(
