@@ -113,7 +113,7 @@ date:
 	*) echo "Say which date, as in: make $(firstword $(MAKECMDGOALS)) DATE=2026-01-31" >&2; exit 2 ;; esac
 
 # ---- containers (docker-compose.yml); COMPOSE names another program that reads this file
-COMPOSE ?= docker compose
+export COMPOSE ?= docker compose
 IN_RUNNER = $(COMPOSE) exec -T runner
 
 .env:
@@ -160,9 +160,9 @@ PIPELINE_gold = GoldPipeline
 
 .PHONY: backup-docker restore-docker
 backup-docker: ## in containers, PostgreSQL and the lake as files; runs stand still meanwhile: TO=backups/2026-01-31
-	@COMPOSE="$(COMPOSE)" conf/containers/backup.sh take "$$TO"
+	@conf/containers/backup.sh take "$$TO"
 restore-docker: ## in containers, back to what a backup has: FROM=backups/2026-01-31
-	@COMPOSE="$(COMPOSE)" conf/containers/backup.sh put "$$FROM"
+	@conf/containers/backup.sh put "$$FROM"
 
 .PHONY: endpoints verify-docker screenshots-docker test-compose
 endpoints: $(INSTALLED) ## ask every address that the containers publish

@@ -9,7 +9,9 @@ case "$verb" in
   *) echo "usage: backup.sh take|put DIRECTORY" >&2; exit 2 ;;
 esac
 [ -n "$directory" ] || { echo "Say which directory, as in: make $example=backups/2026-01-31" >&2; exit 2; }
-compose() { ${COMPOSE:-docker compose} "$@"; }
+# In words as make's recipes have it: one may be quoted for the blanks in it.
+eval "command=(${COMPOSE:-docker compose})"
+compose() { "${command[@]}" "$@"; }
 # In the lake's volume, as the user whom it belongs to.
 in_lake() { compose run --rm -T --no-deps --user 10001 --entrypoint "$1" minio-volume "${@:2}"; }
 in_postgres() { compose exec -T postgres "$@"; }

@@ -354,3 +354,14 @@ def test_an_encrypted_backup_of_containers_needs_right_keys_before_anything_is_s
     refused = backup("take", "new", then=tmp_path / "touched")
     assert refused.returncode and "is no public key of age" in refused.stderr
     assert not (tmp_path / "touched").exists() and not (tmp_path / "new").exists()
+
+
+def test_a_program_in_place_of_docker_compose_may_have_words_with_blanks(tmp_path):
+    told = tmp_path / "told"
+    program = tmp_path / "program"
+    program.write_text(f'#!/bin/sh\necho "$1" >> {told}\n')
+    program.chmod(0o755)
+    for number, mark in enumerate("'\""):
+        words = [f"COMPOSE={program} {mark}--build-args=--one --two{mark}", f"TO={tmp_path / str(number)}"]
+        subprocess.run(["make", "backup-docker", *words], cwd=settings.ROOT, check=True, capture_output=True)
+    assert {*told.read_text().splitlines()} == {"--build-args=--one --two"}

@@ -53,7 +53,7 @@ PLANTS = {
         "ledger.settle(connection, run | {'bronze_sha256': sha256}, sha256)",
     ),
     "staging reused": ("jobs.gold", "staging", "_{run_id.rpartition('-')[2]}", "_shared"),
-    "no lock": ("jobs.warehouse", "writer", "while not value(connection", "while False and not value(connection"),
+    "no lock": ("jobs.warehouse", "wait_for", "while not value(connection", "while False and not value(connection"),
 }
 
 
