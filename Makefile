@@ -25,14 +25,16 @@ VENV := "$$PWD/.venv"
 INSTALLED := .venv/installed
 DEVELOPER_TOOLS := .venv/developer-tools
 RUN := PATH=$(VENV)/bin:"$$PATH" $(VENV)/bin/python
+# What writes landing files: the generator of the five files or, where SOURCE names one, of a source's export.
+GENERATE = $(RUN) -m jobs.$(if $(SOURCE),$(SOURCE)_export,generate)
 
 .PHONY: help
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: up ## the whole story: a hospital's first day through all layers, and a summary
-	@$(RUN) -m jobs.generate "$$START" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
+demo: source up ## the whole story: a hospital's first day through all layers, and a summary [SOURCE=synthea]
+	@$(GENERATE) "$$START" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
 	@$(RUN) -m pipelines run "$$START"
 	@$(RUN) -m pipelines summary
 
@@ -51,9 +53,8 @@ secrets: $(INSTALLED) ## random passwords and keys in .env and in the stores, in
 	@$(RUN) -m stack secrets
 
 .PHONY: generate run backfill forget
-generate: date $(INSTALLED) ## write a date's landing files: DATE=2026-01-31 [SCALE=1] [SEED=42] [START=2026-01-01] [SOURCE=example]
-	@$(if $(filter-out example,$(SOURCE)),echo "SOURCE may be example: no other is generated." >&2; exit 2)
-	@$(RUN) -m $(if $(SOURCE),jobs.example_export,jobs.generate) "$$DATE" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
+generate: date source $(INSTALLED) ## write a date's landing files: DATE=2026-01-31 [SCALE=1] [SEED=42] [START=2026-01-01] [SOURCE=example|synthea]
+	@$(GENERATE) "$$DATE" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
 run: date up ## run a date through all layers, if it is due, and rebuild the pages: DATE=2026-01-31 [FORCE=1] [OVERRIDE=1] [FUTURE=1]
 	@$(RUN) -m pipelines run "$$DATE" $(if $(filter 1,$(FORCE)),--force) $(if $(filter 1,$(OVERRIDE)),--override)
 backfill: up ## run all dates from one to another through all layers, many in one job: FROM=2026-01-01 TO=2026-01-31
@@ -111,6 +112,10 @@ backtest: $(INSTALLED) ## what the edited jobs/catalog would change in rows and 
 date:
 	@case "$$DATE" in [0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]) ;; \
 	*) echo "Say which date, as in: make $(firstword $(MAKECMDGOALS)) DATE=2026-01-31" >&2; exit 2 ;; esac
+.PHONY: source
+source:
+	@case "$$SOURCE" in ""|example|synthea) ;; \
+	*) echo "SOURCE may be example or synthea: no other source's files are made here. Put your own into the date's folder (docs/sources.md)." >&2; exit 2 ;; esac
 
 # ---- containers (docker-compose.yml); COMPOSE names another program that reads this file
 export COMPOSE ?= docker compose

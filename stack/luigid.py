@@ -9,7 +9,8 @@ machine, can make a worker load a module and run a task from it. Here
 - an API call that changes something needs the login and must not come from another site's page;
 - Luigi's pages and read-only calls are open to this machine, as Spark's pages are.
 
-The scheduler differs from Luigi's in one place: a batch of tasks that runs again belongs to the worker that runs it.
+The scheduler differs from Luigi's in two places: a batch of tasks that runs again belongs to the worker that runs it,
+and a task keeps its `retry_count` while it reports what it does.
 """
 
 import argparse
@@ -87,17 +88,23 @@ class Refusal(RequestHandler):
 
 
 class Scheduler(luigi.server.Scheduler):
-    """Schedules tasks as Luigi does; a batch that starts again is assigned to the worker that starts it.
+    """Schedules tasks as Luigi does; a batch that starts again is assigned to the worker that starts it, and a task
+    keeps its retry policy.
 
     Luigi 3.8.1 keeps a finished batch for ten minutes together with the worker that ran it. Where the same dates run
     again within that time, Luigi would take the new run for the old worker's, declare it failed once that worker is
     forgotten (after a minute), and hand the batch out a second time while it still runs.
+
+    It also forgets a task's own `retry_count` as soon as the task sets a tracking URL or a status message, and would
+    try a task three times that is to be tried once.
     """
 
     def add_task(self, task_id: str = "", status: str = PENDING, **more: Any) -> None:
         task = self._state.get_task(task_id)
         if task and status == RUNNING and task.status not in (RUNNING, BATCH_RUNNING):
             task.worker_running = None
+        if task and more.get("retry_policy_dict") is None:
+            more["retry_policy_dict"] = task.retry_policy._asdict()
         super().add_task(task_id=task_id, status=status, **more)
 
 

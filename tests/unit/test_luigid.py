@@ -33,3 +33,14 @@ def test_a_batch_that_runs_again_belongs_to_the_worker_that_runs_it(tmp_path, mo
         ours.add_task(worker=worker, task_id="both", status="DONE")
         assert {name: task["status"] for name, task in ours.task_list("DONE", "").items()}.keys() == {"1", "2", "both"}
         now += 12
+
+
+def test_a_task_that_is_to_be_tried_once_is_tried_once_whatever_it_reports(tmp_path):
+    """Fails with Luigi's own scheduler: a task that has set a tracking URL is tried three times."""
+    ours = luigid.Scheduler(state_path=str(tmp_path / "state.pickle"), retry_count=3, record_task_history=False)
+    task = {"worker": "first", "task_id": "conversion"}
+    ours.add_task(**task, family="Conversion", params={}, retry_policy_dict={"retry_count": 1})
+    assert ours.get_work(worker="first", host="here", current_tasks=[])["task_id"] == "conversion"
+    ours.add_task(**task, status="RUNNING", tracking_url="http://127.0.0.1:18080")
+    ours.add_task(**task, status="FAILED", expl='"a file lacks a column"', retry_policy_dict={"retry_count": 1})
+    assert {*ours.task_list("DISABLED", "")} == {"conversion"}

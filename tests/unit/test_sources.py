@@ -5,7 +5,7 @@ from datetime import date
 
 import pytest
 
-from jobs import example_export, exports, patterns, settings, sources
+from jobs import example_export, exports, patterns, settings, sources, synthea_export
 from jobs.landing import folder
 from jobs.program import Refused
 from pipelines.tasks import BronzeIngestion
@@ -299,3 +299,30 @@ def test_the_shipped_example_is_sound_and_written_as_declared(tmp_path, monkeypa
         assert file.records == records
     with (tmp_path / folder(start) / "billing.csv").open() as ours:
         assert written["RECHNUNG_20260101.csv"] == len([*csv.reader(ours)]) - 1
+
+
+def test_the_shipped_sample_of_synthea_is_as_its_declaration_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOURCES_DIR", str(settings.ROOT / "sources"))
+    monkeypatch.setenv("LANDING_DIR", str(tmp_path))
+    source = sources.load("synthea")
+    assert {*source.by_dataset} == {"patients", "visits", "admissions", "treatments", "billing"}
+    synthea_export.main([str(DAY)])
+    names = [*exports.paths(DAY, source)]
+    for mapping in source.mappings:
+        for table in mapping.tables:
+            [name] = exports.matching(table, names, source, DAY)
+            file = exports.read(exports.folder(DAY, "synthea") / name, name, source, mapping.used)
+            assert file.records > 50 and not file.spans
+    classes = dict(dict(source.by_dataset["visits"].columns)["visit_type"].values)
+    with (exports.folder(DAY, "synthea") / "encounters.csv").open() as encounters:
+        assert {each["ENCOUNTERCLASS"] for each in csv.DictReader(encounters)} <= classes.keys()
+
+
+def test_a_sample_does_not_land_beside_other_files_of_its_date(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SOURCES_DIR", str(settings.ROOT / "sources"))
+    monkeypatch.setenv("LANDING_DIR", str(tmp_path))
+    exports.folder(DAY, "example").mkdir(parents=True)
+    with pytest.raises(SystemExit):
+        synthea_export.main([str(DAY)])
+    assert "2031/05/06 has example already" in capsys.readouterr().err
+    assert not exports.folder(DAY, "synthea").exists()
