@@ -114,7 +114,8 @@ def test_a_preview_of_our_files_predicts_what_the_run_then_does(hospital, spark,
     # Where a mart has no row, its sum is null: told as a dash.
     told, _ = figures_in([re.sub(r"  -  ", "  0  ", line) for line in lines])
     predicted = {place: pair for place, pair in told.items() if "." not in place[0] and pair[0] != pair[1]}
-    assert {place: (now[place], then[place]) for place in now if now[place] != then[place]} == predicted
+    both = now.keys() & then.keys()  # columns of an empty mart look like figures, whatever their types
+    assert {place: (now[place], then[place]) for place in both if now[place] != then[place]} == predicted
 
 
 def test_a_preview_of_a_source_names_its_lines_and_its_change_of_schema(hospital, declarations, tmp_path):  # noqa: F811
