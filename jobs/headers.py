@@ -1,7 +1,7 @@
 """Tells how the headers of a source's files differ from those of its last date."""
 
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from difflib import SequenceMatcher
 
@@ -15,13 +15,13 @@ ALIKE = 0.75
 def warnings(connection: warehouse.Connection, export: Export) -> list[str]:
     """Returns a warning if columns have come, gone or been renamed since the last date of a source."""
     day, before = read_last(connection, export)
-    has = {pattern: file.header for pattern, files in export.tables.items() for file in files}
+    has = {pattern: united(file.header for file in files) for pattern, files in export.tables.items()}
     told = list(compare(before, has))
     return [f"since {day} {landing.listed(told, 10)}"] if told else []
 
 
 def read_last(connection: warehouse.Connection, export: Export) -> tuple[date | None, dict[str, Sequence[str]]]:
-    """Returns the last date of a source before this one, and the header of each of its tables by their pattern."""
+    """Returns the last date of a source before this one, and the columns of its files by their pattern."""
     found = connection.execute(
         "select partition_date, file_name, header from ops.source_files join ops.receipts "
         "using (run_id, partition_date) where layer = 'source' and source_name = %s and header is not null "
@@ -30,8 +30,13 @@ def read_last(connection: warehouse.Connection, export: Export) -> tuple[date | 
     ).fetchall()
     day = found[0][0] if found else None
     of_day = [(name, header) for each, name, header in found if each == day]
-    headers = {p: header for name, header in of_day for p in export.tables if fnmatch.fnmatchcase(name, p)}
-    return day, headers
+    headers = {p: united(header for name, header in of_day if fnmatch.fnmatchcase(name, p)) for p in export.tables}
+    return day, {pattern: names for pattern, names in headers.items() if names}
+
+
+def united(headers: Iterable[Sequence[str]]) -> Sequence[str]:
+    """Returns the columns that any of several headers has, each once."""
+    return tuple(dict.fromkeys(name for header in headers for name in header))
 
 
 def compare(was: Mapping[str, Sequence[str]], has: Mapping[str, Sequence[str]]) -> Iterator[str]:

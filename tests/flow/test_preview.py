@@ -136,7 +136,8 @@ def test_a_preview_of_a_source_names_its_lines_and_its_change_of_schema(hospital
 
         land(FILES)
         source_to_bronze(DAY)
-        patients = FILES["PAT_1.csv"].replace(";X\r\n", ";X;NEUF\r\n", 1).replace("QP2;7", "QP2;8")
+        patients = FILES["PAT_1.csv"].replace(";X\r\n", ";X;NEUF\r\n", 1).replace(";\r\n", ";;\r\n")
+        patients = patients.replace("QP2;7", "QP2;8")
         (tmp_path / "PAT_1.csv").write_bytes(patients.encode("windows-1252"))
         visits = FILES["SEJ_1.csv"].replace("MEDECIN", "MEDECINS", 1)
         (tmp_path / "SEJ_1.csv").write_bytes(visits.encode("windows-1252"))
@@ -176,7 +177,7 @@ def test_a_preview_says_which_source_it_needs(stack, declarations, tmp_path):  #
 
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     done = call("-m", "jobs.preview", str(tmp_path), "--date", "2031-03-30")
-    assert done.returncode == 1 and "name one as SOURCE, or draft it with `make profile`" in done.stdout + done.stderr
+    assert done.returncode == 1 and "name one as SOURCE, or draft it with `make profile`" in done.stdout
     with pytest.raises(Refused, match="is no folder"):
         previews.source_of(tmp_path / "none", "")
     with pytest.raises(Refused, match="make profile FROM"):
@@ -185,7 +186,7 @@ def test_a_preview_says_which_source_it_needs(stack, declarations, tmp_path):  #
 
 @pytest.mark.parametrize("export", ["example", "synthea"])
 def test_a_drafted_declaration_runs(export, hospital, declarations, tmp_path, monkeypatch):  # noqa: F811
-    """What a profile drafts is previewed as it stands: nearly every record of sound files becomes an accepted row."""
+    """Previews by a draft as it stands: nearly every record is accepted that our own five files would have accepted."""
     from dashboards import profile as command
 
     monkeypatch.setattr(command.pages, "home", lambda: tmp_path / "pages")
@@ -193,11 +194,15 @@ def test_a_drafted_declaration_runs(export, hospital, declarations, tmp_path, mo
     files.mkdir()
     if export == "synthea":
         synthea_like.write_export(files, patients=10)
+        expected = {}
     else:
-        generate(DAY, tmp_path / "landing", scale=0.01, start=DAY)
-        example_export.write_export(DAY, tmp_path / "landing" / folder(DAY), files)
+        own = tmp_path / "landing"
+        generate(DAY, own, scale=0.01, start=DAY)
+        example_export.write_export(DAY, own / folder(DAY), files)
+        _, expected = reasons_in(preview(own / folder(DAY), day=DAY))
     list(command.make(files, "drafted"))
     _, verdicts = reasons_in(preview(files, "drafted", DAY))
     assert set(verdicts) == set(CATALOG)
-    for rows, accepted, _ in verdicts.values():
-        assert rows > 0 and accepted >= 0.8 * rows
+    for name, (rows, accepted, _) in verdicts.items():
+        at_least = 0.8 * rows if export == "synthea" else 0.95 * expected[name][1]
+        assert rows > 0 and accepted >= at_least > 0, name

@@ -25,7 +25,7 @@ from jobs import borders, lake, landing, program, rejects, settings
 from jobs.catalog import CATALOG
 from pipelines import __main__ as pipelines
 from pipelines import alert, runs, scheduler, tasks
-from pipelines.tasks import Bronze, Made, OnlySentences
+from pipelines.tasks import Bronze, MarkedTask, OnlySentences
 from stack import services
 from tests.conftest import Hospital
 
@@ -240,7 +240,7 @@ def test_an_alert_is_lines_on_standard_input_and_a_line_in_each_variable(home, m
 # ---- a date with hostile files through everything ------------------------------------------------------------------
 
 
-class Broken(Made):
+class Broken(MarkedTask):
     """Fails with a job that ends with unexpected text."""
 
     ledger = "bronze", "patients"

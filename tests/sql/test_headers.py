@@ -22,9 +22,9 @@ def keep(warehouse, day, run_id, header, source="clinique"):
     )
 
 
-def export(header, source="clinique"):
-    file = RawFile("PAT_2.csv", "", 0, header, 1, False, 1)
-    return Export(SimpleNamespace(name=source), DAY, {}, {}, {"PAT_*.csv": [file]})
+def export(*headers, source="clinique"):
+    files = [RawFile(f"PAT_{number}.csv", "", 0, header, 1, False, 1) for number, header in enumerate(headers, 2)]
+    return Export(SimpleNamespace(name=source), DAY, {}, {}, {"PAT_*.csv": files})
 
 
 def test_the_last_date_of_the_source_before_this_one_counts(empty_warehouse, tmp_path, monkeypatch):
@@ -38,6 +38,10 @@ def test_the_last_date_of_the_source_before_this_one_counts(empty_warehouse, tmp
     assert headers.warnings(warehouse, export(("ID", "SEXE", "X"))) == []
     assert headers.warnings(warehouse, export(("ID", "SEXE", "Y"))) == [
         f"since {last} PAT_*.csv: column 'X' is missing and PAT_*.csv: column 'Y' is new"
+    ]
+    # Files of one pattern may have different headers.
+    assert headers.warnings(warehouse, export(("ID", "SEXE", "X", "Y"), ("ID",))) == [
+        f"since {last} PAT_*.csv: column 'Y' is new"
     ]
 
     copied = []

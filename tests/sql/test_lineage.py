@@ -102,7 +102,7 @@ def test_a_date_is_one_graph_from_every_file_to_every_mart(empty_ledger, tmp_pat
         for source in names(event, "inputs"):
             graph.setdefault(source, set()).add(job)
         graph.setdefault(job, set()).update(names(event, "outputs"))
-    space = f"postgres://{ledger.info.host}:{ledger.info.port}"
+    space = f"postgres://{empty_ledger.info.host}:{empty_ledger.info.port}"
     for dataset in CATALOG.values():
         file = next(name for name in graph if name[0] == "file" and name[1].endswith(f"/2026/01/05/{dataset.name}.csv"))
         seen, ahead = set(), [file]
@@ -112,12 +112,12 @@ def test_a_date_is_one_graph_from_every_file_to_every_mart(empty_ledger, tmp_pat
             seen.add(at)
         assert ("s3://healthcare-bronze", f"{dataset.name}/2026/01/05/{dataset.name}.csv") in seen
         assert {("s3://healthcare-silver", f"{kind}{dataset.name}") for kind in ("", "rejected/")} <= seen
-        assert (space, f"{ledger.info.dbname}.public.{dataset.name}") in seen
+        assert (space, f"{empty_ledger.info.dbname}.public.{dataset.name}") in seen
         reached = {mart for mart in marts.selects() if dataset.name in columns.read_by(mart)}
         assert reached, "each dataset has a mart"
         for mart in reached:
             name = mart if "." in mart else f"public.{mart}"
-            assert (space, f"{ledger.info.dbname}.{name}") in seen
+            assert (space, f"{empty_ledger.info.dbname}.{name}") in seen
     starts = {event["run"]["runId"] for event in found if event["eventType"] == "START"}
     ends = {event["run"]["runId"] for event in found if event["eventType"] == "COMPLETE"}
     assert starts == ends and len(starts) == 3 * len(CATALOG) + 1
@@ -163,14 +163,14 @@ def column_path(found, space, table, column):
 def test_a_column_of_a_mart_leads_back_to_columns_of_files(empty_ledger, tmp_path):
     for task in whole_date(empty_ledger):
         emit(task)
-    found, space = events(tmp_path), f"postgres://{ledger.info.host}:{ledger.info.port}"
+    found, space = events(tmp_path), f"postgres://{empty_ledger.info.host}:{empty_ledger.info.port}"
     for mart, column, sources in (
         ("mart_daily_kpis", "total_revenue", {("billing.csv", "total_amount")}),
         ("mart_daily_kpis", "total_visits", {("visits.csv", "visit_id")}),
         ("mart_patient_stats", "city", {("patients.csv", "city")}),
         ("mart_department_stats", "avg_los_days", {("admissions.csv", "admit_ts"), ("admissions.csv", "discharge_ts")}),
     ):
-        assert column_path(found, space, f"{ledger.info.dbname}.public.{mart}", column) == sources, column
+        assert column_path(found, space, f"{empty_ledger.info.dbname}.public.{mart}", column) == sources, column
 
 
 def test_every_column_of_a_mart_is_derived_from_its_sql():
@@ -236,7 +236,7 @@ def test_where_postgresql_is_down_a_failure_is_told_and_nothing_else(empty_ledge
     [failed] = events(tmp_path)
     assert failed["run"]["facets"]["errorMessage"]["message"] == "PostgreSQL does not answer."
     assert "has no lineage event COMPLETE (OperationalError); its run goes on." in caplog.text
-    monkeypatch.setenv("POSTGRES_PORT", str(ledger.info.port))
+    monkeypatch.setenv("POSTGRES_PORT", str(empty_ledger.info.port))
 
 
 def test_marts_are_read_once_and_again_when_their_sql_changes(empty_ledger, tmp_path, monkeypatch):

@@ -80,7 +80,7 @@ def test_a_run_goes_on_where_the_metrics_cannot_be_written(empty_ledger, monkeyp
 
 
 A_YEAR = """
-insert into ops.empty_ledger (
+insert into ops.ledger (
     run_id, layer, dataset, partition_date, ended_at, outcome, bronze_rows, bronze_sha256, accepted, rejected, faulty,
     inserted, updated, unchanged, removed
 )
@@ -94,12 +94,12 @@ insert into ops.receipts (layer, dataset, partition_date, run_id, made_from, rul
 select
     layer, dataset, partition_date, run_id,
     case when layer = 'gold' then replace(run_id, 'gold', 'silver') else 'sha' end, 'rules'
-from ops.empty_ledger;
+from ops.ledger;
 insert into ops.reasons (run_id, dataset, partition_date, reason, hits)
 select run_id, dataset, partition_date, reason, 1
-from ops.empty_ledger inner join ops.rules using (dataset)
+from ops.ledger inner join ops.rules using (dataset)
 where layer = 'silver' and reason <> 'rejected';
-analyze ops.empty_ledger, ops.receipts, ops.reasons, ops.rules, ops.datasets;
+analyze ops.ledger, ops.receipts, ops.reasons, ops.rules, ops.datasets;
 """
 
 
