@@ -440,7 +440,7 @@ def test_a_landing_file_that_may_not_be_read_is_told_by_job_and_by_luigi(stack, 
         closed.parent.chmod(0o700)
         closed.chmod(0o600)
         shutil.rmtree(closed.parent)
-        for table in ("ledger", "markers"):
+        for table in ("ledger", "receipts"):
             postgres.execute(f"delete from ops.{table} where partition_date = %s", [day])
 
 

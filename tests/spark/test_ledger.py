@@ -478,7 +478,7 @@ def test_no_clock_makes_a_marker_look_newer_or_older_than_it_is(hospital, brough
     jump = {"ten years ahead": "+ interval '10 years'", "ten years behind": "- interval '10 years'"}[clock]
     brought("gold", "old")
     where = "where dataset = 'patients' and partition_date = %s"
-    for table, columns in {"markers": ("finished_at",), "ledger": ("started_at", "ended_at")}.items():
+    for table, columns in {"receipts": ("finished_at",), "ledger": ("started_at", "ended_at")}.items():
         jumped = ", ".join(f"{name} = {name} {jump}" for name in columns)
         hospital.postgres.execute(f"update ops.{table} set {jumped} {where}", [hospital.day(1)])
     assert all(made(hospital, name) for name in ("Bronze", "Silver", "Gold")), "what is current stays so"

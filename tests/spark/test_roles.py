@@ -23,7 +23,7 @@ from stack.own import free_ports
 OURS = ["public", "ops", "reports", "reference", "staging"]
 MARTS = {file.stem for file in (SQL / "marts").glob("*.sql")}
 # The part of ops that a reader sees; it sees no other table there, present or future.
-TOLD = {"ledger", "reasons", "markers", "rules", "datasets", "mart_trust"}
+TOLD = {"ledger", "reasons", "receipts", "rules", "datasets", "mart_trust"}
 TOLD |= {"standing", "tripped", "dates", "never_ran", "orphans", "freshness", "newest", "run_times", "unaccounted"}
 
 

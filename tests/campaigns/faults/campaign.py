@@ -19,12 +19,12 @@ from tests.campaigns.faults.proxy import Proxy, Trap
 from tests.campaigns.faults.strikes import STRIKES, Blow, Boundary
 
 PATIENCE = 240  # seconds within which an affected job must end
-RECEIPT = r"insert into ops\.markers"
+MARKER = r"insert into ops\.receipts"
 LOCK = Boundary("its lock", "postgres", r"pg_try_advisory_lock\(")
 ROW = Boundary("the ledger's row", "postgres", r"insert into ops\.ledger")
 END = [
-    Boundary("the marker", "postgres", RECEIPT),
-    Boundary("the commit of the marker", "postgres", r"COMMIT", begun=RECEIPT),
+    Boundary("the marker", "postgres", MARKER),
+    Boundary("the commit of the marker", "postgres", r"COMMIT", begun=MARKER),
 ]
 SILVER = r"^PUT /[^/]*-silver/"
 LOG = {
@@ -56,7 +56,7 @@ BOUNDARIES: dict[str, list[Boundary]] = {
         Boundary("the insert", "postgres", r"insert into @ \("),
         Boundary("withheld rows", "postgres", r"insert into ops\.withheld"),
         *END,
-        Boundary("the end of staging", "postgres", r"drop table staging\.", begun=RECEIPT),
+        Boundary("the end of staging", "postgres", r"drop table staging\.", begun=MARKER),
     ],
     "gold_to_marts": [
         LOCK,

@@ -18,7 +18,7 @@ from tests.campaigns.faults.strikes import STRIKES, Blow, Boundary
 
 FIRST, SECOND, THIRD = (date(2031, 1, day) for day in (1, 2, 3))
 SCALE = "0.2"  # four visits on a later date
-RECEIPT = r"insert into ops\.markers"
+MARKER = r"insert into ops\.receipts"
 
 # Where a fault strikes a whole day: (boundary, fault).
 DAY_FAULTS: list[tuple[Boundary, str]] = [
