@@ -178,7 +178,10 @@ def clear(scale: str) -> None:
 
 
 def bench(scale: str, repeats: int) -> dict[str, Any]:
-    """Returns all measurements of one scale; starts and ends with a stopped, empty stack."""
+    """Returns all measurements of one scale; starts and ends with a stopped, empty stack.
+
+    Long because it lists the scenarios in the order in which they run.
+    """
     generate(scale)
     found: list[dict[str, Any]] = []
 

@@ -302,7 +302,10 @@ def page(runs: list[Run]) -> str:
 
 
 def chart(runs: list[Run]) -> str:
-    """Draws seconds by stage as SVG, one panel per scale."""
+    """Draws seconds by stage as SVG, one panel per scale.
+
+    Long because a Vega-Lite specification is one literal.
+    """
     import vl_convert
 
     values = [

@@ -371,6 +371,8 @@ def arranged(
 
     Reads the dashboard after its cards were written, since Metabase changes mappings when it saves a card. `place` is
     its position in the collection.
+
+    Its parameters are the parts of Metabase's request.
     """
     how = "changed" if held else "created"
     if held is None:

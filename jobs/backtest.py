@@ -172,6 +172,8 @@ def retrial(
 
     `read` returns the header and the records of a partition; by default those of bronze. Raises Refused if the columns
     of silver's table, or their types, are not those of the catalog.
+
+    Long because frames that the comparison shares live only while it runs.
     """
 
     def again(day: date) -> tuple[validation.Counts, validation.Verdict]:

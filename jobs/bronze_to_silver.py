@@ -64,6 +64,9 @@ def validate(
 
     `facts` are the profiles of the bronze files, which have the same header. Returns a sentence for each partition,
     with its warnings, and for each partition that is to be validated again.
+
+    Long because this is the order on which recovery depends: ledger row, validation, control total, marker withdrawn,
+    commit, marker.
     """
     days, rows = list(facts), sum(each.records for each in facts.values())
     header = facts[days[0]].header
@@ -168,6 +171,8 @@ def compare(
 
     Such a run has validated this very file by these rules, and no other run may have begun to write since. Sets in
     `runs` how many keys silver would lose (`lost`).
+
+    Its parameters are all that is known of the run at that point.
     """
     salt = next(iter(runs.values()))["run_id"]
 
@@ -308,6 +313,8 @@ def stale_dates(
     Each partition has a sentence on what came or went. `came` has the keys and partitions of the rows that these runs
     accepted: orphans may have found their parent among them. If the runs removed keys, or one that died before them may
     have, rows may have lost their parent: accepted rows, and rows rejected for another reason.
+
+    Long because one query finds the children of all datasets.
     """
     first = min(run["partition_date"] for run in runs)
     took = any(run.get("lost") or ledger.died_before(connection, run) for run in runs)

@@ -428,6 +428,8 @@ def generate(
 
     The manifest has one row for each row that must be rejected: its number in the file (none for a duplicate, of which
     either copy may be rejected), its codes, and the date whose file brings its missing parent, if one does.
+
+    Long because the files of a date and their manifest are written in one pass.
     """
     today = START + (date - start).days
     hospital = Hospital(seed, scale, start, today)

@@ -202,6 +202,8 @@ def load(connection: Connection, dataset: Dataset, choosing: bool, run_id: str) 
     Of each key, the staged version of the newest partition is loaded if its parents are in gold; `choosing` is false if
     there is one version of each key and its parents are in gold. An older partition never replaces a newer one, unless
     the newer version is among the `lost`. Equal rows are not touched.
+
+    Long because the statements of one load belong together: each reads what the one before it left.
     """
     key, names = dataset.key, dataset.names
     standing, going = f"{dataset.name}_standing", lost(dataset, run_id)

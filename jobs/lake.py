@@ -256,6 +256,8 @@ def replace(
     table's log has it; `since` is a version known to be older. `ready` raises if the caller is not, or no longer, the
     only writer. Even then another commit may be first, because the Spark Connect server may still write for a run that
     was killed: the commit is tried up to five times.
+
+    Its parameters are the content, the place and the conditions of one commit.
     """
 
     within = ", ".join(f"'{day}'" for day in days)

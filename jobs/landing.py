@@ -142,6 +142,8 @@ def describe(path: Path, dataset: Dataset, name: str, came_before: bool = False)
     Raises Refused, which names the file (`name`) and columns, if the header lacks declared columns or names one twice,
     if bytes are not UTF-8, if the file is empty, or if something is longer than LONGEST_FIELD, LONGEST_KEY,
     LONGEST_RECORD or LONGEST_OPEN.
+
+    Long because the file is read once, and each figure is counted in that reading.
     """
     header: tuple[str, ...] = ()
     lines = heads = head_lines = head_bytes = count = widest = amounts = total = 0

@@ -19,7 +19,10 @@ from jobs.warehouse import Connection
 def run(
     connection: Connection, layer: str, name: str, day: date, rule_set: str, log: str = ""
 ) -> Iterator[dict[str, Any]]:
-    """Writes the ledger row of a run of one date, as `runs` does for several dates."""
+    """Writes the ledger row of a run of one date, as `runs` does for several dates.
+
+    Its parameters are the columns of the row.
+    """
     with runs(connection, layer, name, [day], rule_set, log) as rows:
         yield rows[day]
 
@@ -32,6 +35,8 @@ def runs(
 
     The caller adds the counts and settles the rows. If the block fails, its error is recorded here. While a run lasts,
     its connection holds the lock `run <run_id>`, which tells other processes that the run is alive.
+
+    Its parameters are the columns of the rows.
     """
     about = {"layer": layer, "dataset": name, "rule_set": rule_set, "log": log or settings.given("RUN_LOG") or None}
     rows: dict[date, dict[str, Any]] = {day: about | {"run_id": new_run_id(), "partition_date": day} for day in days}
@@ -61,6 +66,8 @@ def record_failure(
 
     Most failed jobs have written their own row. A job that was killed has left a row with the outcome `running`, which
     becomes `failed`. A job that ended before it wrote a row gets one, unless it has run since.
+
+    Its parameters are the columns of the row.
     """
     values = {"layer": layer, "dataset": name, "day": day, "log": log, "error": error, "at": at}
     partition = "layer = %(layer)s and dataset = %(dataset)s and partition_date = %(day)s"

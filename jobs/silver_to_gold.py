@@ -83,6 +83,8 @@ def apply(
 
     `silver` and `runs` hold each partition's current silver run and the run of this load. Returns a sentence for each
     partition; that of the first also counts the changed rows of other datasets.
+
+    Long because all that it stages, loads and marks succeeds or fails together.
     """
     days, first = list(silver), next(iter(runs.values()))
     run_id = first["run_id"]

@@ -72,6 +72,8 @@ def validate(
     arrived: it is null, and no rule applies to it. `parents` holds, by foreign key column, a DataFrame of the accepted
     keys and their partitions, in this order. `keep` persists the rows, which are read more than once, and `keep_keys`
     the few keys and codes that are joined to them.
+
+    The last two parameters are the places at which the caller may materialise rows.
     """
     sent = landing.as_of(dataset, header)
     texts = records.transform(split_fields, header).transform(read_texts, sent, header)

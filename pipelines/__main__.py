@@ -23,6 +23,7 @@ from stack import passwords
 
 
 def main() -> None:
+    """Runs one command of the platform; long because it declares each command with its options."""
     parser = argparse.ArgumentParser(prog="pipelines", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="bring one date through all layers, if it is due")
@@ -357,7 +358,10 @@ def summary() -> str:
 
 
 def ledger_of(last: int) -> str:
-    """Returns the newest dates of ops.dates, dates without a current run, rows waiting for parents, and late files."""
+    """Returns the newest dates of ops.dates, dates without a current run, rows waiting for parents, and late files.
+
+    Long because each part of the report is a query and the words for its rows.
+    """
     with warehouse.connect() as connection:
         schema.bring_up_to_date(connection)
         runs.record_pending(connection)

@@ -291,7 +291,10 @@ def read_from(
     held: Sequence[data_quality_assertions_dataset.Assertion] = (),
     version: int | None = None,
 ) -> InputDataset:
-    """Returns a dataset as an input of a run, with the data quality assertions about it."""
+    """Returns a dataset as an input of a run, with the data quality assertions about it.
+
+    Its parameters are the facets of one dataset.
+    """
     of_input: dict[str, Any] = {}
     if size:
         of_input["inputStatistics"] = input_statistics_input_dataset.InputStatisticsInputDatasetFacet(**size)
@@ -313,6 +316,8 @@ def written_to(
     """Returns a dataset as an output of a run, with its column lineage.
 
     `made` lists the source columns of each column; `indirect` lists the columns that decide which rows there are.
+
+    Its parameters are the facets of one dataset.
     """
     own = facets(place, doc, kind, fields, version)
     if made:
