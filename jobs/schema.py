@@ -251,9 +251,16 @@ def drop_views(views: str) -> str:
 
 
 def renamed() -> str:
-    """Returns the update that gives markers of an earlier version today's fingerprint of the same rules."""
+    """Returns the updates that give runs and markers of an earlier version today's names and fingerprints.
+
+    The layer revalidated was named rejudged; without its markers, each date that ran would be due.
+    """
     values = ", ".join(f"({', '.join(map(literal, (name, *pair)))})" for name, pair in RENAMED.items())
     return (
+        "update ops.ledger set layer = 'revalidated' where layer = 'rejudged';\n"
+        "update ops.receipts as former set layer = 'revalidated' where layer = 'rejudged' and not exists (select "
+        "from ops.receipts as known where known.layer = 'revalidated' "
+        "and known.partition_date = former.partition_date);\n"
         f"update ops.receipts set rule_set = renamed.today from (values {values}) as renamed (dataset, former, today) "
         "where receipts.dataset = renamed.dataset and receipts.rule_set = renamed.former;\n"
     )
