@@ -23,7 +23,7 @@ from pipelines.tasks import Bronze, Failed, record_death
 KILLED = """
 import os
 from datetime import date
-from jobs import warehouse
+from jobs import ledger, warehouse
 with warehouse.connect() as connection, ledger.run(connection, "bronze", "patients", date({year}, 1, 1), ""):
     print("half way", flush=True)
     os.kill(os.getpid(), 9)
