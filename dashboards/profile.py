@@ -1,6 +1,6 @@
-"""Profiles an export that nobody has described: python -m dashboards.profile FOLDER [--name NAME].
+"""Profiles the files of a new export: python -m dashboards.profile FOLDER [--name NAME].
 
-Drafts its declaration under sources/ and draws a page of what its files hold, in the style of the dashboards.
+Drafts its declaration under sources/ and draws a page of its columns and values in the style of the dashboards.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from jobs.drafting import Draft
 from jobs.profiling import ColumnProfile, Profile, Reading, TableProfile
 from jobs.program import Refused
 
-MOST_VALUES = 8  # that a page shows of a column
-# More than page.css has: a page of tables alone, a card as wide as the page.
+MOST_VALUES = 8  # values of a column on the page
+# Adds to page.css: each card is as wide as the page.
 STYLE = """
 .card { grid-column: 1 / -1 } .shown .scroll { max-height: none } thead th { padding: 6px 12px }
 td.long { min-width: 24ch }"""
@@ -66,13 +66,13 @@ def main() -> None:
 
 
 def default_name(folder: Path) -> str:
-    """Returns a name for a source, made of that of its folder."""
+    """Returns a name for a source, derived from the name of its folder."""
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", folder.resolve().name).strip("_-")
     return name if sources.SOURCE_NAME.fullmatch(name) and not name.isdigit() else "hospital"
 
 
 def make(folder: Path, name: str) -> Iterator[str]:
-    """Writes the draft and the page, and yields what a person should know; raises Refused before it would overwrite."""
+    """Writes the draft and the page and yields a summary; raises Refused rather than overwrite a declaration."""
     path = sources.folder() / f"{name}.yml"
     if not sources.SOURCE_NAME.fullmatch(name):
         raise Refused(f"{quoted(name)} is no name for a source; give one of letters, digits, _ and - as NAME.")
@@ -109,7 +109,7 @@ def make(folder: Path, name: str) -> Iterator[str]:
 
 
 def draw(name: str, profile: Profile, drafts: Mapping[str, Draft]) -> str:
-    """Returns the page of a profile: no value of an identifying column is on it, nor one that few rows have."""
+    """Returns the page of a profile, without values of identifying columns and values that few rows have."""
     first, smallest = profile.tables[0], settings.small_cells()
     records, mark = sum(table.rows for table in profile.tables), profile.decimal_mark
     facts = [
@@ -121,8 +121,8 @@ def draw(name: str, profile: Profile, drafts: Mapping[str, Draft]) -> str:
         *(f'<li class="warn">{as_html(sentence)}</li>' for sentence in profile.unread),
     ]
     footer = (
-        f"Values are shown of columns that tell nobody apart, where at least {max(1, smallest)} rows have them. Names, "
-        "birth dates and identifiers are on no page."
+        f"The page shows values that at least {max(1, smallest)} rows share, of columns that identify nobody. It shows "
+        "no names, birth dates or identifiers."
     )
     return PAGE.format(
         title=as_html(f"Profile of {name}"),
@@ -135,7 +135,7 @@ def draw(name: str, profile: Profile, drafts: Mapping[str, Draft]) -> str:
 
 
 def links_card(profile: Profile) -> str:
-    """Returns the card of the columns that lead from one file to another."""
+    """Returns the card of columns whose values are keys of another file."""
     rows = [
         [f"{each.table}: {each.column}", f"{each.to_table}: {each.to_column}", f"{each.share:.0%}"]
         for each in sorted(profile.links, key=lambda each: (-each.share, each))
@@ -146,7 +146,7 @@ def links_card(profile: Profile) -> str:
 
 
 def card(table: TableProfile, profile: Profile, drafts: Mapping[str, Draft], smallest: int) -> str:
-    """Returns the card of a table, a column a row."""
+    """Returns the card of a table, with one row per column."""
     keys = ", ".join(column.name for column in table.keys) or "none"
     made = [
         f"{d} ({', '.join(g.column for g in each.guesses if g.table == table.pattern)})"
@@ -175,7 +175,7 @@ def card(table: TableProfile, profile: Profile, drafts: Mapping[str, Draft], sma
 
 
 def is_identifying(table: TableProfile, column: ColumnProfile, profile: Profile, drafts: Mapping[str, Draft]) -> bool:
-    """Tells whether a column may tell who a patient is: by what it becomes, by its name, or as a key of anything."""
+    """Tells whether a column may identify a patient, by its target column, its name, or because it is a key."""
     here = (table.pattern, column.name)
     if (column.is_key and column.kind in ("text", "integer")) or any(
         here in (each[:2], each[2:4]) for each in profile.links
@@ -208,14 +208,14 @@ def kind(column: ColumnProfile) -> str:
 
 
 def span(column: ColumnProfile) -> str:
-    """Returns the least and the greatest value of dates and numbers, and how long texts are."""
+    """Returns the range of dates and numbers, or the greatest length of texts."""
     if column.kind in ("timestamp", "date", "decimal", "integer") and column.least:
         return f"{column.least} to {column.greatest}"
     return f"up to {column.longest} characters" if column.kind == "text" else ""
 
 
 def frequent(column: ColumnProfile, smallest: int) -> str:
-    """Returns the most frequent values with their numbers; none where each is nearly alone."""
+    """Returns the most frequent values with their counts, or "" if most values occur once."""
     if not column.is_listed:
         return ""
     shown = [(value, rows) for value, rows in column.values.items() if rows >= max(1, smallest)][:MOST_VALUES]
@@ -232,7 +232,7 @@ def section(title: str, about: str, body: str) -> str:
 
 
 def table_of(heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: set[int]) -> str:
-    """Returns a table as HTML; `numbers` are the places of columns of numbers."""
+    """Returns a table as HTML; `numbers` are the indexes of numeric columns."""
 
     def cells(tag: str, row: Sequence[str]) -> str:
         kinds = (

@@ -412,7 +412,7 @@ def merge_files(spark: Any, dataset: Dataset, kind: str, run_id: str) -> int:
 def remove_old_files(spark: Any, dataset: Dataset, kind: str, hours: float) -> None:
     """Deletes files that no table version of the last `hours` references, including those of runs that died.
 
-    Turns off Delta's own check, which refuses less than a week: the caller makes sure that nobody reads these files.
+    Turns off Delta's minimum retention of a week; the caller ensures that no reader needs these files.
     """
     spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")
     # The number of tasks that list a table. The default of 10,000 is slow for tables of few directories.
