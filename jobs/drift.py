@@ -1,44 +1,39 @@
-"""Tells how an export's files differ in shape from those of the date before: columns, listed codes, types.
+"""Compares the profiles of an export's files with those of the last date: columns, listed codes, types.
 
-Pure functions over two profiles. No value of a patient is told: a code only where it is short and many rows have it.
+Sentences hold no patient's value: they name a code only if it is short and many rows have it.
 """
 
 from collections.abc import Collection, Iterator
-from difflib import SequenceMatcher
 
+from jobs import headers
 from jobs.borders import quoted
 from jobs.profiling import NEARLY, ColumnProfile, Profile, TableProfile
 
 LONGEST_CODE = 20
-ALIKE = 0.7
+ALIKE = 0.7  # similarity of a renamed column
 
 
 def compare(last: Profile, now: Profile, listed: Collection[str], smallest: int) -> Iterator[str]:
-    """Yields what is new, missing or other in the files since the last date, a sentence each.
+    """Yields a sentence on each change of the files since the last date.
 
     `listed` are the columns whose values are codes; a new one is named if at least `smallest` rows have it.
     """
     before, after = ({table.pattern: table for table in each.tables} for each in (last, now))
-    for pattern in before.keys() - after.keys():
+    for pattern in sorted(before.keys() - after.keys()):
         yield f"{quoted(pattern)} is missing"
-    for pattern in after.keys() - before.keys():
+    for pattern in sorted(after.keys() - before.keys()):
         yield f"{quoted(pattern)} is new"
     for pattern in sorted(before.keys() & after.keys()):
         yield from (f"{pattern}: {told}" for told in compare_tables(before[pattern], after[pattern], listed, smallest))
 
 
 def compare_tables(was: TableProfile, has: TableProfile, listed: Collection[str], smallest: int) -> Iterator[str]:
-    """Yields what is other in files that are read as one."""
-    gone = [column for column in was.columns if column.name not in has.by_name]
-    come = [column for column in has.columns if column.name not in was.by_name]
-    for column in gone:
-        heir = max(come, key=lambda each: likeness(column, each), default=None)
-        if heir and likeness(column, heir) >= ALIKE:
-            come.remove(heir)
-            yield f"column {quoted(column.name)} seems to be {quoted(heir.name)} now"
-        else:
-            yield f"column {quoted(column.name)} is missing"
-    yield from (f"column {quoted(column.name)} is new" for column in come)
+    """Yields a sentence on each difference between files that are read as one."""
+
+    def alike(name: str, other: str) -> float:
+        return likeness(was.by_name[name], has.by_name[other])
+
+    yield from headers.changes(was.by_name, has.by_name, alike, ALIKE)
     if was.dialect != has.dialect:
         yield f"the separator was {quoted(was.dialect.separator)} and is {quoted(has.dialect.separator)}"
     if "utf-8" in (was.encoding.name, has.encoding.name) and was.encoding.name != has.encoding.name:
@@ -49,13 +44,16 @@ def compare_tables(was: TableProfile, has: TableProfile, listed: Collection[str]
 
 
 def likeness(one: ColumnProfile, other: ColumnProfile) -> float:
-    """Tells how much speaks for two columns being one under another name: the name, the place and the content."""
-    name = SequenceMatcher(None, one.name.lower(), other.name.lower()).ratio()
-    return 0.5 * name + 0.25 * (one.place == other.place) + 0.25 * (one.kind == other.kind)
+    """Returns the similarity of two columns, from 0 to 1, by their names, their places and their types."""
+    return (
+        0.5 * headers.likeness(one.name, other.name)
+        + 0.25 * (one.place == other.place)
+        + 0.25 * (one.kind == other.kind)
+    )
 
 
 def compare_columns(was: ColumnProfile, has: ColumnProfile, is_listed: bool, smallest: int) -> Iterator[str]:
-    """Yields what is other in a column: its type, the pattern of its dates, its codes."""
+    """Yields a sentence on each change of a column: its type, the pattern of its dates, its codes."""
     if was.there and not has.there and has.rows:
         yield f"column {quoted(has.name)} is blank in all rows"
     if is_listed:

@@ -1,7 +1,7 @@
-"""Tells how the headers of a source's files differ from those of its last date."""
+"""Compares the headers of a source's files with those of its last date."""
 
 import fnmatch
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from difflib import SequenceMatcher
 
@@ -9,7 +9,7 @@ from jobs import landing, warehouse
 from jobs.borders import quoted
 from jobs.derivation import Export
 
-ALIKE = 0.75
+ALIKE = 0.75  # similarity of the names of a renamed column
 
 
 def warnings(connection: warehouse.Connection, export: Export) -> list[str]:
@@ -40,20 +40,33 @@ def united(headers: Iterable[Sequence[str]]) -> Sequence[str]:
 
 
 def compare(was: Mapping[str, Sequence[str]], has: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Yields the columns that are missing, renamed or new, by the pattern of their files."""
-    for pattern in was:
-        gone = [name for name in was[pattern] if name and name not in has.get(pattern, was[pattern])]
-        come = [name for name in has.get(pattern, ()) if name and name not in was[pattern]]
-        for name in gone:
-            heir = max(come, key=lambda each: likeness(name, each), default="")
-            if heir and likeness(name, heir) >= ALIKE:
-                come.remove(heir)
-                yield f"{pattern}: column {quoted(name)} seems to be {quoted(heir)} now"
-            else:
-                yield f"{pattern}: column {quoted(name)} is missing"
-        yield from (f"{pattern}: column {quoted(name)} is new" for name in come)
+    """Yields a sentence on each column that is missing, renamed or new, by the pattern of its files."""
+    for pattern in sorted(was.keys() & has.keys()):
+        for told in changes(was[pattern], has[pattern], likeness, ALIKE):
+            yield f"{pattern}: {told}"
+
+
+def changes(
+    was: Iterable[str], has: Iterable[str], likeness: Callable[[str, str], float], alike: float
+) -> Iterator[str]:
+    """Yields a sentence on each column that is missing, renamed or new.
+
+    A missing column counts as renamed if a new one is `alike` by `likeness`, from 0 to 1.
+    """
+    was, has = ([name for name in names if name] for names in (was, has))
+    new = [name for name in has if name not in was]
+    for name in was:
+        if name in has:
+            continue
+        successor = max(new, key=lambda each: likeness(name, each), default="")
+        if successor and likeness(name, successor) >= alike:
+            new.remove(successor)
+            yield f"column {quoted(name)} seems to be {quoted(successor)} now"
+        else:
+            yield f"column {quoted(name)} is missing"
+    yield from (f"column {quoted(name)} is new" for name in new)
 
 
 def likeness(one: str, other: str) -> float:
-    """Tells how alike two names are, in upper or lower case."""
+    """Returns the similarity of two names, from 0 to 1, without regard to case."""
     return SequenceMatcher(None, one.lower(), other.lower()).ratio()

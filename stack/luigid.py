@@ -88,8 +88,7 @@ class Refusal(RequestHandler):
 
 
 class Scheduler(luigi.server.Scheduler):
-    """Schedules tasks as Luigi does; a batch that starts again is assigned to the worker that starts it, and a task
-    keeps its retry policy.
+    """Schedules tasks as Luigi does, except that batches change workers and tasks keep their retry policy.
 
     Luigi 3.8.1 keeps a finished batch for ten minutes together with the worker that ran it. Where the same dates run
     again within that time, Luigi would take the new run for the old worker's, declare it failed once that worker is
