@@ -273,7 +273,8 @@ def load(text: str | None = None) -> list[Dashboard]:
 
 def declared(text: str | None = None) -> dict[str, Any]:
     """Returns the content of conf/dashboards.yml, or of a text."""
-    return yaml.safe_load(FILE.read_text() if text is None else text)
+    # libyaml's loader accepts the same as safe_load, in a tenth of the time.
+    return yaml.load(FILE.read_text() if text is None else text, yaml.CSafeLoader)
 
 
 def dashboard(

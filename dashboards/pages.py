@@ -7,6 +7,7 @@ other resources.
 
 import argparse
 import json
+import os
 import re
 import time
 from base64 import b64encode
@@ -17,6 +18,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import cache
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -296,10 +298,18 @@ def program_of_pages() -> str:
 
 
 def charts() -> str:
-    """Returns the charting library as one script."""
+    """Returns the charting library as one script; keeps it in a file, because making it takes longer than the pages."""
+    kept = home() / f".charts-{version('vl-convert-python')}.js"
+    with suppress(OSError):
+        return kept.read_text(encoding="utf-8")
     import vl_convert
 
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    made = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    with suppress(OSError):  # without the file, the next call makes it again
+        new = kept.with_suffix(f".{os.getpid()}")
+        new.write_text(made, encoding="utf-8")
+        new.replace(kept)
+    return made
 
 
 def build(to: Path) -> dict[str, int]:
@@ -338,13 +348,10 @@ def build(to: Path) -> dict[str, int]:
     return {name: (to / name).stat().st_size for name in pages}
 
 
-def main() -> None:
-    """Writes the pages, to the stack's directory or to --to; exits with a sentence on failure."""
-    words = argparse.ArgumentParser(prog="python -m dashboards.pages", description="Writes the dashboards as pages.")
-    words.add_argument("--to", type=Path, metavar="DIR", help="another directory than the one that the stack serves")
-    to, began = words.parse_args().to, time.monotonic()
+def build_or_leave(to: Path) -> dict[str, int]:
+    """Writes all pages, as `build`; ends the program with a sentence on failure."""
     try:
-        sizes = build(to.resolve() if to else home())
+        return build(to)
     except cards.Misdeclared as error:
         program.leave(1, f"conf/dashboards.yml: {error}")
     except psycopg.errors.UndefinedTable:
@@ -355,6 +362,14 @@ def main() -> None:
         program.leave(
             1, f"The pages could not be written to {error.filename}: {error.strerror}; see to that directory."
         )
+
+
+def main() -> None:
+    """Writes the pages, to the stack's directory or to --to; exits with a sentence on failure."""
+    words = argparse.ArgumentParser(prog="python -m dashboards.pages", description="Writes the dashboards as pages.")
+    words.add_argument("--to", type=Path, metavar="DIR", help="another directory than the one that the stack serves")
+    to, began = words.parse_args().to, time.monotonic()
+    sizes = build_or_leave(to.resolve() if to else home())
     for name, size in sizes.items():
         print(f"{(to or home()) / name}: {size / 1e6:.1f} MB")
     print(f"dashboards: {len(sizes)} pages ({time.monotonic() - began:.1f} s)", flush=True)

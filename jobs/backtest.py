@@ -73,9 +73,8 @@ def backtest(first: date, last: date) -> Iterator[str]:
             yield "No declaration differs from what silver was validated by: nothing would change."
             return
         spark = program.resident("backtest")
-        program.tune_for_small_input(
-            spark, sum(run["bronze_rows"] for by_day in runs.values() for run in by_day.values())
-        )
+        rows = sum(run["bronze_rows"] for by_day in runs.values() for run in by_day.values())
+        program.tune_for_small_input(spark, rows)
         yield from what_is_not_current(connection)
         yield from report(connection, runs, retry(spark, runs, due))
         if fingerprint(connection) != state:
@@ -178,7 +177,7 @@ def retrial(
 
     def again(day: date) -> tuple[validation.Counts, validation.Verdict]:
         header, validated = validate(spark, dataset, day, trials, read)
-        verdict = validation.split(validated, dataset, header)
+        verdict = validation.split(validated, dataset, {day: header})
         return validation.count(validated, dataset, [day])[day], verdict
 
     with ThreadPoolExecutor(4) as pool:
@@ -244,7 +243,7 @@ def validate(
     def keep(rows: DataFrame) -> DataFrame:
         return rows.localCheckpoint(eager=False)
 
-    validated = validation.validate(records, dataset, header, parents, keep, keep)
+    validated = validation.validate(records, dataset, {day: header}, parents, keep, keep)
     # The plan ends here, or Spark would plan it again for each query, each child and each of their dates.
     return header, validated.localCheckpoint()
 

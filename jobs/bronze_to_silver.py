@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs import lake, landing, ledger, program, validation, warehouse
-from jobs.catalog import CATALOG, children
+from jobs.catalog import CATALOG, children, relatives
 from jobs.dataset import WHITE_SPACE, Dataset
 
 
@@ -32,9 +32,9 @@ def bronze_to_silver(dataset: Dataset, *days: date) -> str:
         facts, refused = read_facts(connection, dataset, sorted({*days, *due}))
         spark = program.spark(f"bronze_to_silver {dataset.name} {program.listed(days)}") if facts else None
         rows = {day: each.records for day, each in facts.items()}
-        headers = {day: each.header for day, each in facts.items()}
+        columns = {day: landing.as_of(dataset, each.header).names for day, each in facts.items()}
         done: list[str] = []
-        for plan in program.plans(rows, headers):
+        for plan in program.plans(rows, columns):
             done += validate(spark, connection, dataset, {day: facts[day] for day in plan})
     if refused:
         program.refuse(refused, done)
@@ -62,20 +62,20 @@ def validate(
 ) -> list[str]:
     """Validates partitions in one plan and publishes them to silver in one commit per table.
 
-    `facts` are the profiles of the bronze files, which have the same header. Returns a sentence for each partition,
-    with its warnings, and for each partition that is to be validated again.
+    `facts` are the profiles of the bronze files, which have the same declared columns. Returns a sentence for each
+    partition, with its warnings, and for each partition that is to be validated again.
 
     Long because this is the order on which recovery depends: ledger row, validation, control total, marker withdrawn,
     commit, marker.
     """
     days, rows = list(facts), sum(each.records for each in facts.values())
-    header = facts[days[0]].header
+    headers = {day: each.header for day, each in facts.items()}
     with (
         ledger.runs(connection, "silver", dataset.name, days, dataset.rule_set) as runs,
         ExitStack() as release,
     ):
         run_id = runs[days[0]]["run_id"]
-        program.tune_for_small_input(spark, rows)
+        program.tune_for_small_input(spark, rows, ledger.rows_in_silver(connection, relatives(dataset)))
         program.step(spark, dataset, days, "validate")
         parents = {
             name: lake.silver(spark, CATALOG[parent])
@@ -91,15 +91,15 @@ def validate(
         records = reduce(DataFrame.unionAll, files).filter(F.lit(run_id) != "")
         if rows < program.FEW_ROWS:
             # Computed once, on the server: later steps read its rows and do not send the validation's plan again.
-            validated = validation.validate(records, dataset, header, parents, checkpoint).localCheckpoint()
+            validated = validation.validate(records, dataset, headers, parents, checkpoint).localCheckpoint()
         else:
             keep = release.enter_context(kept())
-            validated = validation.validate(records, dataset, header, parents, keep, keep)
+            validated = validation.validate(records, dataset, headers, parents, keep, keep)
         ran = ledger.ran_before(connection, dataset, days, run_id)
         counts = validation.count(validated, dataset, days, run_id if ran else None)
         for day in days:
             must_balance(day, facts[day], counts[day])
-        verdict = validation.split(validated, dataset, header)
+        verdict = validation.split(validated, dataset, headers)
         standing: dict[date, Mapping[str, Any]] = {}
         if ran:
             program.step(spark, dataset, days, "compare with the last run")

@@ -7,7 +7,7 @@ from functools import partial
 from pyspark.sql import functions as F
 
 from jobs import bronze_to_silver, gold_to_marts, lake, ledger, program, raw, silver_to_gold, warehouse
-from jobs.catalog import CATALOG
+from jobs.catalog import CATALOG, relatives
 from jobs.dataset import Dataset
 
 KINDS = ("accepted", "rejected")
@@ -54,7 +54,7 @@ def empty(dataset: Dataset, day: date) -> str:
     ):
         lake.repair_tables(connection, dataset)
         spark = program.spark(f"forget {dataset.name} {day}")
-        program.tune_for_small_input(spark, rows=0)
+        program.tune_for_small_input(spark, rows=0, near=ledger.rows_in_silver(connection, relatives(dataset)))
         tables = {kind: lake.silver(spark, dataset, kind) for kind in KINDS if lake.has_silver(dataset, kind)}
         counts = {kind: table.filter(F.col("_partition_date") == day).count() for kind, table in tables.items()}
         row["lost"] = counts.get("accepted", 0)

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from jobs import ledger, settings, warehouse
-from jobs.catalog import CATALOG, children
+from jobs.catalog import CATALOG, relatives
 from jobs.dataset import Dataset
 from jobs.program import Refused
 from jobs.warehouse import Connection
@@ -299,7 +299,7 @@ def without_keys(connection: Connection, dataset: Dataset, rows: int) -> Iterato
     if not is_large(rows, there):
         yield
         return
-    near = {dataset.name, *dataset.parents.values(), *(child.name for child in children(dataset))}
+    near = relatives(dataset)
     # Marts lock tables in this order too; in another order, a load and the marts could wait for each other.
     connection.execute(f"lock table {', '.join(name for name in CATALOG if name in near)} in access exclusive mode")
     keys = connection.execute(

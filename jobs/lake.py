@@ -44,13 +44,8 @@ def s3() -> Any:
 
 @lru_cache(maxsize=3)
 def client(process: int, key: str = "MINIO_ACCESS_KEY", secret: str = "MINIO_SECRET_KEY") -> Any:
-    """Returns an S3 client for one process, with the access key of these settings; fails in seconds if MinIO is down.
-
-    Ignores a person's own AWS configuration (variables, profiles, files) except AWS_CA_BUNDLE.
-    """
-    own = {name: (None, None, *rest) for name, (_, _, *rest) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()}
-    own |= {name: (None, None, os.devnull, None) for name in ("config_file", "credentials_file")}
-    return boto3.Session(botocore_session=botocore.session.Session(own)).client(
+    """Returns an S3 client for one process, with the key of these settings; fails in seconds if MinIO is down."""
+    return descriptions().client(
         "s3",
         endpoint_url=settings.s3_endpoint(),
         verify=settings.given("AWS_CA_BUNDLE") or None,
@@ -66,6 +61,18 @@ def client(process: int, key: str = "MINIO_ACCESS_KEY", secret: str = "MINIO_SEC
             response_checksum_validation="when_required",
         ),
     )
+
+
+@lru_cache(maxsize=1)
+def descriptions() -> boto3.Session:
+    """Returns the boto3 session of this process and of those forked from it: no connection, only descriptions.
+
+    Reading the descriptions takes 0.1 s of CPU, and each task and job would read them anew. Ignores a person's own AWS
+    configuration (variables, profiles, files) except AWS_CA_BUNDLE.
+    """
+    own = {name: (None, None, *rest) for name, (_, _, *rest) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()}
+    own |= {name: (None, None, os.devnull, None) for name in ("config_file", "credentials_file")}
+    return boto3.Session(botocore_session=botocore.session.Session(own))
 
 
 def bronze_key(dataset: Dataset, day: date) -> str:

@@ -209,6 +209,12 @@ def standing(connection: Connection, dataset: Dataset, day: date) -> dict[str, A
         return cursor.execute(f"select * from ops.standing where {where}", [dataset.name, day]).fetchone()
 
 
+def rows_in_silver(connection: Connection, names: Iterable[str]) -> int:
+    """Returns the number of rows, accepted and rejected, that silver has of these datasets."""
+    query = "select coalesce(sum(accepted + rejected), 0)::bigint from ops.standing where dataset = any(%s)"
+    return warehouse.value(connection, query, [[*names]])
+
+
 def usual_rows(connection: Connection, dataset: Dataset, day: date) -> tuple[int, float | None]:
     """Returns (dates, median rows) of up to eight earlier dates of the same weekday."""
     [found] = connection.execute(

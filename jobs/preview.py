@@ -96,7 +96,8 @@ def preview(folder: Path, named: str = "", day: date | None = None) -> Iterator[
                 yield from coming.said
                 for name, path in coming.files.items():
                     put(path, f"{staging}/{name}.csv")
-                program.tune_for_small_input(spark, sum(facts.records for facts in coming.facts.values()))
+                rows = sum(facts.records for facts in coming.facts.values())
+                program.tune_for_small_input(spark, rows, ledger.rows_in_silver(connection, CATALOG))
                 runs, trials = try_out(spark, connection, coming, staging)
                 yield from verdict_lines(coming, trials)
                 yield from backtest.stop_lines(connection, {n: only(t, day) for n, t in trials.items()}, runs)

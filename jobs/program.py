@@ -29,6 +29,7 @@ OPEN: list[Any] = []  # the Spark sessions of this process
 WAITS: list[float] = []  # seconds that this process has waited for a lock
 
 FEW_ROWS = 100_000  # with fewer, a job takes more time to plan than to compute
+FEW_KEYS = 1_000_000  # with fewer, one task compares them sooner than several stages do
 MANY_DATES = 31  # the most in one job and one plan; each date adds a scan to the plan
 
 
@@ -322,10 +323,20 @@ def builder(remote: str) -> Any:
     return ConnectSession.builder.channelBuilder(Channel(remote))
 
 
-def tune_for_small_input(session: Any, rows: int) -> None:
-    """Turns off code generation for queries over fewer than FEW_ROWS rows, where compiling takes most of the time."""
-    for name, quick in {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}.items():
-        if rows < FEW_ROWS:
-            session.conf.set(name, quick)
-        else:
-            session.conf.unset(name)
+INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+PLANNED_ONCE = {"spark.sql.adaptive.enabled": "false", "spark.sql.shuffle.partitions": "1"}
+
+
+def tune_for_small_input(session: Any, rows: int, near: int = 0) -> None:
+    """Sets a session up for plans over few rows, of which planning takes most of the time, or for many.
+
+    With fewer than FEW_ROWS `rows` of input, Spark interprets plans and does not compile them. If all rows that the
+    plans may read, with `near` rows in the tables that they look into, are fewer than FEW_KEYS, Spark plans each query
+    once: adaptive execution plans a query anew after each stage, and makes a Spark job of each.
+    """
+    for quick, few in ((INTERPRETED, rows < FEW_ROWS), (PLANNED_ONCE, rows + near < FEW_KEYS)):
+        for name, value in quick.items():
+            if few:
+                session.conf.set(name, value)
+            else:
+                session.conf.unset(name)

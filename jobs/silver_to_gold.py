@@ -8,7 +8,7 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from jobs import gold, lake, ledger, program, thresholds, validation, warehouse
-from jobs.catalog import CATALOG
+from jobs.catalog import CATALOG, relatives
 from jobs.dataset import Dataset
 
 
@@ -91,6 +91,8 @@ def apply(
     in_partitions = F.col("_partition_date").isin(days)
     several = len(days) > 1
     gold.create_staging(connection, run_id, None if several else silver[days[0]])
+    rows = sum(run["accepted"] + run["rejected"] for run in silver.values())
+    program.tune_for_small_input(spark, rows, ledger.rows_in_silver(connection, relatives(dataset)))
     program.step(spark, dataset, days, "stage")
     with ThreadPoolExecutor() as pool:
         accepted = lake.silver(spark, dataset).filter(in_partitions)

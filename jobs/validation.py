@@ -58,7 +58,7 @@ class Counts(NamedTuple):
 def validate(
     records: DataFrame,
     dataset: Dataset,
-    header: Sequence[str],
+    headers: Mapping[date, Sequence[str]],
     parents: Mapping[str, DataFrame],
     keep: Keep = lambda rows: rows,
     keep_keys: Keep = lambda rows: rows,
@@ -68,32 +68,55 @@ def validate(
     `records` has the columns `_partition_date date` and `_raw string`. `_versions_differ` is true for one row of each
     key of a partition whose sound rows differ in content.
 
-    `header` names the fields of all these files in their order. A column that it lacks was declared after the files had
-    arrived: it is null, and no rule applies to it. `parents` holds, by foreign key column, a DataFrame of the accepted
-    keys and their partitions, in this order. `keep` persists the rows, which are read more than once, and `keep_keys`
-    the few keys and codes that are joined to them.
+    `headers` names the fields of each partition's file in their order; the declared columns among them are the same in
+    all. A column that they lack was declared after the files had arrived: it is null, and no rule applies to it.
+    `parents` holds, by foreign key column, a DataFrame of the accepted keys and their partitions, in this order. `keep`
+    persists the rows, which are read more than once, and `keep_keys` the few keys and codes that are joined to them.
 
     The last two parameters are the places at which the caller may materialise rows.
     """
-    sent = landing.as_of(dataset, header)
-    texts = records.transform(split_fields, header).transform(read_texts, sent, header)
-    rows = keep(texts.transform(read_types, sent).transform(give_codes, sent))
+
+    def texts(rows: DataFrame, header: Sequence[str]) -> DataFrame:
+        return rows.transform(split_fields, header).transform(read_texts, sent, header)
+
+    sent = landing.as_of(dataset, next(iter(headers.values())))
+    rows = keep(by_header(records, headers, texts).transform(read_types, sent).transform(give_codes, sent))
     parents = {name: keys for name, keys in parents.items() if name in sent.parents}
     validated = rows.transform(add_codes, keep_keys(compare(rows, sent, parents, keep_keys)), sent)
-    later = {c.name: F.lit(None).cast(TYPES[c.type]) for c in dataset.columns if c.name not in header}
+    later = {c.name: F.lit(None).cast(TYPES[c.type]) for c in dataset.columns if c.name not in sent.names}
     return validated.withColumns(later) if later else validated
 
 
-def split(validated: DataFrame, dataset: Dataset, header: Sequence[str]) -> Verdict:
-    """Splits validated rows into what silver stores: typed accepted rows, and texts of rejected rows with reasons."""
+def by_header(
+    rows: DataFrame, headers: Mapping[date, Sequence[str]], read: Callable[[DataFrame, Sequence[str]], DataFrame]
+) -> DataFrame:
+    """Applies `read` to the rows of each header's partitions, with that header, and returns what it returns of all."""
+    days: dict[tuple[str, ...], list[date]] = {}
+    for day, header in headers.items():
+        days.setdefault(tuple(header), []).append(day)
+    if len(days) == 1:
+        return read(rows, *days)
+    in_days = ((rows.filter(F.col("_partition_date").isin(its)), header) for header, its in days.items())
+    return reduce(DataFrame.unionAll, (read(*part) for part in in_days))
+
+
+def split(validated: DataFrame, dataset: Dataset, headers: Mapping[date, Sequence[str]]) -> Verdict:
+    """Splits validated rows into what silver stores: typed accepted rows, and texts of rejected rows with reasons.
+
+    `headers` names the fields of each partition's file, as in `validate`.
+    """
+
+    def texts(rows: DataFrame, header: Sequence[str]) -> DataFrame:
+        sent = (F.nullif(source(name, header), F.lit("")).alias(name) for name in dataset.names)
+        return rows.transform(split_fields, header).select(*sent, "_raw", "_reject_reason", "_partition_date")
+
     codes = F.col("_reject_reason")
     declared = F.array(*(reason(dataset, code) for code in dataset.reasons))
     rejected = validated.filter(codes != "").select("_partition_date", "_raw", "_reject_reason")
-    rejected = rejected.transform(split_fields, header)
     return Verdict(
         accepted=validated.filter(codes == "").select(*dataset.names, "_partition_date"),
-        rejected=rejected.select(
-            *(F.nullif(source(name, header), F.lit("")).alias(name) for name in dataset.names),
+        rejected=by_header(rejected, headers, texts).select(
+            *dataset.names,
             "_raw",
             "_reject_reason",
             F.filter(declared, lambda each: has_code(each["code"])).alias("_reject_reasons"),

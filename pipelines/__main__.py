@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -231,10 +230,7 @@ def rebuild_pages() -> None:
     with warehouse.connect() as connection:
         is_due = not pages.are_current(connection)
     if is_due:
-        command = [sys.executable, "-m", "dashboards.pages"]
-        built = subprocess.run(command, cwd=settings.ROOT, stdout=subprocess.DEVNULL)
-        if built.returncode:
-            sys.exit(built.returncode)
+        pages.build_or_leave(pages.home())
 
 
 def luigi_in_turn(day: date, task: str, *options: str) -> int:

@@ -4,6 +4,7 @@ A job's imports take about as long as processing a small file.
 """
 
 import ctypes
+import gc
 import importlib
 import multiprocessing
 import os
@@ -54,9 +55,13 @@ class Process(NamedTuple):
 
 @cache
 def preload() -> None:
-    """Imports what the jobs need, once, before Luigi forks a process for each task."""
+    """Imports what the jobs need, once, before Luigi forks a process for each task.
+
+    A garbage collection in a forked process would look at all of it, and by that copy the memory that both share.
+    """
     for module in NEEDED:
         importlib.import_module(module)
+    gc.freeze()
 
 
 @contextmanager

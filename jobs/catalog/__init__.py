@@ -40,3 +40,8 @@ def expected(day: date) -> dict[str, Dataset]:
 def children(dataset: Dataset) -> list[Dataset]:
     """Returns the datasets that reference this one, in the catalog's order."""
     return [child for child in CATALOG.values() if dataset.name in child.parents.values()]
+
+
+def relatives(dataset: Dataset) -> set[str]:
+    """Returns the names of a dataset, of those that it references, and of those that reference it."""
+    return {dataset.name, *dataset.parents.values(), *(child.name for child in children(dataset))}

@@ -275,9 +275,9 @@ def misjudged(spark, files):
             column: keys(spark, CATALOG[parent].key, PARENTS[parent])
             for column, parent in CATALOG[dataset].parents.items()
         }
-        validated = validation.validate(records(spark, texts), CATALOG[dataset], header, parents)
+        validated = validation.validate(records(spark, texts), CATALOG[dataset], {DAY: header}, parents)
         [counts] = validation.count(validated, CATALOG[dataset], [DAY]).values()
-        both = validation.split(validated, CATALOG[dataset], header)
+        both = validation.split(validated, CATALOG[dataset], {DAY: header})
         found += differ(f"{dataset} {header} accepted", accepted, accepted_rows(both.accepted, dataset))
         found += differ(f"{dataset} {header} rejected", rejected, rejected_rows(both.rejected, dataset))
         money = counts.amount_accepted + counts.amount_rejected

@@ -158,7 +158,8 @@ def test_the_lakes_client_is_nobody_elses(monkeypatch, tmp_path):
             monkeypatch.setenv(name, value)
     with pytest.raises(ProfileNotFound):
         boto3.client("s3")
-    lake.client.cache_clear()
+    for cached in (lake.client, lake.descriptions):
+        cached.cache_clear()
     client = lake.s3()
     assert (client.meta.endpoint_url, client.meta.region_name) == (settings.s3_endpoint(), "us-east-1")
     signed = client.generate_presigned_url("get_object", Params={"Bucket": "b", "Key": "k"})

@@ -57,7 +57,7 @@ def test_the_money_of_a_file_is_the_same_by_a_plain_reading_and_by_spark(spark, 
         lake.upload(path, billing, day, facts)
         parents = {"visit_id": keys(spark, visits.key, "V1")}
         frame = lake.records(spark, billing, day, facts).withColumn("_partition_date", F.lit(day))
-        [counts] = count(validate(frame, billing, facts.header, parents), billing, [day]).values()
+        [counts] = count(validate(frame, billing, {day: facts.header}, parents), billing, [day]).values()
         cents = int((counts.amount_accepted + counts.amount_rejected) * 100)
         assert (facts.records, facts.amounts, facts.cents) == (counts.rows, counts.amounts, cents)
         assert 5 < facts.amounts < len(AMOUNTS), "some can be read and some cannot"

@@ -37,9 +37,9 @@ def validate(spark):
         parents = {
             column: keys(spark, CATALOG[parent].key, PARENTS[parent]) for column, parent in dataset.parents.items()
         }
-        header = header or dataset.names
-        validated = validate(records(spark, texts), dataset, header, parents)
-        return Verdict(*(rows.drop("_partition_date") for rows in split(validated, dataset, header)))
+        headers = {DAY: header or dataset.names}
+        validated = validate(records(spark, texts), dataset, headers, parents)
+        return Verdict(*(rows.drop("_partition_date") for rows in split(validated, dataset, headers)))
 
     return validate_records
 
@@ -158,7 +158,8 @@ def test_keys_are_counted_whose_versions_differ_in_more_than_their_text(spark):
     rows += [record("billing", bill | {"bill_id": " "}), record("billing", bill | {"bill_id": "", "total_amount": "1"})]
     dataset, parents = CATALOG["billing"], {"visit_id": keys(spark, "visit_id", "V1")}
     for texts in (rows, rows[::-1]):
-        [counts] = count(validate(records(spark, texts), dataset, dataset.names, parents), dataset, [DAY]).values()
+        validated = validate(records(spark, texts), dataset, {DAY: dataset.names}, parents)
+        [counts] = count(validated, dataset, [DAY]).values()
         assert (counts.rows, counts.accepted, counts.differing) == (len(rows), 9, 4)
         assert counts.hits["duplicate_bill_id"] == 9
 
@@ -230,21 +231,23 @@ def test_a_parent_given_twice_multiplies_no_row(spark):
 
     twice = keys(spark, "patient_id", "P1", "P1").unionAll(keys(spark, "patient_id", "P1", day=date(2025, 1, 1)))
     frame, dataset = records(spark, [record("visits", VALID["visits"])]), CATALOG["visits"]
-    [counts] = count(validate(frame, dataset, dataset.names, {"patient_id": twice}), dataset, [DAY]).values()
+    validated = validate(frame, dataset, {DAY: dataset.names}, {"patient_id": twice})
+    [counts] = count(validated, dataset, [DAY]).values()
     assert (counts.rows, counts.accepted) == (1, 1)
 
 
 def test_partitions_in_one_plan_get_the_verdicts_that_each_gets_by_itself(spark):
-    """Gives partitions overlapping keys, and each its own last date up to which parents count."""
+    """Gives partitions overlapping keys, and each its own header and its own last date up to which parents count."""
     from jobs.validation import count, split, validate
 
     dataset, key = CATALOG["visits"], CATALOG["patients"].key
     days = [DAY, DAY + timedelta(1), DAY + timedelta(dataset.orphan_days), DAY + timedelta(dataset.orphan_days + 1)]
     visits = {n: record("visits", VALID["visits"] | {"visit_id": f"V{n}"}) for n in range(3)}
+    headers = dict.fromkeys(days, dataset.names) | {days[1]: ("note", *reversed(dataset.names))}
     late = record("visits", VALID["visits"] | {"visit_id": "V9", "patient_id": "late"})
     files = {
         days[0]: [visits[0], visits[1], late, "malformed"],
-        days[1]: [visits[1], visits[1], late],
+        days[1]: [",".join(["of another order", *reversed(text.split(","))]) for text in (visits[1], visits[1], late)],
         days[2]: [],
         days[3]: [visits[2], late],
     }
@@ -252,10 +255,9 @@ def test_partitions_in_one_plan_get_the_verdicts_that_each_gets_by_itself(spark)
 
     def verdicts(*of):
         frame = reduce(DataFrame.unionAll, (records(spark, files[day], day) for day in of))
-        validated = validate(frame, dataset, dataset.names, parents).localCheckpoint()
-        rows = [
-            (kind, *row) for kind, part in enumerate(split(validated, dataset, dataset.names)) for row in part.collect()
-        ]
+        its = {day: headers[day] for day in of}
+        validated = validate(frame, dataset, its, parents).localCheckpoint()
+        rows = [(kind, *row) for kind, part in enumerate(split(validated, dataset, its)) for row in part.collect()]
         return Counter(map(str, rows)), count(validated, dataset, of)
 
     rows, counts = verdicts(*days)
