@@ -110,13 +110,11 @@ def read(connection: Connection, boards: Sequence[Dashboard]) -> dict[str, Readi
         grouped = f"group by {', '.join(breakdown)}" if breakdown else "having count(*) > 0"
         query = f"select {', '.join([*breakdown, *sums])} from reports.{report} {grouped}"
         found, size = connection.execute(query).fetchall(), len(breakdown)
-        numbers = [[Decimal(value) for value in row[size:]] for row in found]
-        digits = [max([0, *(-int(value.as_tuple().exponent) for value in of)]) for of in zip(*numbers, strict=True)]
-        places = dict(zip(columns, digits or [0] * len(columns), strict=True))
-        wholes = [
-            tuple(int(value.scaleb(places[name])) for name, value in zip(columns, row, strict=True)) for row in numbers
-        ]
-        groups = list(zip((row[:size] for row in found), wholes, strict=True))
+        numbers = list(zip(*(row[size:] for row in found), strict=True)) or [()] * len(columns)
+        digits = [max([0, *(-int(Decimal(value).as_tuple().exponent) for value in {*of})]) for of in numbers]
+        scaled = ([int(value * 10**to) for value in of] for to, of in zip(digits, numbers, strict=True))
+        places = dict(zip(columns, digits, strict=True))
+        groups = list(zip((row[:size] for row in found), zip(*scaled, strict=True), strict=True))
         readings[report] = Reading(breakdown, columns, places, groups, first_day(connection, those[0]))
     return readings
 

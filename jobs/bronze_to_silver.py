@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import date
 from decimal import Decimal
 from functools import partial, reduce
+from operator import or_
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -113,7 +114,7 @@ def validate(
             for run in changed:
                 ledger.withdraw(connection, run)
             program.step(spark, dataset, days, "publish")
-            publish(connection, dataset, changed, verdict, counts)
+            publish(connection, dataset, changed, verdict, counts, is_new=not ran)
             came = verdict.accepted.filter(F.col("_partition_date").isin([run["partition_date"] for run in changed]))
             came = came.select(dataset.key, "_partition_date")
             program.step(spark, dataset, days, "find dates to validate again")
@@ -215,10 +216,14 @@ def publish(
     runs: Sequence[dict[str, Any]],
     verdict: validation.Verdict,
     counts: Mapping[date, validation.Counts],
+    is_new: bool,
 ) -> None:
     """Commits the partitions of `runs` to both silver tables, and notes the version of each commit in `runs`.
 
-    Raises Refused unless each table received as many rows of each partition as there are verdicts.
+    `is_new` tells that the ledger has no other run of these partitions: a table that gets no rows of them is left as it
+    is. Raises Refused unless each table received as many rows of each partition as there are verdicts.
+
+    Its parameters are all that is known of the runs before the commit.
     """
     days, run_id = [run["partition_date"] for run in runs], runs[0]["run_id"]
     since, ready = ledger.versions(connection, dataset), partial(warehouse.must_hold, connection)
@@ -231,6 +236,10 @@ def publish(
 
     def commit(kind: str) -> int:
         table, rows = tables[kind]
+        known = since[kind]
+        # If the ledger knows the table's newest commit, the table has no row of a partition that the ledger lacks.
+        if is_new and not any(rows.values()) and known and lake.last_commit(dataset, kind, known).version == known:
+            return known
         done = lake.replace(
             table.filter(of_days).withColumn("_run_id", of_run), dataset, kind, days, run_id, since[kind], ready
         )
@@ -321,7 +330,7 @@ def stale_dates(
     waiting, having = [], []
     for child in children(dataset):
         name = next(column for column, parent in child.parents.items() if parent == dataset.name)
-        orphan, codes = f"orphan_{name}", F.col("_reject_reasons.code")
+        orphan = f"orphan_{name}"
         wanted = (
             F.lit(child.name).alias("dataset"),
             F.col("_partition_date").alias("of_day"),
@@ -331,10 +340,10 @@ def stale_dates(
         days = [day for day in ledger.dates_with(connection, child, orphan) if first <= child.waits_until(day)]
         if days and came is not None:
             rejected = lake.silver(spark, child, "rejected").filter(F.col("_partition_date").isin(days))
-            waiting.append(rejected.filter(F.array_contains(codes, orphan)).select(*wanted))
+            waiting.append(rejected.filter(validation.has_code(F.lit(orphan))).select(*wanted))
         if took and lake.has_silver(child, "rejected"):
-            without_one = F.array(*map(F.lit, (orphan, f"missing_{name}", "malformed_row")))
-            rejected = lake.silver(spark, child, "rejected").filter(~F.arrays_overlap(codes, without_one))
+            without_one = map(validation.has_code, map(F.lit, (orphan, f"missing_{name}", "malformed_row")))
+            rejected = lake.silver(spark, child, "rejected").filter(~reduce(or_, without_one))
             having += [lake.silver(spark, child).select(*wanted), rejected.select(*wanted)]
     is_there = (F.col("wanted") == F.col("known")) & (F.col("day") <= F.col("until"))
     found = []

@@ -425,8 +425,8 @@ PLANTS = {
     "alike versions are said to differ": (validation.compare, "(~F.min(content)", "(F.lit(True) | F.min(content)"),
     "a marker for a date whose rows were not in the commit": (
         validate,
-        "publish(connection, dataset, changed, verdict, counts)",
-        "publish(connection, dataset, changed[:1], verdict, counts)",
+        "publish(connection, dataset, changed, verdict, counts, is_new=not ran)",
+        "publish(connection, dataset, changed[:1], verdict, counts, is_new=not ran)",
     ),
     "of dates loaded at once the oldest version stands": (
         gold.load,
