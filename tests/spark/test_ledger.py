@@ -114,6 +114,24 @@ def test_the_ledger_names_the_versions_that_a_run_wrote(hospital):
     assert runs[0][1] < runs[1][1] <= runs[2][1] == lake.last_commit(patients, "accepted").version
 
 
+def test_a_table_that_gets_no_rows_of_a_new_date_is_left_alone(hospital):
+    hospital.validate("patients", 1, hospital.row("patients", "P1"), hospital.row("patients", "P2", birth_date="never"))
+    hospital.validate("patients", 2, hospital.row("patients", "P3"))
+    first, second = ledger_of(hospital, "silver", "patients", "delta_accepted", "delta_rejected")
+    assert second[0] > first[0] and second[1] == first[1]
+
+
+def test_rows_of_a_date_that_the_ledger_has_lost_do_not_stay(hospital, spark):
+    from jobs import lake
+
+    hospital.validate("patients", 1, hospital.row("patients", "P1", birth_date="never"))
+    for table in ("ops.receipts", "ops.ledger"):  # as after a restore of PostgreSQL alone
+        hospital.postgres.execute(f"delete from {table} where partition_date = %s", [hospital.day(1)])
+    hospital.validate("patients", 1, hospital.row("patients", "P1"))
+    rejected = lake.silver(spark, CATALOG["patients"], "rejected")
+    assert rejected.filter(rejected["_partition_date"] == hospital.day(1)).count() == 0
+
+
 def test_a_commit_that_holds_other_rows_than_were_validated_gets_no_marker(hospital, monkeypatch):
     from jobs import lake, ledger
 
