@@ -75,10 +75,11 @@ def read_header(start: bytes, dataset: Dataset) -> list[str]:
 
 
 def tables() -> Iterator[str]:
-    """Yields the statements that create gold's tables and the three marts, with keys and indexes."""
+    """Yields the statements that create gold's tables and the three marts, with keys, indexes and what the marts read."""
     for statement in re.findall(r"^create (?:table|index) if not exists [^;]+;", schema.ddl(), re.M):
         if re.search(rf"(?:exists|on) (?:{'|'.join([*CATALOG, *MARTS])}) \(", statement):
             yield statement
+    yield f"create schema if not exists ops;create or replace view ops.as_of as {schema.gold_queries()['as_of'][0]};"
 
 
 def columns(dataset: Dataset) -> list[str]:

@@ -1,9 +1,11 @@
 """Shows that the benchmark's peers do the same work: each validates the examples of every rule as the platform does."""
 
+import re
+
 import pandas as pd
 import pytest
 
-from benchmarks import pandas_peer
+from benchmarks import pandas_peer, peer
 from jobs.catalog import CATALOG
 from tests.spark.test_validation import MALFORMED
 from tests.support.examples import EXAMPLES, PARENTS, VALID, record, versions
@@ -85,3 +87,9 @@ def test_with_a_peer_the_version_stands_that_the_contract_names(validate, name):
     assert sorted(map(repr, accepted)) == sorted(map(repr, stand)) and len(stand) == len(cases)
     assert len(rejected) == sum(len(rows) - 1 for _, rows in cases)
     assert {row["_reject_reason"] for row in rejected} == {f"duplicate_{CATALOG[name].key}"}
+
+
+def test_the_peers_have_every_view_that_their_marts_read():
+    statements = "".join(peer.tables())
+    views = {name for select in peer.MARTS.values() for name in re.findall(r"ops\.\w+", select)}
+    assert views and all(f"view {name} as" in statements for name in views)
