@@ -75,7 +75,7 @@ def read_header(start: bytes, dataset: Dataset) -> list[str]:
 
 
 def tables() -> Iterator[str]:
-    """Yields the statements that create gold's tables and the three marts, with keys, indexes and what the marts read."""
+    """Yields the statements that create gold's tables and the three marts, with keys, indexes and a view they read."""
     for statement in re.findall(r"^create (?:table|index) if not exists [^;]+;", schema.ddl(), re.M):
         if re.search(rf"(?:exists|on) (?:{'|'.join([*CATALOG, *MARTS])}) \(", statement):
             yield statement
