@@ -79,7 +79,7 @@ def tables() -> Iterator[str]:
     for statement in re.findall(r"^create (?:table|index) if not exists [^;]+;", schema.ddl(), re.M):
         if re.search(rf"(?:exists|on) (?:{'|'.join([*CATALOG, *MARTS])}) \(", statement):
             yield statement
-    yield f"create schema if not exists ops;create or replace view ops.as_of as {schema.gold_queries()['as_of'][0]};"
+    yield f"create schema if not exists ops; create or replace view ops.as_of as {schema.gold_queries()['as_of'][0]};"
 
 
 def columns(dataset: Dataset) -> list[str]:

@@ -73,8 +73,9 @@ def backtest(first: date, last: date) -> Iterator[str]:
             yield "No declaration differs from what silver was validated by: nothing would change."
             return
         spark = program.resident("backtest")
-        rows = sum(run["bronze_rows"] for by_day in runs.values() for run in by_day.values())
-        program.tune_for_small_input(spark, rows)
+        program.tune_for_small_input(
+            spark, sum(run["bronze_rows"] for by_day in runs.values() for run in by_day.values())
+        )
         yield from what_is_not_current(connection)
         yield from report(connection, runs, retry(spark, runs, due))
         if fingerprint(connection) != state:

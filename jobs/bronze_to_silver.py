@@ -238,10 +238,15 @@ def publish(
         table, rows = tables[kind]
         known = since[kind]
         # If the ledger knows the table's newest commit, the table has no row of a partition that the ledger lacks.
-        if is_new and not any(rows.values()) and known and lake.last_commit(dataset, kind, known).version == known:
+        if (
+            is_new
+            and not any(rows.values())
+            and known is not None
+            and lake.last_commit(dataset, kind, known).version == known
+        ):
             return known
         done = lake.replace(
-            table.filter(of_days).withColumn("_run_id", of_run), dataset, kind, days, run_id, since[kind], ready
+            table.filter(of_days).withColumn("_run_id", of_run), dataset, kind, days, run_id, known, ready
         )
         for day in days:
             if (written := done.rows.get(day, 0)) != rows[day]:

@@ -12,7 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +45,7 @@ def s3() -> Any:
 @lru_cache(maxsize=3)
 def client(process: int, key: str = "MINIO_ACCESS_KEY", secret: str = "MINIO_SECRET_KEY") -> Any:
     """Returns an S3 client for one process, with the key of these settings; fails in seconds if MinIO is down."""
-    return descriptions().client(
+    return boto_session().client(
         "s3",
         endpoint_url=settings.s3_endpoint(),
         verify=settings.given("AWS_CA_BUNDLE") or None,
@@ -63,12 +63,12 @@ def client(process: int, key: str = "MINIO_ACCESS_KEY", secret: str = "MINIO_SEC
     )
 
 
-@lru_cache(maxsize=1)
-def descriptions() -> boto3.Session:
-    """Returns the boto3 session of this process and of those forked from it: no connection, only descriptions.
+@cache
+def boto_session() -> boto3.Session:
+    """Returns the boto3 session, without connections, that this process shares with the processes forked from it.
 
-    Reading the descriptions takes 0.1 s of CPU, and each task and job would read them anew. Ignores a person's own AWS
-    configuration (variables, profiles, files) except AWS_CA_BUNDLE.
+    A new session takes 0.1 s of CPU to read the description of S3. This one ignores a person's own AWS configuration
+    (variables, profiles, files) except AWS_CA_BUNDLE.
     """
     own = {name: (None, None, *rest) for name, (_, _, *rest) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()}
     own |= {name: (None, None, os.devnull, None) for name in ("config_file", "credentials_file")}

@@ -90,7 +90,7 @@ def validate(
 def by_header(
     rows: DataFrame, headers: Mapping[date, Sequence[str]], read: Callable[[DataFrame, Sequence[str]], DataFrame]
 ) -> DataFrame:
-    """Applies `read` to the rows of each header's partitions, with that header, and returns what it returns of all."""
+    """Applies `read` to the rows of each header's partitions, with that header; returns the union of the results."""
     days: dict[tuple[str, ...], list[date]] = {}
     for day, header in headers.items():
         days.setdefault(tuple(header), []).append(day)

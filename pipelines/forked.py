@@ -57,7 +57,7 @@ class Process(NamedTuple):
 def preload() -> None:
     """Imports what the jobs need, once, before Luigi forks a process for each task.
 
-    A garbage collection in a forked process would look at all of it, and by that copy the memory that both share.
+    Hides what is imported from the garbage collector: a collection in a forked process would copy the shared memory.
     """
     for module in NEEDED:
         importlib.import_module(module)

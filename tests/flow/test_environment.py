@@ -158,7 +158,7 @@ def test_the_lakes_client_is_nobody_elses(monkeypatch, tmp_path):
             monkeypatch.setenv(name, value)
     with pytest.raises(ProfileNotFound):
         boto3.client("s3")
-    for cached in (lake.client, lake.descriptions):
+    for cached in (lake.client, lake.boto_session):
         cached.cache_clear()
     client = lake.s3()
     assert (client.meta.endpoint_url, client.meta.region_name) == (settings.s3_endpoint(), "us-east-1")
