@@ -9,6 +9,7 @@ import io
 import os
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -22,25 +23,27 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from jobs import (
-    backtest,
     borders,
     derivation,
     drift,
+    dry_run,
     exports,
     lake,
     landing,
     ledger,
+    mart_diff,
     program,
     raw,
     settings,
     sources,
+    verdict_diff,
     warehouse,
 )
-from jobs.backtest import Retrial
 from jobs.borders import quoted
 from jobs.catalog import CATALOG, expected
 from jobs.dataset import Dataset
 from jobs.derivation import Export
+from jobs.dry_run import Retrial
 from jobs.landing import Facts
 from jobs.profiling import profile
 from jobs.program import Refused
@@ -100,9 +103,9 @@ def preview(folder: Path, named: str = "", day: date | None = None) -> Iterator[
                 program.tune_for_small_input(spark, rows, ledger.rows_in_silver(connection, CATALOG))
                 runs, trials = try_out(spark, connection, coming, staging)
                 yield from verdict_lines(coming, trials)
-                yield from backtest.stop_lines(connection, {n: only(t, day) for n, t in trials.items()}, runs)
+                yield from verdict_diff.stop_lines(connection, {n: only(t, day) for n, t in trials.items()}, runs)
                 yield from other_lines(trials, day)
-                yield from backtest.mart_lines(connection, trials, coming=day)
+                yield from mart_diff.mart_lines(connection, trials, coming=day)
 
 
 # ---- which files, and of which date --------------------------------------------------------------------------------
@@ -220,23 +223,23 @@ def try_out(
     spark: Any, connection: warehouse.Connection, coming: Coming, staging: str
 ) -> tuple[dict[str, dict[date, Any]], dict[str, Retrial]]:
     """Validates the date's files, and the partitions whose parents would come or go with them."""
-    runs, trials, day = backtest.standing_runs(connection), dict[str, Retrial](), coming.day
+    runs, trials, day = dry_run.standing_runs(connection), dict[str, Retrial](), coming.day
 
     def records(spark: Any, dataset: Dataset, of_day: date) -> tuple[Sequence[str], DataFrame]:
         if of_day != day:
-            return backtest.read_bronze(spark, dataset, of_day)
+            return dry_run.read_bronze(spark, dataset, of_day)
         facts = coming.facts[dataset.name]
         path = raw.staged(f"{staging}/{dataset.name}.csv")
         return facts.header, lake.records(spark, dataset, day, facts, path)
 
     for name, dataset in CATALOG.items():
-        shaken = backtest.shaken_days(spark, dataset, trials)
+        shaken = dry_run.shaken_days(spark, dataset, trials)
         days = [each for each in runs[name] if each in shaken and each != day]
         if name in coming.facts:
             runs[name][day] = {"bronze_sha256": coming.facts[name].sha256}
             days = sorted([*days, day])
         if days:
-            trials[name] = backtest.retrial(spark, dataset, days, trials, records)
+            trials[name] = dry_run.retrial(spark, dataset, days, trials, records)
     return runs, trials
 
 
@@ -314,7 +317,7 @@ def other_lines(trials: Mapping[str, Retrial], day: date) -> Iterator[str]:
     lines = []
     for trial in trials.values():
         of_others = {key: rows for key, rows in trial.flips.items() if key[1] != day}
-        lines += list(backtest.summed(backtest.Counter(of_others)))
+        lines += list(verdict_diff.summed(Counter(of_others)))
     if lines:
         yield "Rows of other dates that would flip"
     yield from (f"  {line}" for line in lines)

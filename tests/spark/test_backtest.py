@@ -32,7 +32,7 @@ def verdicts(spark, hospital):
 
 def flips_between(before, after):
     """Returns the changed verdicts between two states of silver, by the texts of records and the values of keys."""
-    from jobs.backtest import ACCEPTED, CHANGED, OTHERWISE, REJECTED
+    from jobs.dry_run import ACCEPTED, CHANGED, OTHERWISE, REJECTED
 
     (was_accepted, was), (accepted, would) = before, after
     texts, found, came = defaultdict(lambda: [Counter(), Counter()]), Counter(), set()
@@ -84,7 +84,7 @@ def figures_in(lines):
 
 
 def test_a_backtest_predicts_what_a_run_then_does(hospital, spark, postgres, monkeypatch):
-    from jobs import backtest, program, warehouse
+    from jobs import backtest, dry_run, program, warehouse
     from jobs.bronze_to_silver import bronze_to_silver
     from jobs.gold_to_marts import gold_to_marts
 
@@ -134,8 +134,8 @@ def test_a_backtest_predicts_what_a_run_then_does(hospital, spark, postgres, mon
     monkeypatch.setitem(CATALOG, "billing", replace(billing, columns=spelt, rules=(*kept, share)))
 
     with warehouse.connect() as connection:
-        runs = backtest.standing_runs(connection)
-        trials = backtest.retry(spark, runs, backtest.due_days(runs, first, last))
+        runs = dry_run.standing_runs(connection)
+        trials = dry_run.retry(spark, runs, backtest.due_days(runs, first, last))
         lines = list(backtest.report(connection, runs, trials))
     flips = sum((trial.flips for trial in trials.values()), Counter())
     print("\n".join(lines))  # shown if the test fails
@@ -198,6 +198,6 @@ def test_a_backtest_by_hand(stack):
 
 
 def test_a_thousand_dates_are_put_together(spark):
-    from jobs.backtest import union
+    from jobs.dry_run import union
 
     assert union([spark.range(1)] * 1001).columns == ["id"]

@@ -250,7 +250,7 @@ def levels_by_hand(hits, rows):
 
 
 def test_levels_are_reached_alike_in_the_warehouse_and_in_a_backtest(empty_warehouse):
-    from jobs import backtest, ledger, validation
+    from jobs import dry_run, ledger, validation, verdict_diff
 
     patients, first = CATALOG["patients"], date(2026, 1, 1)
     sizes = [*range(0, 13), *range(44, 62), 99, 100, 101, 149, 150, 151, 400, 30_000, 30_001]
@@ -280,9 +280,9 @@ def test_levels_are_reached_alike_in_the_warehouse_and_in_a_backtest(empty_wareh
             day: validation.Counts(rows, rows - hits, hits, 0, Decimal(), Decimal(), none, 0)
             for day, (rows, hits) in days.items()
         }
-        trial = backtest.Retrial(patients, counts, None, None, None, set(), Counter())
+        trial = dry_run.Retrial(patients, counts, None, None, None, set(), Counter())
         runs = {"patients": {day: {"bronze_sha256": "file"} for day in days}}
-        _, *lines = backtest.stop_lines(empty_warehouse, {"patients": trial}, runs)
+        _, *lines = verdict_diff.stop_lines(empty_warehouse, {"patients": trial}, runs)
         assert lines == [f"  {ledger.in_words(level)}" for level in tripped if level["action"] == "stop"]
     assert len(lines) > 50
 

@@ -754,15 +754,15 @@ def test_data_without_the_schema_reference_is_told_what_to_do(warehouse_server):
 
 
 def test_a_backtest_builds_the_marts_behind_those_that_they_read(hospital):
-    from jobs import backtest
+    from jobs import mart_diff
 
     stay(hospital, "1", "2026-01-01 08:00", "2026-01-02 08:00")
     bill(hospital, "B", "2026-01-01 10:00")
     rebuilt(hospital)
-    assert list(backtest.mart_lines(hospital, {})) == ["No figure of the marts would change."]
+    assert list(mart_diff.mart_lines(hospital, {})) == ["No figure of the marts would change."]
     hospital.execute("update billing set total_amount = 50")
     hospital.execute("update admissions set discharge_ts = '2026-01-05 08:00'")
-    lines = [line.split() for line in backtest.mart_lines(hospital, {})]
+    lines = [line.split() for line in mart_diff.mart_lines(hospital, {})]
     assert ["balance", "9,000.00", "4,500.00", "-4,500.00"] in lines, "90 days in a row"
     assert ["midnight_census", "2", "8", "+6"] in lines, "by room type and for the hospital"
     assert ["los_days", "1", "4", "+3"] in lines
