@@ -1,6 +1,7 @@
 """Finds what needs an operator's attention: one sentence per problem."""
 
 import shutil
+import sys
 from collections.abc import Container, Iterator
 from contextlib import suppress
 from datetime import date
@@ -9,9 +10,9 @@ import psycopg
 from botocore.exceptions import BotoCoreError, ClientError
 from luigi.rpc import RPCError
 
-from jobs import exports, lake, landing, ledger, program, settings, warehouse
+from jobs import borders, exports, lake, landing, ledger, program, schema, settings, warehouse
 from jobs.catalog import CATALOG
-from pipelines import scheduler
+from pipelines import runs, scheduler
 from stack import backup, passwords, prepare, services, supervision
 
 NEARLY_FULL = 0.95  # share of a disk in use
@@ -24,6 +25,26 @@ STATES = {
     "incomplete": "is incomplete",
     "due": "is due again",
 }
+
+
+def tell_health() -> None:
+    """Prints one line per problem, or that there is none; exits with 1 if there is any.
+
+    Known passwords are no problem while nothing listens beyond loopback, but are mentioned.
+    """
+    record_pending()
+    found = list(problems())
+    if notice := passwords.notice():
+        borders.say(notice)
+    borders.say("\n".join(found) or "Healthy: every service answers, every date is complete, balanced and current.")
+    sys.exit(1 if found else 0)
+
+
+def record_pending() -> None:
+    """Brings the warehouse in line with the catalog and records failures that the ledger lacks, if PostgreSQL is up."""
+    with suppress(psycopg.Error), warehouse.connect() as connection:
+        schema.bring_up_to_date(connection)
+        runs.record_pending(connection)
 
 
 def problems() -> Iterator[str]:

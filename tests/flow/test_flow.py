@@ -219,7 +219,7 @@ def test_a_partition_that_another_date_has_revalidated_breaks_no_task_of_this_ru
 
 def test_a_worker_that_died_with_a_task_in_hand_is_known_until_luigid_has_noticed(stack):
     from pipelines import tasks
-    from pipelines.__main__ import is_a_worker_missed
+    from pipelines.worker import is_a_worker_missed
 
     lost = tasks.Silver(dataset="patients", date=date(2001, 1, 1))
     ghost, luigid = {"worker": "ghost", "task_id": lost.task_id}, scheduler.luigid()

@@ -23,8 +23,7 @@ from luigi.worker import Worker
 
 from jobs import borders, lake, landing, program, rejects, settings
 from jobs.catalog import CATALOG
-from pipelines import __main__ as pipelines
-from pipelines import alert, runs, scheduler, tasks
+from pipelines import alert, failures, runs, scheduler, tasks
 from pipelines.tasks import Bronze, MarkedTask, OnlySentences
 from stack import services
 from tests.conftest import Hospital
@@ -310,7 +309,7 @@ def night(stack, spark, tmp_path_factory):
         assert night.broken.task_id not in tasks.disabled()
         fail = f"from tests.spark import test_borders; test_borders.fail('{night.day}')"
         call("-c", fail, BROKEN_JOB=str(job))  # in a process without a Spark session, since Luigi forks
-        pipelines.tell_failure(night.day, *pipelines.failure(night.day, "nothing is known"))
+        failures.tell_failure(night.day, *failures.failure(night.day, "nothing is known"))
         yield night
         tasks.disabled.cache_clear()
         alert.forget(night.day)

@@ -105,7 +105,7 @@ def test_a_task_that_took_too_long_is_in_the_ledger(hospital, task):
 
 
 def test_the_ledger_tells_landed_files_from_those_that_never_came(hospital):
-    from pipelines.__main__ import ledger_of
+    from pipelines.ledger_report import ledger_of
 
     def never_came(lines):  # of all hospitals: other tests leave landed files and rows in gold
         [late] = [line for line in lines if line.startswith(f"  patients    newest {hospital.day(4)}")]
