@@ -235,6 +235,15 @@ class Hospital:
         )
         return [tuple(row) for row in found]
 
+    def ledger(self, layer, dataset, *columns):
+        """Returns columns of the ledger rows of a dataset's runs, the oldest first."""
+        found = self.postgres.execute(
+            f"select {', '.join(columns)} from ops.ledger where layer = %s and dataset = %s "
+            "and extract(year from partition_date) = %s order by started_at",
+            [layer, dataset, self.year],
+        )
+        return [tuple(row) for row in found]
+
 
 @pytest.fixture
 def hospital(stack, spark, postgres, monkeypatch):

@@ -1,5 +1,6 @@
 """Checks on the real stack that gold is a pure function of silver: updates, restatements and parents in any order."""
 
+from dataclasses import replace
 from datetime import date
 
 import psycopg
@@ -195,6 +196,27 @@ def test_a_late_parent_makes_its_orphans_due(hospital):
     assert hospital.revalidate() == [("visits", hospital.day(1))]
     hospital.load("visits", 1)
     assert hospital.gold("visits") == [(hospital.key("V1"),)]
+
+
+def test_a_parent_counts_only_if_it_comes_in_time(hospital, monkeypatch):
+    monkeypatch.setitem(CATALOG, "visits", replace(CATALOG["visits"], orphan_days=2))
+    visits = [hospital.row("visits", f"V{n}", patient_id=hospital.key(f"P{n}")) for n in (1, 2)]
+    hospital.validate("visits", 1, *visits)
+    hospital.validate("patients", 4, hospital.row("patients", "P2"))
+    assert hospital.revalidate() == [], "too late for the visit of day 1"
+    hospital.validate("patients", 3, hospital.row("patients", "P1"))
+    assert hospital.revalidate() == [("visits", hospital.day(1))]
+    hospital.load("visits", 1)
+    assert hospital.gold("visits") == [(hospital.key("V1"),)]
+    waiting = hospital.postgres.execute(
+        "select reason, waiting, attempts from ops.orphans where partition_date = %s", [hospital.day(1)]
+    ).fetchall()
+    assert [tuple(row) for row in waiting] == [("orphan_patient_id", 1, 2)]
+
+    hospital.validate("patients", 3)  # the parent is removed again
+    assert hospital.revalidate() == [("visits", hospital.day(1))]
+    hospital.validate("patients", 4, hospital.row("patients", "P1"), hospital.row("patients", "P2"))
+    assert hospital.revalidate() == []
 
 
 def test_what_was_rejected_for_something_else_is_revalidated_when_its_parent_goes(hospital, spark):
