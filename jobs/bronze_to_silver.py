@@ -84,19 +84,21 @@ def validate(
             .select(CATALOG[parent].key, "_partition_date")
             for name, parent in dataset.parents.items()
         }
-        files = (
+        files = [
             lake.records(spark, dataset, day, facts[day]).withColumn("_partition_date", F.lit(day)) for day in days
-        )
+        ]
         # A run that was killed leaves its rows cached on the Spark Connect server. The run's id makes this plan unique,
         # so that Spark does not reuse those rows: their file may have been corrected since.
-        records = reduce(DataFrame.unionAll, files).filter(F.lit(run_id) != "")
+        records = validation.union(files).filter(F.lit(run_id) != "")
         if rows < program.FEW_ROWS:
+            # In one partition: Spark would copy the rules to each file's scan, and run a task for each file each time.
+            records = records.coalesce(1)
             # Computed once, on the server: later steps read its rows and do not send the validation's plan again.
             validated = validation.validate(records, dataset, headers, parents, checkpoint).localCheckpoint()
         else:
             keep = release.enter_context(kept())
             validated = validation.validate(records, dataset, headers, parents, keep, keep)
-        ran = ledger.ran_before(connection, dataset, days, run_id)
+        ran = ledger.ran_before(connection, dataset, runs)
         counts = validation.count(validated, dataset, days, run_id if ran else None)
         for day in days:
             must_balance(day, facts[day], counts[day])
@@ -353,15 +355,15 @@ def stale_dates(
     is_there = (F.col("wanted") == F.col("known")) & (F.col("day") <= F.col("until"))
     found = []
     if waiting and came is not None:
-        found_one = reduce(DataFrame.unionAll, waiting).join(came.toDF("known", "day"), on=is_there, how="left_semi")
+        found_one = validation.union(waiting).join(came.toDF("known", "day"), on=is_there, how="left_semi")
         found.append(found_one.withColumn("change", F.lit("found")))
     if having:
         keys = lake.silver(spark, dataset).select(dataset.key, "_partition_date").toDF("known", "day")
-        lost_one = reduce(DataFrame.unionAll, having).join(keys, on=is_there, how="left_anti")
+        lost_one = validation.union(having).join(keys, on=is_there, how="left_anti")
         found.append(lost_one.withColumn("change", F.lit("lost")))
     dates: dict[str, dict[date, str]] = {}
     if found:
-        counted = reduce(DataFrame.unionAll, found).groupBy("dataset", "of_day", "change").count().collect()
+        counted = validation.union(found).groupBy("dataset", "of_day", "change").count().collect()
         for name, day, change, rows in sorted(counted):
             whys = dates.setdefault(name, {})
             why = f"{rows:,} {name} of {day} {change} their {dataset.name}"

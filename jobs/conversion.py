@@ -78,7 +78,7 @@ def read_fields(spark: Any, files: Sequence[Files], names: Sequence[str], source
         fields = (validation.source(name, part.header, source.dialect) for name in names)
         return records.select("_file", "_raw", malformed, *(f.alias(place(at)) for at, f in enumerate(fields)))
 
-    return reduce(DataFrame.unionAll, map(read, files)).transform(cut)
+    return validation.union([read(part) for part in files]).transform(cut)
 
 
 def cut(rows: DataFrame) -> DataFrame:

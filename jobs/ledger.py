@@ -296,12 +296,12 @@ def versions(connection: Connection, dataset: Dataset) -> dict[str, int | None]:
     return dict(zip(("accepted", "rejected"), found, strict=True))
 
 
-def ran_before(connection: Connection, dataset: Dataset, days: Sequence[date], run_id: str) -> set[date]:
-    """Returns those of the dates whose silver partition another run may have written, finished or not."""
+def ran_before(connection: Connection, dataset: Dataset, runs: Mapping[date, Mapping[str, Any]]) -> set[date]:
+    """Returns those dates of `runs` whose silver partition another run may have written, finished or not."""
     found = connection.execute(
         "select distinct partition_date from ops.ledger where layer = 'silver' and dataset = %s "
-        "and partition_date = any(%s) and run_id <> %s",
-        [dataset.name, [*days], run_id],
+        "and partition_date = any(%s) and run_id <> all(%s)",
+        [dataset.name, [*runs], [run["run_id"] for run in runs.values()]],
     )
     return {day for (day,) in found}
 

@@ -97,7 +97,18 @@ def by_header(
     if len(days) == 1:
         return read(rows, *days)
     in_days = ((rows.filter(F.col("_partition_date").isin(its)), header) for header, its in days.items())
-    return reduce(DataFrame.unionAll, (read(*part) for part in in_days))
+    return union([read(*part) for part in in_days])
+
+
+def union(frames: Sequence[DataFrame]) -> DataFrame:
+    """Returns the union of one or more frames with the same columns.
+
+    Nested as a balanced tree: Spark Connect cannot send a plan that is nested more than a hundred levels deep.
+    """
+    if not frames[1:]:
+        return frames[0]
+    middle = len(frames) // 2
+    return union(frames[:middle]).unionAll(union(frames[middle:]))
 
 
 def split(validated: DataFrame, dataset: Dataset, headers: Mapping[date, Sequence[str]]) -> Verdict:
@@ -373,7 +384,7 @@ def compare(rows: DataFrame, dataset: Dataset, parents: Mapping[str, DataFrame],
     marked = F.col("differ") & (F.col("place") == 2)
     found.append(versions.filter("place > 1").select("_row", duplicate, marked.alias("differ")))
     codes = F.concat_ws(";", F.collect_list("code")).alias("codes")
-    return reduce(DataFrame.unionAll, found).groupBy("_row").agg(codes, F.max("differ").alias("_versions_differ"))
+    return union(found).groupBy("_row").agg(codes, F.max("differ").alias("_versions_differ"))
 
 
 def precedence(dataset: Dataset) -> list[Expression]:

@@ -35,8 +35,11 @@ def load(module: str, task_name: str, params_str: dict[str, Any]) -> luigi.Task:
     lists = {name: texts for name, texts in params_str.items() if isinstance(texts, list)}
     for family in {type(task) for task in SCHEDULED.values() if lists and task.task_family == task_name}:
         ones = [dict(zip(lists, texts, strict=True)) for texts in zip(*lists.values(), strict=True)]
-        if all(family.from_str_params(params_str | one).task_id in SCHEDULED for one in ones):
-            return family.from_str_params(params_str)
+        ids = [family.from_str_params(params_str | one).task_id for one in ones]
+        if all(task_id in SCHEDULED for task_id in ids):
+            batch = family.from_str_params(params_str)
+            # luigid decides which dates a batch joins, and nothing else: this process says whether to override.
+            return SCHEDULED[ids[0]].clone(**{name: getattr(batch, name) for name in lists})
     raise TaskClassException(f"luigid handed out {task_name!r}, which this command did not ask for; it is not run")
 
 

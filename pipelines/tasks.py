@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import date, datetime, timedelta, timezone
 from functools import cache
@@ -84,6 +84,9 @@ class OnlySentences(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING and SUMMARY not in record.getMessage():
             return False
+        if record.getMessage().startswith("Failed connecting to remote scheduler"):
+            told, self.tried, record.exc_info = self.tried, True, None
+            return not told
         error, said = record.exc_info[1] if record.exc_info else None, ""
         if isinstance(error, Failed):
             if error.is_printed:
@@ -104,9 +107,8 @@ class OnlySentences(logging.Filter):
             record.msg, record.args = said, ()
         if said or error is None:  # Luigi asks for a trace even if there is no error
             record.exc_info = None
-        if record.getMessage().startswith("Failed connecting to remote scheduler"):
-            told, self.tried = self.tried, True
-            return not told
+        if f"{RPCError.__module__}.{RPCError.__name__}: " in record.getMessage():
+            return False  # a trace from within a task; the run ends with the same error, as a sentence
         text, _, sentence = record.getMessage().partition(f"{Failed.__module__}.{Failed.__name__}: ")
         if sentence:  # the message contains a trace
             record.msg, record.args = f"{text.partition('Traceback')[0].strip()} {sentence.strip()}", ()
@@ -183,17 +185,15 @@ def priority(day: date, rank: int) -> int:
     return (date.max.toordinal() - day.toordinal()) // program.MANY_DATES * 10 + rank
 
 
-class MarkedTask(luigi.Task):
-    """Runs jobs for one date; complete if its requirements are and its marker names the current input.
+class DatedTask(luigi.Task):
+    """Belongs to a date; Luigi can run the tasks of several dates as one batch.
 
-    `since` (a sequence number) makes the task ignore older markers, which forces a date or revalidates it when parents
-    came or went. A task that was once seen complete stays complete until the process ends: changes made by another date
-    meanwhile are handled by that date's own run, and must not break tasks that already rely on this one.
+    The tasks between two layers are batched too: one by one, their dates would reach the next layer one by one, each
+    with a job of its own.
     """
 
-    date = DayParameter()
+    date = DaysParameter()  # the first parameter, which is the one that RangeDaily sets
     since = luigi.IntParameter(default=0, description="markers from before this turn do not count")
-    ledger = "", "all"  # the layer and the dataset of its runs in the ledger
     rank = 0  # within the same dates, tasks of higher rank run first
     max_batch_size = program.MANY_DATES
 
@@ -208,34 +208,18 @@ class MarkedTask(luigi.Task):
         return [self.clone(date=day) for day in self.days]
 
     @property
-    def log(self) -> str:
-        """Returns the log file of this run of the date, as the ledger stores it."""
-        return runs.log(self.days[0])
-
-    @property
     def priority(self) -> int:  # type: ignore[override]
         return priority(self.days[0], self.rank)
 
-    def made_in(self) -> int | None:
-        """Returns the sequence number of the marker that names the current input, or None if none does."""
-        raise NotImplementedError
+    def required(self, day: Any) -> Iterable[luigi.Task]:
+        """Returns the tasks that must be complete before this one runs for a date."""
+        return ()
+
+    def requires(self) -> list[luigi.Task]:
+        return [task for day in self.days for task in self.required(day)]
 
     def complete(self) -> bool:
-        """Tells whether the requirements are complete and a marker since `since` names the current input."""
-        if self.days[1:]:
-            return all(task.complete() for task in self.ones)
-        if self.task_id not in SEEN:
-            with sentences():
-                session()  # before Luigi forks, so that the task processes inherit its number
-            # Luigi asks once, before anything runs: a task is due if one of its requirements is due.
-            if not all(task.complete() for task in flatten(self.requires())):
-                return False
-            with sentences():
-                made_in = self.made_in()
-            if made_in is None or made_in < self.since:
-                return False
-            SEEN.add(self.task_id)
-        return True
+        return all(task.complete() for task in self.ones) if self.days[1:] else super().complete()
 
     def deps(self) -> list[luigi.Task]:
         """Returns the required tasks; Luigi calls this when it schedules an incomplete task.
@@ -253,13 +237,55 @@ class MarkedTask(luigi.Task):
         return list(super().deps())
 
     def on_failure(self, exception: BaseException) -> str:
-        """Records any failure in the ledger; returns the text that Luigi's page shows for it."""
-        sentence = str(exception) if isinstance(exception, Failed) else program.sentence(exception)
-        self.record_failure(sentence, is_printed=isinstance(exception, Failed) and exception.is_printed)
+        """Returns the text that Luigi's page shows for a failure; the dates of a batch that are complete stay so."""
         if self.days[1:]:
             with suppress(RPCError):  # if luigid is down, all tasks of the batch fail and are tried again
                 scheduler.tell_done(self.task_id, [task for task in self.ones if task.complete()])
-        return sentence if isinstance(exception, Failed) else super().on_failure(exception)
+        return super().on_failure(exception)
+
+
+class MarkedTask(DatedTask):
+    """Runs jobs for one date; complete if its requirements are and its marker names the current input.
+
+    `since` (a sequence number) makes the task ignore older markers, which forces a date or revalidates it when parents
+    came or went. A task that was once seen complete stays complete until the process ends: changes made by another date
+    meanwhile are handled by that date's own run, and must not break tasks that already rely on this one.
+    """
+
+    ledger = "", "all"  # the layer and the dataset of its runs in the ledger
+
+    @property
+    def log(self) -> str:
+        """Returns the log file of this run of the date, as the ledger stores it."""
+        return runs.log(self.days[0])
+
+    def made_in(self) -> int | None:
+        """Returns the sequence number of the marker that names the current input, or None if none does."""
+        raise NotImplementedError
+
+    def complete(self) -> bool:
+        """Tells whether the requirements are complete and a marker since `since` names the current input."""
+        if self.days[1:]:
+            return super().complete()
+        if self.task_id not in SEEN:
+            with sentences():
+                session()  # before Luigi forks, so that the task processes inherit its number
+            # Luigi asks once, before anything runs: a task is due if one of its requirements is due.
+            if not all(task.complete() for task in flatten(self.requires())):
+                return False
+            with sentences():
+                made_in = self.made_in()
+            if made_in is None or made_in < self.since:
+                return False
+            SEEN.add(self.task_id)
+        return True
+
+    def on_failure(self, exception: BaseException) -> str:
+        """Records any failure in the ledger; returns the text that Luigi's page shows for it."""
+        sentence = str(exception) if isinstance(exception, Failed) else program.sentence(exception)
+        self.record_failure(sentence, is_printed=isinstance(exception, Failed) and exception.is_printed)
+        trace = super().on_failure(exception)
+        return sentence if isinstance(exception, Failed) else trace
 
     def record_failure(self, sentence: str, is_printed: bool = False) -> None:
         """Records the failure of this task in the ledger, and in the run's log unless its job printed it there."""
@@ -337,7 +363,6 @@ class DatasetTask(MarkedTask):
 class Bronze(DatasetTask):
     """Copies a landing file to bronze, byte for byte; it stays there if the file later leaves the landing directory."""
 
-    date = DaysParameter()
     layer = "bronze"
     rank = 9
     retry_count = 1  # it fails because of the file, so a retry would fail too
@@ -360,6 +385,7 @@ class Bronze(DatasetTask):
 class Conversion(MarkedTask):
     """Converts the files of a source into all landing files of a date, in bronze."""
 
+    date = DayParameter()
     rank = 9
     retry_count = 1  # it fails because of a file or the declaration, so a retry would fail too
 
@@ -390,33 +416,25 @@ class Conversion(MarkedTask):
         self.job("jobs/source_to_bronze.py", str(self.date))
 
 
-class BronzeIngestion(luigi.WrapperTask):
+class BronzeIngestion(DatedTask, luigi.WrapperTask):
     """Requires all files of a date in bronze."""
 
-    date = DayParameter()
-    since = luigi.IntParameter(default=0)
+    rank = 8
 
-    @property
-    def priority(self) -> int:  # type: ignore[override]
-        return priority(self.date, rank=8)
-
-    def requires(self) -> Any:
-        if exports.folders(self.date):
-            return Conversion(date=self.date, since=self.since)
-        return [Bronze(dataset=name, date=self.date, since=self.since) for name in expected(self.date)]
+    def required(self, day: Any) -> Iterable[luigi.Task]:
+        if exports.folders(day):
+            return [Conversion(date=day, since=self.since)]
+        return [Bronze(dataset=name, date=day, since=self.since) for name in expected(day)]
 
 
 class Silver(DatasetTask):
     """Validates a bronze partition; waits for all files of the date, so that a bad file stops the whole date."""
 
-    date = DaysParameter()
     layer = "silver"
     rank = 7
 
-    def requires(self) -> Any:
-        for day in self.days:
-            yield BronzeIngestion(date=day, since=self.since)
-            yield from self.of_parents(day)
+    def required(self, day: Any) -> Iterable[luigi.Task]:
+        return [BronzeIngestion(date=day, since=self.since), *self.of_parents(day)]
 
     def made_in(self) -> int | None:
         dataset = CATALOG[self.dataset]
@@ -438,8 +456,8 @@ class Revalidation(MarkedTask):
     rank = 6
     resources = {"revalidating": 1}  # noqa: RUF012  # the dates of a backfill would revalidate the same partitions
 
-    def requires(self) -> Any:
-        return [Silver(dataset=name, date=self.date, since=self.since) for name in expected(self.date)]
+    def required(self, day: Any) -> Iterable[luigi.Task]:
+        return [Silver(dataset=name, date=day, since=self.since) for name in expected(day)]
 
     def made_in(self) -> int | None:
         marker = ledger.marker("revalidated", "all", self.date)
@@ -450,12 +468,13 @@ class Revalidation(MarkedTask):
     def run(self) -> None:
         with (
             warehouse.connect() as connection,
-            ledger.run(connection, "revalidated", "all", self.date, "", self.log) as row,
+            ledger.runs(connection, "revalidated", "all", self.days, "", self.log) as rows,
         ):
             for dataset in CATALOG.values():
                 if days := [str(day) for _, day, _ in ledger.stale(dataset)]:
                     self.job("jobs/bronze_to_silver.py", dataset.name, *days)
-            ledger.settle(connection, row, "")
+            for row in rows.values():
+                ledger.settle(connection, row, "")
 
 
 class QualityGate(MarkedTask):
@@ -466,33 +485,36 @@ class QualityGate(MarkedTask):
     ledger = "gold", "all"
     retry_count = 1  # a retry would find the same rejects
 
-    def requires(self) -> Any:
-        return SilverPipeline(date=self.date, since=self.since)
+    def required(self, day: Any) -> Iterable[luigi.Task]:
+        return [SilverPipeline(date=day, since=self.since)]
 
     def made_in(self) -> int | None:
         return None if thresholds.stops(warehouse.process_connection(), self.date) else ledger.turn()
 
     def run(self) -> None:
+        refused: list[Refused] = []
         with sentences(), warehouse.connect() as connection:
-            if stopped := thresholds.stops(connection, self.date):
-                if not self.override:
+            for day in self.days:
+                stopped = thresholds.stops(connection, day)
+                if stopped and self.override:
+                    thresholds.override(connection, stopped)
+                elif stopped:
+                    refused.append(thresholds.stopped(stopped))
                     # The run records the refusal in the ledger.
-                    with ledger.run(connection, "gold", "all", self.date, "", self.log):
-                        raise thresholds.stopped(stopped)
-                thresholds.override(connection, stopped)
+                    with suppress(Refused), ledger.run(connection, "gold", "all", day, "", self.log):
+                        raise refused[-1]
+            if refused:
+                program.refuse(refused, [])
 
 
 class Gold(DatasetTask):
     """Loads a silver partition into PostgreSQL by key, once the whole date is validated and has passed the gate."""
 
-    date = DaysParameter()
     layer = "gold"
     rank = 4
 
-    def requires(self) -> Any:
-        for day in self.days:
-            yield QualityGate(date=day, since=self.since)
-            yield from self.of_parents(day)
+    def required(self, day: Any) -> Iterable[luigi.Task]:
+        return [QualityGate(date=day, since=self.since), *self.of_parents(day)]
 
     def made_in(self) -> int | None:
         silver = ledger.marker("silver", self.dataset, self.date, session())
@@ -515,8 +537,8 @@ class Marts(MarkedTask):
     ledger = "marts", "marts"
     rank = 3
 
-    def requires(self) -> Any:
-        return [Gold(dataset=name, date=self.date, since=self.since) for name in expected(self.date)]
+    def required(self, day: Any) -> Iterable[luigi.Task]:
+        return [Gold(dataset=name, date=day, since=self.since) for name in expected(day)]
 
     def made_in(self) -> int | None:
         marker = ledger.marts_marker(marts.rule_set(), session())
@@ -529,10 +551,11 @@ class Marts(MarkedTask):
 class Pages(MarkedTask):
     """Builds the static pages of the dashboards from the marts after this date's load."""
 
+    date = DayParameter()
     ledger = "pages", "all"
 
-    def requires(self) -> Any:
-        return GoldPipeline(date=self.date, since=self.since)
+    def required(self, day: Any) -> Iterable[luigi.Task]:
+        return [GoldPipeline(date=day, since=self.since)]
 
     def made_in(self) -> int | None:
         marker = ledger.marts_marker(marts.rule_set(), session())
@@ -546,10 +569,11 @@ class Pages(MarkedTask):
 class Dashboards(MarkedTask):
     """Provisions the dashboards of conf/dashboards.yml in Metabase, once this date is in the marts."""
 
+    date = DayParameter()
     ledger = "metabase", "dashboards"
 
-    def requires(self) -> Any:
-        return GoldPipeline(date=self.date, since=self.since)
+    def required(self, day: Any) -> Iterable[luigi.Task]:
+        return [GoldPipeline(date=day, since=self.since)]
 
     def made_in(self) -> int | None:
         # Only Metabase itself can tell what it holds, so each process asks it once; unchanged items are left alone.
@@ -584,6 +608,7 @@ class Forget(MarkedTask):
 class Compact(DatasetTask):
     """Compacts the silver tables of a dataset and deletes files that no recent version needs; its date is today."""
 
+    date = DayParameter()
     layer = "maintenance"
 
     def made_in(self) -> int | None:
@@ -603,8 +628,8 @@ class Maintenance(MarkedTask):
         significant=False, description="for so many days Luigi's history and the runs' files are kept"
     )
 
-    def requires(self) -> Any:
-        return [Compact(dataset=name, date=self.date, since=self.since) for name in CATALOG]
+    def required(self, day: Any) -> Iterable[luigi.Task]:
+        return [Compact(dataset=name, date=day, since=self.since) for name in CATALOG]
 
     def made_in(self) -> int | None:
         marker = ledger.marker("maintenance", "history", self.date)
@@ -637,45 +662,38 @@ def stale_since(day: date) -> int:
         return max((turn for _, _, turn in ledger.stale(day=day)), default=0)
 
 
-class Pipeline(luigi.WrapperTask):
+class Pipeline(DatedTask, luigi.WrapperTask):
     """Requires the tasks of one date; also revalidates its partitions whose parents came or went."""
 
-    date = DayParameter()
-    since = luigi.IntParameter(default=0, description="markers from before this turn do not count")
+    rank = 2
 
-    @property
-    def priority(self) -> int:  # type: ignore[override]
-        return priority(self.date, rank=2)
-
-    @property
-    def settled(self) -> dict[str, Any]:
-        return {"date": self.date, "since": max(self.since, stale_since(self.date))}
+    def settled(self, day: Any) -> dict[str, Any]:
+        """Returns the parameters of the tasks of a date: they ignore markers from before its parents came or went."""
+        return {"date": day, "since": max(self.since, stale_since(day))}
 
 
 class SilverPipeline(Pipeline):
     """Requires a date to be validated: every record of its files is accepted or rejected."""
 
-    def requires(self) -> Any:
-        yield Revalidation(**self.settled)
+    def required(self, day: Any) -> Iterable[luigi.Task]:
+        return [Revalidation(**self.settled(day))]
 
 
 class GoldPipeline(Pipeline):
     """Requires a date in gold, and marts built from it."""
 
-    def requires(self) -> Any:
-        settled = self.settled
-        yield QualityGate(**settled)
-        yield from (Gold(dataset=name, **settled) for name in expected(self.date))
-        yield Marts(**settled)
+    def required(self, day: Any) -> Iterable[luigi.Task]:
+        settled = self.settled(day)
+        loads = (Gold(dataset=name, **settled) for name in expected(day))
+        return [QualityGate(**settled), *loads, Marts(**settled)]
 
 
 class Day(Pipeline):
     """Requires everything that is to do for a date, from bronze to the marts."""
 
-    def requires(self) -> Any:
-        settled = self.settled
-        yield BronzeIngestion(**settled)
-        yield GoldPipeline(**settled)
+    def required(self, day: Any) -> Iterable[luigi.Task]:
+        settled = self.settled(day)
+        return [BronzeIngestion(**settled), GoldPipeline(**settled)]
 
     @classmethod
     def bulk_complete(cls, parameter_tuples: Any) -> list[Any]:

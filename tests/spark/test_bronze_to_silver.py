@@ -14,6 +14,19 @@ def test_a_table_that_gets_no_rows_of_a_new_date_is_left_alone(hospital):
     assert second[0] > first[0] and second[1] == first[1]
 
 
+def test_new_dates_of_one_job_are_not_compared_with_silver(hospital, monkeypatch):
+    from jobs import bronze_to_silver
+
+    hospital.validate("patients", 1, hospital.row("patients", "P1", birth_date="never"))
+    for number in (2, 3):
+        hospital.land("patients", number, hospital.row("patients", f"P{number}"))
+        hospital.bronze("patients", number)
+    monkeypatch.setattr(bronze_to_silver, "compare", None)  # which a comparison would call
+    bronze_to_silver.bronze_to_silver(CATALOG["patients"], hospital.day(2), hospital.day(3))
+    versions = hospital.ledger("silver", "patients", "partition_date", "delta_rejected")
+    assert {number for _, number in versions} == {versions[0][1]}, "nor does one of them write a table of rejects"
+
+
 def test_rows_of_a_date_that_the_ledger_has_lost_do_not_stay(hospital, spark):
     from jobs import lake
 

@@ -122,7 +122,9 @@ class Together(luigi.Task):
     numbers = luigi.ListParameter(batch_method=lambda lists: tuple(sorted(itertools.chain(*lists))))
     resources = {"rejudging": 1}  # noqa: RUF012  # a worker without resources is offered only its own tasks
     worker_timeout = 0  # zero makes it run in this process
+    override = luigi.BoolParameter(significant=False)
     ran: ClassVar[list] = []
+    overridden: ClassVar[set] = set()
 
     def deps(self):
         scheduler.SCHEDULED[self.task_id] = self
@@ -133,6 +135,7 @@ class Together(luigi.Task):
 
     def run(self):
         self.ran.extend(self.numbers)
+        self.overridden.add(self.override)
 
 
 class Root(luigi.WrapperTask):
@@ -146,13 +149,17 @@ def test_of_tasks_that_luigid_puts_together_a_worker_runs_its_own_and_leaves_oth
     monkeypatch.setattr(scheduler, "luigid", lambda: luigid_here)
     monkeypatch.setattr(scheduler, "SCHEDULED", {})
     monkeypatch.setattr(Together, "ran", [])
+    monkeypatch.setattr(Together, "overridden", set())
     others = Together(numbers=[7])
     told = {"family": "Together", "module": Together.__module__, "resources": Together.resources, "batchable": True}
     with worker.Worker(scheduler=luigid_here, worker_id="ours", keep_alive=True, wait_interval=0.1) as ours:
         ours.add(Root())
+        for task in luigid_here._state.get_active_tasks():  # as a hostile luigid would hand them out
+            task.params |= {"override": "True"} if task.family == "Together" else {}
         luigid_here.add_task(worker="another", task_id=others.task_id, params=others.to_str_params(), **told)
         ours.run()
     assert Together.ran == [1, 2, 3]
+    assert Together.overridden == {False}, "whether to override is said by who runs the command, not by luigid"
     states = {name: task["status"] for name, task in luigid_here.task_list("", "").items()}
     assert states.pop(others.task_id) == "PENDING" and set(states.values()) == {"DONE"}
 

@@ -74,6 +74,23 @@ def test_a_small_file_that_is_nearly_all_faulty_stops_its_date_too(hospital):
     assert said.count("the stop level is 33 % and 50 rows") == 2 and said.count("stop:") == 2
 
 
+def test_of_dates_that_pass_the_gate_together_only_those_with_too_many_rejects_are_stopped(hospital):
+    from pipelines.tasks import Failed, QualityGate
+
+    for number, sound in ((1, "1980-02-29"), (2, "never"), (3, "1980-02-29"), (4, "never")):
+        rows = (hospital.row("patients", f"P{number}{n}", birth_date=sound) for n in range(9))
+        hospital.validate("patients", number, *rows)
+    days = [hospital.day(number) for number in (1, 2, 3, 4)]
+    with pytest.raises(Failed) as stopped:
+        QualityGate(date=tuple(days)).run()
+    assert [str(day) in str(stopped.value) for day in days] == [False, True, False, True]
+    found = "select partition_date, outcome from ops.ledger where layer = 'gold' and partition_date = any(%s)"
+    told = hospital.postgres.execute(found, [days]).fetchall()
+    assert dict(told) == {days[1]: "stopped", days[3]: "stopped"}
+    QualityGate(date=tuple(days), override=True).run()
+    QualityGate(date=tuple(days)).run()
+
+
 def test_a_small_file_of_orphans_alone_stops_nothing(hospital):
     said = hospital.validate("visits", 1, *(hospital.row("visits", f"V{n}") for n in range(10)))
     assert "stop:" not in said

@@ -287,3 +287,11 @@ def test_a_checksum_tells_rows_apart_but_not_their_order(spark):
     sums = dict(frames.groupBy("name").agg(checksum(["x", "y"], "salt").alias("sum")).collect())
     assert {name for name, found in sums.items() if found == sums["one"]} == {"one", "order"}
     assert frames.filter("name = 'one'").agg(checksum(["x", "y"], "pepper")).collect() != [(sums["one"],)]
+
+
+def test_a_union_of_many_files_can_be_sent_to_spark(spark):
+    """Fails for a chain of unions, which is nested as deep as it has members."""
+    from jobs.validation import union
+
+    frames = [spark.range(number, number + 1) for number in range(150)]
+    assert sorted(row.id for row in union(frames).collect()) == [*range(150)]

@@ -232,7 +232,7 @@ def test_a_date_comes_by_one_source_or_by_the_five_files(place):
     path = land(HEADER)
     source = exports.source_of(DAY)
     assert list(exports.paths(DAY, source)) == ["PAT_1.csv"] and list(exports.landed_days()) == [DAY]
-    assert [type(task).__name__ for task in [BronzeIngestion(date=DAY).requires()]] == ["Conversion"]
+    assert [type(task).__name__ for task in BronzeIngestion(date=DAY).requires()] == ["Conversion"]
     [table] = source.by_dataset["patients"].tables
     assert "line 8: 'PAT_*.csv' finds no file in 2031/05/06/clinique ('pat_1.CSV' differs" in said(
         exports.matching, table, ["pat_1.CSV"], source, DAY
