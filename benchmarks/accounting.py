@@ -13,9 +13,9 @@ from typing import Any
 
 from jobs import (
     bronze_to_silver,
+    delta_log,
     gold,
     gold_to_marts,
-    lake,
     landing,
     landing_to_bronze,
     ledger,
@@ -73,7 +73,7 @@ def main() -> None:
     os.environ["SPARK_REMOTE"] = f"sc://127.0.0.1:{settings.get('SPARK_CONNECT_PORT')}"
     timed(landing, "describe", "a plain reading of the files")
     timed(bronze_to_silver, "stale_dates", "parents that came or went")
-    timed(lake, "last_commit", "the log of what was committed")
+    timed(delta_log, "last_commit", "the log of what was committed")
     for name in ("write", "settle", "settle_silver", "versions", "ran_before", "usual_rows", "standing"):
         timed(ledger, name, "ledger, markers and levels")
     timed(thresholds, "stops", "ledger, markers and levels")

@@ -32,7 +32,7 @@ from benchmarks import peer, report
 from benchmarks.watch import watch
 from jobs import landing, settings
 from jobs.catalog import CATALOG
-from jobs.lake import s3
+from jobs.object_store import s3
 from stack import own, prepare, services
 
 HOME = settings.ROOT / ".bench"

@@ -16,7 +16,7 @@ import duckdb
 from benchmarks import peer
 from jobs.catalog import CATALOG
 from jobs.dataset import WHITE_SPACE, Column, Dataset
-from jobs.lake import s3
+from jobs.object_store import s3
 from jobs.warehouse import literal
 
 DATE = "[0-9]{4}-[0-9]{2}-[0-9]{2}"

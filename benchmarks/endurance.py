@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from benchmarks import bench, report, watch
-from jobs import lake, program, settings
+from jobs import delta_maintenance, delta_tables, lake_paths, object_store, program, settings
 from jobs.catalog import CATALOG
 from stack import prepare, services, supervision
 
@@ -187,7 +187,7 @@ def silver() -> dict[str, str]:
     spark, found = program.connect("endurance"), {}
     for dataset in CATALOG.values():
         for kind in KINDS:
-            rows = sorted(map(repr, lake.silver(spark, dataset, kind).collect()))
+            rows = sorted(map(repr, delta_tables.silver(spark, dataset, kind).collect()))
             found[f"{dataset.name} {kind}"] = hashlib.sha256("\n".join(rows).encode()).hexdigest()
     spark.stop()
     del os.environ["SPARK_REMOTE"]
@@ -259,8 +259,8 @@ def delta() -> Sample:
     most, counting, there, entries, commits, tail = 0, 0, 0, 0, 0, 0
     for dataset in CATALOG.values():
         for kind in KINDS:
-            prefix = lake.log_prefix(dataset, kind)
-            pages = lake.s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+            prefix = lake_paths.log_prefix(dataset, kind)
+            pages = object_store.s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
             names = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
             table = TABLES.setdefault(prefix, Table(set(), set()))
             read_log(bucket, [name for name in names if re.search(r"/[0-9]{20}\.json$", name)], table)
@@ -272,7 +272,7 @@ def delta() -> Sample:
             tail = max(tail, len(table.commits) - 1 - newest)
             most = max(most, *of_days.values()) if of_days else most
             counting, entries, commits = counting + len(table.files), entries + len(names), commits + len(table.commits)
-            there += lake.held(dataset, kind)[0]
+            there += delta_maintenance.held(dataset, kind)[0]
     return {
         "silver, files": there,
         "silver, files of a partition": most,
@@ -287,7 +287,7 @@ def delta() -> Sample:
 def read_log(bucket: str, names: list[str], table: Table) -> None:
     """Reads a table's log from where the last call stopped."""
     for name in sorted(set(names) - table.commits):
-        for line in lake.s3().get_object(Bucket=bucket, Key=name)["Body"].read().splitlines():
+        for line in object_store.s3().get_object(Bucket=bucket, Key=name)["Body"].read().splitlines():
             entry = json.loads(line)
             if "add" in entry:
                 table.files.add(entry["add"]["path"])

@@ -14,7 +14,7 @@ from benchmarks import peer
 from benchmarks.duckdb_peer import connect
 from jobs import landing
 from jobs.catalog import CATALOG
-from jobs.lake import s3
+from jobs.object_store import s3
 from jobs.warehouse import literal
 
 

@@ -22,7 +22,7 @@ from psycopg2.extras import execute_values
 from benchmarks import peer
 from jobs.catalog import CATALOG
 from jobs.dataset import WHITE_SPACE, Column, Dataset
-from jobs.lake import s3
+from jobs.object_store import s3
 
 DATE = r"(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])-[0-9]{2}-[0-9]{2}"
 TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]{1,6})?)?"

@@ -17,7 +17,7 @@ import psycopg2
 from jobs import landing, schema, settings
 from jobs.catalog import CATALOG
 from jobs.dataset import WHITE_SPACE, Dataset
-from jobs.lake import s3
+from jobs.object_store import s3
 
 PEERS = ("pandas", "duckdb")
 STAGES = ("bronze", "silver", "gold", "marts")

@@ -12,7 +12,18 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs import lake, landing, ledger, program, validation, warehouse
+from jobs import (
+    bronze_files,
+    delta_log,
+    delta_maintenance,
+    delta_tables,
+    landing,
+    ledger,
+    program,
+    spark_csv,
+    validation,
+    warehouse,
+)
 from jobs.catalog import CATALOG, children, relatives
 from jobs.dataset import WHITE_SPACE, Dataset
 
@@ -28,7 +39,7 @@ def bronze_to_silver(dataset: Dataset, *days: date) -> str:
         warehouse.connect() as connection,
         warehouse.writer(connection, f"silver {dataset.name}", reads=[f"silver {p}" for p in dataset.parents.values()]),
     ):
-        lake.repair_tables(connection, dataset)
+        delta_maintenance.repair_tables(connection, dataset)
         due = [day for _, day, _ in ledger.stale(dataset)]
         facts, refused = read_facts(connection, dataset, sorted({*days, *due}))
         spark = program.spark(f"bronze_to_silver {dataset.name} {program.listed(days)}") if facts else None
@@ -50,7 +61,7 @@ def read_facts(
     refused: list[program.Refused] = []
     for day in days:
         try:
-            facts[day] = lake.facts_of(dataset, day)
+            facts[day] = bronze_files.facts_of(dataset, day)
         except program.Refused as error:
             refused.append(error)
             with suppress(program.Refused), ledger.run(connection, "silver", dataset.name, day, dataset.rule_set):
@@ -79,13 +90,13 @@ def validate(
         program.tune_for_small_input(spark, rows, ledger.rows_in_silver(connection, relatives(dataset)))
         program.step(spark, dataset, days, "validate")
         parents = {
-            name: lake.silver(spark, CATALOG[parent])
+            name: delta_tables.silver(spark, CATALOG[parent])
             .filter(F.col("_partition_date") <= dataset.waits_until(days[-1]))
             .select(CATALOG[parent].key, "_partition_date")
             for name, parent in dataset.parents.items()
         }
         files = [
-            lake.records(spark, dataset, day, facts[day]).withColumn("_partition_date", F.lit(day)) for day in days
+            spark_csv.records(spark, dataset, day, facts[day]).withColumn("_partition_date", F.lit(day)) for day in days
         ]
         # A run that was killed leaves its rows cached on the Spark Connect server. The run's id makes this plan unique,
         # so that Spark does not reuse those rows: their file may have been corrected since.
@@ -183,7 +194,7 @@ def compare(
         of_days = rows.filter(F.col("_partition_date").isin(*runs)).groupBy("_partition_date")
         return {day: found for day, *found in of_days.agg(*sums).collect()}
 
-    stood = lake.silver(spark, dataset)
+    stood = delta_tables.silver(spark, dataset)
     known = by_day(stood, *validation.checksums(dataset, salt))
     nothing = [(0, 0, 0), (0, 0, 0)]
     alike: dict[date, Mapping[str, Any]] = {}
@@ -206,7 +217,7 @@ def compare(
         names = [*dataset.names, "_raw", "_reject_reason", "_reject_reasons"]
         one, other = (
             by_day(rows, validation.checksum(names, salt))
-            for rows in (lake.silver(spark, dataset, "rejected"), verdict.rejected)
+            for rows in (delta_tables.silver(spark, dataset, "rejected"), verdict.rejected)
         )
         alike = {day: run for day, run in alike.items() if one.get(day) == other.get(day)}
     return alike
@@ -244,10 +255,10 @@ def publish(
             is_new
             and not any(rows.values())
             and known is not None
-            and lake.last_commit(dataset, kind, known).version == known
+            and delta_log.last_commit(dataset, kind, known).version == known
         ):
             return known
-        done = lake.replace(
+        done = delta_tables.replace(
             table.filter(of_days).withColumn("_run_id", of_run), dataset, kind, days, run_id, known, ready
         )
         for day in days:
@@ -346,19 +357,19 @@ def stale_dates(
         )
         days = [day for day in ledger.dates_with(connection, child, orphan) if first <= child.waits_until(day)]
         if days and came is not None:
-            rejected = lake.silver(spark, child, "rejected").filter(F.col("_partition_date").isin(days))
+            rejected = delta_tables.silver(spark, child, "rejected").filter(F.col("_partition_date").isin(days))
             waiting.append(rejected.filter(validation.has_code(F.lit(orphan))).select(*wanted))
-        if took and lake.has_silver(child, "rejected"):
+        if took and delta_tables.has_silver(child, "rejected"):
             without_one = map(validation.has_code, map(F.lit, (orphan, f"missing_{name}", "malformed_row")))
-            rejected = lake.silver(spark, child, "rejected").filter(~reduce(or_, without_one))
-            having += [lake.silver(spark, child).select(*wanted), rejected.select(*wanted)]
+            rejected = delta_tables.silver(spark, child, "rejected").filter(~reduce(or_, without_one))
+            having += [delta_tables.silver(spark, child).select(*wanted), rejected.select(*wanted)]
     is_there = (F.col("wanted") == F.col("known")) & (F.col("day") <= F.col("until"))
     found = []
     if waiting and came is not None:
         found_one = validation.union(waiting).join(came.toDF("known", "day"), on=is_there, how="left_semi")
         found.append(found_one.withColumn("change", F.lit("found")))
     if having:
-        keys = lake.silver(spark, dataset).select(dataset.key, "_partition_date").toDF("known", "day")
+        keys = delta_tables.silver(spark, dataset).select(dataset.key, "_partition_date").toDF("known", "day")
         lost_one = validation.union(having).join(keys, on=is_there, how="left_anti")
         found.append(lost_one.withColumn("change", F.lit("lost")))
     dates: dict[str, dict[date, str]] = {}

@@ -14,7 +14,7 @@ from pyspark.sql import Column as Expression
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs import lake, patterns, validation
+from jobs import patterns, spark_csv, validation
 from jobs.dataset import WHITE_SPACE, Column, Dataset
 from jobs.patterns import Pattern
 from jobs.sources import Cell, Source
@@ -50,12 +50,13 @@ def prepare(spark: Any) -> None:
 def read_records(spark: Any, files: Files, source: Source) -> DataFrame:
     """Reads one row per record, without headers: its text in `_raw`, without the line end, and its `_file`.
 
-    All cores read the lines. If records span lines, Spark's CSV reader finds where each ends (lake.spanning_records).
+    All cores read the lines. If records span lines, Spark's CSV reader finds where each ends
+    (spark_csv.spanning_records).
     """
     options = {"encoding": source.charset, "header": True}
     if files.spans:
         columns = len(files.header)
-        rows, raw = lake.spanning_records(spark, files.paths, columns, files.widest, source.dialect, **options)
+        rows, raw = spark_csv.spanning_records(spark, files.paths, columns, files.widest, source.dialect, **options)
     else:
         rows = spark.read.csv([*files.paths], schema="_raw string", lineSep="\n", **WHOLE_LINES, **options)
         raw = F.col("_raw")
@@ -261,8 +262,8 @@ def to_lines(rows: DataFrame, dataset: Dataset) -> DataFrame:
 
     A malformed record remains malformed: its whole text becomes one field, which is a wrong number of fields.
     """
-    fields = (F.coalesce(lake.written(name), F.lit("")) for name in dataset.names)
-    line, text = F.concat_ws(",", *fields), lake.written("_raw")
+    fields = (F.coalesce(spark_csv.written(name), F.lit("")) for name in dataset.names)
+    line, text = F.concat_ws(",", *fields), spark_csv.written("_raw")
     if len(dataset.names) == 1:  # in which a blank line is no record, and a record of one field is complete
         line, text = F.when(line == "", F.lit('""')).otherwise(line), F.concat(text, F.lit(","))
     value = F.when(F.col("_malformed"), text).otherwise(line).alias("value")

@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs import lake, validation, warehouse
+from jobs import bronze_files, delta_tables, spark_csv, validation, warehouse
 from jobs.catalog import CATALOG
 from jobs.dataset import WHITE_SPACE, Dataset
 from jobs.program import Refused
@@ -65,7 +65,7 @@ def shaken_days(spark: Any, dataset: Dataset, trials: Mapping[str, Retrial]) -> 
             moved = trials[parent].changes.filter("kind <> 'changes'")
             keys = moved.select(F.col(CATALOG[parent].key).alias("moved")).distinct()
             for kind in ("accepted", "rejected"):
-                rows = lake.silver(spark, dataset, kind).select(
+                rows = delta_tables.silver(spark, dataset, kind).select(
                     "_partition_date", F.btrim(name, F.lit(WHITE_SPACE)).alias("key")
                 )
                 found.append(rows.join(keys, on=F.col("key") == F.col("moved"), how="left_semi"))
@@ -101,10 +101,10 @@ def retrial(
     would = validation.Verdict(*(union(parts) for parts in zip(*verdicts, strict=True)))
     in_days = F.col("_partition_date").isin(days)
     was = validation.Verdict(would.accepted.limit(0), would.rejected.limit(0))
-    if lake.has_silver(dataset, "accepted"):  # the first date has none
+    if delta_tables.has_silver(dataset, "accepted"):  # the first date has none
         was = validation.Verdict(
-            lake.silver(spark, dataset).select(*would.accepted.columns),
-            lake.silver(spark, dataset, "rejected"),
+            delta_tables.silver(spark, dataset).select(*would.accepted.columns),
+            delta_tables.silver(spark, dataset, "rejected"),
         )
     if was.accepted.dtypes != would.accepted.dtypes:
         raise Refused(
@@ -140,8 +140,8 @@ def retrial(
 
 def read_bronze(spark: Any, dataset: Dataset, day: date) -> tuple[Sequence[str], DataFrame]:
     """Returns the header and the records of a bronze file."""
-    facts = lake.facts_of(dataset, day)
-    return facts.header, lake.records(spark, dataset, day, facts)
+    facts = bronze_files.facts_of(dataset, day)
+    return facts.header, spark_csv.records(spark, dataset, day, facts)
 
 
 def validate(
@@ -150,7 +150,7 @@ def validate(
     """Returns a file's header, and its rows validated as in bronze_to_silver, but against parents as they would be."""
     parents = {}
     for name, parent in dataset.parents.items():
-        accepted = trials[parent].accepted if parent in trials else lake.silver(spark, CATALOG[parent])
+        accepted = trials[parent].accepted if parent in trials else delta_tables.silver(spark, CATALOG[parent])
         in_time = F.col("_partition_date") <= dataset.waits_until(day)
         parents[name] = accepted.filter(in_time).select(CATALOG[parent].key, "_partition_date")
     header, records = (read or read_bronze)(spark, dataset, day)

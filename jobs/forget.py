@@ -6,7 +6,19 @@ from functools import partial
 
 from pyspark.sql import functions as F
 
-from jobs import bronze_to_silver, gold_to_marts, lake, ledger, program, raw, silver_to_gold, warehouse
+from jobs import (
+    bronze_files,
+    bronze_to_silver,
+    delta_maintenance,
+    delta_tables,
+    gold_to_marts,
+    ledger,
+    object_store,
+    program,
+    raw,
+    silver_to_gold,
+    warehouse,
+)
 from jobs.catalog import CATALOG, relatives
 from jobs.dataset import Dataset
 
@@ -23,9 +35,9 @@ def forget(day: date) -> str:
     date back meanwhile.
     """
     with warehouse.connect() as connection:
-        if not (ledger.knows(connection, day) or any(lake.bronze_head(each, day) for each in CATALOG.values())):
+        if not (ledger.knows(connection, day) or any(bronze_files.bronze_head(each, day) for each in CATALOG.values())):
             return f"{day} never ran: there is nothing to forget"
-        lake.remover()  # raises Refused for a key that may not delete, before anything is removed
+        object_store.remover()  # raises Refused for a key that may not delete, before anything is removed
         with ledger.run(connection, "forget", "all", day, "") as row:
             row["asked_by"] = program.user()
             ledger.note(connection, row)
@@ -52,10 +64,12 @@ def empty(dataset: Dataset, day: date) -> str:
         warehouse.writer(connection, f"silver {dataset.name}"),
         ledger.run(connection, "silver", dataset.name, day, dataset.rule_set) as row,
     ):
-        lake.repair_tables(connection, dataset)
+        delta_maintenance.repair_tables(connection, dataset)
         spark = program.spark(f"forget {dataset.name} {day}")
         program.tune_for_small_input(spark, rows=0, near=ledger.rows_in_silver(connection, relatives(dataset)))
-        tables = {kind: lake.silver(spark, dataset, kind) for kind in KINDS if lake.has_silver(dataset, kind)}
+        tables = {
+            kind: delta_tables.silver(spark, dataset, kind) for kind in KINDS if delta_tables.has_silver(dataset, kind)
+        }
         counts = {kind: table.filter(F.col("_partition_date") == day).count() for kind, table in tables.items()}
         row["lost"] = counts.get("accepted", 0)
         ledger.note(connection, row)  # before the commit, so that a run that dies has recorded what it removed
@@ -63,7 +77,7 @@ def empty(dataset: Dataset, day: date) -> str:
         since, ready = ledger.versions(connection, dataset), partial(warehouse.must_hold, connection)
         for kind, table in tables.items():
             none = table.filter(F.lit(False))
-            done = lake.replace(none, dataset, kind, [day], row["run_id"], since[kind], ready)
+            done = delta_tables.replace(none, dataset, kind, [day], row["run_id"], since[kind], ready)
             row[f"delta_{kind}"] = done.version
         for child, days in bronze_to_silver.stale_dates(spark, connection, dataset, [row]).items():
             ledger.mark_stale(connection, child, list(days))
@@ -86,7 +100,7 @@ def remove_source(day: date) -> None:
                 f"then give `make forget DATE={day}` again."
             )
         for dataset in CATALOG.values():
-            lake.remove_bronze(dataset, day)
+            bronze_files.remove_bronze(dataset, day)
         raw.remove(day)
         ledger.delete_markers(connection, day)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 
-from jobs import arrival, exports, lake, landing, ledger, program, warehouse
+from jobs import arrival, bronze_files, exports, landing, ledger, program, warehouse
 from jobs.dataset import Dataset
 
 
@@ -26,14 +26,14 @@ def landing_to_bronze(dataset: Dataset, day: date) -> str:
             )
         if not landing.has_landed(dataset, day):
             raise program.Refused(f"the file {name} has not landed; put it there or run `make generate DATE={day}`.")
-        head = lake.bronze_head(dataset, day)
+        head = bronze_files.bronze_head(dataset, day)
         came_before = head is not None and head["Metadata"].get("sha256") == landing.checksum(path)
         facts = landing.describe(path, dataset, name, came_before)
         row |= {"bronze_rows": facts.records, "bronze_bytes": facts.bytes, "bronze_sha256": facts.sha256}
         if facts.amount:
             row["amount_in"] = Decimal(facts.cents) / 100
         warnings = arrival.warnings(connection, dataset, day, facts)
-        lake.upload(path, dataset, day, facts)
+        bronze_files.upload(path, dataset, day, facts)
         ledger.settle(connection, row | {"warnings": "; ".join(warnings) or None}, facts.sha256)
     undeclared = [column for column in facts.header if column not in dataset.names]
     ignored = f"; columns nobody declared stay behind: {listed(undeclared)}" if undeclared else ""

@@ -4,7 +4,7 @@ import re
 from datetime import date
 from typing import Any
 
-from jobs import borders, lake, ledger, program, warehouse
+from jobs import borders, delta_maintenance, delta_tables, ledger, program, warehouse
 from jobs.dataset import Dataset
 
 KEEP = "spark.healthcare.silver.keepHours"  # in spark-defaults.conf
@@ -23,7 +23,7 @@ def maintain(dataset: Dataset, day: date) -> str:
             warehouse.writer(connection, f"silver {dataset.name}"),
             ledger.run(connection, "maintenance", dataset.name, day, "") as row,
         ):
-            lake.repair_tables(connection, dataset)
+            delta_maintenance.repair_tables(connection, dataset)
             done = [in_words(spark, dataset, kind, hours, row["run_id"]) for kind in ("accepted", "rejected")]
             ledger.settle(connection, row, "")
     return "\n".join(done)
@@ -31,12 +31,12 @@ def maintain(dataset: Dataset, day: date) -> str:
 
 def in_words(spark: Any, dataset: Dataset, kind: str, hours: float, run_id: str) -> str:
     """Compacts one table and deletes its old files; returns a sentence that says by how much the table shrank."""
-    if not lake.has_silver(dataset, kind):
+    if not delta_tables.has_silver(dataset, kind):
         return f"silver {dataset.name}, {kind}: no table yet"
-    before = lake.held(dataset, kind)
-    merged = lake.merge_files(spark, dataset, kind, run_id)
-    lake.remove_old_files(spark, dataset, kind, hours)
-    after = lake.held(dataset, kind)
+    before = delta_maintenance.held(dataset, kind)
+    merged = delta_maintenance.merge_files(spark, dataset, kind, run_id)
+    delta_maintenance.remove_old_files(spark, dataset, kind, hours)
+    after = delta_maintenance.held(dataset, kind)
     sizes = " -> ".join(f"{files:,} files of {size / 1e6:,.1f} MB" for files, size in (before, after))
     return f"silver {dataset.name}, {kind}: {sizes}" + (f"; {merged:,} partitions merged" if merged else "")
 

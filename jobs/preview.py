@@ -28,14 +28,16 @@ from jobs import (
     drift,
     dry_run,
     exports,
-    lake,
+    lake_paths,
     landing,
     ledger,
     mart_diff,
+    object_store,
     program,
     raw,
     settings,
     sources,
+    spark_csv,
     verdict_diff,
     warehouse,
 )
@@ -213,7 +215,7 @@ def read(folder: Path, source: Source | None, day: date, staging: str, place: Pa
 
 def put(path: Path, key: str) -> None:
     """Puts a file into the staging place of the lake, where Spark reads it."""
-    lake.s3().upload_file(str(path.resolve()), settings.get("MINIO_BUCKET_SILVER"), key)
+    object_store.s3().upload_file(str(path.resolve()), settings.get("MINIO_BUCKET_SILVER"), key)
 
 
 # ---- validation ----------------------------------------------------------------------------------------------------
@@ -230,7 +232,7 @@ def try_out(
             return dry_run.read_bronze(spark, dataset, of_day)
         facts = coming.facts[dataset.name]
         path = raw.staged(f"{staging}/{dataset.name}.csv")
-        return facts.header, lake.records(spark, dataset, day, facts, path)
+        return facts.header, spark_csv.records(spark, dataset, day, facts, path)
 
     for name, dataset in CATALOG.items():
         shaken = dry_run.shaken_days(spark, dataset, trials)
@@ -363,8 +365,8 @@ def fetch_last(connection: warehouse.Connection, source: Source | None, day: dat
         ).fetchall()
         for row in found:
             if row["dataset"] in CATALOG:
-                key = lake.bronze_key(CATALOG[row["dataset"]], row["day"])
-                lake.s3().download_file(bucket, key, str(place / f"{row['dataset']}.csv"))
+                key = lake_paths.bronze_key(CATALOG[row["dataset"]], row["day"])
+                object_store.s3().download_file(bucket, key, str(place / f"{row['dataset']}.csv"))
         return max((row["day"] for row in found), default=None)
     found = cursor.execute(
         "select distinct file_name, partition_date as day from ops.source_files join ops.receipts "
@@ -375,7 +377,7 @@ def fetch_last(connection: warehouse.Connection, source: Source | None, day: dat
     for row in found:
         if "/" not in row["file_name"]:
             key = raw.key(source.name, row["day"], row["file_name"])
-            lake.s3().download_file(bucket, key, str(place / row["file_name"]))
+            object_store.s3().download_file(bucket, key, str(place / row["file_name"]))
     return found[0]["day"] if found else None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from jobs import conversion, exports, lake, landing, program, raw, sources, warehouse
+from jobs import bronze_files, conversion, delta_tables, exports, landing, program, raw, sources, warehouse
 from jobs.borders import printable
 from jobs.conversion import Files
 from jobs.dataset import Dataset
@@ -18,7 +18,7 @@ from jobs.sources import Source
 
 def source_of(dataset: Dataset, day: date) -> tuple[Source, bool] | None:
     """Returns the source of a bronze file and whether its declaration is unchanged; None for a landing file."""
-    known = (lake.bronze_head(dataset, day) or {"Metadata": {}})["Metadata"]
+    known = (bronze_files.bronze_head(dataset, day) or {"Metadata": {}})["Metadata"]
     if "source" not in known:
         return None
     source = sources.load(known["source"])
@@ -81,7 +81,7 @@ def rejected_records(
     rows = conversion.take_cells(rows, names, cells, dataset, source)
     made = conversion.to_lines(conversion.convert(rows, dataset, source, cells), dataset)
     made = made.localCheckpoint()  # one plan with the join below would exceed the driver's memory
-    rejected = lake.silver(spark, dataset, "rejected").filter(F.col("_partition_date") == day)
+    rejected = delta_tables.silver(spark, dataset, "rejected").filter(F.col("_partition_date") == day)
     return source, by_file(with_reasons(made, rejected), {file: scan.header for file, scan in scans.items()}, source)
 
 

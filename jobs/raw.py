@@ -10,7 +10,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from jobs import lake, settings
+from jobs import object_store, settings
 from jobs.landing import Upload, folder
 from jobs.sources import Source
 
@@ -32,27 +32,29 @@ def upload(file: Path, source: str, day: date, name: str, sha256: str) -> None:
     """Uploads a source's file to bronze as it is, unless it is there; raises Refused if its checksum has changed."""
     bucket, place = settings.get("MINIO_BUCKET_BRONZE"), key(source, day, name)
     try:
-        if lake.s3().head_object(Bucket=bucket, Key=place)["Metadata"].get("sha256") == sha256:
+        if object_store.s3().head_object(Bucket=bucket, Key=place)["Metadata"].get("sha256") == sha256:
             return
     except ClientError as error:
         if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
             raise
     with file.open("rb", buffering=0) as opened:
-        lake.s3().upload_fileobj(
+        object_store.s3().upload_fileobj(
             Upload(opened, sha256, f"{folder(day)}/{source}/{name}"), bucket, place, {"Metadata": {"sha256": sha256}}
         )
 
 
 def keys(bucket: str, prefix: str) -> Iterator[str]:
     """Yields the keys of a store's objects with a prefix, in order; `bucket` is the setting that names their bucket."""
-    pages = lake.s3().get_paginator("list_objects_v2").paginate(Bucket=settings.get(bucket), Prefix=prefix)
+    pages = object_store.s3().get_paginator("list_objects_v2").paginate(Bucket=settings.get(bucket), Prefix=prefix)
     yield from (entry["Key"] for page in pages for entry in page.get("Contents", []))
 
 
 @contextmanager
 def lines_of(source: Source, day: date, name: str) -> Iterator[io.TextIOWrapper]:
     """Opens a source's file in bronze for reading text line by line, in the source's encoding."""
-    body = lake.s3().get_object(Bucket=settings.get("MINIO_BUCKET_BRONZE"), Key=key(source.name, day, name))["Body"]
+    body = object_store.s3().get_object(Bucket=settings.get("MINIO_BUCKET_BRONZE"), Key=key(source.name, day, name))[
+        "Body"
+    ]
     with tempfile.TemporaryFile() as copy:
         for chunk in body.iter_chunks(1 << 20):
             copy.write(chunk)
@@ -63,7 +65,7 @@ def lines_of(source: Source, day: date, name: str) -> Iterator[io.TextIOWrapper]
 def remove(day: date) -> None:
     """Deletes the files of all sources of a date from bronze; raises Refused if the store does not allow it."""
     bucket = settings.get("MINIO_BUCKET_BRONZE")
-    client = lake.remover()
+    client = object_store.remover()
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=PREFIX, Delimiter="/")
     for source in [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]:
         for name in list(keys("MINIO_BUCKET_BRONZE", f"{source}{folder(day)}/")):
@@ -72,7 +74,7 @@ def remove(day: date) -> None:
             except ClientError as error:
                 if error.response["ResponseMetadata"]["HTTPStatusCode"] != 403:
                     raise
-                raise lake.may_not_delete(error) from None
+                raise object_store.may_not_delete(error) from None
 
 
 @contextmanager
@@ -84,7 +86,7 @@ def staging(source: str, day: date, run_id: str) -> Iterator[str]:
     finally:
         bucket = settings.get("MINIO_BUCKET_SILVER")
         for name in list(keys("MINIO_BUCKET_SILVER", place)):
-            lake.s3().delete_object(Bucket=bucket, Key=name)
+            object_store.s3().delete_object(Bucket=bucket, Key=name)
 
 
 def staged(place: str) -> str:
@@ -97,6 +99,6 @@ def collect(place: str, header: str, file: Path) -> None:
     with file.open("wb") as whole:
         whole.write(header.encode())
         for name in keys("MINIO_BUCKET_SILVER", f"{place}/part-"):
-            body: Any = lake.s3().get_object(Bucket=settings.get("MINIO_BUCKET_SILVER"), Key=name)["Body"]
+            body: Any = object_store.s3().get_object(Bucket=settings.get("MINIO_BUCKET_SILVER"), Key=name)["Body"]
             for chunk in body.iter_chunks(1 << 20):
                 whole.write(chunk)

@@ -20,7 +20,18 @@ from typing import Any, NamedTuple
 
 from psycopg.rows import dict_row
 
-from jobs import borders, lake, landing, ledger, program, provenance, settings, warehouse
+from jobs import (
+    borders,
+    bronze_files,
+    delta_tables,
+    lake_paths,
+    landing,
+    ledger,
+    program,
+    provenance,
+    settings,
+    warehouse,
+)
 from jobs.catalog import CATALOG, children
 from jobs.dataset import WHITE_SPACE, Dataset, is_retryable
 from jobs.dialect import RFC_4180, Dialect
@@ -270,7 +281,7 @@ def rows_of(spark: Any, dataset: Dataset, kind: str, day: date | None = None) ->
 
     from jobs import validation
 
-    rows = lake.silver(spark, dataset, kind)
+    rows = delta_tables.silver(spark, dataset, kind)
     is_rejected = kind == "rejected" and "_reject_reasons" in rows.columns
     rows = validation.read_again(rows, dataset) if is_rejected else rows
     return (rows.filter(F.col("_partition_date") == day) if day else rows).select(
@@ -327,7 +338,7 @@ def difference(row: Sighting, stands: Sighting) -> str:
 def file_lines(connection: warehouse.Connection, dataset: Dataset, day: date) -> Iterator[str]:
     """Yields the bronze file from which a partition was validated, and whether the partition is due again."""
     run = ledger.standing(connection, dataset, day)
-    path = lake.bronze_path(dataset, day)
+    path = lake_paths.bronze_path(dataset, day)
     if run is None:
         yield f"  {day}  {path}, whose run has not finished"
         return
@@ -400,7 +411,7 @@ def export_rejects(day: date, datasets: Sequence[Dataset], folder: Path) -> Iter
                 yield f"{name} {day}: nothing was rejected"
                 continue
             dataset = CATALOG[name]
-            facts = lake.facts_of(dataset, day)
+            facts = bronze_files.facts_of(dataset, day)
             if facts.sha256 != run["bronze_sha256"]:
                 raise Refused(
                     f"{name} of {day} came again since it was validated; run it first: `make run DATE={day}`."
@@ -424,7 +435,7 @@ def records_with_reasons(spark: Any, dataset: Dataset, day: date, header: Sequen
     from pyspark.sql import functions as F
 
     yield [*header, "_reject_reason", "_reject_messages", "_record"]
-    rejected = lake.silver(spark, dataset, "rejected").filter(F.col("_partition_date") == day)
+    rejected = delta_tables.silver(spark, dataset, "rejected").filter(F.col("_partition_date") == day)
     rows = rejected.orderBy(dataset.key, "_raw").select("_raw", "_reject_reason", "_reject_reasons.message")
     for record, reason, messages in rows.toLocalIterator():
         fields = landing.plain_fields(record) if reason != "malformed_row" else []

@@ -7,7 +7,7 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
-from jobs import gold, lake, ledger, program, thresholds, validation, warehouse
+from jobs import delta_tables, gold, ledger, program, thresholds, validation, warehouse
 from jobs.catalog import CATALOG, relatives
 from jobs.dataset import Dataset
 
@@ -95,10 +95,10 @@ def apply(
     program.tune_for_small_input(spark, rows, ledger.rows_in_silver(connection, relatives(dataset)))
     program.step(spark, dataset, days, "stage")
     with ThreadPoolExecutor() as pool:
-        accepted = lake.silver(spark, dataset).filter(in_partitions)
+        accepted = delta_tables.silver(spark, dataset).filter(in_partitions)
         writes = [pool.submit(gold.stage, accepted, dataset, run_id, of_runs=several)]
         if any(run["rejected"] for run in silver.values()):
-            rejected = lake.silver(spark, dataset, "rejected").filter(in_partitions)
+            rejected = delta_tables.silver(spark, dataset, "rejected").filter(in_partitions)
             withheld, table = validation.withheld(rejected, dataset), gold.staging("withheld", run_id)
             writes.append(pool.submit(gold.append, withheld, table, ["row_day"]))
         for write in writes:
@@ -153,7 +153,7 @@ def stage_versions(spark: Any, keys: str, dataset: Dataset, stopped: Sequence[da
 
     Raises Refused if such a version is in a partition that a threshold keeps out of gold (`stopped`).
     """
-    versions = lake.silver(spark, dataset).join(gold.read_keys(spark, keys), on=dataset.key, how="left_semi")
+    versions = delta_tables.silver(spark, dataset).join(gold.read_keys(spark, keys), on=dataset.key, how="left_semi")
     if stopped:
         held = versions.filter(F.col("_partition_date").isin(*stopped)).select("_partition_date").distinct().collect()
         if held:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jobs import arrival, exports, headers, lake, landing, ledger, program, raw, warehouse
+from jobs import arrival, bronze_files, exports, headers, landing, ledger, program, raw, warehouse
 from jobs.borders import quoted
 from jobs.catalog import expected
 from jobs.dataset import Dataset
@@ -69,7 +69,7 @@ def publish(
             said.append(in_words(export, name, made[name]))
             said += (f"warn: {name} {day}: {warning}" for warning in warnings)
         for name, dataset in datasets.items():
-            lake.upload(made[name].path, dataset, day, made[name].facts, about)
+            bronze_files.upload(made[name].path, dataset, day, made[name].facts, about)
         with connection.transaction():
             for name in datasets:
                 ledger.settle(connection, rows[name], made[name].facts.sha256)

@@ -10,7 +10,7 @@ import psycopg
 from botocore.exceptions import BotoCoreError, ClientError
 from luigi.rpc import RPCError
 
-from jobs import borders, exports, lake, landing, ledger, program, schema, settings, warehouse
+from jobs import borders, exports, landing, ledger, object_store, program, schema, settings, warehouse
 from jobs.catalog import CATALOG
 from pipelines import runs, scheduler
 from stack import backup, passwords, prepare, services, supervision
@@ -78,7 +78,7 @@ def services_down() -> Iterator[str]:
                 yield f"{name} is down (it lacks {lacking}); start it with `make up`"
         return
     try:
-        lake.s3().head_bucket(Bucket=settings.get("MINIO_BUCKET_BRONZE"))
+        object_store.s3().head_bucket(Bucket=settings.get("MINIO_BUCKET_BRONZE"))
     except (BotoCoreError, ClientError) as error:
         yield program.sentence(error)
     try:

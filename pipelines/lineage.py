@@ -28,7 +28,7 @@ from openlineage.client.facet_v2 import (
 from openlineage.client.naming.dataset import S3, LocalFileSystem, Postgres
 from psycopg.rows import dict_row
 
-from jobs import lake, landing, program, settings, thresholds, warehouse
+from jobs import lake_paths, landing, program, settings, thresholds, warehouse
 from jobs.catalog import CATALOG, expected
 from jobs.dataset import TYPES, Dataset
 from pipelines import mart_columns, openlineage
@@ -263,12 +263,12 @@ def landing_file(dataset: Dataset, day: date) -> Place:
 
 def bronze_object(dataset: Dataset, day: date) -> Place:
     """Returns the lineage name of the bronze object that holds a landing file's bytes."""
-    return place_of(S3(settings.get("MINIO_BUCKET_BRONZE"), lake.bronze_key(dataset, day)))
+    return place_of(S3(settings.get("MINIO_BUCKET_BRONZE"), lake_paths.bronze_key(dataset, day)))
 
 
 def silver_table(dataset: Dataset, kind: str = "accepted") -> Place:
     """Returns the lineage name of a silver Delta table; `kind` is accepted or rejected."""
-    bucket, _, key = lake.silver_path(dataset, kind).removeprefix("s3a://").partition("/")
+    bucket, _, key = lake_paths.silver_path(dataset, kind).removeprefix("s3a://").partition("/")
     return place_of(S3(bucket, key))
 
 

@@ -24,7 +24,19 @@ from luigi.task import flatten
 from luigi.task_register import TaskClassException
 
 from dashboards import pages
-from jobs import borders, exports, lake, landing, ledger, marts, program, schema, settings, thresholds, warehouse
+from jobs import (
+    borders,
+    bronze_files,
+    exports,
+    landing,
+    ledger,
+    marts,
+    program,
+    schema,
+    settings,
+    thresholds,
+    warehouse,
+)
 from jobs.catalog import CATALOG, expected
 from jobs.program import Refused
 from pipelines import forked, progress, runs, scheduler
@@ -369,7 +381,7 @@ class Bronze(DatasetTask):
 
     def made_in(self) -> int | None:
         dataset = CATALOG[self.dataset]
-        head, path = lake.bronze_head(dataset, self.date), landing.landing_path(dataset, self.date)
+        head, path = bronze_files.bronze_head(dataset, self.date), landing.landing_path(dataset, self.date)
         if head is None:
             return None
         marker = ledger.marker("bronze", self.dataset, self.date)
@@ -406,7 +418,7 @@ class Conversion(MarkedTask):
         ):
             return None
         for name, dataset in expected(self.date).items():
-            head, derived = lake.bronze_head(dataset, self.date), ledger.marker("bronze", name, self.date)
+            head, derived = bronze_files.bronze_head(dataset, self.date), ledger.marker("bronze", name, self.date)
             known = head["Metadata"] if head else {}
             if not derived or (known.get("source"), known.get("sha256")) != (source.name, derived["made_from"]):
                 return None
@@ -439,7 +451,7 @@ class Silver(DatasetTask):
     def made_in(self) -> int | None:
         dataset = CATALOG[self.dataset]
         marker = ledger.marker("silver", self.dataset, self.date, session())
-        head = lake.bronze_head(dataset, self.date)
+        head = bronze_files.bronze_head(dataset, self.date)
         if marker is None or head is None:
             return None
         current = marker["made_from"] == head["Metadata"].get("sha256") and marker["rule_set"] == dataset.rule_set

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from apscheduler.triggers.cron import CronTrigger
 
-from jobs import borders, lake, program, settings, warehouse
+from jobs import borders, object_store, program, settings, warehouse
 from jobs.program import Refused
 from stack import archive, inventory, prepare, services
 from stack.store import BUCKETS
@@ -67,7 +67,7 @@ def take(target: Path, by_clock: bool = False) -> str:
 
 def copy(connection: warehouse.Connection, to: Path, keys: Sequence[str]) -> dict[str, Any]:
     """Writes the files of a backup; returns its manifest of counts and checksums."""
-    before = [archive.keys_of(lake.s3(), settings.get(bucket)) for bucket in BUCKETS]
+    before = [archive.keys_of(object_store.s3(), settings.get(bucket)) for bucket in BUCKETS]
     paths = {part: to / f"{name}{archive.SUFFIX if keys else ''}" for part, name in FILES.items()}
     taken_at = datetime.now(timezone.utc)
     # Counts and dump must come from one snapshot.
@@ -83,12 +83,12 @@ def copy(connection: warehouse.Connection, to: Path, keys: Sequence[str]) -> dic
         ask("pg_dump", stream, *words, *database)
     connection.execute("commit")
     with archive.written(paths["lake"], keys) as stream:
-        objects = archive.pack(stream, lake.s3(), map(settings.get, BUCKETS))
+        objects = archive.pack(stream, object_store.s3(), map(settings.get, BUCKETS))
     of_lake = inventory.of_lake(objects)
     history = inventory.history()
     with archive.written(paths["history"], keys) as stream:
         stream.write(history.encode())
-    if before != [archive.keys_of(lake.s3(), settings.get(bucket)) for bucket in BUCKETS]:
+    if before != [archive.keys_of(object_store.s3(), settings.get(bucket)) for bucket in BUCKETS]:
         raise Refused("Somebody changed the lake while it was read, without the locks of a run; take the backup again.")
     return {
         "format": FORMAT,

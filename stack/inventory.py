@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from jobs import lake, marts, settings, warehouse
+from jobs import delta_log, delta_tables, marts, object_store, settings, warehouse
 from jobs.catalog import CATALOG
 from stack import archive
 from stack.store import BUCKETS
@@ -113,9 +113,9 @@ def of_lake(objects: archive.Objects | None = None) -> dict[str, Any]:
     tables = {}
     for dataset in CATALOG.values():
         for kind in KINDS:
-            if lake.has_silver(dataset, kind):
-                live = lake.live_files(dataset, kind)
-                version = lake.last_commit(dataset, kind).version
+            if delta_tables.has_silver(dataset, kind):
+                live = delta_log.live_files(dataset, kind)
+                version = delta_log.last_commit(dataset, kind).version
                 tables[f"{dataset.name}, {kind}"] = [version, len(live), sum(live.values())]
     return {"objects": objects if objects is not None else read_objects(), "delta": tables}
 
@@ -124,8 +124,8 @@ def read_objects() -> archive.Objects:
     found: archive.Objects = {}
     for bucket in map(settings.get, BUCKETS):
         found[bucket] = {}
-        for key in sorted(archive.keys_of(lake.s3(), bucket)):
-            body = archive.Hashed(lake.s3().get_object(Bucket=bucket, Key=key)["Body"])
+        for key in sorted(archive.keys_of(object_store.s3(), bucket)):
+            body = archive.Hashed(object_store.s3().get_object(Bucket=bucket, Key=key)["Body"])
             while body.read(1 << 20):
                 pass
             found[bucket][key] = body.facts()

@@ -11,7 +11,7 @@ from minio.credentials import StaticProvider
 from minio.error import MinioAdminException
 from urllib3 import PoolManager, Timeout
 
-from jobs import lake, settings
+from jobs import object_store, settings
 from jobs.program import Refused
 
 BUCKETS = ("MINIO_BUCKET_BRONZE", "MINIO_BUCKET_SILVER")
@@ -28,8 +28,8 @@ WRONG_KEY = ("InvalidAccessKeyId", "SignatureDoesNotMatch")
 
 
 def root() -> Any:
-    """Returns a boto3 client of MinIO's root user, which creates buckets; jobs use lake.s3()."""
-    return lake.client(os.getpid(), "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")
+    """Returns a boto3 client of MinIO's root user, which creates buckets; jobs use object_store.s3()."""
+    return object_store.client(os.getpid(), "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")
 
 
 def admin() -> MinioAdmin:
@@ -78,15 +78,15 @@ def create(spark_runs: bool = False) -> None:
     Without a root user, with the root user as the jobs' user, or on another store, it creates no users and makes the
     buckets with the jobs' own key. Raises Refused if Spark runs (`spark_runs`) with keys that have changed.
     """
-    if spark_runs and refused(lake.s3()):
+    if spark_runs and refused(object_store.s3()):
         raise Refused(
             "MINIO_ACCESS_KEY and MINIO_SECRET_KEY are not what Spark runs with: `make down`, then `make up`."
         )
     if settings.given("MINIO_ROOT_USER") in ("", settings.get("MINIO_ACCESS_KEY")):
-        create_buckets(lake.s3())
+        create_buckets(object_store.s3())
     elif refused(root()) or not create_users(admin()):
         print(f"{settings.s3_endpoint()} takes no users from here: its owner says who may do what (docs/access.md).")
-        create_buckets(lake.s3())
+        create_buckets(object_store.s3())
     else:
         create_buckets(root())
         keep_versions(root())

@@ -115,7 +115,7 @@ PLANTS = {
     ),
     "a partition of accepted rows left behind": (forget.empty, "for kind in KINDS if", "for kind in KINDS[1:] if"),
     "a partition of rejected rows left behind": (forget.empty, "for kind in KINDS if", "for kind in KINDS[:1] if"),
-    "bronze left behind": (forget.remove_source, "lake.remove_bronze(dataset, day)", "pass"),
+    "bronze left behind": (forget.remove_source, "bronze_files.remove_bronze(dataset, day)", "pass"),
     "children that lose their parent not revalidated": (
         forget.empty,
         "bronze_to_silver.stale_dates(spark, connection, dataset, [row])",

@@ -21,16 +21,20 @@ from pyspark.sql.connect.dataframe import DataFrame
 
 from jobs import (
     backtest,
+    bronze_files,
     bronze_to_silver,
+    delta_log,
+    delta_tables,
     generate,
     gold_to_marts,
-    lake,
+    lake_paths,
     landing,
     landing_to_bronze,
     program,
     rejects,
     settings,
     silver_to_gold,
+    spark_csv,
     validation,
 )
 from jobs.catalog import CATALOG
@@ -217,7 +221,7 @@ def few_rows(spark):
 @pytest.fixture
 def quick(spark, folder, monkeypatch):
     """Yields a session tuned for few rows, which finds the files in their folder."""
-    monkeypatch.setattr(lake, "bronze_path", lambda dataset, number: f"file://{folder}/{number}.csv")
+    monkeypatch.setattr(lake_paths, "bronze_path", lambda dataset, number: f"file://{folder}/{number}.csv")
     with few_rows(spark):
         yield spark
 
@@ -233,7 +237,7 @@ def sound(files, folder):
 def read_by_spark(spark, files):
     """Returns the texts of each file's records by its number."""
     frames = [
-        lake.records(spark, CATALOG[dataset], number, facts).select(F.lit(number).alias("file"), "_raw")
+        spark_csv.records(spark, CATALOG[dataset], number, facts).select(F.lit(number).alias("file"), "_raw")
         for number, dataset, _, facts in files
     ]
     while len(frames) > 1:
@@ -352,9 +356,9 @@ SPARK_PLANTS = {
     ),
     "any date is one": (validation.read, "text.rlike(DATE)", "F.lit(True)", misjudged),
     "there is a year 0": (validation.read, "(text >= FIRST_YEAR) & text.rlike(DATE)", "text.rlike(DATE)", misjudged),
-    "a return ends a record": (lake.records, 'path, lineSep="\\n")', "path)", misread),
+    "a return ends a record": (spark_csv.records, 'path, lineSep="\\n")', "path)", misread),
     "a record in quotes loses them": (
-        lake.records,
+        spark_csv.records,
         "min(facts.widest, max(MANY_FIELDS, most)) + 1",
         "1",
         misread,
@@ -421,17 +425,19 @@ def resident():
 def versions():
     """Returns the newest version of each Delta table."""
     return [
-        lake.last_commit(CATALOG[name], kind)
+        delta_log.last_commit(CATALOG[name], kind)
         for name in CATALOG
         for kind in ("accepted", "rejected")
-        if lake.has_silver(CATALOG[name], kind)
+        if delta_tables.has_silver(CATALOG[name], kind)
     ]
 
 
 def contents(spark, postgres):
     """Returns the rows of the valid date in silver and gold."""
     silver = [
-        lake.silver(spark, CATALOG[name]).filter(F.col("_partition_date") == FIRST).select(F.to_json(F.struct("*")))
+        delta_tables.silver(spark, CATALOG[name])
+        .filter(F.col("_partition_date") == FIRST)
+        .select(F.to_json(F.struct("*")))
         for name in SOUND
     ]
     gold = [postgres.execute(f"select * from {name} where _partition_date = %s", [FIRST]).fetchall() for name in SOUND]
@@ -462,7 +468,7 @@ def test_a_refused_file_leaves_its_sentence_and_nothing_else(ground, spark, post
             landing_to_bronze.landing_to_bronze(CATALOG[dataset], day)
         sentence = str(refused.value)
         assert sentence.startswith(f"{day:%Y/%m/%d}/{dataset}.csv") and is_clear(sentence), name
-        assert lake.bronze_head(CATALOG[dataset], day) is None, name
+        assert bronze_files.bronze_head(CATALOG[dataset], day) is None, name
         with pytest.raises(program.Refused, match="is missing"):
             bronze_to_silver.bronze_to_silver(CATALOG[dataset], day)
         found = postgres.execute("select outcome, error from ops.ledger where partition_date = %s", [day]).fetchall()
@@ -478,11 +484,11 @@ def test_a_bad_file_in_the_place_of_a_good_one_leaves_the_good_one_standing(grou
     path = land("patients", day, good)
     landing_to_bronze.landing_to_bronze(CATALOG["patients"], day)
     bronze_to_silver.bronze_to_silver(CATALOG["patients"], day)
-    before, object_before = versions(), lake.bronze_head(CATALOG["patients"], day)["ETag"]
+    before, object_before = versions(), bronze_files.bronze_head(CATALOG["patients"], day)["ETag"]
     path.write_bytes(good + b"\xff\xfe\n")
     with pytest.raises(program.Refused, match="bytes that are not UTF-8"):
         landing_to_bronze.landing_to_bronze(CATALOG["patients"], day)
-    assert lake.bronze_head(CATALOG["patients"], day)["ETag"] == object_before
+    assert bronze_files.bronze_head(CATALOG["patients"], day)["ETag"] == object_before
     assert versions() == before
     check_silver(spark, postgres, "patients", day, good)
 
@@ -492,7 +498,7 @@ def check_silver(spark, postgres, dataset, day, content):
     reading = model.read_file(content, dataset)
     accepted, rejected, amounts, _ = hostile.verdicts([reading], dataset)
     here = F.col("_partition_date") == day
-    both = [lake.silver(spark, CATALOG[dataset], kind).filter(here) for kind in ("accepted", "rejected")]
+    both = [delta_tables.silver(spark, CATALOG[dataset], kind).filter(here) for kind in ("accepted", "rejected")]
     assert differ(f"{day}", accepted, accepted_rows(both[0], dataset)) == []
     assert differ(f"{day}", rejected, rejected_rows(both[1], dataset)) == []
     [found] = postgres.execute(

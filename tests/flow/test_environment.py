@@ -17,7 +17,7 @@ from botocore.exceptions import EndpointConnectionError, ProfileNotFound, ProxyC
 from dotenv import dotenv_values
 
 from dashboards import pages
-from jobs import lake, program, settings, warehouse
+from jobs import object_store, program, settings, warehouse
 from jobs.catalog import CATALOG
 from stack import own, prepare, services
 from tests.conftest import Hospital, run_stack
@@ -158,13 +158,13 @@ def test_the_lakes_client_is_nobody_elses(monkeypatch, tmp_path):
             monkeypatch.setenv(name, value)
     with pytest.raises(ProfileNotFound):
         boto3.client("s3")
-    for cached in (lake.client, lake.boto_session):
+    for cached in (object_store.client, object_store.boto_session):
         cached.cache_clear()
-    client = lake.s3()
+    client = object_store.s3()
     assert (client.meta.endpoint_url, client.meta.region_name) == (settings.s3_endpoint(), "us-east-1")
     signed = client.generate_presigned_url("get_object", Params={"Bucket": "b", "Key": "k"})
     assert settings.get("MINIO_ACCESS_KEY") in signed and "oken" not in signed
-    lake.client.cache_clear()
+    object_store.client.cache_clear()
 
 
 @pytest.mark.parametrize("connect", [warehouse.connect, pages.connect, services.connect])

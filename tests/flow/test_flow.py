@@ -14,7 +14,7 @@ from datetime import date, datetime, timezone
 import pytest
 
 from dashboards import cards
-from jobs import lake, marts, settings
+from jobs import delta_tables, lake_paths, marts, object_store, settings
 from jobs.catalog import CATALOG
 from jobs.landing import landing_path
 from pipelines import scheduler
@@ -130,7 +130,9 @@ def test_a_date_that_is_refused_leaves_the_others_of_a_backfill_alone(stack, pos
         for name, dataset in CATALOG.items():
             if (day, name) == (days[1], "patients"):
                 bucket, header = settings.get("MINIO_BUCKET_BRONZE"), ",".join(dataset.names[:-1])
-                lake.s3().put_object(Bucket=bucket, Key=lake.bronze_key(dataset, day), Body=f"{header}\n".encode())
+                object_store.s3().put_object(
+                    Bucket=bucket, Key=lake_paths.bronze_key(dataset, day), Body=f"{header}\n".encode()
+                )
                 continue
             landing_path(dataset, day).parent.mkdir(parents=True, exist_ok=True)
             landing_path(dataset, day).write_text(",".join(dataset.names) + "\n")
@@ -161,8 +163,6 @@ def test_every_row_is_accounted_for(dates, postgres):
 
 
 def test_gold_is_the_newest_accepted_version_of_every_key(dates, postgres, spark):
-    from jobs import lake
-
     for name, dataset in CATALOG.items():
         columns, newest = ("_partition_date", *dataset.names), {}
         # The test's hospital removes its rows from ledger and gold at the end; its partitions stay in silver.
@@ -170,7 +170,7 @@ def test_gold_is_the_newest_accepted_version_of_every_key(dates, postgres, spark
             "select partition_date from ops.receipts where layer = 'silver' and dataset = %s", [name]
         )
         days = ", ".join(f"'{day}'" for (day,) in known)
-        rows = lake.silver(spark, dataset).filter(f"_partition_date in ({days})")
+        rows = delta_tables.silver(spark, dataset).filter(f"_partition_date in ({days})")
         for row in rows.select(*columns).orderBy("_partition_date").collect():
             newest[row[1]] = tuple(row)
         gold = postgres.execute(f"select {', '.join(columns)} from {name}")

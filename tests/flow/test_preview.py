@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from jobs import example_export, exports, lake, raw, settings, thresholds, warehouse
+from jobs import bronze_files, example_export, exports, raw, settings, thresholds, warehouse
 from jobs.catalog import CATALOG
 from jobs.generate import generate
 from jobs.landing import folder
@@ -133,7 +133,7 @@ def test_a_preview_of_a_source_names_its_lines_and_its_change_of_schema(hospital
         assert found["patients", "unknown_gender"] == (1, "PAT_1.csv line 4")
         assert found["patients", "malformed_row"] == (1, "PAT_1.csv line 7")
         assert found["patients", "missing_gender"] == (1, "PAT_2.csv line 2")
-        assert lake.bronze_head(CATALOG["patients"], DAY) is None
+        assert bronze_files.bronze_head(CATALOG["patients"], DAY) is None
 
         land(FILES, DAY)
         source_to_bronze(DAY)

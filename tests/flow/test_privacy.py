@@ -25,7 +25,7 @@ import psycopg
 import pytest
 import zstandard
 
-from jobs import lake, program, settings
+from jobs import delta_tables, program, settings
 from jobs.catalog import CATALOG
 from jobs.defects import defects
 from stack import services, supervision
@@ -148,9 +148,9 @@ def without_keys(said):
 def call_job(statement):
     """Returns the output of a job that fails at `statement` over the marked patients of silver, at any row."""
     job = f"""
-from jobs import gold, lake, program
+from jobs import delta_tables, gold, program
 def job(dataset, day):
-    rows = lake.silver(program.spark("failing"), dataset).filter(f"_partition_date = '{{day}}'")
+    rows = delta_tables.silver(program.spark("failing"), dataset).filter(f"_partition_date = '{{day}}'")
     {statement}
 program.run(job)
 """
@@ -377,7 +377,7 @@ def test_the_marked_values_are_in_the_lake_the_rejects_and_gold(said, stack, spa
     codes = postgres.execute("select dataset, reason from ops.reasons where hits > 0 and partition_date = %s", [FIRST])
     assert {tuple(row) for row in codes} == {(name, code) for name in CATALOG for code in CATALOG[name].reasons}
     for dataset in CATALOG.values():
-        rejected = lake.silver(spark, dataset, "rejected").filter(f"_partition_date = '{FIRST}'")
+        rejected = delta_tables.silver(spark, dataset, "rejected").filter(f"_partition_date = '{FIRST}'")
         assert MARK.search(repr(rejected.collect()).encode())
     assert len(said["refused"].splitlines()) >= 5
     assert len(Search(files(stack, data=True)).found) > 10

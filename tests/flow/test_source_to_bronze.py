@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import example_export, exports, lake, program, raw, settings
+from jobs import bronze_files, delta_tables, example_export, exports, object_store, program, raw, settings
 from jobs import source_to_bronze as source_to_bronze_job
 from jobs.catalog import CATALOG
 from jobs.generate import generate
@@ -135,7 +135,7 @@ REJECTED = {
 
 def rejects(spark, dataset):
     """The codes of the rejected rows of the date, and their own texts."""
-    rows = lake.silver(spark, CATALOG[dataset], "rejected")
+    rows = delta_tables.silver(spark, CATALOG[dataset], "rejected")
     return rows.filter(rows["_partition_date"] == DAY).collect()
 
 
@@ -157,7 +157,7 @@ def test_an_export_by_its_declaration_becomes_gold_and_leads_back(clinique, post
     # Each raw file is in bronze as it came, and accounted for; nothing else is left in the lake.
     for path in clinique.iterdir():
         place = {"Bucket": settings.get("MINIO_BUCKET_BRONZE"), "Key": raw.key("clinique", DAY, path.name)}
-        assert lake.s3().get_object(**place)["Body"].read() == path.read_bytes()
+        assert object_store.s3().get_object(**place)["Body"].read() == path.read_bytes()
     assert not [*raw.keys("MINIO_BUCKET_SILVER", raw.CONVERTING)]
     files = postgres.execute(
         "select file_name, bytes, records, datasets from ops.source_files where partition_date = %s order by 1", [DAY]
@@ -322,15 +322,15 @@ def test_what_is_wrong_is_one_sentence_and_nothing_half_published(in_process, po
         with monkeypatch.context() as patch:
             patch.setattr(source_to_bronze_job, boundary, dies)
             converts()
-        assert not any(lake.bronze_head(dataset, DAY) for dataset in CATALOG.values()), "nothing half published"
+        assert not any(bronze_files.bronze_head(dataset, DAY) for dataset in CATALOG.values()), "nothing half published"
         assert not Conversion(date=DAY).complete()
     assert not [*raw.keys("MINIO_BUCKET_SILVER", raw.CONVERTING)]
     failed = "select distinct layer, outcome from ops.ledger where partition_date = %s and error is not null"
     assert postgres.execute(failed, [DAY]).fetchall() == [("source", "failed")]
     with monkeypatch.context() as patch:
-        patch.setattr(lake, "upload", dies_after(2, lake.upload))
+        patch.setattr(bronze_files, "upload", dies_after(2, bronze_files.upload))
         converts()
-    assert sum(lake.bronze_head(dataset, DAY) is not None for dataset in CATALOG.values()) == 2
+    assert sum(bronze_files.bronze_head(dataset, DAY) is not None for dataset in CATALOG.values()) == 2
     assert not Conversion(date=DAY).complete(), "what came to lie there counts for nothing"
     assert source_to_bronze(DAY).count("bronze ") == len(CATALOG)
     assert Conversion(date=DAY).made_in()

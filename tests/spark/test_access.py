@@ -18,7 +18,7 @@ from minio import MinioAdmin
 from minio.credentials import StaticProvider
 from minio.error import MinioAdminException
 
-from jobs import lake, settings
+from jobs import bronze_files, lake_paths, object_store, settings
 from jobs.catalog import CATALOG
 from jobs.program import Refused
 from stack import services, store
@@ -43,11 +43,11 @@ def buckets(stack):
 
 
 def reader():
-    return lake.client.__wrapped__(os.getpid(), "MINIO_READ_ACCESS_KEY", "MINIO_READ_SECRET_KEY")
+    return object_store.client.__wrapped__(os.getpid(), "MINIO_READ_ACCESS_KEY", "MINIO_READ_SECRET_KEY")
 
 
 def forgetter():
-    return lake.client.__wrapped__(os.getpid(), "MINIO_FORGET_ACCESS_KEY", "MINIO_FORGET_SECRET_KEY")
+    return object_store.client.__wrapped__(os.getpid(), "MINIO_FORGET_ACCESS_KEY", "MINIO_FORGET_SECRET_KEY")
 
 
 def is_denied(call, **words):
@@ -89,17 +89,17 @@ def deletes(client, bucket):
 
 def test_the_jobs_user_reads_and_writes_the_two_buckets(buckets):
     for bucket in buckets:
-        assert all(readings(lake.s3(), bucket)) and all(writings(lake.s3(), bucket))
-        [upload] = lake.s3().list_multipart_uploads(Bucket=bucket)["Uploads"]
-        lake.s3().abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+        assert all(readings(object_store.s3(), bucket)) and all(writings(object_store.s3(), bucket))
+        [upload] = object_store.s3().list_multipart_uploads(Bucket=bucket)["Uploads"]
+        object_store.s3().abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
 
 
 def test_the_jobs_user_deletes_in_silver_alone_and_forget_in_bronze_alone(buckets):
     bronze, silver = buckets
-    assert [deletes(lake.s3(), bucket) for bucket in buckets] == [False, True]
-    lake.s3().put_object(Bucket=bronze, Key="access/more", Body=b"more")
+    assert [deletes(object_store.s3(), bucket) for bucket in buckets] == [False, True]
+    object_store.s3().put_object(Bucket=bronze, Key="access/more", Body=b"more")
     assert [deletes(forgetter(), bucket) for bucket in buckets] == [True, False]
-    assert not lake.s3().list_objects_v2(Bucket=bronze, Prefix="access/more").get("Contents")
+    assert not object_store.s3().list_objects_v2(Bucket=bronze, Prefix="access/more").get("Contents")
     assert readings(forgetter(), bronze) == [True, False, False], "it sees names and no content"
     assert not any(readings(forgetter(), silver) + writings(forgetter(), bronze) + writings(forgetter(), silver))
 
@@ -108,7 +108,7 @@ def test_the_jobs_user_deletes_in_silver_alone_and_forget_in_bronze_alone(bucket
 def a_file(stack):
     """Yields the key of a date's file in bronze."""
     day = date(2049, 1, 1)
-    where = {"Bucket": settings.get("MINIO_BUCKET_BRONZE"), "Key": lake.bronze_key(CATALOG["visits"], day)}
+    where = {"Bucket": settings.get("MINIO_BUCKET_BRONZE"), "Key": lake_paths.bronze_key(CATALOG["visits"], day)}
     store.root().put_object(**where, Body=b"content")
     yield CATALOG["visits"], day
     store.root().delete_object(**where)
@@ -120,22 +120,22 @@ def test_forget_deletes_in_bronze_by_its_own_right_and_the_jobs_key_could_not(a_
         with pytest.raises(
             Refused, match=r"does not let `make forget` delete in .+ \(AccessDenied\); check MINIO_FORGET"
         ):
-            lake.remove_bronze(*a_file)
-    assert lake.bronze_head(*a_file)
-    lake.remove_bronze(*a_file)
-    assert lake.bronze_head(*a_file) is None
+            bronze_files.remove_bronze(*a_file)
+    assert bronze_files.bronze_head(*a_file)
+    bronze_files.remove_bronze(*a_file)
+    assert bronze_files.bronze_head(*a_file) is None
 
 
 def test_where_the_store_has_no_user_for_it_forget_has_the_jobs_key(a_file, monkeypatch):
     monkeypatch.setenv("MINIO_FORGET_ACCESS_KEY", "nobody-knows-it")
     for name, root in JOBS_ARE_ROOT.items():
         monkeypatch.setenv(name, settings.get(root))
-    lake.client.cache_clear()
+    object_store.client.cache_clear()
     try:
-        lake.remove_bronze(*a_file)
-        assert lake.bronze_head(*a_file) is None
+        bronze_files.remove_bronze(*a_file)
+        assert bronze_files.bronze_head(*a_file) is None
     finally:
-        lake.client.cache_clear()
+        object_store.client.cache_clear()
 
 
 def test_a_wrong_secret_is_told_before_anything_is_forgotten(a_file):
@@ -156,8 +156,8 @@ def test_without_a_user_of_its_own_the_jobs_may_do_what_forget_needs(stack, monk
 def test_a_secret_that_an_administrator_keeps_stays_as_it_is(a_file):
     again = run_stack("stores", MINIO_FORGET_SECRET_KEY="")
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
-    lake.remove_bronze(*a_file)
-    assert lake.bronze_head(*a_file) is None
+    bronze_files.remove_bronze(*a_file)
+    assert bronze_files.bronze_head(*a_file) is None
 
 
 def test_bronze_keeps_versions_by_switch_and_forget_removes_none_of_them(stack, monkeypatch):
@@ -201,7 +201,7 @@ def test_a_reader_reads_them_and_writes_nothing(buckets):
 
 
 def test_none_of_them_knows_of_another_bucket_or_changes_any(buckets):
-    for client, known in ((lake.s3(), buckets), (reader(), buckets), (forgetter(), buckets[:1])):
+    for client, known in ((object_store.s3(), buckets), (reader(), buckets), (forgetter(), buckets[:1])):
         assert {each["Name"] for each in client.list_buckets()["Buckets"]} == set(known)
         assert not any(readings(client, ELSEWHERE)) and not any(writings(client, ELSEWHERE))
         assert not deletes(client, ELSEWHERE)
@@ -349,7 +349,7 @@ def test_minio_tells_each_request_to_a_listener_by_switch(auditor, tmp_path, mon
     program = services.minio()
     with subprocess.Popen(program.command, env=program.environment, stdout=subprocess.DEVNULL) as server:
         try:
-            root = lake.client.__wrapped__(os.getpid(), "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")
+            root = object_store.client.__wrapped__(os.getpid(), "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")
             until = time.monotonic() + 30
             while not [text for _, text in auditor.told if "CreateBucket" in text or "PutBucket" in text]:
                 assert server.poll() is None and time.monotonic() < until

@@ -17,14 +17,16 @@ MEANS = r"avg_.*|.*_pct|.*_years"
 
 def verdicts(spark, hospital):
     """Returns this hospital's accepted rows by dataset, date and key, and its rejected records by text."""
-    from jobs import lake
+    from jobs import delta_tables
 
     accepted, rejected = {}, Counter()
     for name in DATASETS:
         dataset, of_year = CATALOG[name], f"year(_partition_date) = {hospital.year}"
-        for row in lake.silver(spark, dataset).filter(of_year).select("_partition_date", *dataset.names).collect():
+        for row in (
+            delta_tables.silver(spark, dataset).filter(of_year).select("_partition_date", *dataset.names).collect()
+        ):
             accepted[name, row[0], row[1]] = tuple(row)
-        rows = lake.silver(spark, dataset, "rejected").filter(of_year)
+        rows = delta_tables.silver(spark, dataset, "rejected").filter(of_year)
         for day, text, codes in rows.select("_partition_date", "_raw", "_reject_reason").collect():
             rejected[name, day, text, codes] += 1
     return accepted, rejected

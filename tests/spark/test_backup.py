@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import lake, settings, warehouse
+from jobs import bronze_files, delta_log, delta_tables, lake_paths, object_store, settings, warehouse
 from jobs.catalog import CATALOG
 from jobs.program import Refused
 from stack import archive, backup, inventory, own, prepare, services
@@ -107,19 +107,18 @@ def test_a_backup_is_private_encrypted_and_restores_to_what_it_was_taken_of(fill
 def test_the_rows_that_a_delta_log_tells_are_those_of_the_table(filled, spark):
     """Covers commits followed by a Delta checkpoint, and files that replaced others."""
     table, day = CATALOG["patients"], filled.day(1)
-    interval = (
-        f"alter table delta.`{lake.silver_path(table, 'accepted')}` set tblproperties (delta.checkpointInterval={{}})"
-    )
+    path = lake_paths.silver_path(table, "accepted")
+    interval = f"alter table delta.`{path}` set tblproperties (delta.checkpointInterval={{}})"
     spark.sql(interval.format(5))
-    rows = lake.silver(spark, table).filter(f"_partition_date = '{day}'")
+    rows = delta_tables.silver(spark, table).filter(f"_partition_date = '{day}'")
     for number in range(7):
-        lake.replace(rows, table, "accepted", [day], f"run {number}", None, lambda: None)
+        delta_tables.replace(rows, table, "accepted", [day], f"run {number}", None, lambda: None)
     spark.sql(interval.format(50))
-    live = lake.live_files(table, "accepted")
-    log = lake.s3().list_objects_v2(Bucket=settings.get("MINIO_BUCKET_SILVER"), Prefix="patients/_delta_log/")
+    live = delta_log.live_files(table, "accepted")
+    log = object_store.s3().list_objects_v2(Bucket=settings.get("MINIO_BUCKET_SILVER"), Prefix="patients/_delta_log/")
     assert [entry for entry in log["Contents"] if "checkpoint" in entry["Key"]]
-    assert sum(live.values()) == lake.silver(spark, table).count()
-    assert len(live) == len(lake.silver(spark, table).inputFiles())
+    assert sum(live.values()) == delta_tables.silver(spark, table).count()
+    assert len(live) == len(delta_tables.silver(spark, table).inputFiles())
 
 
 def test_a_drill_finds_a_changed_byte_a_missing_row_and_a_missing_object(filled, tmp_path):
@@ -235,8 +234,8 @@ def test_a_backup_waits_for_runs_they_wait_for_it_and_an_interrupted_one_leaves_
                 text=True,
             )
             assert job.stderr.readline() == "waiting: a backup is being taken\n"
-            assert lake.bronze_head(CATALOG["patients"], hospital.day(1)) is None
-        assert job.wait() == 0 and lake.bronze_head(CATALOG["patients"], hospital.day(1))
+            assert bronze_files.bronze_head(CATALOG["patients"], hospital.day(1)) is None
+        assert job.wait() == 0 and bronze_files.bronze_head(CATALOG["patients"], hospital.day(1))
 
 
 def test_the_schedule_keeps_so_many_of_its_own_and_health_tells_of_one_that_is_missing(stack, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ import pytest
 from botocore.exceptions import ClientError
 from luigi.worker import Worker
 
-from jobs import borders, lake, landing, program, rejects, settings
+from jobs import borders, landing, object_store, program, rejects, settings
 from jobs.catalog import CATALOG
 from pipelines import alert, failures, runs, scheduler, tasks
 from pipelines.tasks import Bronze, MarkedTask, OnlySentences
@@ -476,7 +476,7 @@ def test_an_exported_file_has_no_formula_and_the_source_s_own_bytes_otherwise(ni
 
 
 def test_bronze_holds_the_file_as_it_came(night):
-    stored = lake.s3().get_object(
+    stored = object_store.s3().get_object(
         Bucket=settings.get("MINIO_BUCKET_BRONZE"), Key=f"patients/{landing.folder(night.day)}/patients.csv"
     )
     assert stored["Body"].read() == (night.folder / "patients.csv").read_bytes()

@@ -28,21 +28,21 @@ def test_new_dates_of_one_job_are_not_compared_with_silver(hospital, monkeypatch
 
 
 def test_rows_of_a_date_that_the_ledger_has_lost_do_not_stay(hospital, spark):
-    from jobs import lake
+    from jobs import delta_tables
 
     hospital.validate("patients", 1, hospital.row("patients", "P1", birth_date="never"))
     for table in ("ops.receipts", "ops.ledger"):  # as after a restore of PostgreSQL alone
         hospital.postgres.execute(f"delete from {table} where partition_date = %s", [hospital.day(1)])
     hospital.validate("patients", 1, hospital.row("patients", "P1"))
-    rejected = lake.silver(spark, CATALOG["patients"], "rejected")
+    rejected = delta_tables.silver(spark, CATALOG["patients"], "rejected")
     assert rejected.filter(rejected["_partition_date"] == hospital.day(1)).count() == 0
 
 
 def test_a_commit_that_holds_other_rows_than_were_validated_gets_no_marker(hospital, monkeypatch):
-    from jobs import lake, ledger
+    from jobs import delta_log, ledger
 
-    true = lake.last_commit
-    monkeypatch.setattr(lake, "last_commit", lambda *words: true(*words)._replace(rows={hospital.day(1): 2}))
+    true = delta_log.last_commit
+    monkeypatch.setattr(delta_log, "last_commit", lambda *words: true(*words)._replace(rows={hospital.day(1): 2}))
     with pytest.raises(Refused, match="law 1 is broken"):
         hospital.validate("patients", 1, hospital.row("patients", "P1"))
     assert ledger.marker("silver", "patients", hospital.day(1)) is None

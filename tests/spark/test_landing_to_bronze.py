@@ -63,23 +63,23 @@ def test_several_warnings_about_a_file_are_all_told(hospital):
 
 
 def test_a_file_that_changes_while_it_is_read_leaves_nothing_behind(hospital, monkeypatch):
-    from jobs import lake, landing, ledger
+    from jobs import bronze_files, landing, ledger
 
     hospital.land("patients", 1, hospital.row("patients", "P1"))
-    real, path = lake.upload, landing.landing_path(CATALOG["patients"], hospital.day(1))
+    real, path = bronze_files.upload, landing.landing_path(CATALOG["patients"], hospital.day(1))
 
     def late(*words):
         with path.open("ab") as file:
             file.write(b"P2")
         return real(*words)
 
-    monkeypatch.setattr(lake, "upload", late)
+    monkeypatch.setattr(bronze_files, "upload", late)
     with pytest.raises(Refused, match=f"{hospital.year}/01/01/patients.csv changed while it was read;"):
         hospital.bronze("patients", 1)
-    monkeypatch.setattr(lake, "upload", lambda path, *words: (path.unlink(), real(path, *words)))
+    monkeypatch.setattr(bronze_files, "upload", lambda path, *words: (path.unlink(), real(path, *words)))
     with pytest.raises(FileNotFoundError):
         hospital.bronze("patients", 1)
-    assert lake.bronze_head(CATALOG["patients"], hospital.day(1)) is None
+    assert bronze_files.bronze_head(CATALOG["patients"], hospital.day(1)) is None
     assert ledger.marker("bronze", "patients", hospital.day(1)) is None
     (_, changed), (outcome, vanished) = hospital.ledger("bronze", "patients", "outcome", "error")
     assert outcome == "failed" and "changed while it was read" in changed

@@ -35,7 +35,7 @@ AMOUNTS = [
 
 
 def test_the_money_of_a_file_is_the_same_by_a_plain_reading_and_by_spark(spark, tmp_path):
-    from jobs import lake, landing
+    from jobs import bronze_files, landing, spark_csv
     from jobs.validation import count, validate
 
     billing, visits, day = CATALOG["billing"], CATALOG["visits"], date(2041, 1, 1)
@@ -47,9 +47,9 @@ def test_the_money_of_a_file_is_the_same_by_a_plain_reading_and_by_spark(spark, 
         path = tmp_path / f"{name}.csv"
         path.write_bytes("\r\n".join([",".join(billing.names), *lines, *more, ""]).encode())
         facts = landing.describe(path, billing, name)
-        lake.upload(path, billing, day, facts)
+        bronze_files.upload(path, billing, day, facts)
         parents = {"visit_id": keys(spark, visits.key, "V1")}
-        frame = lake.records(spark, billing, day, facts).withColumn("_partition_date", F.lit(day))
+        frame = spark_csv.records(spark, billing, day, facts).withColumn("_partition_date", F.lit(day))
         [counts] = count(validate(frame, billing, {day: facts.header}, parents), billing, [day]).values()
         cents = int((counts.amount_accepted + counts.amount_rejected) * 100)
         assert (facts.records, facts.amounts, facts.cents) == (counts.rows, counts.amounts, cents)
@@ -84,18 +84,18 @@ def test_money_is_kept_account_of_from_the_file_to_gold(hospital):
 
 
 def test_the_ledger_names_the_versions_that_a_run_wrote(hospital):
-    from jobs import lake
+    from jobs import delta_log, object_store, settings
 
     patients = CATALOG["patients"]
     hospital.validate("patients", 1, hospital.row("patients", "P1"))
     hospital.validate("patients", 1)
     hospital.validate("patients", 1)
     runs = hospital.ledger("silver", "patients", "run_id", "delta_accepted")
-    first = lake.s3().get_object(
-        Bucket=lake.settings.get("MINIO_BUCKET_SILVER"), Key=f"patients/_delta_log/{runs[0][1]:020d}.json"
+    first = object_store.s3().get_object(
+        Bucket=settings.get("MINIO_BUCKET_SILVER"), Key=f"patients/_delta_log/{runs[0][1]:020d}.json"
     )
     assert runs[0][0].encode() in first["Body"].read()
-    assert runs[0][1] < runs[1][1] <= runs[2][1] == lake.last_commit(patients, "accepted").version
+    assert runs[0][1] < runs[1][1] <= runs[2][1] == delta_log.last_commit(patients, "accepted").version
 
 
 def test_each_date_is_complete_balanced_and_current_or_says_why_not(hospital):

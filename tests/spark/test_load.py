@@ -55,7 +55,7 @@ def test_a_parent_takes_its_children_along_and_brings_them_back(hospital):
 
 def test_what_is_as_it_stood_is_not_written_again(hospital):
     """Forces a rerun: silver keeps its versions and gold its rows, unless somebody changed them by hand."""
-    from jobs import lake
+    from jobs import delta_log
     from jobs.bronze_to_silver import bronze_to_silver
 
     dataset, day = CATALOG["patients"], hospital.day(1)
@@ -68,7 +68,7 @@ def test_what_is_as_it_stood_is_not_written_again(hospital):
         return {layer: (run_id, turn) for layer, run_id, turn in found}
 
     def versions():
-        return [lake.last_commit(dataset, kind).version for kind in ("accepted", "rejected")]
+        return [delta_log.last_commit(dataset, kind).version for kind in ("accepted", "rejected")]
 
     hospital.validate("patients", 1, hospital.row("patients", "P1"), hospital.row("patients", "P2", gender="X"))
     hospital.load("patients", 1)
@@ -99,7 +99,7 @@ def test_what_is_as_it_stood_is_not_written_again(hospital):
 
 def test_dates_in_one_job_end_as_each_by_itself(hospital, spark):
     """Covers a key whose newer version wins, a refused date, and a date that is due because its parents arrive."""
-    from jobs import bronze_to_silver, lake, silver_to_gold
+    from jobs import bronze_to_silver, delta_tables, silver_to_gold
 
     patients, visits, days = CATALOG["patients"], CATALOG["visits"], [hospital.day(number) for number in (1, 2, 3)]
     hospital.validate("visits", 1, hospital.row("visits", "V1"), hospital.row("visits", "V2", status="?"))
@@ -118,7 +118,7 @@ def test_dates_in_one_job_end_as_each_by_itself(hospital, spark):
     both = [ledger.standing(hospital.postgres, visits, day) for day in days[:2]]
     assert len({run["run_id"] for run in both}) == 2, "each partition has a run of its own"
     rows = (
-        lake.silver(spark, visits)
+        delta_tables.silver(spark, visits)
         .filter(f"year(_partition_date) = {hospital.year}")
         .select("_partition_date", "_run_id")
     )
@@ -220,11 +220,13 @@ def test_a_parent_counts_only_if_it_comes_in_time(hospital, monkeypatch):
 
 
 def test_what_was_rejected_for_something_else_is_revalidated_when_its_parent_goes(hospital, spark):
-    from jobs import lake
+    from jobs import delta_tables
     from jobs.catalog import CATALOG
 
     def reasons():
-        rejected = lake.silver(spark, CATALOG["visits"], "rejected").filter(f"year(_partition_date) = {hospital.year}")
+        rejected = delta_tables.silver(spark, CATALOG["visits"], "rejected").filter(
+            f"year(_partition_date) = {hospital.year}"
+        )
         return sorted(code for (code,) in rejected.select("_reject_reason").collect())
 
     patients = [hospital.row("patients", key) for key in ("P1", "P2")]

@@ -30,16 +30,16 @@ def at_once(spark, monkeypatch):
 
 def rows(spark, kind):
     """Returns every row of silver patients, including stamps."""
-    from jobs import lake
+    from jobs import delta_tables
 
-    return sorted(map(repr, lake.silver(spark, PATIENTS, kind).collect()))
+    return sorted(map(repr, delta_tables.silver(spark, PATIENTS, kind).collect()))
 
 
 def files(spark, kind):
     """Returns (files in the current version, files in the bucket) of silver patients."""
-    from jobs import lake
+    from jobs import delta_maintenance, delta_tables
 
-    return len(lake.silver(spark, PATIENTS, kind).inputFiles()), lake.held(PATIENTS, kind)[0]
+    return len(delta_tables.silver(spark, PATIENTS, kind).inputFiles()), delta_maintenance.held(PATIENTS, kind)[0]
 
 
 def markers(postgres):
@@ -48,20 +48,20 @@ def markers(postgres):
 
 def scatter(spark, day, parts):
     """Rewrites a partition into many files, as a run of many tasks would."""
-    from jobs import lake
+    from jobs import delta_tables, lake_paths
 
-    whole = lake.silver(spark, PATIENTS).filter(f"_partition_date = '{day}'")
+    whole = delta_tables.silver(spark, PATIENTS).filter(f"_partition_date = '{day}'")
     to = (
         whole.repartition(parts)
         .write.format("delta")
         .mode("overwrite")
         .option("replaceWhere", f"_partition_date = '{day}'")
     )
-    to.save(lake.silver_path(PATIENTS, "accepted"))
+    to.save(lake_paths.silver_path(PATIENTS, "accepted"))
 
 
 def test_files_become_fewer_and_nothing_else_changes(hospital, spark, postgres, at_once):
-    from jobs import lake, ledger, rejects
+    from jobs import delta_log, delta_maintenance, ledger, rejects
     from jobs.bronze_to_silver import bronze_to_silver
     from jobs.maintain import maintain
 
@@ -86,10 +86,10 @@ def test_files_become_fewer_and_nothing_else_changes(hospital, spark, postgres, 
     assert there["accepted"] - files(spark, "accepted")[1] >= 2 + 1 + 5
     assert files(spark, "rejected")[0] == counting["rejected"] and there["rejected"] - files(spark, "rejected")[1] >= 2
 
-    assert lake.repair_log(PATIENTS, "accepted") is None, "its commit counts as a whole one"
-    version = lake.last_commit(PATIENTS, "accepted").version
+    assert delta_maintenance.repair_log(PATIENTS, "accepted") is None, "its commit counts as a whole one"
+    version = delta_log.last_commit(PATIENTS, "accepted").version
     assert "merged" not in maintain(PATIENTS, hospital.day(9)) and rows(spark, "accepted") == before["accepted"]
-    assert lake.last_commit(PATIENTS, "accepted").version == version, "a second one has nothing to do"
+    assert delta_log.last_commit(PATIENTS, "accepted").version == version, "a second one has nothing to do"
 
     bronze_to_silver(PATIENTS, hospital.day(1))
     plain = [[text.partition(", _run_id")[0] for text in of] for of in (rows(spark, "accepted"), before["accepted"])]

@@ -10,7 +10,7 @@ import urllib.request
 import psutil
 import pytest
 
-from jobs import lake, program, settings
+from jobs import object_store, program, settings
 from stack import prepare, services, supervision
 from stack.own import PORTS, free_ports
 from tests.conftest import run_stack
@@ -79,7 +79,7 @@ def test_up_again_is_quick_and_changes_nothing(stack):
 
 
 def test_the_buckets_and_the_schema_are_there(stack, postgres):
-    buckets = {bucket["Name"] for bucket in lake.s3().list_buckets()["Buckets"]}
+    buckets = {bucket["Name"] for bucket in object_store.s3().list_buckets()["Buckets"]}
     assert buckets == {settings.get("MINIO_BUCKET_BRONZE"), settings.get("MINIO_BUCKET_SILVER")}
     assert postgres.execute("select to_regclass('public.patients') is not null").fetchone() == (True,)
 

@@ -46,7 +46,7 @@ def test_the_last_date_of_the_source_before_this_one_counts(empty_warehouse, tmp
 
     copied = []
     store = SimpleNamespace(download_file=lambda bucket, key, path: copied.append(key))
-    monkeypatch.setattr(preview.lake, "s3", lambda: store)
+    monkeypatch.setattr(preview.object_store, "s3", lambda: store)
     assert preview.fetch_last(warehouse, SimpleNamespace(name="clinique"), DAY, tmp_path) == last
     assert copied == ["_sources/clinique/2031/05/04/PAT_1.csv"]
     assert preview.fetch_last(warehouse, SimpleNamespace(name="none"), DAY, tmp_path) is None

@@ -23,14 +23,16 @@ from pyspark.sql import functions as F
 
 from jobs import (
     beds,
+    bronze_files,
     bronze_to_silver,
+    delta_tables,
     forget,
     gold,
     gold_to_marts,
-    lake,
     landing_to_bronze,
     ledger,
     marts,
+    object_store,
     program,
     settings,
     silver_to_gold,
@@ -57,7 +59,8 @@ JOBS: dict[str, Callable[..., str]] = {
 TOGETHER = ("bronze_to_silver.py", "silver_to_gold.py")  # jobs that take all their dates at once
 # The boundaries at which a job may die: before and after each call of these.
 BOUNDARIES = [
-    *((lake, name) for name in ("upload", "replace", "remove_bronze")),
+    *((bronze_files, name) for name in ("upload", "remove_bronze")),
+    (delta_tables, "replace"),
     *((ledger, name) for name in ("write", "withdraw", "mark_stale", "settle_silver", "settle", "delete_markers")),
     *((gold, name) for name in ("create_staging", "append", "find_lost", "load", "replace_withheld")),
     *((gold, name) for name in ("drop_staging", "account_for")),
@@ -525,9 +528,11 @@ def found_silver(spark: Any) -> Iterator[tuple[str, date, str | None, str]]:
     parts = []
     for dataset in CATALOG.values():
         for kind, reason in (("accepted", F.lit("")), ("rejected", F.col("_reject_reason"))):
-            if lake.has_silver(dataset, kind):
+            if delta_tables.has_silver(dataset, kind):
                 names = F.lit(dataset.name), F.col("_partition_date"), F.col(dataset.key), reason
-                parts.append(lake.silver(spark, dataset, kind).select(*names).toDF("dataset", "day", "key", "reason"))
+                parts.append(
+                    delta_tables.silver(spark, dataset, kind).select(*names).toDF("dataset", "day", "key", "reason")
+                )
     return map(tuple, functools.reduce(lambda one, other: one.unionAll(other), parts).collect() if parts else [])
 
 
@@ -584,7 +589,7 @@ def dates(files: model.Files) -> list[tuple[date, bool, bool]]:
 
 def lake_objects() -> list[str]:
     """Returns the keys of all files in bronze."""
-    pages = lake.s3().get_paginator("list_objects_v2").paginate(Bucket=settings.get("MINIO_BUCKET_BRONZE"))
+    pages = object_store.s3().get_paginator("list_objects_v2").paginate(Bucket=settings.get("MINIO_BUCKET_BRONZE"))
     return [thing["Key"] for page in pages for thing in page.get("Contents", [])]
 
 

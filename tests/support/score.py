@@ -5,7 +5,7 @@ import sys
 from collections import Counter
 from datetime import date, timedelta
 
-from jobs import lake, program, settings
+from jobs import delta_tables, program, settings
 from jobs.catalog import CATALOG
 from jobs.dataset import WHITE_SPACE
 
@@ -31,7 +31,7 @@ def rejected(spark, first: date, last: date) -> Rejects:
     """Returns the rows that silver has rejected; a malformed record has no reliable key."""
     found: Rejects = Counter()
     for name, dataset in CATALOG.items():
-        rows = lake.silver(spark, dataset, "rejected").filter(f"_partition_date between '{first}' and '{last}'")
+        rows = delta_tables.silver(spark, dataset, "rejected").filter(f"_partition_date between '{first}' and '{last}'")
         for day, key, reasons in rows.select("_partition_date", dataset.key, "_reject_reason").collect():
             key = "" if reasons == "malformed_row" else (key or "").strip(WHITE_SPACE)
             found[name, str(day), key, reasons] += 1

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from dotenv import dotenv_values
 
-from jobs import lake, settings
+from jobs import object_store, settings
 from pipelines import health
 from stack import own, passwords, prepare, services, store, supervision
 from tests.flow.test_environment import clone
@@ -255,10 +255,9 @@ def test_the_documents_make_no_archive_that_others_can_read():
 def test_a_whole_stack_under_known_passwords_gets_random_ones(place, tmp_path):
     more = own_ports()
     stack = (sys.executable, "-m", "stack")
-    insert = (
-        "from jobs import lake, warehouse\nwith warehouse.connect() as c: c.execute('create table ops.precious ()')\n"
-    )
-    look = "from jobs import lake, warehouse\nwith warehouse.connect() as c: c.execute('select from ops.precious')\n"
+    connect = "from jobs import object_store, warehouse\nwith warehouse.connect() as c: "
+    insert = f"{connect}c.execute('create table ops.precious ()')\n"
+    look = f"{connect}c.execute('select from ops.precious')\n"
     bucket = f"Bucket={EXAMPLE['MINIO_BUCKET_SILVER']!r}, Key='precious'"
     try:
         said = run(*stack, "up", cwd=place, **more)
@@ -267,7 +266,7 @@ def test_a_whole_stack_under_known_passwords_gets_random_ones(place, tmp_path):
         )
         healthy = run(sys.executable, "-m", "pipelines", "health", cwd=place, **more).splitlines()
         assert healthy[0] == said.splitlines()[-1] and healthy[-1].startswith("Healthy: ") and len(healthy) == 2
-        run(sys.executable, "-c", f"{insert}lake.s3().put_object({bucket}, Body=b'42')", cwd=place, **more)
+        run(sys.executable, "-c", f"{insert}object_store.s3().put_object({bucket}, Body=b'42')", cwd=place, **more)
         run(sys.executable, "-m", "jobs.generate", "2026-01-01", "--scale", "0.01", cwd=place, **more)
         said = run(*stack, "secrets", cwd=place, **more)
         new = dotenv_values(place / ".env")
@@ -275,7 +274,7 @@ def test_a_whole_stack_under_known_passwords_gets_random_ones(place, tmp_path):
         assert not [name for name in EMBEDDED if new[name] in said or new[name] in settings.KNOWN]
         assert "nown passwords" not in said
         assert run(*stack, "status", cwd=place, **more).count(" up ") == len(services.SERVICES)
-        run(sys.executable, "-c", f"{look}lake.s3().head_object({bucket})", cwd=place, **more)
+        run(sys.executable, "-c", f"{look}object_store.s3().head_object({bucket})", cwd=place, **more)
         assert run(sys.executable, "-m", "pipelines", "health", cwd=place, **more).startswith("Healthy: ")
         read = [path for path in (place / ".stack", place / "data", place / ".env") if path.exists()]
         assert len(read) == 3 and (place / "data/raw/2026/01/01/visits.csv").exists()
@@ -309,7 +308,7 @@ class Servers:
             with log.open("ab") as file:
                 started = subprocess.Popen(program.command, env=program.environment, stdout=file, stderr=file, cwd="/")
             self.processes.append(started)
-        lake.client.cache_clear()
+        object_store.client.cache_clear()
         until = time.monotonic() + 30
         while lacking := [name for name in ("postgres", "minio") if services.SERVICES[name].lacking()]:
             assert time.monotonic() < until, lacking
@@ -350,11 +349,11 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
             servers.start()
             with services.connect() as connection:
                 connection.execute("create table ops.precious as select 42 as figure")
-            lake.s3().put_object(Bucket=settings.get("MINIO_BUCKET_BRONZE"), Key="precious", Body=b"42")
+            object_store.s3().put_object(Bucket=settings.get("MINIO_BUCKET_BRONZE"), Key="precious", Body=b"42")
             yield servers
         finally:
             servers.stop()
-            lake.client.cache_clear()
+            object_store.client.cache_clear()
 
 
 def env() -> dict[str, str]:
@@ -377,9 +376,9 @@ def takes(user: str, secret: str) -> bool:
     """Tells whether MinIO accepts a user's secret."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SECRET_OF_A_TEST", secret)
-        lake.client.cache_clear()
-        refused = store.refused(lake.client(os.getpid(), user, "SECRET_OF_A_TEST"))
-        lake.client.cache_clear()
+        object_store.client.cache_clear()
+        refused = store.refused(object_store.client(os.getpid(), user, "SECRET_OF_A_TEST"))
+        object_store.client.cache_clear()
     return not refused
 
 
@@ -399,7 +398,7 @@ def check(old: dict[str, str]) -> None:
         assert takes(user, new[name]) and not takes(user, old[name]), name
     with services.connect() as connection:
         assert connection.execute("select figure from ops.precious").fetchone() == (42,)
-    kept = lake.s3().get_object(Bucket=settings.get("MINIO_BUCKET_BRONZE"), Key="precious")
+    kept = object_store.s3().get_object(Bucket=settings.get("MINIO_BUCKET_BRONZE"), Key="precious")
     assert kept["Body"].read() == b"42"
     assert stat.S_IMODE((settings.ROOT / ".env").stat().st_mode) == 0o600
     assert not [*settings.ROOT.glob(".env.n*"), *settings.ROOT.glob(".env.t*")]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from urllib.request import urlopen
 
-from jobs import lake, settings, warehouse
+from jobs import object_store, settings, warehouse
 
 HERE = "127.0.0.1"
 
@@ -21,7 +21,7 @@ def endpoints() -> dict[str, Callable[[], object]]:
     """Returns a check of each endpoint; Metabase's only if the profile bi is in COMPOSE_PROFILES."""
     found = {
         "PostgreSQL": lambda: warehouse.connect().close(),
-        "MinIO": lambda: lake.s3().list_buckets(),
+        "MinIO": lambda: object_store.s3().list_buckets(),
         "MinIO's console": page("MINIO_CONSOLE_PORT"),
         "MinIO's metrics": page("MINIO_ENDPOINT", "/minio/v2/metrics/cluster"),
         "Spark's master": page("SPARK_MASTER_WEBUI_PORT"),

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from jobs import lake, marts, settings, warehouse
+from jobs import bronze_files, delta_tables, marts, object_store, settings, warehouse
 from jobs.catalog import CATALOG
 from stack import archive
 from stack.own import free_ports
@@ -183,8 +183,8 @@ def test_a_day_runs_by_the_targets_that_the_workflows_call(project):
     assert done.returncode == 0, done.stdout[-4000:]
     check(project)
     for dataset in CATALOG.values():
-        assert lake.bronze_head(dataset, FIRST)
-        assert lake.has_silver(dataset, "accepted") and lake.has_silver(dataset, "rejected")
+        assert bronze_files.bronze_head(dataset, FIRST)
+        assert delta_tables.has_silver(dataset, "accepted") and delta_tables.has_silver(dataset, "rejected")
 
 
 def test_it_is_current_then_and_a_forced_rerun_changes_nothing(project):
@@ -287,11 +287,11 @@ def test_a_backup_brings_back_what_was_and_runs_go_on_from_there(project, tmp_pa
     with warehouse.connect() as connection:
         connection.execute("create view reports.later as select patient_id from patients")
         connection.execute("truncate patients cascade")
-    for kept in lake.s3().list_objects_v2(Bucket=settings.get("MINIO_BUCKET_SILVER"))["Contents"][:50]:
-        lake.s3().delete_object(Bucket=settings.get("MINIO_BUCKET_SILVER"), Key=kept["Key"])
+    for kept in object_store.s3().list_objects_v2(Bucket=settings.get("MINIO_BUCKET_SILVER"))["Contents"][:50]:
+        object_store.s3().delete_object(Bucket=settings.get("MINIO_BUCKET_SILVER"), Key=kept["Key"])
     make(project, "restore-docker", f"FROM={backup}", f"BACKUP_IDENTITY={tmp_path / 'key.txt'}")
     project.up()
-    assert lake.bronze_head(CATALOG["patients"], day) is None
+    assert bronze_files.bronze_head(CATALOG["patients"], day) is None
     assert not found("select 1 from pg_views where viewname = 'later'")
     project.execute("runner", "rm", "-r", f"/var/lib/healthcare/landing/{day:%Y/%m/%d}")
     check(project)
@@ -362,7 +362,7 @@ def test_down_keeps_the_data_and_down_with_volumes_does_not(project):
     assert landed(project) == files
     check(project)
     for dataset in CATALOG.values():
-        assert lake.bronze_head(dataset, FIRST)
+        assert bronze_files.bronze_head(dataset, FIRST)
     assert "is current" in python(project, "pipelines", "run", str(FIRST))
     assert "Executive Overview" in get("DASHBOARDS_PORT", "/executive-overview.html")
     assert events <= {each["id"] for each in applications()}

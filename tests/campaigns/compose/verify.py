@@ -3,7 +3,7 @@
 import sys
 from datetime import date
 
-from jobs import lake, ledger, marts, program, settings, warehouse
+from jobs import bronze_files, delta_tables, lake_paths, ledger, marts, program, settings, warehouse
 from jobs.catalog import CATALOG
 from jobs.program import Refused
 
@@ -13,9 +13,9 @@ MARTS = ("mart_daily_kpis", "mart_department_stats", "mart_patient_stats")
 def verify(day: date) -> str:
     """Checks that bronze and silver of the date exist, the eight tables have rows, and no check finds a violation."""
     for dataset in CATALOG.values():
-        if lake.bronze_head(dataset, day) is None:
-            raise Refused(f"bronze has no {lake.bronze_key(dataset, day)}; run BronzeIngestion for {day}.")
-        if not lake.has_silver(dataset, "accepted"):
+        if bronze_files.bronze_head(dataset, day) is None:
+            raise Refused(f"bronze has no {lake_paths.bronze_key(dataset, day)}; run BronzeIngestion for {day}.")
+        if not delta_tables.has_silver(dataset, "accepted"):
             raise Refused(f"silver has no {dataset.name}; run SilverPipeline for {day}.")
         if ledger.marker("gold", dataset.name, day) is None:
             raise Refused(f"gold has no marker for {dataset.name} of {day}; run GoldPipeline for {day}.")

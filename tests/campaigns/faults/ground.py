@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pyarrow.parquet
 
-from jobs import lake, settings, warehouse
+from jobs import lake_paths, object_store, settings, warehouse
 from jobs.catalog import CATALOG
 from jobs.landing import landing_path
 from stack import services, supervision
@@ -68,15 +68,15 @@ def digest(rows: Any) -> str:
 
 def bronze(dataset: str, day: date) -> str:
     """Returns a digest of a bronze file and its metadata."""
-    answer = lake.s3().get_object(
-        Bucket=settings.get("MINIO_BUCKET_BRONZE"), Key=lake.bronze_key(CATALOG[dataset], day)
+    answer = object_store.s3().get_object(
+        Bucket=settings.get("MINIO_BUCKET_BRONZE"), Key=lake_paths.bronze_key(CATALOG[dataset], day)
     )
     return digest([answer["Body"].read(), *sorted(answer["Metadata"].items())])
 
 
 @lru_cache(maxsize=4096)
 def stored(key: str, etag: str) -> bytes:
-    return lake.s3().get_object(Bucket=settings.get("MINIO_BUCKET_SILVER"), Key=key)["Body"].read()
+    return object_store.s3().get_object(Bucket=settings.get("MINIO_BUCKET_SILVER"), Key=key)["Body"].read()
 
 
 @lru_cache(maxsize=1024)
@@ -87,8 +87,8 @@ def rows_of(key: str, etag: str) -> tuple[str, ...]:
 
 def silver(dataset: str, kind: str, day: date) -> str:
     """Returns a digest of the rows of one partition of a silver table, by its log."""
-    root = lake.silver_path(CATALOG[dataset], kind).removeprefix("s3a://").partition("/")[2]
-    pages = lake.s3().get_paginator("list_objects_v2")
+    root = lake_paths.silver_path(CATALOG[dataset], kind).removeprefix("s3a://").partition("/")[2]
+    pages = object_store.s3().get_paginator("list_objects_v2")
     there = {
         entry["Key"]: entry["ETag"]
         for page in pages.paginate(Bucket=settings.get("MINIO_BUCKET_SILVER"), Prefix=f"{root}/")
@@ -176,7 +176,7 @@ def left_behind(connection: Any) -> list[str]:
         )
     ]
     for name in ("MINIO_BUCKET_BRONZE", "MINIO_BUCKET_SILVER"):
-        uploads = lake.s3().list_multipart_uploads(Bucket=settings.get(name)).get("Uploads", [])
+        uploads = object_store.s3().list_multipart_uploads(Bucket=settings.get(name)).get("Uploads", [])
         found += [f"an upload of {upload['Key']}" for upload in uploads]
     return found
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from jobs import lake, settings
+from jobs import object_store, settings
 from stack import services, supervision
 from tests.campaigns.faults import ground
 from tests.campaigns.faults.proxy import Proxy
@@ -141,9 +141,9 @@ def tear(left: str) -> Callable[[Blow], bool]:
         assert trap is not None
         key = trap.found.split(b"?")[0].split(b" ")[1].decode().lstrip("/").partition("/")[2]
         bucket = settings.get("MINIO_BUCKET_SILVER")
-        text = lake.s3().get_object(Bucket=bucket, Key=key)["Body"].read()
+        text = object_store.s3().get_object(Bucket=bucket, Key=key)["Body"].read()
         parts = {"nothing": b"", "half": text[: len(text) // 2], "first line": text[: text.index(b"\n") + 1]}
-        lake.s3().put_object(Bucket=bucket, Key=key, Body=parts[left])
+        object_store.s3().put_object(Bucket=bucket, Key=key, Body=parts[left])
         return False
 
     return strike

@@ -1,0 +1,83 @@
+"""Reads silver's Delta tables and replaces their partitions, with Spark."""
+
+from collections.abc import Callable, Sequence
+from datetime import date
+from typing import Any
+
+from jobs import delta_log, lake_paths, object_store, settings
+from jobs.dataset import TYPES, Dataset
+
+
+def has_silver(dataset: Dataset, kind: str) -> bool:
+    """Tells whether a silver table exists."""
+    found = object_store.s3().list_objects_v2(
+        Bucket=settings.get("MINIO_BUCKET_SILVER"), Prefix=f"{lake_paths.log_prefix(dataset, kind)}0", MaxKeys=1
+    )
+    return "Contents" in found
+
+
+def silver(spark: Any, dataset: Dataset, kind: str = "accepted") -> Any:
+    """Reads a silver table with all its partitions; returns no rows if the dataset was never validated.
+
+    Columns declared since the table was last written are null in all rows.
+    """
+    from pyspark.sql import functions as F
+
+    if not has_silver(dataset, kind):
+        names = ", ".join(f"{name} string" for name in dataset.names)
+        return spark.createDataFrame([], f"{names}, _partition_date date, _run_id string")
+    rows = spark.read.format("delta").load(lake_paths.silver_path(dataset, kind))
+    there = set(rows.columns)
+    added = [column for column in dataset.columns if column.name not in there]
+    types = {column.name: TYPES[column.type] if kind == "accepted" else "string" for column in added}
+    return rows.withColumns({name: F.lit(None).cast(of) for name, of in types.items()}) if types else rows
+
+
+def replace(
+    rows: Any,
+    dataset: Dataset,
+    kind: str,
+    days: Sequence[date],
+    run_id: str,
+    since: int | None,
+    ready: Callable[[], None],
+) -> delta_log.Commit:
+    """Replaces some partitions of a silver table by exactly these rows, in one Delta transaction.
+
+    Marks the commit with `run_id`; each row has the run of its partition in `_run_id`. Returns the commit as the
+    table's log has it; `since` is a version known to be older. `ready` raises if the caller is not, or no longer, the
+    only writer. Even then another commit may be first, because the Spark Connect server may still write for a run that
+    was killed: the commit is tried up to five times.
+
+    Its parameters are the content, the place and the conditions of one commit.
+    """
+
+    within = ", ".join(f"'{day}'" for day in days)
+    writer = (
+        rows.write.format("delta")
+        .mode("overwrite")
+        .partitionBy("_partition_date")
+        .option("replaceWhere", f"_partition_date in ({within})")
+        .option("userMetadata", run_id)
+        .option("mergeSchema", True)  # adds columns declared since the table was made
+        # For new tables. Rows are looked up by key only, and statistics of all columns take a fourth of the write.
+        .option("delta.dataSkippingStatsColumns", dataset.key)
+        # A checkpoint is a separate Spark job; by default every tenth commit writes one.
+        .option("delta.checkpointInterval", 50)
+    )
+    for tries_left in reversed(range(5)):
+        ready()
+        try:
+            writer.save(lake_paths.silver_path(dataset, kind))
+            break
+        except Exception as error:
+            if not (tries_left and is_overtaken(error)):
+                raise
+    commit = delta_log.last_commit(dataset, kind, since)
+    return commit if commit.run_id == run_id else commit._replace(rows={})  # Delta commits nothing if nothing changes
+
+
+def is_overtaken(error: BaseException) -> bool:
+    """Tells whether Delta refused a commit only because another commit was first."""
+    condition = getattr(error, "getCondition", lambda: None)() or ""
+    return condition.startswith(("DELTA_CONCURRENT_", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED"))
