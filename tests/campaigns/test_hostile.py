@@ -328,24 +328,24 @@ def test_every_record_is_accepted_or_rejected_as_the_model_says(files, folder, q
 SPARK_PLANTS = {
     "a trailing comma does not count": (
         validation.split_fields,
-        'F.split("_raw", ","',
-        'F.split(F.rtrim("_raw", F.lit(",")), ","',
+        'F.split("_raw", separator',
+        'F.split(F.rtrim("_raw", F.lit(",")), separator',
         misjudged,
     ),
     "an open quote is closed": (
-        validation.read_texts,
-        'F.array_join("fields", ",") == F.col("_raw")',
+        validation.is_malformed,
+        'F.array_join("fields", dialect.separator) == F.col("_raw")',
         "F.lit(True)",
         misjudged,
     ),
     "quotes stay": (validation.without_quotes, "bare, quote), bare)", "bare, quote), field)", misjudged),
     "doubled quotes stay": (
         validation.without_quotes,
-        "F.lit('\"\"'), quote)",
-        "F.lit('\"\"'), F.lit('\"\"'))",
+        "F.lit(mark * 2), quote)",
+        "F.lit(mark * 2), F.lit(mark * 2))",
         misjudged,
     ),
-    "a NUL passes": (validation.read_texts, 'F.contains("_raw", F.lit("\\0"))', "F.lit(False)", misjudged),
+    "a NUL passes": (validation.is_malformed, 'F.contains("_raw", F.lit("\\0"))', "F.lit(False)", misjudged),
     "only blanks are white space": (validation.trim, "F.lit(WHITE_SPACE)", 'F.lit(" ")', misjudged),
     "any number is money": (validation.read, "text.rlike(DECIMAL)", "F.lit(True)", misjudged),
     "text with a blank behind it is plain": (
@@ -358,8 +358,8 @@ SPARK_PLANTS = {
     "there is a year 0": (validation.read, "(text >= FIRST_YEAR) & text.rlike(DATE)", "text.rlike(DATE)", misjudged),
     "a return ends a record": (spark_csv.records, 'path, lineSep="\\n")', "path)", misread),
     "a record in quotes loses them": (
-        spark_csv.records,
-        "min(facts.widest, max(MANY_FIELDS, most)) + 1",
+        spark_csv.spanning_records,
+        "min(widest, max(MANY_FIELDS, most)) + 1",
         "1",
         misread,
     ),
