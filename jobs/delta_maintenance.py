@@ -25,7 +25,7 @@ def repair_tables(connection: Connection, dataset: Dataset) -> None:
 def repair_log(dataset: Dataset, kind: str, since: int | None = None) -> int | None:
     """Removes an incomplete commit from the end of a table's log; returns its version, or None if the log is complete.
 
-    An upload that broke off leaves one if the store keeps what it received. Delta would fail on such a commit for ever,
+    An upload that broke off leaves one if the store keeps what it received. Delta would fail on such a commit forever,
     or read only part of it. The caller must be the only writer.
     """
     head = delta_log.head_of_log(dataset, kind, since)

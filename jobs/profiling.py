@@ -55,7 +55,7 @@ class ColumnProfile(NamedTuple):
     place: int  # in its table
     rows: int
     blanks: int
-    nulls: dict[str, int]  # spelt-out nothings, with their number
+    nulls: dict[str, int]  # texts that stand for no value, with their number
     distinct: int
     values: dict[str, int]  # the most frequent
     days: dict[str, float]  # the share that fits each pattern of dates
@@ -164,7 +164,7 @@ class Profile(NamedTuple):
 
     @property
     def nulls(self) -> dict[str, int]:
-        """Returns the spelt-out nothings with their number."""
+        """Returns the texts that stand for no value, with their number."""
         found: Counter[str] = Counter()
         for column in (column for table in self.tables for column in table.columns):
             found.update(column.nulls)

@@ -185,7 +185,8 @@ class Declaration:
             root = yaml.compose(text, Loader=yaml.SafeLoader)
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise Refused(f"{self.file} line {line}: is no YAML ({error.problem or error.context}).") from None
+            what = error.problem or error.context
+            raise Refused(f"{self.file} line {line}: it is not valid YAML ({what}); correct it.") from None
         except yaml.YAMLError:
             raise Refused(f"{self.file} holds characters that YAML does not allow; save it as plain text.") from None
         if root is None:

@@ -27,7 +27,7 @@ ended = Event()  # set when the schedule itself must end, which ends the process
 
 
 def by(crontab: str) -> None:
-    """Runs what is due at the times of a crontab line (UTC), for ever; an empty line never runs."""
+    """Runs what is due at the times of a crontab line (UTC), forever; an empty line never runs."""
     scheduler = BlockingScheduler(timezone=timezone.utc)
     timeout()  # reports an invalid number now rather than at night
     if times := backup.trigger():

@@ -99,7 +99,7 @@ def identity() -> Path:
         raise Refused("The backup is encrypted; name the file of its private key: BACKUP_IDENTITY=/path/to/key.txt")
     path = Path(name).expanduser()
     if not os.access(path, os.R_OK) or path.is_dir():
-        raise Refused(f"BACKUP_IDENTITY {borders.quoted(name)} is no file that this user may read.")
+        raise Refused(f"BACKUP_IDENTITY {borders.quoted(name)} is not a file that this user may read.")
     return path
 
 

@@ -169,7 +169,8 @@ def trigger() -> CronTrigger | None:
         return CronTrigger.from_crontab(crontab, timezone=timezone.utc) if crontab else None
     except ValueError:
         raise Refused(
-            f"BACKUP_SCHEDULE {borders.quoted(crontab)} is no time of crontab's; write five fields, as in: 30 2 * * *"
+            f"BACKUP_SCHEDULE {borders.quoted(crontab)} is not a time of crontab's; write five fields, as in: "
+            "30 2 * * *"
         ) from None
 
 

@@ -163,21 +163,22 @@ class Laws(RuleBasedStateMachine):
         first=whole_days,
         second=whole_days,
         number=numbers,
+        by_source=st.booleans(),
         order=st.permutations(range(len(DAYS))),
         backfill=st.booleans(),
     )
-    def begin(self, first, second, number, order, backfill):
+    def begin(self, first, second, number, by_source, order, backfill):
         assume(any(first.values()))  # otherwise hypothesis tries the simplest history first, in which nothing happens
         self.order, self.backfill = order, backfill
         self.history = History()
         with self.readable() as history:
             for day, files in ((0, first), (number, second)):
-                history.land_all(DAYS[day], files)
+                history.land_all(DAYS[day], files, by_source and day > 0)
 
-    @rule(number=numbers, files=whole_days)
-    def a_day_lands(self, number, files):
+    @rule(number=numbers, files=whole_days, by_source=st.booleans())
+    def a_day_lands(self, number, files, by_source):
         with self.step() as history:
-            history.land_all(DAYS[number], files)
+            history.land_all(DAYS[number], files, by_source)
 
     @rule(which=places, data=st.data())
     def a_file_is_corrected(self, which, data):

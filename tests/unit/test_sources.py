@@ -80,7 +80,7 @@ def test_what_a_conversion_depends_on_changes_the_fingerprint_and_nothing_else_d
 # (text of the declaration, what is said of it)
 MISTAKES = {
     "nothing": ("", "sources/clinique.yml is empty; "),
-    "no YAML": ("a: b\nc: [d\n", r"sources/clinique.yml line 3: is no YAML \("),
+    "no YAML": ("a: b\nc: [d\n", r"sources/clinique.yml line 3: it is not valid YAML \("),
     "a list": ("- a\n", "sources/clinique.yml line 1: should be keys with values, as in `key: value`."),
     "an unknown key": (
         "encodin: x\n" + PATIENTS,

@@ -12,11 +12,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobs import settings
+from jobs import exports, settings
 from pipelines import tasks
 from tests.campaigns.faults import ground, strikes
 from tests.campaigns.faults.proxy import Proxy, Trap
 from tests.campaigns.faults.strikes import STRIKES, Blow, Boundary
+from tests.support import twin
 
 PATIENCE = 240  # seconds within which an affected job must end
 MARKER = r"insert into ops\.receipts"
@@ -32,8 +33,17 @@ LOG = {
     for kind, path in {"accepted": "", "rejected": "rejected/"}.items()
 }
 
+CONVERSION = "source_to_bronze"  # not in the chain of the other jobs: it has a date of its own
 # Boundaries by job, in the order in which they are crossed; @ is the dataset.
 BOUNDARIES: dict[str, list[Boundary]] = {
+    CONVERSION: [
+        ROW,
+        Boundary("the upload of a file of the source", "minio", r"^PUT /[^/]*-bronze/_sources/"),
+        Boundary("converted lines", "minio", rf"{SILVER}_converting/", "spark"),
+        Boundary("the upload of a derived file", "minio", r"^PUT /[^/]*-bronze/@/"),
+        Boundary("the account of the files", "postgres", r"insert into ops\.source_files"),
+        *END,
+    ],
     "landing_to_bronze": [ROW, Boundary("the upload", "minio", r"^PUT /[^/]*-bronze/"), *END],
     "bronze_to_silver": [
         LOCK,
@@ -116,6 +126,7 @@ def plan() -> list[Fault]:
 def few() -> list[Fault]:
     """Lists the faults of `make test`, which kill nothing that other tests need."""
     chosen = [
+        "source_to_bronze: kill -9 of the driver after the upload of a derived file",
         "landing_to_bronze: kill -9 of the driver after the upload",
         "landing_to_bronze: the connection cut before the commit of the marker",
         "bronze_to_silver: kill -9 of the driver after the withdrawal of the marker",
@@ -163,11 +174,16 @@ class Nursery:
 
 
 class Stage:
-    """Runs jobs that reach the stores through proxies, for one date of five files in two versions each."""
+    """Runs jobs that reach the stores through proxies, for one date of five files in two versions each.
+
+    The same files come a month later by a source, also in two versions.
+    """
 
     def __init__(self, day: date, place: Path, files: dict[str, bytes]) -> None:
         self.day, self.place, self.connection = day, place, ground.connect()
         self.versions = {name: deque([text, ground.corrected(name, text)]) for name, text in files.items()}
+        self.converted = day.replace(month=day.month + 1)
+        self.exports = deque([files, {name: ground.corrected(name, text) for name, text in files.items()}])
         self.known: dict[
             tuple[str, str, str], str
         ] = {}  # (layer, dataset, hash of the file): the results of undisturbed runs
@@ -207,6 +223,8 @@ class Stage:
 
     def words(self, job: str, dataset: str) -> list[str]:
         script = str(settings.ROOT / "jobs" / f"{job}.py")
+        if job == CONVERSION:
+            return [script, str(self.converted)]
         return [script, *([] if job == "gold_to_marts" else [dataset]), str(self.day)]
 
     def start(self, job: str, dataset: str, nursery: int = 0) -> Job:
@@ -226,8 +244,18 @@ class Stage:
         self.versions[dataset].rotate(1)
         ground.land(dataset, self.day, self.versions[dataset][0])
 
+    def flip_export(self) -> None:
+        """Lands the other version of the source's files."""
+        self.exports.rotate(1)
+        place = exports.folder(self.converted, twin.NAME)
+        place.mkdir(parents=True, exist_ok=True)
+        for name, text in self.exports[0].items():
+            (place / twin.file_name(name)).write_bytes(twin.as_sent(text.decode()))
+
     def found(self, job: str, dataset: str) -> dict[str, str]:
         """Returns digests of what the job writes."""
+        if job == CONVERSION:
+            return {f"bronze {name}": ground.bronze(name, self.converted) for name in self.exports[0]}
         if job == "landing_to_bronze":
             return {"bronze": ground.bronze(dataset, self.day)}
         if job == "bronze_to_silver":
@@ -239,7 +267,13 @@ class Stage:
     def expected(self, job: str, dataset: str) -> dict[str, str]:
         if job == "gold_to_marts":
             return {"marts": repr(ground.marts_by_hand(self.connection))}
-        return self.known[job, dataset, ground.digest([self.versions[dataset][0]])]
+        return self.known[self.input_of(job, dataset)]
+
+    def input_of(self, job: str, dataset: str) -> tuple[str, str, str]:
+        """Returns what a job's result follows from: the job, its dataset and a digest of the landed version."""
+        if job == CONVERSION:
+            return job, "", ground.digest(self.exports[0].values())
+        return job, dataset, ground.digest([self.versions[dataset][0]])
 
     def is_current(self, job: str, dataset: str) -> bool:
         """Tells whether a Luigi process started now would consider the job's result current."""
@@ -247,15 +281,17 @@ class Stage:
         tasks.session()
         if job == "gold_to_marts":
             return tasks.Marts(date=self.day).made_in() is not None
+        if job == CONVERSION:
+            return tasks.Conversion(date=self.converted).made_in() is not None
         task = {"landing_to_bronze": tasks.Bronze, "bronze_to_silver": tasks.Silver, "silver_to_gold": tasks.Gold}[job]
         return task(dataset=dataset, date=self.day).made_in() is not None
 
-    def learn(self, dataset: str) -> None:
+    def learn(self, dataset: str, *jobs: str) -> None:
         """Records the results of undisturbed runs for the landed version."""
-        for job in ("landing_to_bronze", "bronze_to_silver", "silver_to_gold"):
+        for job in jobs or ("landing_to_bronze", "bronze_to_silver", "silver_to_gold"):
             failed = self.run(job, dataset)
             assert not failed, failed
-            self.known[job, dataset, ground.digest([self.versions[dataset][0]])] = self.found(job, dataset)
+            self.known[self.input_of(job, dataset)] = self.found(job, dataset)
 
     def put_right(self) -> list[str]:
         """Waits until all services run and reach PostgreSQL through its proxy; returns those that do not."""
@@ -270,6 +306,8 @@ class Stage:
     def strike(self, fault: Fault, dataset: str) -> None:
         """Runs the job with a fault and then undisturbed; records violations."""
         boundary = fault.boundary
+        if fault.job == CONVERSION:
+            self.flip_export()
         before = self.found(fault.job, dataset)
         blow: Blow
         trap = Trap(
@@ -365,6 +403,6 @@ def run(stage: Stage, faults: list[Fault], datasets: Sequence[str], say: Callabl
                 say(f"{seconds:5.0f} s {done:4} of {len(faults)}  {chosen[job]} ({dataset})")
                 for violation in stage.violations[known:]:
                     say(f"      VIOLATION: {violation}")
-            else:
+            elif job != CONVERSION:
                 failed = stage.run(job, dataset)
                 assert not failed, failed

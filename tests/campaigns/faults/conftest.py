@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -14,6 +15,7 @@ from jobs import settings
 from jobs.catalog import CATALOG
 from stack import services
 from tests.campaigns.faults import campaign, ground, strikes
+from tests.support import twin
 from tests.support.examples import VALID, broken, record
 
 DAY = date(2048, 1, 1)
@@ -67,7 +69,14 @@ def stage(disk: None, stack: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     place = tmp_path_factory.mktemp("faults")
     password = services.stack_dir() / "pgpass"
     kept = password.read_bytes()
-    with campaign.Stage(DAY, place, small_hospital()) as stage:
+    (place / "sources").mkdir()
+    (place / "sources" / f"{twin.NAME}.yml").write_text(twin.DECLARATION)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        campaign.Stage(DAY, place, small_hospital()) as stage,
+    ):
+        patch.setenv("SOURCES_DIR", str(place / "sources"))
+        stage.environment["SOURCES_DIR"] = str(place / "sources")
         if WHOLE:
             spark_behind(stage)
         try:
@@ -78,9 +87,14 @@ def stage(disk: None, stack: Path, tmp_path_factory: pytest.TempPathFactory) -> 
                 stage.flip(name)
                 stage.learn(name)
             assert not stage.run("gold_to_marts", "")
+            for _ in stage.exports:
+                stage.flip_export()
+                stage.learn("", campaign.CONVERSION)
             yield stage
         finally:
             password.write_bytes(kept)
+            forget = [sys.executable, "-m", "pipelines", "forget", str(stage.converted)]
+            subprocess.run(forget, cwd=settings.ROOT, env=dict(os.environ), check=True, capture_output=True)
             shutil.rmtree(settings.path("LANDING_DIR") / f"{DAY:%Y}", ignore_errors=True)
 
 

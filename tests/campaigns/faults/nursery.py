@@ -17,9 +17,10 @@ import pyarrow
 import pyspark.sql.connect.functions
 import pyspark.sql.connect.session
 
-from jobs import bronze_to_silver, gold_to_marts, landing_to_bronze, program, silver_to_gold
+from jobs import bronze_to_silver, gold_to_marts, landing_to_bronze, program, silver_to_gold, source_to_bronze
 
-IMPORTED = (grpc, pandas, pyarrow, pyspark, bronze_to_silver, gold_to_marts, landing_to_bronze, silver_to_gold)
+OF_A_DATASET = bronze_to_silver, landing_to_bronze, silver_to_gold
+IMPORTED = (grpc, pandas, pyarrow, pyspark, gold_to_marts, source_to_bronze, *OF_A_DATASET)
 
 
 def plant(module: str, function: str, line: str, wrong: str) -> None:

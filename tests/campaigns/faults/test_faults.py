@@ -98,7 +98,7 @@ def test_every_fault_is_survived(stage, say):
     faults = campaign.plan()
     if os.environ["FAULTS"].isdigit():  # a number of faults from the whole campaign
         faults = faults[:: max(1, len(faults) // int(os.environ["FAULTS"]))]
-    say(f"\n{len(faults)} faults at {sum(map(len, campaign.BOUNDARIES.values()))} boundaries of four jobs")
+    say(f"\n{len(faults)} faults at {sum(map(len, campaign.BOUNDARIES.values()))} boundaries of five jobs")
     campaign.run(stage, faults, campaign.STRUCK, say)
     for strike, count in stage.struck.most_common():
         say(f"{count:6} {strike}")
