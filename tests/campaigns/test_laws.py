@@ -375,6 +375,25 @@ def hashes():
     return {layer: hashlib.sha256(repr(content).encode()).hexdigest()[:16] for layer, content in rows.items()}
 
 
+def test_dates_that_come_by_a_source_end_in_what_its_files_say(hospital):
+    """Kills the conversion at every boundary; then each date comes the other way."""
+    history = History()
+    try:
+        history.land_all(DAYS[0], AS_FIRST_SENT[0])
+        history.land_all(DAYS[1], AS_FIRST_SENT[1], by_source=True)
+        for death in DEATHS["source_to_bronze.py"]:
+            history.run("source_to_bronze.py", str(DAYS[1]), death=death)
+            assert history.lines[-1].endswith(": dead"), "the boundary is reached"
+        history.come_to_rest([0, 1], backfill=True)
+        history.check(hospital)
+        for number in (0, 1):
+            history.land_all(DAYS[number], AS_FIRST_SENT[number], by_source=number == 0)
+        history.come_to_rest([0, 1], backfill=False)
+        history.check(hospital)
+    finally:
+        history.close()
+
+
 @takes_minutes
 def test_late_parents_a_corrected_file_and_a_deleted_row_end_alike_in_any_order(hospital, say):
     ends = {}

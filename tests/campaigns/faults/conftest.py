@@ -87,7 +87,7 @@ def stage(disk: None, stack: Path, tmp_path_factory: pytest.TempPathFactory) -> 
                 stage.flip(name)
                 stage.learn(name)
             assert not stage.run("gold_to_marts", "")
-            for _ in stage.exports:
+            for _ in range(len(stage.exports)):
                 stage.flip_export()
                 stage.learn("", campaign.CONVERSION)
             yield stage
