@@ -38,7 +38,7 @@ def load(module: str, task_name: str, params_str: dict[str, Any]) -> luigi.Task:
         ids = [family.from_str_params(params_str | one).task_id for one in ones]
         if all(task_id in SCHEDULED for task_id in ids):
             batch = family.from_str_params(params_str)
-            # luigid decides which dates a batch joins, and nothing else: this process says whether to override.
+            # luigid decides only which dates a batch joins; this process decides whether to override the gate.
             return SCHEDULED[ids[0]].clone(**{name: getattr(batch, name) for name in lists})
     raise TaskClassException(f"luigid handed out {task_name!r}, which this command did not ask for; it is not run")
 

@@ -119,11 +119,10 @@ class OnlySentences(logging.Filter):
             record.msg, record.args = said, ()
         if said or error is None:  # Luigi asks for a trace even if there is no error
             record.exc_info = None
-        if f"{RPCError.__module__}.{RPCError.__name__}: " in record.getMessage():
-            return False  # a trace from within a task; the run ends with the same error, as a sentence
-        text, _, sentence = record.getMessage().partition(f"{Failed.__module__}.{Failed.__name__}: ")
-        if sentence:  # the message contains a trace
-            record.msg, record.args = f"{text.partition('Traceback')[0].strip()} {sentence.strip()}", ()
+        for kind in (Failed, RPCError):
+            text, _, sentence = record.getMessage().partition(f"{kind.__module__}.{kind.__name__}: ")
+            if sentence:  # the message contains a trace
+                record.msg, record.args = f"{text.partition('Traceback')[0].strip()} {sentence.strip()}", ()
         record.msg, record.args = f"{progress.erase(sys.stderr)}{borders.plain(record.getMessage())}", ()
         if record.exc_info:
             record.exc_text = borders.plain("".join(traceback.format_exception(*record.exc_info)).rstrip())
@@ -236,9 +235,8 @@ class DatedTask(luigi.Task):
     def deps(self) -> list[luigi.Task]:
         """Returns the required tasks; Luigi calls this when it schedules an incomplete task.
 
-        Also enables a task that failed for good in an earlier run, so that this run tries it. Within a run, luigid
-        keeps it disabled: with a `disable_persist` shorter than the run, the worker would retry it endlessly (luigi
-        issue 2337).
+        Also enables a task that luigid disabled after it failed in an earlier run. Within a run the task stays
+        disabled: with a `disable_persist` shorter than the run, the worker would retry it endlessly (luigi issue 2337).
         """
         forked.preload()  # there is work to do, and Luigi has not forked yet
         observe()

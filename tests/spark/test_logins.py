@@ -159,7 +159,7 @@ def test_of_tasks_that_luigid_puts_together_a_worker_runs_its_own_and_leaves_oth
         luigid_here.add_task(worker="another", task_id=others.task_id, params=others.to_str_params(), **told)
         ours.run()
     assert Together.ran == [1, 2, 3]
-    assert Together.overridden == {False}, "whether to override is said by who runs the command, not by luigid"
+    assert Together.overridden == {False}, "the command decides whether to override, not luigid"
     states = {name: task["status"] for name, task in luigid_here.task_list("", "").items()}
     assert states.pop(others.task_id) == "PENDING" and set(states.values()) == {"DONE"}
 

@@ -6,6 +6,13 @@ import io
 from tests.support import model
 
 NAME = "twin"
+
+
+def file_name(dataset: str) -> str:
+    """Returns the name of the source's file of a dataset."""
+    return f"{dataset.upper()}.TXT"
+
+
 # What it converts keeps its value: dates, times and amounts are spelt as ours are.
 DECLARATION = "\n".join(
     [
@@ -21,18 +28,13 @@ DECLARATION = "\n".join(
             for dataset, columns in model.COLUMNS.items()
             for line in (
                 f"  {dataset}:",
-                f"    files: {dataset.upper()}.TXT",
+                f"    files: {file_name(dataset)}",
                 "    columns:",
                 *(f"      {column}: {column.upper()}" for column in columns),
             )
         ),
     ]
 )
-
-
-def file_name(dataset: str) -> str:
-    """Returns the name of the source's file of a dataset."""
-    return f"{dataset.upper()}.TXT"
 
 
 def as_sent(text: str) -> bytes:
