@@ -63,7 +63,7 @@ def disk() -> Iterator[None]:
     subprocess.run(["umount", "--lazy", str(home)], check=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # the tests that come after the faults have sources of their own
 def stage(disk: None, stack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[campaign.Stage]:
     """Yields jobs that reach the stores through proxies, and five files whose undisturbed results are known."""
     place = tmp_path_factory.mktemp("faults")
