@@ -9,7 +9,7 @@ revoke all on all tables in schema ops from healthcare_read, healthcare_dashboar
 grant select on
 ops.ledger, ops.reasons, ops.receipts, ops.rules, ops.datasets, ops.mart_trust,
 ops.standing, ops.tripped, ops.dates, ops.never_ran, ops.orphans, ops.freshness, ops.newest,
-ops.run_times, ops.unaccounted
+ops.run_times, ops.unaccounted, ops.as_of
 to healthcare_read, healthcare_dashboards;
 -- This view names stays by their keys, as gold does, so dashboards may not read it.
 grant select on ops.stale_stays to healthcare_read;

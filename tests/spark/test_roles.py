@@ -25,6 +25,7 @@ MARTS = {file.stem for file in (SQL / "marts").glob("*.sql")}
 # The part of ops that a reader sees; it sees no other table there, present or future.
 TOLD = {"ledger", "reasons", "receipts", "rules", "datasets", "mart_trust"}
 TOLD |= {"standing", "tripped", "dates", "never_ran", "orphans", "freshness", "newest", "run_times", "unaccounted"}
+TOLD |= {"as_of"}
 
 
 @pytest.fixture
@@ -93,6 +94,14 @@ def test_a_reader_reads_gold_the_marts_the_reports_and_what_the_ledger_tells(pos
     assert readable(reader) == shown | REPORTS | named | {("ops", name) for name in TOLD}
     for schema, table in readable(reader):
         reader.execute(f"select * from {schema}.{table} limit 1")
+
+
+def test_a_reader_may_run_the_checks_of_marts_against_gold(stack, reader):
+    checks = {file.stem: file.read_text() for file in (SQL / "checks").glob("*.sql")}
+    named = {name for name, query in checks.items() if "ops.withheld" in query}  # by the keys of rows
+    assert named == {"withheld_rows_add_up"}
+    for name in checks.keys() - named:
+        reader.execute(checks[name])
 
 
 def test_dashboards_read_the_reports_and_what_the_ledger_tells_and_nothing_else(postgres, dashboards):
