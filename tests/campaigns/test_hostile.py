@@ -31,6 +31,7 @@ from jobs import (
     landing,
     landing_to_bronze,
     program,
+    reject_export,
     rejects,
     settings,
     silver_to_gold,
@@ -669,12 +670,12 @@ def written(rows):
 def test_what_is_exported_is_no_live_formula_whatever_separator_a_spreadsheet_splits_at(monkeypatch):
     names, rows, broken = formulas()
     assert len(live_cells(written(rows))) > 100
-    as_text = [list(map(rejects.as_text, row)) for row in (names, *rows, broken)]
+    as_text = [list(map(reject_export.as_text, row)) for row in (names, *rows, broken)]
     assert live_cells(written(as_text)) == []
     bare = [[field.replace("'", "") for field in row] for row in (names, *rows, broken)]
     assert [[field.replace("'", "") for field in row] for row in as_text] == bare, "only apostrophes are added"
-    monkeypatch.setattr(rejects, "CELL", re.compile(r"(\A)(?=([=+\-@]))"))
-    assert live_cells(written(map(rejects.as_text, row) for row in rows)), (
+    monkeypatch.setattr(reject_export, "CELL", re.compile(r"(\A)(?=([=+\-@]))"))
+    assert live_cells(written(map(reject_export.as_text, row) for row in rows)), (
         "to look at the first character is not enough"
     )
 
@@ -685,7 +686,7 @@ def test_an_export_holds_no_live_formula(ground, tmp_path):
     land("visits", day, (written([names, *rows]) + "\n".join(broken)).encode())
     landing_to_bronze.landing_to_bronze(CATALOG["visits"], day)
     bronze_to_silver.bronze_to_silver(CATALOG["visits"], day)
-    assert len(list(rejects.export_rejects(day, [CATALOG["visits"]], tmp_path))) == 1
+    assert len(list(reject_export.export(day, [CATALOG["visits"]], tmp_path))) == 1
     exported = (tmp_path / f"{day:%Y/%m/%d}" / "visits.csv").read_bytes().decode()
     header, *found = csv.reader(io.StringIO(exported, newline=""))
     assert header[0] == "'=cmd|' /C calc'!A0" and len(found) == len(rows) + len(broken)

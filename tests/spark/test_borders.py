@@ -21,7 +21,7 @@ import pytest
 from botocore.exceptions import ClientError
 from luigi.worker import Worker
 
-from jobs import borders, landing, object_store, program, rejects, settings
+from jobs import borders, landing, object_store, program, reject_export, settings
 from jobs.catalog import CATALOG
 from pipelines import alert, failures, runs, scheduler, tasks
 from pipelines.tasks import Bronze, MarkedTask, OnlySentences
@@ -104,7 +104,7 @@ def test_a_file_of_a_hostile_name_is_told_of_in_a_line(tmp_path):
         code, said = call("-m", "jobs.rejects", *line, POSTGRES_PORT="9")
         assert code == 1 and len(said.splitlines()) == 1
     with pytest.raises(NotADirectoryError) as raised:
-        rejects.write_whole(Path(os.fsdecode(place)) / "x" / "patients.csv", iter([]))
+        reject_export.write_whole(Path(os.fsdecode(place)) / "x" / "patients.csv", iter([]))
     assert MARK in program.sentence(raised.value) and program.sentence(raised.value).isprintable()
 
 
@@ -470,7 +470,7 @@ def test_an_exported_file_has_no_formula_and_the_source_s_own_bytes_otherwise(ni
     assert code == 0 and stat.S_IMODE(file.stat().st_mode) == 0o600
     with file.open(newline="", encoding="utf-8") as opened:
         header, *rows = csv.reader(opened)
-    assert header[5 : 5 + len(NAMES)] == [rejects.as_text(name) for name in NAMES]
+    assert header[5 : 5 + len(NAMES)] == [reject_export.as_text(name) for name in NAMES]
     assert [name for name in header if name.startswith("=")] == [] and "'=HYPERLINK" in "".join(header)
     assert len(rows) == len(VALUES) and MARK in "".join(rows[0])
 

@@ -61,7 +61,7 @@ def scatter(spark, day, parts):
 
 
 def test_files_become_fewer_and_nothing_else_changes(hospital, spark, postgres, at_once):
-    from jobs import delta_log, delta_maintenance, ledger, rejects
+    from jobs import delta_log, delta_maintenance, key_history, ledger, reject_counts
     from jobs.bronze_to_silver import bronze_to_silver
     from jobs.maintain import maintain
 
@@ -97,8 +97,8 @@ def test_files_become_fewer_and_nothing_else_changes(hospital, spark, postgres, 
     assert hospital.load("patients", 1).startswith(f"gold patients {hospital.day(1)}: 0 inserted, 0 updated")
     assert hospital.load("patients", 2).startswith(f"gold patients {hospital.day(2)}: 0 inserted, 40 updated")
     assert not ledger.stale(PATIENTS, hospital.day(1))
-    assert "unknown_gender" in "\n".join(rejects.rejects(hospital.day(1), [PATIENTS], keys=True))
-    assert hospital.key("P1") in "\n".join(rejects.why(hospital.key("P1")))
+    assert "unknown_gender" in "\n".join(reject_counts.rejects(hospital.day(1), [PATIENTS], keys=True))
+    assert hospital.key("P1") in "\n".join(key_history.why(hospital.key("P1")))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from jobs import landing, rejects
+from jobs import landing, reject_counts, reject_export
 from jobs.catalog import CATALOG
 from tests.flow.test_flow import call
 
@@ -181,12 +181,12 @@ def test_rejects_are_counted_by_reason_and_held_against_earlier_dates(hospital):
     ],
 )
 def test_a_trend_is_told_in_words(hits, rows, usual, words):
-    assert rejects.trend(hits, rows, usual) == words
+    assert reject_counts.trend(hits, rows, usual) == words
 
 
 def test_what_a_spreadsheet_would_take_for_a_formula_is_text():
     texts = ["=1+1", "+1+1", "-1-1", "@a", "\tx", "\rx", "＝1", "-1", "+2.50", "-", "a=b", " =1", ""]  # noqa: RUF001
-    assert [rejects.as_text(text) == f"'{text}" for text in texts] == [True] * 7 + [
+    assert [reject_export.as_text(text) == f"'{text}" for text in texts] == [True] * 7 + [
         False,
         False,
         True,
@@ -194,8 +194,8 @@ def test_what_a_spreadsheet_would_take_for_a_formula_is_text():
         True,
         False,
     ]
-    assert [rejects.as_text(text).removeprefix("'") for text in texts] == texts
-    assert [rejects.as_text(text) for text in ("-.5", "+.25", "-.", "-.5.")] == ["-.5", "+.25", "'-.", "'-.5."]
+    assert [reject_export.as_text(text).removeprefix("'") for text in texts] == texts
+    assert [reject_export.as_text(text) for text in ("-.5", "+.25", "-.", "-.5.")] == ["-.5", "+.25", "'-.", "'-.5."]
 
 
 def test_an_export_is_written_whole_or_not_at_all(tmp_path):
@@ -207,9 +207,9 @@ def test_an_export_is_written_whole_or_not_at_all(tmp_path):
 
     path = tmp_path / "2026" / "visits.csv"
     with pytest.raises(OSError):
-        rejects.write_whole(path, rows(fails=True))
+        reject_export.write_whole(path, rows(fails=True))
     assert list(path.parent.iterdir()) == []
-    assert rejects.write_whole(path, rows(fails=False)) == 1
+    assert reject_export.write_whole(path, rows(fails=False)) == 1
     assert [each.name for each in path.parent.iterdir()] == ["visits.csv"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600 and path.read_bytes() == b'a,b\r\n1,"two\nlines"\r\n'
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from jobs import dialect, landing, rejects
+from jobs import dialect, landing, reject_export
 
 LONG = 100_000  # characters; a pattern that tries every way to split them would take hours
 
@@ -37,7 +37,7 @@ def seconds(work, text):
 
 @pytest.mark.parametrize("case", EXPORTED)
 def test_a_rejected_field_is_made_text_in_one_reading(case):
-    assert seconds(rejects.as_text, EXPORTED[case]) < 2
+    assert seconds(reject_export.as_text, EXPORTED[case]) < 2
 
 
 @pytest.mark.parametrize("case", SENT)
