@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 from jobs import borders, ledger, program, settings
 from pipelines import dates, failures, health, ledger_report, schedule, summary, worker
-from pipelines.tasks import Failed
+from pipelines.task_log import Failed
 
 
 def main() -> None:

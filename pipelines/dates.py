@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta, timezone
 
 from dashboards import pages
 from jobs import ledger, marts, program, warehouse
-from pipelines import alert, runs, scheduler, tasks, worker
+from pipelines import alert, runs, scheduler, worker
 from pipelines.tasks import Day, Forget
 
 
@@ -55,7 +55,7 @@ def run_backfill(first: str, last: str) -> None:
     began, stop = time.time(), days[1] + timedelta(1)
     ahead = max(0, (stop - datetime.now(timezone.utc).date()).days)  # only with FUTURE=1
     for task in ("BronzeIngestion", "Day"):  # with all files in bronze first, Luigi can put all dates into one job
-        tasks.disabled.cache_clear()
+        scheduler.disabled.cache_clear()
         # Luigi's own lock would block the second task.
         words = "--no-lock", "--of", task, "--start", str(days[0]), "--stop", str(stop), "--days-forward", str(ahead)
         code = worker.code_of("RangeDaily", *words)

@@ -9,7 +9,7 @@ import psycopg
 from luigi.rpc import RPCError
 
 from jobs import program, warehouse
-from pipelines import alert, dates, runs, scheduler, tasks
+from pipelines import alert, dates, runs, scheduler
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def failure(day: date, otherwise: str) -> tuple[str, str]:
     with suppress(RPCError):
         for status in ("FAILED", "DISABLED"):
             for task_id, task in scheduler.tasks(status, day).items():
-                if task_id not in tasks.disabled():
+                if task_id not in scheduler.disabled():
                     names.append(scheduler.name_of(task))
                     sentences.append(json.loads(scheduler.luigid().fetch_error(task_id)["error"] or '""'))
     return (min(names, default="Day"), "\n".join(dict.fromkeys(filter(None, sentences))) or otherwise)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import date
+from functools import cache
 from typing import Any
 
 import luigi
@@ -80,6 +81,14 @@ def tasks(status: str, day: date | None = None) -> dict[str, dict[str, Any]]:
     """Returns the tasks with a status by id, of one date or all; raises RPCError if luigid is down."""
     found = luigid().task_list(status, "")
     return {name: task for name, task in found.items() if day is None or task["params"].get("date") == str(day)}
+
+
+@cache
+def disabled() -> set[str]:
+    """Returns the ids of tasks that luigid had disabled after earlier runs, read once per process."""
+    with suppress(RPCError):  # the run itself reports that luigid is down
+        return set(tasks("DISABLED"))
+    return set()
 
 
 def tell_done(together: str, done: Iterable[luigi.Task]) -> None:

@@ -7,21 +7,17 @@ import io
 import logging
 import signal
 import sys
-import traceback
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import date, datetime, timedelta, timezone
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import luigi
-import psycopg
-from botocore.exceptions import BotoCoreError, ClientError
 from luigi.rpc import RPCError
 from luigi.task import flatten
-from luigi.task_register import TaskClassException
 
 from dashboards import pages
 from jobs import (
@@ -40,6 +36,8 @@ from jobs import (
 from jobs.catalog import CATALOG, expected
 from jobs.program import Refused
 from pipelines import forked, progress, runs, scheduler
+from pipelines.parameters import AnyDayParameter, DatasetParameter, DayParameter, DaysParameter
+from pipelines.task_log import Failed, OnlySentences, sentences
 
 settings.load()
 # Luigi warns that nothing reads the names that it documents for [core]: it reads them under other names.
@@ -47,6 +45,7 @@ warnings.filterwarnings("ignore", category=luigi.parameter.UnconsumedParameterWa
 # Luigi warns about the default of a parameter of its own RangeDaily.
 warnings.filterwarnings("ignore", message='Parameter "param_name" with value "None"')
 luigi.configuration.add_config_path(str(settings.ROOT / "conf" / "luigi.cfg"))
+logging.getLogger("luigi-interface").addFilter(OnlySentences())
 
 SEEN: set[str] = set()
 
@@ -61,130 +60,6 @@ def session() -> int:
         schema.bring_up_to_date(connection)
         runs.record_pending(connection)
     return ledger.turn()
-
-
-@cache
-def disabled() -> set[str]:
-    """Returns the ids of tasks that luigid had disabled after earlier runs, read once per process."""
-    with suppress(RPCError):  # the run itself reports that luigid is down
-        return set(scheduler.tasks("DISABLED"))
-    return set()
-
-
-class Failed(Exception):
-    """Signals that a job failed; the message is the job's own sentence, shown without a stack trace.
-
-    `is_printed` tells that the job has already printed the sentence as its last line.
-    """
-
-    def __init__(self, sentence: str, is_printed: bool = False) -> None:
-        super().__init__(sentence)
-        self.is_printed = is_printed
-
-
-SUMMARY = "Luigi Execution Summary"
-
-
-class OnlySentences(logging.Filter):
-    """Passes only warnings and the summary of a run; turns each failure into a sentence without a stack trace.
-
-    Drops Luigi's lines about each task that it checks, starts and ends: the jobs' own lines say the same.
-    """
-
-    tried = False
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno < logging.WARNING and SUMMARY not in record.getMessage():
-            return False
-        if record.getMessage().startswith("Failed connecting to remote scheduler"):
-            told, self.tried, record.exc_info = self.tried, True, None
-            return not told
-        error, said = record.exc_info[1] if record.exc_info else None, ""
-        if isinstance(error, Failed):
-            if error.is_printed:
-                return False
-            said = (
-                f"{record.args[-1]} failed: {error}" if isinstance(record.args, tuple) and record.args else str(error)
-            )
-        elif isinstance(error, RPCError):
-            said = "luigid does not answer; see to it with `make status` and `make up`, then run the same again."
-            if scheduler.is_refused(error):
-                said = "luigid refuses LUIGI_USER and LUIGI_PASSWORD; set those in .env that it was started with."
-        elif isinstance(error, TaskClassException):
-            said = f"{error}; see who else has the login of luigid."
-        elif isinstance(error, ValueError) and "Uncaught" in record.getMessage():
-            # Luigi itself parses its own parameters, such as those of RangeDaily.
-            said = f"A word of the command line cannot be read: {error}."
-        if said:
-            record.msg, record.args = said, ()
-        if said or error is None:  # Luigi asks for a trace even if there is no error
-            record.exc_info = None
-        for kind in (Failed, RPCError):
-            text, _, sentence = record.getMessage().partition(f"{kind.__module__}.{kind.__name__}: ")
-            if sentence:  # the message contains a trace
-                record.msg, record.args = f"{text.partition('Traceback')[0].strip()} {sentence.strip()}", ()
-        record.msg, record.args = f"{progress.erase(sys.stderr)}{borders.plain(record.getMessage())}", ()
-        if record.exc_info:
-            record.exc_text = borders.plain("".join(traceback.format_exception(*record.exc_info)).rstrip())
-        return True
-
-
-logging.getLogger("luigi-interface").addFilter(OnlySentences())
-
-
-@contextmanager
-def sentences() -> Iterator[None]:
-    """Raises Failed in place of the error of a store that is down, a wrong key or an unreadable file."""
-    try:
-        yield
-    except (psycopg.Error, BotoCoreError, ClientError, OSError, Refused) as error:
-        raise Failed(program.sentence(error)) from None
-
-
-class AnyDayParameter(luigi.DateParameter):
-    """Parses a date as YYYY-MM-DD; exits with a sentence for any other text."""
-
-    def parse(self, text: str) -> date:
-        return program.given_day(text)
-
-
-class DayParameter(AnyDayParameter):
-    """Parses a date that has begun; exits with a sentence for a future date, unless FUTURE=1 is set."""
-
-    def parse(self, text: str) -> date:
-        day = super().parse(text)
-        try:
-            program.must_have_begun(day)
-        except Refused as error:
-            program.leave(2, str(error))
-        return day
-
-
-class DaysParameter(DayParameter):
-    """Parses a date, or the dates of several tasks that Luigi runs as one batch, joined by commas."""
-
-    def __init__(self, **more: Any) -> None:
-        super().__init__(batch_method=lambda days: tuple(sorted(days)), **more)
-
-    def parse(self, text: str) -> Any:
-        days = tuple(map(super().parse, text.split(",")))
-        return days if days[1:] else days[0]
-
-    def serialize(self, value: Any) -> str:
-        return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-    def normalize(self, value: Any) -> Any:
-        return value if isinstance(value, tuple) else super().normalize(value)
-
-    def next_in_enumeration(self, value: Any) -> Any:
-        return None if isinstance(value, tuple) else super().next_in_enumeration(value)
-
-
-class DatasetParameter(luigi.ChoiceParameter):
-    """Parses the name of a dataset; exits with a sentence for any other text."""
-
-    def parse(self, text: str) -> str:
-        return program.given_dataset(text).name
 
 
 def priority(day: date, rank: int) -> int:
@@ -241,8 +116,8 @@ class DatedTask(luigi.Task):
         forked.preload()  # there is work to do, and Luigi has not forked yet
         observe()
         scheduler.SCHEDULED[self.task_id] = self
-        if self.task_id in disabled():
-            disabled().discard(self.task_id)
+        if self.task_id in scheduler.disabled():
+            scheduler.disabled().discard(self.task_id)
             scheduler.luigid().re_enable_task(self.task_id)
         return list(super().deps())
 

@@ -8,7 +8,7 @@ from datetime import date
 from luigi.retcodes import retcode, run_with_retcodes
 from luigi.rpc import RPCError
 
-from pipelines import progress, scheduler, tasks
+from pipelines import progress, scheduler
 
 
 def luigi_in_turn(day: date, task: str, *options: str) -> int:
@@ -25,7 +25,7 @@ def luigi_in_turn(day: date, task: str, *options: str) -> int:
 
 def luigi_code(day: date, task: str, *words: str) -> int:
     """Runs a Luigi task of a date, retrying disabled tasks too; returns Luigi's exit code."""
-    tasks.disabled.cache_clear()
+    scheduler.disabled.cache_clear()
     with progress.shown(day):
         return code_of(task, "--date", str(day), *words)
 
@@ -59,7 +59,7 @@ def is_a_worker_missed() -> bool:
 
     with suppress(RPCError):
         before = last_heard()
-        if scheduler.tasks("FAILED") or set(scheduler.tasks("DISABLED")) - tasks.disabled():
+        if scheduler.tasks("FAILED") or set(scheduler.tasks("DISABLED")) - scheduler.disabled():
             return True
         time.sleep(3)
         after = last_heard()

@@ -225,15 +225,15 @@ def test_a_worker_that_died_with_a_task_in_hand_is_known_until_luigid_has_notice
     ghost, luigid = {"worker": "ghost", "task_id": lost.task_id}, scheduler.luigid()
     luigid.add_worker("ghost", [])
     once = {"retry_policy_dict": {"retry_count": 1}}
-    tasks.disabled.cache_clear()
-    tasks.disabled()
+    scheduler.disabled.cache_clear()
+    scheduler.disabled()
     luigid.add_task(**ghost, **once, family="Silver", params={}, status="PENDING")
     assert not is_a_worker_missed(), "it has nothing in hand"
     assert luigid.get_work(worker="ghost", host="nowhere")["task_id"] == lost.task_id
     assert is_a_worker_missed()
     luigid.add_task(**ghost, status="FAILED")  # as luigid does when it gives up a worker
     assert lost.task_id in luigid.task_list("DISABLED", "") and is_a_worker_missed()
-    tasks.disabled.cache_clear()
+    scheduler.disabled.cache_clear()
     assert not is_a_worker_missed(), "an earlier run failed it"
     lost.deps()
     assert lost.task_id not in luigid.task_list("DISABLED", "")

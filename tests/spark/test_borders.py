@@ -23,8 +23,9 @@ from luigi.worker import Worker
 
 from jobs import borders, landing, object_store, program, reject_export, settings
 from jobs.catalog import CATALOG
-from pipelines import alert, failures, runs, scheduler, tasks
-from pipelines.tasks import Bronze, MarkedTask, OnlySentences
+from pipelines import alert, failures, runs, scheduler
+from pipelines.task_log import OnlySentences
+from pipelines.tasks import Bronze, MarkedTask
 from stack import services
 from tests.conftest import Hospital
 
@@ -305,13 +306,13 @@ def night(stack, spark, tmp_path_factory):
         job.write_text(f"import sys\nsys.stdout.buffer.write({output!r})\nsys.exit(1)\n")
         script = f"#!{sys.executable}\n{WEBHOOK}".replace("PORT", str(server.server_address[1]))
         patch.setenv("ON_FAILURE", program_of(home, script))
-        tasks.disabled.cache_clear()
-        assert night.broken.task_id not in tasks.disabled()
+        scheduler.disabled.cache_clear()
+        assert night.broken.task_id not in scheduler.disabled()
         fail = f"from tests.spark import test_borders; test_borders.fail('{night.day}')"
         call("-c", fail, BROKEN_JOB=str(job))  # in a process without a Spark session, since Luigi forks
         failures.tell_failure(night.day, *failures.failure(night.day, "nothing is known"))
         yield night
-        tasks.disabled.cache_clear()
+        scheduler.disabled.cache_clear()
         alert.forget(night.day)
         hospital.close()
         shutil.rmtree(night.folder)

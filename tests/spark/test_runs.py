@@ -18,7 +18,8 @@ from jobs import ledger, settings, warehouse
 from jobs.catalog import CATALOG
 from jobs.landing import landing_path
 from pipelines import health, runs
-from pipelines.tasks import Bronze, Failed, record_death
+from pipelines.task_log import Failed
+from pipelines.tasks import Bronze, record_death
 
 KILLED = """
 import os

@@ -13,7 +13,8 @@ from jobs.program import Refused
 
 def test_too_many_rejects_stop_a_date_before_gold_until_somebody_lets_it_pass(hospital):
     from jobs import thresholds
-    from pipelines.tasks import Failed, QualityGate
+    from pipelines.task_log import Failed
+    from pipelines.tasks import QualityGate
 
     rows = [hospital.row("patients", f"P{n}", gender="?" if n > 90 else "F") for n in range(1, 151)]
     level = r"60 of 150 rows rejected \(40.0 %\), the stop level is 33 % and 50 rows"
@@ -51,7 +52,8 @@ def test_too_many_rejects_stop_a_date_before_gold_until_somebody_lets_it_pass(ho
 
 
 def test_a_small_file_that_is_nearly_all_faulty_stops_its_date_too(hospital):
-    from pipelines.tasks import Failed, QualityGate
+    from pipelines.task_log import Failed
+    from pipelines.tasks import QualityGate
 
     def validate(number, faulty, sound=0):
         rows = [hospital.row("patients", f"P{n}", birth_date="01/02/1980") for n in range(faulty)]
@@ -75,7 +77,8 @@ def test_a_small_file_that_is_nearly_all_faulty_stops_its_date_too(hospital):
 
 
 def test_of_dates_that_pass_the_gate_together_only_those_with_too_many_rejects_are_stopped(hospital):
-    from pipelines.tasks import Failed, QualityGate
+    from pipelines.task_log import Failed
+    from pipelines.tasks import QualityGate
 
     for number, sound in ((1, "1980-02-29"), (2, "never"), (3, "1980-02-29"), (4, "never")):
         rows = (hospital.row("patients", f"P{number}{n}", birth_date=sound) for n in range(9))

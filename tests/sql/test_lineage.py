@@ -15,7 +15,7 @@ from dashboards import graph
 from dashboards import lineage as drawing
 from jobs import columns, ledger, marts, warehouse
 from jobs.catalog import CATALOG
-from pipelines import lineage, mart_columns, openlineage, runs, tasks
+from pipelines import lineage, mart_columns, openlineage, runs, scheduler, task_log, tasks
 from tests.support.openlineage_core import RUN_EVENT
 
 # Luigi warns of how it reads its own [core], and of what it does not read there.
@@ -205,7 +205,7 @@ def test_of_several_dates_those_that_are_done_complete_where_another_fails(empty
             "error": "the file 2026/01/06/visits.csv has not landed; put it there.",
         }
         ledger.write(empty_ledger, "ops.ledger", row)
-    emit(tasks.Bronze(dataset="visits", date=(DAY, OTHER)), RunState.FAIL, tasks.Failed("both"))
+    emit(tasks.Bronze(dataset="visits", date=(DAY, OTHER)), RunState.FAIL, task_log.Failed("both"))
     done, failed = events(tmp_path)
     assert (done["eventType"], failed["eventType"]) == ("COMPLETE", "FAIL")
     assert "has not landed" in failed["run"]["facets"]["errorMessage"]["message"]
@@ -215,7 +215,7 @@ def test_of_several_dates_those_that_are_done_complete_where_another_fails(empty
 def test_an_error_is_a_sentence_without_values(empty_ledger, tmp_path):
     emit(tasks.Silver(dataset="visits", date=DAY), RunState.FAIL, ValueError("QZAN01 is no number"))
     emit(tasks.Silver(dataset="visits", date=DAY), RunState.FAIL, "Task died unexpectedly with exit code -9")
-    emit(tasks.Silver(dataset="visits", date=DAY), RunState.FAIL, tasks.Failed("visits of the date have no header."))
+    emit(tasks.Silver(dataset="visits", date=DAY), RunState.FAIL, task_log.Failed("visits of the date have no header."))
     told = [event["run"]["facets"]["errorMessage"]["message"] for event in events(tmp_path)]
     assert "QZAN01" not in json.dumps(told) and "ValueError" in told[0]
     assert told[1:] == ["Silver died or took too long; run the date again.", "visits of the date have no header."]
@@ -231,7 +231,7 @@ def test_wrappers_and_tasks_of_no_data_have_events_too(empty_ledger, tmp_path):
 def test_where_postgresql_is_down_a_failure_is_told_and_nothing_else(empty_ledger, tmp_path, monkeypatch, caplog):
     caplog.set_level("WARNING", "luigi-interface")  # Luigi may have been told to say less
     monkeypatch.setenv("POSTGRES_PORT", "1")
-    emit(tasks.Marts(date=DAY), RunState.FAIL, tasks.Failed("PostgreSQL does not answer."))
+    emit(tasks.Marts(date=DAY), RunState.FAIL, task_log.Failed("PostgreSQL does not answer."))
     emit(tasks.Marts(date=DAY), RunState.COMPLETE)
     [failed] = events(tmp_path)
     assert failed["run"]["facets"]["errorMessage"]["message"] == "PostgreSQL does not answer."
@@ -263,7 +263,7 @@ def job(task, script, *words):
     layer = {"jobs/landing_to_bronze.py": "bronze", "jobs/bronze_to_silver.py": "silver"}.get(script, "gold")
     with warehouse.connect() as connection:
         if words[0] == refused.get("dataset"):
-            raise tasks.Failed("the file 2026/01/05/patients.csv has not landed; put it there.")
+            raise task_log.Failed("the file 2026/01/05/patients.csv has not landed; put it there.")
         if script == "jobs/gold_to_marts.py":
             settle(connection, "marts")
         for day in words[1:]:
@@ -286,7 +286,7 @@ def through_luigi(empty_ledger, monkeypatch):
     monkeypatch.setattr(ledger, "marker", stands)
     for each in (*LAYERS.values(), tasks.Marts):
         monkeypatch.setattr(each, "made_in", made_in)
-    for cached in (tasks.session, tasks.stale_since, tasks.disabled):
+    for cached in (tasks.session, tasks.stale_since, scheduler.disabled):
         cached.cache_clear()
     tasks.SEEN.clear()
 

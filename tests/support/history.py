@@ -41,7 +41,7 @@ from jobs import (
     warehouse,
 )
 from jobs.catalog import CATALOG
-from pipelines import tasks
+from pipelines import task_log, tasks
 from stack import store
 from tests.support import measures, model, twin
 
@@ -283,7 +283,7 @@ def job(task: luigi.Task, script: str, *words: str) -> None:
     """Replaces the method of tasks that runs a job."""
     if not run(script.removeprefix("jobs/"), *words, death=Luigi.death):
         Luigi.death = None
-        raise tasks.Failed("killed")
+        raise task_log.Failed("killed")
 
 
 class Luigi:
@@ -320,12 +320,12 @@ class Luigi:
         for _ in range(min(count, len(self.todo))):
             task = self.todo.pop(0)
             self.wake()
-            with tasks.sentences():
+            with task_log.sentences():
                 if not all(needed.complete() for needed in flatten(task.requires())):
-                    raise tasks.Failed(f"unfulfilled dependencies of {task}")
+                    raise task_log.Failed(f"unfulfilled dependencies of {task}")
                 task.run()
                 if not task.complete():
-                    raise tasks.Failed(f"{task} left nothing behind")
+                    raise task_log.Failed(f"{task} left nothing behind")
 
 
 class History:
@@ -490,7 +490,7 @@ class History:
         )
         try:
             process.advance(count, death)
-        except tasks.Failed as error:
+        except task_log.Failed as error:
             self.lines[-1] += f": failed, {error}"
             process.todo = []
         if not process.todo:
