@@ -13,8 +13,8 @@ from itertools import product
 
 import pytest
 
-from dashboards import bodies, cards, metabase
-from jobs import settings
+from dashboards import bodies, cards, metabase, metabase_client, metabase_provisioning, metabase_verification
+from jobs import program, settings
 from stack.own import free_ports
 from tests.sql.test_cards import filled, small_cells  # noqa: F401
 from tests.sql.test_marts import add, hospital, rebuilt, withhold  # noqa: F401
@@ -49,7 +49,7 @@ def server(warehouse_server, monkeypatch):
     server = Metabase()
     monkeypatch.setenv("METABASE_URL", server.start())
     monkeypatch.setenv("POSTGRES_PORT", str(warehouse_server.info.port))
-    monkeypatch.setattr(metabase, "PAUSE", 0.01)
+    monkeypatch.setattr(metabase_client, "PAUSE", 0.01)
     yield server
     server.stop()
 
@@ -95,13 +95,13 @@ def full(filled):  # noqa: F811
 
 def provision(boards=None):
     """Provisions Metabase; returns the number of changes by kind."""
-    instance = metabase.log_in(may_set_up=True)
-    metabase.provision(instance, BOARDS if boards is None else boards)
+    instance = metabase_client.log_in(may_set_up=True)
+    metabase_provisioning.provision(instance, BOARDS if boards is None else boards)
     return dict(instance.done)
 
 
 def verify():
-    return metabase.verify(metabase.log_in(may_set_up=False), BOARDS)
+    return metabase_verification.verify(metabase_client.log_in(may_set_up=False), BOARDS)
 
 
 def refused(capsys, *words):
@@ -467,7 +467,7 @@ def test_any_history_of_declarations_and_failures_ends_in_the_last_declaration(s
         server.fail_at, server.is_answer_lost = len(server.log) + chance.randint(1, 90), chance.random() < 0.5
         try:
             provision(boards)
-        except metabase.Refused:
+        except program.Refused:
             provision(boards)
         server.fail_at = None
         assert shown(server) == shown_of_new(boards)
@@ -509,14 +509,14 @@ def test_verify_leaves_no_filter_set(server, full, capsys, saves_filters):
 def test_verify_that_is_broken_off_leaves_no_filter_set(server, full, monkeypatch):
     provision()
     runs = iter(range(20))
-    ran = metabase.ran
+    ran = metabase_verification.ran
 
     def broken(instance, path, parameters):
         if any(one["value"] is not None for one in parameters) and next(runs, None) is None:
             raise KeyboardInterrupt
         return ran(instance, path, parameters)
 
-    monkeypatch.setattr(metabase, "ran", broken)
+    monkeypatch.setattr(metabase_verification, "ran", broken)
     with pytest.raises(KeyboardInterrupt):
         verify()
     assert opened(server) == {board.name: {} for board in BOARDS}
@@ -524,8 +524,8 @@ def test_verify_that_is_broken_off_leaves_no_filter_set(server, full, monkeypatc
 
 def test_verify_tells_a_filter_that_stays_set_and_leaves_those_of_people(server, full, monkeypatch):
     provision()
-    monkeypatch.setattr(metabase, "SAVING", 0.1)
-    monkeypatch.setattr(metabase, "unfilter", lambda *_: None)
+    monkeypatch.setattr(metabase_verification, "SAVING", 0.1)
+    monkeypatch.setattr(metabase_verification, "unfilter", lambda *_: None)
     number, board = next(iter(server.dashboards.items()))
     server.last_used[number, "mine"] = "something"
     told = {line.split(":")[0]: line for line in verify()}
@@ -579,7 +579,7 @@ def test_verify_finds_a_setting_that_names_a_column_which_is_not_there(server, f
 def test_verify_finds_what_is_not_there(server, full, capsys):
     assert "is not set up yet; `make metabase` does that" in refused(capsys, "verify")
     assert server.user is None
-    metabase.log_in(may_set_up=True)
+    metabase_client.log_in(may_set_up=True)
     assert "no dashboards of ours; `make metabase` brings them" in verify()[0]
     provision()
     names = {card["name"]: card for card in server.cards.values()}
@@ -607,10 +607,10 @@ def test_an_empty_description_is_not_taken(server, capsys, monkeypatch):
 
 def test_a_renamed_column_that_a_filter_is_bound_to_is_named(server, full, capsys, monkeypatch):
     provision()
-    monkeypatch.setattr(metabase, "SYNCING", 0.3)
+    monkeypatch.setattr(metabase_provisioning, "SYNCING", 0.3)
     full.execute("alter view reports.treatments rename column department to unit")
     database = f"/database/{max(server.databases)}"
-    instance = metabase.log_in(may_set_up=False)
+    instance = metabase_client.log_in(may_set_up=False)
     instance.call("POST", f"{database}/sync_schema")  # as Metabase does every hour
     for _ in range(3):
         instance.call("GET", f"{database}/metadata")
@@ -661,7 +661,7 @@ def test_tls_that_pgsslmode_asks_for_is_given_to_metabase(server, capsys, monkey
 
 @pytest.mark.parametrize("version", ["v0.58.3", "v0.66.0"])
 def test_hidden_tables_and_sensitive_columns_are_found(server, monkeypatch, version):
-    monkeypatch.setattr(metabase, "SYNCING", 0.3)
+    monkeypatch.setattr(metabase_provisioning, "SYNCING", 0.3)
     server.version = version
     server.hidden, server.sensitive = {"activity"}, {("treatments", "department")}
     assert provision()["created"] == ALL + 1
@@ -694,8 +694,8 @@ def test_a_pinned_setup_token_does_not_make_it_new(server, capsys, monkeypatch):
     """Pins a token with MB_SETUP_TOKEN; has-user-setup may lag behind."""
     server.is_token_pinned = True
     server.user = ("somebody@else.org", "their own 7 secrets")
-    wait = metabase.wait
-    monkeypatch.setattr(metabase, "wait", lambda instance: wait(instance) | {"has-user-setup": False})
+    wait = metabase_client.wait
+    monkeypatch.setattr(metabase_client, "wait", lambda instance: wait(instance) | {"has-user-setup": False})
     assert "already set up and does not let METABASE_USER in" in refused(capsys, "provision")
 
 
@@ -704,7 +704,7 @@ def test_a_pinned_setup_token_does_not_make_it_new(server, capsys, monkeypatch):
 def test_a_metabase_that_is_set_up_meanwhile_is_used_or_left_alone(server, capsys, monkeypatch, is_token_pinned, is_us):
     """Lets another run or a person use the token between reading Metabase's properties and setting it up."""
     server.is_token_pinned = is_token_pinned
-    ask = metabase.Metabase.ask
+    ask = metabase_client.Metabase.ask
 
     def late(instance, method, path, *rest, **query):
         if path == "/setup":
@@ -712,7 +712,7 @@ def test_a_metabase_that_is_set_up_meanwhile_is_used_or_left_alone(server, capsy
             server.user = ours if is_us else ("somebody@else.org", "their own 7 secrets")
         return ask(instance, method, path, *rest, **query)
 
-    monkeypatch.setattr(metabase.Metabase, "ask", late)
+    monkeypatch.setattr(metabase_client.Metabase, "ask", late)
     if is_us:
         assert provision() == {"created": ALL}  # no first user
     else:
@@ -747,13 +747,13 @@ def test_what_cannot_be_is_said_in_a_sentence(server, capsys, monkeypatch, envir
 )
 def test_it_waits_until_metabase_serves_and_no_longer(server, capsys, monkeypatch, version, starting, sentence):
     server.version, server.starting = version, starting
-    monkeypatch.setattr(metabase, "STARTING", 0.2)
+    monkeypatch.setattr(metabase_client, "STARTING", 0.2)
     assert sentence in refused(capsys, "provision")
 
 
 def test_a_server_that_is_down_or_something_else_is_named_without_what_is_secret_in_its_url(capsys, monkeypatch):
-    monkeypatch.setattr(metabase, "SILENT", 0.1)
-    monkeypatch.setattr(metabase, "PAUSE", 0.05)
+    monkeypatch.setattr(metabase_client, "SILENT", 0.1)
+    monkeypatch.setattr(metabase_client, "PAUSE", 0.05)
     [port] = free_ports(1)
     monkeypatch.setenv("METABASE_URL", f"http://proxy:hidden@127.0.0.1:{port}/")
     for word in ("provision", "verify"):
@@ -763,7 +763,7 @@ def test_a_server_that_is_down_or_something_else_is_named_without_what_is_secret
 
 
 def test_what_is_not_metabase_is_not_waited_for(server, capsys, monkeypatch):
-    monkeypatch.setattr(metabase, "SILENT", 0.1)
+    monkeypatch.setattr(metabase_client, "SILENT", 0.1)
     monkeypatch.setattr(server, "answer", lambda *_: (200, "<html>Welcome to nginx!</html>"))
     assert "answers as something else would, after 0 seconds" in refused(capsys, "provision")
 
