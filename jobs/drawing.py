@@ -7,7 +7,7 @@ throughout. So any date can be drawn without the others, with the same result ev
 import datetime
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,6 +23,7 @@ PATIENTS = 5_000  # in the history, at scale 1
 COURSES = 13_960  # of care, in the history, at scale 1; they lead to 15,000 visits in all: see hospital.py
 HISTORY = 730  # days up to and including START; day 0 is the first of them
 START = HISTORY - 1
+CHUNK = 100_000  # courses worked on at once
 
 WEEKDAYS = np.array((118, 115, 110, 108, 104, 75, 70))  # load, Monday first; the mean is 100
 MONTHS = np.array((112, 110, 104, 98, 96, 93, 90, 90, 96, 101, 103, 107))
@@ -111,6 +112,12 @@ class Hospital:
         faker.seed_instance(self.seed)
         names = list(dict.fromkeys(faker.city() for _ in range(150)))
         return pa.array([f"{name}, {faker.state_abbr()}" if i % 10 == 9 else name for i, name in enumerate(names)])
+
+
+def chunks(first: int, end: int) -> Iterator[np.ndarray]:
+    """Yields the numbers from `first` up to, but not including, `end`, in chunks that fit into memory."""
+    for low in range(first, end, CHUNK):
+        yield np.arange(low, min(low + CHUNK, end))
 
 
 def text(*parts: pa.Array | str) -> pa.Array:

@@ -15,7 +15,6 @@ from jobs.drawing import START, Hospital
 
 # --- the hospital -------------------------------------------------------------------------------------------
 
-CHUNK = 100_000  # courses worked on at once
 NEVER = 2**40  # a minute that never comes
 
 DECADES = (11, 10, 13, 14, 13, 13, 12, 9, 4, 1)  # patients by decade of age

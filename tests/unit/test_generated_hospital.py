@@ -8,13 +8,14 @@ from collections import Counter
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
 import pytest
 
 from jobs import generate as generator
 from jobs.drawing import START as LAST
 from jobs.drawing import Hospital
 from jobs.generate import generate
-from jobs.hospital import REACH, visits
+from jobs.hospital import PAID_IN_WEEKS, REACH, visits
 from tests.support import hospital_figures
 from tests.support.hospital_figures import DAY, SUMMER, WINTER, Rows, start_of
 from tests.unit.test_generate import COLUMNS, START, contents, folder, manifest, read, rows_of
@@ -110,10 +111,10 @@ def test_a_course_makes_no_news_after_its_reach(landing: Path, tmp_path: Path, m
         generate(date, tmp_path)
         assert contents(tmp_path, date) == contents(landing, date)
     hospital = Hospital(7, 10, START, LAST)
-    courses = generator.np.arange(1, hospital.first_course[LAST + 1])
+    courses = np.arange(1, hospital.first_course[LAST + 1])
     v = visits(hospital, courses)
     begins = hospital.first_course.searchsorted(v.number // 3, side="right") - 1
-    slowest = 7 * len(generator.PAID_IN_WEEKS) + 1
+    slowest = 7 * len(PAID_IN_WEEKS) + 1
     assert ((v.end // 1440)[v.kept] + slowest - begins[v.kept]).max() <= REACH
 
 
