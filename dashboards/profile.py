@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dashboards import pages
-from jobs import borders, drafting, program, settings, sources, terms
+from jobs import borders, draft_text, drafting, program, settings, sources, terms
 from jobs.borders import as_html, quoted
 from jobs.catalog import CATALOG
-from jobs.drafting import Draft
+from jobs.column_matching import Draft
 from jobs.profiling import ColumnProfile, Profile, Reading, TableProfile
 from jobs.program import Refused
 
@@ -81,7 +81,7 @@ def make(folder: Path, name: str) -> Iterator[str]:
         raise Refused(f"sources/{name}.yml or sources/{name}/ is there already; give another NAME, or move it away.")
     reading = Reading(folder)
     drafts = drafting.draft(reading)
-    text, files = drafting.render(name, reading, drafts)
+    text, files = draft_text.render(name, reading, drafts)
     page = pages.home() / f"profile-{name}.html"
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(draw(name, reading.profile, drafts), encoding="utf-8")
@@ -96,7 +96,7 @@ def make(folder: Path, name: str) -> Iterator[str]:
         made = drafts.get(dataset)
         of = " and ".join(table.pattern for table in (made.table, made.other) if table) if made else "no file"
         yield f"{dataset}: of {of}" + (f", by sources/{name}/{dataset}.sql" if made and made.is_sql else "")
-    todo = drafting.count_todo(text, *files.values())
+    todo = draft_text.count_todo(text, *files.values())
     if drafts:
         sources.load(name)
         yield f"sources/{name}.yml: a valid draft, TODO {todo}; then `make preview FROM={folder} SOURCE={name}`"

@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 
 from dashboards import profile as command
-from jobs import charsets, drafting, drift, example_export, exports, headers, profiling, settings, sources
+from jobs import (
+    charsets,
+    column_matching,
+    drafting,
+    drift,
+    example_export,
+    exports,
+    headers,
+    profiling,
+    settings,
+    sources,
+)
 from jobs.catalog import CATALOG
 from jobs.generate import generate
 from jobs.landing import folder
@@ -292,4 +303,4 @@ def test_a_draft_says_how_sure_it_is(ours):
     reading = profiling.Reading(ours)
     drafts = drafting.draft(reading)
     assert {each.table.pattern for each in drafts.values()} == {f"{name}.csv" for name in CATALOG}
-    assert all(guess.confidence >= drafting.SURE for each in drafts.values() for guess in each.guesses)
+    assert all(guess.confidence >= column_matching.SURE for each in drafts.values() for guess in each.guesses)
