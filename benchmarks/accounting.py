@@ -21,6 +21,7 @@ from jobs import (
     ledger,
     marts,
     program,
+    revalidation,
     settings,
     silver_to_gold,
     thresholds,
@@ -72,7 +73,7 @@ def main() -> None:
     day = program.given_day(sys.argv[1])
     os.environ["SPARK_REMOTE"] = f"sc://127.0.0.1:{settings.get('SPARK_CONNECT_PORT')}"
     timed(landing, "describe", "a plain reading of the files")
-    timed(bronze_to_silver, "stale_dates", "parents that came or went")
+    timed(revalidation, "stale_dates", "parents that came or went")
     timed(delta_log, "last_commit", "the log of what was committed")
     for name in ("write", "settle", "settle_silver", "versions", "ran_before", "usual_rows", "standing"):
         timed(ledger, name, "ledger, markers and levels")

@@ -5,8 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import date
 from decimal import Decimal
-from functools import partial, reduce
-from operator import or_
+from functools import partial
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -20,12 +19,13 @@ from jobs import (
     landing,
     ledger,
     program,
+    revalidation,
     spark_csv,
     validation,
     warehouse,
 )
-from jobs.catalog import CATALOG, children, relatives
-from jobs.dataset import WHITE_SPACE, Dataset
+from jobs.catalog import CATALOG, relatives
+from jobs.dataset import Dataset
 
 
 def bronze_to_silver(dataset: Dataset, *days: date) -> str:
@@ -131,7 +131,7 @@ def validate(
             came = verdict.accepted.filter(F.col("_partition_date").isin([run["partition_date"] for run in changed]))
             came = came.select(dataset.key, "_partition_date")
             program.step(spark, dataset, days, "find dates to validate again")
-            for child, dates in stale_dates(spark, connection, dataset, changed, came).items():
+            for child, dates in revalidation.stale_dates(spark, connection, dataset, changed, came).items():
                 ledger.mark_stale(connection, child, list(dates))
                 changes += (f"{change}: to be validated again" for change in dates.values())
         said = []
@@ -326,60 +326,6 @@ def must_balance(day: date, facts: landing.Facts, counts: validation.Counts) -> 
             f"{what} in bronze of {day} but {validated} validated, or other sums: law 1 is broken, nothing was "
             "published; look for quotes that RFC 4180 does not allow."
         )
-
-
-def stale_dates(
-    spark: Any,
-    connection: warehouse.Connection,
-    dataset: Dataset,
-    runs: Sequence[Mapping[str, Any]],
-    came: DataFrame | None = None,
-) -> dict[str, dict[date, str]]:
-    """Returns the partitions of a dataset's children whose verdicts no longer hold after these runs, by child.
-
-    Each partition has a sentence on what came or went. `came` has the keys and partitions of the rows that these runs
-    accepted: orphans may have found their parent among them. If the runs removed keys, or one that died before them may
-    have, rows may have lost their parent: accepted rows, and rows rejected for another reason.
-
-    Long because one query finds the children of all datasets.
-    """
-    first = min(run["partition_date"] for run in runs)
-    took = any(run.get("lost") or ledger.died_before(connection, run) for run in runs)
-    waiting, having = [], []
-    for child in children(dataset):
-        name = next(column for column, parent in child.parents.items() if parent == dataset.name)
-        orphan = f"orphan_{name}"
-        wanted = (
-            F.lit(child.name).alias("dataset"),
-            F.col("_partition_date").alias("of_day"),
-            F.btrim(name, F.lit(WHITE_SPACE)).alias("wanted"),
-            F.date_add("_partition_date", child.orphan_days).alias("until"),
-        )
-        days = [day for day in ledger.dates_with(connection, child, orphan) if first <= child.waits_until(day)]
-        if days and came is not None:
-            rejected = delta_tables.silver(spark, child, "rejected").filter(F.col("_partition_date").isin(days))
-            waiting.append(rejected.filter(validation.has_code(F.lit(orphan))).select(*wanted))
-        if took and delta_tables.has_silver(child, "rejected"):
-            without_one = map(validation.has_code, map(F.lit, (orphan, f"missing_{name}", "malformed_row")))
-            rejected = delta_tables.silver(spark, child, "rejected").filter(~reduce(or_, without_one))
-            having += [delta_tables.silver(spark, child).select(*wanted), rejected.select(*wanted)]
-    is_there = (F.col("wanted") == F.col("known")) & (F.col("day") <= F.col("until"))
-    found = []
-    if waiting and came is not None:
-        found_one = validation.union(waiting).join(came.toDF("known", "day"), on=is_there, how="left_semi")
-        found.append(found_one.withColumn("change", F.lit("found")))
-    if having:
-        keys = delta_tables.silver(spark, dataset).select(dataset.key, "_partition_date").toDF("known", "day")
-        lost_one = validation.union(having).join(keys, on=is_there, how="left_anti")
-        found.append(lost_one.withColumn("change", F.lit("lost")))
-    dates: dict[str, dict[date, str]] = {}
-    if found:
-        counted = validation.union(found).groupBy("dataset", "of_day", "change").count().collect()
-        for name, day, change, rows in sorted(counted):
-            whys = dates.setdefault(name, {})
-            why = f"{rows:,} {name} of {day} {change} their {dataset.name}"
-            whys[day] = f"{whys[day]}, {why}" if day in whys else why
-    return dates
 
 
 if __name__ == "__main__":

@@ -192,3 +192,20 @@ def write_lines(lines: DataFrame, path: str) -> int:
     counted = lines.observe(seen, F.sum("_doubled").alias("doubled"))
     counted.select("value").write.mode("overwrite").text(path, lineSep="\n")
     return int(seen.get["doubled"] or 0)
+
+
+def warnings_of(made: Made) -> list[str]:
+    """Returns the warnings about a dataset's conversion."""
+    twice = f"{made.doubled:,} local times came twice, as the clock was put back; they are taken as the first"
+    return [twice] if made.doubled else []
+
+
+def in_words(export: Export, name: str, made: Made) -> str:
+    """Returns a sentence on what a dataset's file was made from."""
+    mapping = export.source.by_dataset.get(name)
+    if not mapping:
+        return f"bronze {name} {export.day}: no rows; the source {export.source.name} has none"
+    files = landing.listed((quoted(file.name) for file in export.files(mapping)), 5)
+    left_out = f", {made.left_out:,} left out by {mapping.sql_file}" if made.left_out else ""
+    rows = f"{made.facts.records:,} rows of {made.records:,} records"
+    return f"bronze {name} {export.day}: {rows} in {files}{left_out}"

@@ -16,6 +16,7 @@ from jobs import (
     object_store,
     program,
     raw,
+    revalidation,
     silver_to_gold,
     warehouse,
 )
@@ -79,7 +80,7 @@ def empty(dataset: Dataset, day: date) -> str:
             none = table.filter(F.lit(False))
             done = delta_tables.replace(none, dataset, kind, [day], row["run_id"], since[kind], ready)
             row[f"delta_{kind}"] = done.version
-        for child, days in bronze_to_silver.stale_dates(spark, connection, dataset, [row]).items():
+        for child, days in revalidation.stale_dates(spark, connection, dataset, [row]).items():
             ledger.mark_stale(connection, child, list(days))
         row |= dict.fromkeys(("bronze_rows", "bronze_bytes", "accepted", "rejected", "faulty"), 0)
         row |= dict.fromkeys(("amount_in", "amount_accepted", "amount_rejected"), Decimal()) if dataset.amount else {}

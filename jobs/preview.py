@@ -204,12 +204,10 @@ def read(folder: Path, source: Source | None, day: date, staging: str, place: Pa
     made = derivation.derive(
         export._replace(source=apart, place=raw.staged(f"{staging}/raw")), datasets, "preview", place
     )
-    from jobs.source_to_bronze import in_words, warnings_of
-
     said = []
     for name, each in made.items():
-        said.append(in_words(export, name, each).removeprefix("bronze "))
-        said += (f"warn: {name}: {warning}" for warning in warnings_of(each))
+        said.append(derivation.in_words(export, name, each).removeprefix("bronze "))
+        said += (f"warn: {name}: {warning}" for warning in derivation.warnings_of(each))
     return Coming(day, {n: e.path for n, e in made.items()}, {n: e.facts for n, e in made.items()}, export, tuple(said))
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jobs import arrival, bronze_files, exports, headers, landing, ledger, program, raw, warehouse
+from jobs import arrival, bronze_files, derivation, exports, headers, landing, ledger, program, raw, warehouse
 from jobs.borders import quoted
 from jobs.catalog import expected
 from jobs.dataset import Dataset
@@ -62,11 +62,11 @@ def publish(
         }
         for name, dataset in datasets.items():
             facts, warnings = made[name].facts, arrival.warnings(connection, dataset, day, made[name].facts)
-            warnings += warnings_of(made[name])
+            warnings += derivation.warnings_of(made[name])
             rows[name] |= {"bronze_rows": facts.records, "bronze_bytes": facts.bytes, "bronze_sha256": facts.sha256}
             rows[name] |= {"amount_in": Decimal(facts.cents) / 100} if facts.amount else {}
             rows[name]["warnings"] = "; ".join(warnings) or None
-            said.append(in_words(export, name, made[name]))
+            said.append(derivation.in_words(export, name, made[name]))
             said += (f"warn: {name} {day}: {warning}" for warning in warnings)
         for name, dataset in datasets.items():
             bronze_files.upload(made[name].path, dataset, day, made[name].facts, about)
@@ -76,23 +76,6 @@ def publish(
             said += account_for(connection, export, row, made)
             ledger.settle(connection, row, row["bronze_sha256"])
     return "\n".join(said)
-
-
-def warnings_of(made: Made) -> list[str]:
-    """Returns the warnings about a dataset's conversion."""
-    twice = f"{made.doubled:,} local times came twice, as the clock was put back; they are taken as the first"
-    return [twice] if made.doubled else []
-
-
-def in_words(export: Export, name: str, made: Made) -> str:
-    """Returns a sentence on what a dataset's file was made from."""
-    mapping = export.source.by_dataset.get(name)
-    if not mapping:
-        return f"bronze {name} {export.day}: no rows; the source {export.source.name} has none"
-    files = landing.listed((quoted(file.name) for file in export.files(mapping)), 5)
-    left_out = f", {made.left_out:,} left out by {mapping.sql_file}" if made.left_out else ""
-    rows = f"{made.facts.records:,} rows of {made.records:,} records"
-    return f"bronze {name} {export.day}: {rows} in {files}{left_out}"
 
 
 def account_for(

@@ -118,7 +118,7 @@ PLANTS = {
     "bronze left behind": (forget.remove_source, "bronze_files.remove_bronze(dataset, day)", "pass"),
     "children that lose their parent not revalidated": (
         forget.empty,
-        "bronze_to_silver.stale_dates(spark, connection, dataset, [row])",
+        "revalidation.stale_dates(spark, connection, dataset, [row])",
         "{}",
     ),
     "a child left in gold": (

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from jobs import gold, validation
-from jobs.bronze_to_silver import stale_dates, validate
+from jobs.bronze_to_silver import validate
 from jobs.catalog import CATALOG
+from jobs.revalidation import stale_dates
 from jobs.silver_to_gold import apply
 from tests.support import model
 from tests.support.examples import EXAMPLES, PARENTS, VALID, VERSIONS, WRITTEN_OTHERWISE, versions

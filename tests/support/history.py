@@ -35,6 +35,7 @@ from jobs import (
     object_store,
     program,
     raw,
+    revalidation,
     settings,
     silver_to_gold,
     source_to_bronze,
@@ -69,7 +70,7 @@ BOUNDARIES = [
     *((ledger, name) for name in ("write", "withdraw", "mark_stale", "settle_silver", "settle", "delete_markers")),
     *((gold, name) for name in ("create_staging", "append", "find_lost", "load", "replace_withheld")),
     *((gold, name) for name in ("drop_staging", "account_for")),
-    (bronze_to_silver, "stale_dates"),
+    (revalidation, "stale_dates"),
     *((marts, name) for name in ("refresh", "rebuild", "check")),
 ]
 DEATHS = {
