@@ -87,8 +87,6 @@ def retrial(
 
     `read` returns the header and the records of a partition; by default those of bronze. Raises Refused if the columns
     of silver's table, or their types, are not those of the catalog.
-
-    Long because frames that the comparison shares live only while it runs.
     """
 
     def again(day: date) -> tuple[validation.Counts, validation.Verdict]:
@@ -99,9 +97,29 @@ def retrial(
     with ThreadPoolExecutor(4) as pool:
         counts, verdicts = zip(*pool.map(again, days), strict=True)
     would = validation.Verdict(*(union(parts) for parts in zip(*verdicts, strict=True)))
+    was = verdict_in_silver(spark, dataset, would)
     in_days = F.col("_partition_date").isin(days)
+    changes = differences(was.accepted.filter(in_days), would.accepted, ["_partition_date", dataset.key]).cache()
+    moved = moved_rejects(was.rejected.filter(in_days), would.rejected, dataset).cache()
+    kinds, flips = count_flips(dataset, moved, changes)
+    return Retrial(
+        dataset,
+        dict(zip(days, counts, strict=True)),
+        would.accepted.unionAll(was.accepted.filter(~in_days)),
+        would.rejected,
+        changes,
+        kinds,
+        flips,
+    )
+
+
+def verdict_in_silver(spark: Any, dataset: Dataset, would: validation.Verdict) -> validation.Verdict:
+    """Returns the rows of silver's tables, which have no rows before the first date has been validated.
+
+    Raises Refused if the columns of the accepted rows, or their types, are not those of the revalidated ones (`would`).
+    """
     was = validation.Verdict(would.accepted.limit(0), would.rejected.limit(0))
-    if delta_tables.has_silver(dataset, "accepted"):  # the first date has none
+    if delta_tables.has_silver(dataset, "accepted"):
         was = validation.Verdict(
             delta_tables.silver(spark, dataset).select(*would.accepted.columns),
             delta_tables.silver(spark, dataset, "rejected"),
@@ -111,15 +129,21 @@ def retrial(
             f"the columns of {dataset.name}, or their types, are not those of its silver table; a backtest tells what "
             "other rules would do to the tables there are."
         )
-    place = ["_partition_date", dataset.key]
-    changes = differences(was.accepted.filter(in_days), would.accepted, place).cache()
-    moved = moved_rejects(was.rejected.filter(in_days), would.rejected, dataset).cache()
+    return was
+
+
+def count_flips(dataset: Dataset, moved: DataFrame, changes: DataFrame) -> tuple[set[str], Flips]:
+    """Returns the kinds of `changes` that occur, and counts the rows of both frames by partition, direction and codes.
+
+    `moved` is the result of `moved_rejects`, `changes` that of `differences`.
+    """
     flips: Flips = Counter()
     for day, direction, codes, rows in (
         moved.groupBy("_partition_date", "direction", "codes").agg(F.sum("rows")).collect()
     ):
         flips[dataset.name, day, direction, codes] = rows
     # If another row of a key is accepted in place of the earlier one, two rows flip and none has other values.
+    place = ["_partition_date", dataset.key]
     replaced = moved.filter(F.col("direction") == ACCEPTED).select(*place, F.lit(True).alias("replaced")).distinct()
     kinds = (
         changes.join(replaced, on=place, how="left").groupBy("_partition_date", "kind", "replaced").count().collect()
@@ -127,15 +151,7 @@ def retrial(
     for day, kind, is_replaced, rows in kinds:
         if kind == "changes" and not is_replaced:
             flips[dataset.name, day, CHANGED, ""] += rows
-    return Retrial(
-        dataset,
-        dict(zip(days, counts, strict=True)),
-        would.accepted.unionAll(was.accepted.filter(~in_days)),
-        would.rejected,
-        changes,
-        {row["kind"] for row in kinds},
-        flips,
-    )
+    return {row["kind"] for row in kinds}, flips
 
 
 def read_bronze(spark: Any, dataset: Dataset, day: date) -> tuple[Sequence[str], DataFrame]:
