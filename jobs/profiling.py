@@ -238,7 +238,7 @@ class Reading:
         return TableProfile(pattern, files, form, charset, rows + malformed, malformed, columns)
 
     def column(self, place: str, number: int, name: str, rows: int, nothing: str) -> ColumnProfile:
-        """Profiles one column."""
+        """Profiles one column, whose values and their numbers the temporary table `v` holds meanwhile."""
         trimmed = f"nullif(trim(c{number}, '{WHITE_SPACE}'), '')"
         self.connection.execute(
             f"create or replace temp table v as select {trimmed} as v, count(*) as n from {place} group by 1"
@@ -246,28 +246,11 @@ class Reading:
         [(blanks,)] = self.ask("select coalesce(sum(n), 0)::bigint from v where v is null")
         nulls = dict(self.ask(f"select v, n from v where v in ('{nothing}') order by n desc, v"))
         self.connection.execute(f"delete from v where v is null or v in ('{nothing}')")
-        distinct, there, longest, least, greatest = self.ask(
-            "select count(*), coalesce(sum(n), 0)::bigint, coalesce(max(length(v)), 0), min(v), max(v) from v"
+        distinct, longest, least, greatest = self.ask(
+            "select count(*), coalesce(max(length(v)), 0), min(v), max(v) from v"
         )[0]
         values = dict(self.ask(f"select v, n from v order by n desc, v limit {MOST_LISTED}"))
-
-        def shares(conditions: Sequence[tuple[str, Sequence[str]]]) -> list[float]:
-            sums = ", ".join(f"coalesce(sum(n) filter ({condition}), 0)::bigint" for condition, _ in conditions)
-            found = self.ask(f"select {sums} from v", *(text for _, texts in conditions for text in texts))[0]
-            return [part / there if there else 0.0 for part in found]
-
-        def fits(texts: Sequence[str], with_time: bool) -> dict[str, float]:
-            value = f"try_cast({ISO} as {'timestamp' if with_time else 'date'})"
-            parts = (parts_of(text, with_time) for text in texts)
-            holds = f"regexp_matches(v, ?) and {value} is not null"
-            found = shares([(holds, (regex, regex, template)) for regex, template in parts])
-            return {text: part for text, part in zip(texts, found, strict=True) if part}
-
-        def matches(regex: str, more: str = "") -> tuple[str, Sequence[str]]:
-            return f"regexp_matches(v, ?){more}", (regex,)
-
-        days, moments, offsets = dict[str, float](), dict[str, float](), 0.0
-        has_days, clocks, starts, integers, odd_sums, *decimals = shares(
+        has_days, clocks, starts, integers, odd_sums, *decimals = self.shares(
             [
                 matches("^[0-9]{2}([0-9]{2}|[./-][0-9]{2})[./-]?[0-9]{2}", " and length(v) >= 8"),
                 matches(CLOCK),
@@ -280,17 +263,11 @@ class Reading:
         )
         marks, fractions = (dict(zip(DECIMALS, part, strict=True)) for part in (decimals[:2], decimals[2:]))
         times = {TIME: clocks} if clocks else {}
+        days, moments, offsets = dict[str, float](), dict[str, float](), 0.0
         if has_days > 0.3 and starts < 0.3:
-            days = fits(DAYS, with_time=False)
+            days = self.fits(DAYS, with_time=False)
         elif has_days > 0.3:
-            [offsets] = shares([matches(patterns.OFFSET)])
-            self.connection.execute(
-                "create or replace temp table v as "
-                f"select regexp_replace(v, '{patterns.OFFSET}', '') as v, sum(n)::bigint as n from v group by 1"
-            )
-            found = shares([matches(f"^{day_regex(day)}[ T]") for day in DAYS])
-            alike = [day for day, part in zip(DAYS, found, strict=True) if part]
-            moments = fits([f"{d}{mark}{time}" for d in alike for mark in BETWEEN for time in TIMES], with_time=True)
+            offsets, moments = self.timestamps()
         odd_sums = odd_sums if max(marks.values()) < NEARLY and not days else 0.0
         if max(fractions.values()) or integers >= NEARLY:
             mark = max(fractions, key=lambda each: fractions[each])
@@ -302,6 +279,33 @@ class Reading:
             least, greatest = self.ask(f"{query} regexp_matches(v, ?))", *parts, parts[0])[0]
         shapes = (name, number, rows, blanks, nulls, distinct, values, days, moments, times, marks, fractions)
         return ColumnProfile(*shapes, offsets, integers, odd_sums, longest, text_of(least), text_of(greatest))
+
+    def shares(self, conditions: Sequence[tuple[str, Sequence[str]]]) -> list[float]:
+        """Returns the share of the values of `v` that meet each condition, given with its parameters."""
+        sums = ", ".join(f"coalesce(sum(n) filter ({condition}), 0)::bigint" for condition, _ in conditions)
+        texts = [text for _, texts in conditions for text in texts]
+        there, *found = self.ask(f"select coalesce(sum(n), 0)::bigint, {sums} from v", *texts)[0]
+        return [part / there if there else 0.0 for part in found]
+
+    def fits(self, texts: Sequence[str], with_time: bool) -> dict[str, float]:
+        """Returns the share of the values of `v` that fit each pattern, of the patterns that any value fits."""
+        value = f"try_cast({ISO} as {'timestamp' if with_time else 'date'})"
+        parts = (parts_of(text, with_time) for text in texts)
+        holds = f"regexp_matches(v, ?) and {value} is not null"
+        found = self.shares([(holds, (regex, regex, template)) for regex, template in parts])
+        return {text: part for text, part in zip(texts, found, strict=True) if part}
+
+    def timestamps(self) -> tuple[float, dict[str, float]]:
+        """Removes the offsets from UTC in `v`; returns the share that had one, and the share that fits each pattern."""
+        [offsets] = self.shares([matches(patterns.OFFSET)])
+        self.connection.execute(
+            "create or replace temp table v as "
+            f"select regexp_replace(v, '{patterns.OFFSET}', '') as v, sum(n)::bigint as n from v group by 1"
+        )
+        found = self.shares([matches(f"^{day_regex(day)}[ T]") for day in DAYS])
+        alike = [day for day, part in zip(DAYS, found, strict=True) if part]
+        moments = self.fits([f"{d}{mark}{time}" for d in alike for mark in BETWEEN for time in TIMES], with_time=True)
+        return offsets, moments
 
     def links(self, tables: Sequence[TableProfile]) -> Iterator[Link]:
         """Yields the columns whose values are nearly all keys of another table."""
@@ -332,6 +336,11 @@ class Reading:
         values = ", ".join(f"trim(c{column.place})" for column in columns)
         [(distinct,)] = self.ask(f"select count(*) from (select distinct {values} from {self.places[table.pattern]})")
         return distinct >= 0.98 * (table.rows - table.malformed) and all(c.there >= NEARLY * c.rows for c in columns)
+
+
+def matches(regex: str, more: str = "") -> tuple[str, Sequence[str]]:
+    """Returns the condition that a value of `v` matches a regular expression, with its parameters."""
+    return f"regexp_matches(v, ?){more}", (regex,)
 
 
 def text_of(value: Any) -> str:
