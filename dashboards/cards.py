@@ -131,45 +131,15 @@ class Card:
 
     @cached_property
     def sql(self) -> str:
-        """Returns the card's query with template tags: one row per combination of `by`, and per figure if folded.
-
-        A comparison has two rows, the older first, or none if the current figure is null: Metabase would show the
-        previous figure as the current one. Each row has the first and the last day of its period: from a single date,
-        Metabase would infer a unit, and show "2025" for 365 days or "January 2026" for any 30. The older figure is null
-        if the data begin within its period, since the period is then only partly recorded.
-        """
-        table = f"reports.{self.report}"
-        conditions = [f"[[and {{{{{tag}}}}}]]" for name in self.filters if name != "period" for tag in FILTERS[name]]
-        conditions += [f"and {table}.{self.only} is not null"] if self.only else []
+        """Returns the card's query with template tags: one row per combination of `by`, and per figure if folded."""
         if self.is_compared:
-            expression, _, name = self.figures[0].sql.rpartition(" as ")
-            return "\n".join(
-                [
-                    f"with {PERIOD},",
-                    "periods as (",
-                    "    select last_day as until, first_day as since, true as is_current from period",
-                    "    union all",
-                    "    select first_day - 1, first_day - (last_day - first_day + 1), false from period",
-                    "),",
-                    "figures as (",
-                    f"    select greatest(until, {FIRST_DAY}) as until, greatest(since, {FIRST_DAY}) as since,",
-                    f"        case when is_current or since >= (select min(day) from {table} where {self.begins} > 0)",
-                    f"            then {expression} end as {name}",
-                    f"    from periods left join {table} on {table}.day between since and until",
-                    *(f"        {condition}" for condition in conditions),
-                    "    group by periods.until, periods.since, periods.is_current",
-                    ")",
-                    f"select {', '.join(self.result)}",
-                    "from figures",
-                    f"where (select {self.figures[0].name} from figures order by until desc limit 1) is not null",
-                    "order by until",
-                ]
-            )
+            return "\n".join(self.comparison)
+        table = f"reports.{self.report}"
         ctes, source, where = [], [f"from {table}"], ["where true"]
         if "period" in self.filters:
             ctes, source = [PERIOD], [f"from {table} cross join period"]
             where = [f"where {table}.day between period.first_day and period.last_day"]
-        where += [f"    {condition}" for condition in conditions]
+        where += [f"    {condition}" for condition in self.conditions]
         if self.columns:
             names = [f"select {', '.join(self.columns)}"]
             return "\n".join([*leading(ctes), *names, *source, *where, *self.ending])
@@ -181,17 +151,59 @@ class Card:
             source, where = ["from chosen cross join grain"], []
         names = [f"select {', '.join([*breakdown, *(figure.sql for figure in self.figures)])}"]
         grouped = [f"group by {', '.join(map(str, range(1, len(self.by) + 1)))}"] if self.by else []
-        query = [*names, *source, *where, *grouped]
-        if self.fold:
-            pairs = ", ".join(f"('{figure.label}', {figure.name})" for figure in self.figures)
-            query = [
-                f"select {', '.join([*self.by, *self.fold])}",
-                "from (",
-                *(f"    {line}" for line in query),
-                ") as sums",
-                f"cross join lateral (values {pairs}) as folded ({', '.join(self.fold)})",
-            ]
+        query = self.folded([*names, *source, *where, *grouped])
         return "\n".join([*leading(ctes), *query, *self.ending])
+
+    @property
+    def conditions(self) -> list[str]:
+        """Returns the conditions on the report's rows, except for the period, each of which begins with `and`."""
+        filters = [f"[[and {{{{{tag}}}}}]]" for name in self.filters if name != "period" for tag in FILTERS[name]]
+        return filters + ([f"and reports.{self.report}.{self.only} is not null"] if self.only else [])
+
+    @property
+    def comparison(self) -> list[str]:
+        """Returns the query of a figure in this period and the period before, line by line.
+
+        It has two rows, the older first, or none if the current figure is null: Metabase would show the previous figure
+        as the current one. Each row has the first and the last day of its period: from a single date, Metabase would
+        infer a unit, and show "2025" for 365 days or "January 2026" for any 30. The older figure is null if the data
+        begin within its period, since the period is then only partly recorded.
+        """
+        table = f"reports.{self.report}"
+        expression, _, name = self.figures[0].sql.rpartition(" as ")
+        return [
+            f"with {PERIOD},",
+            "periods as (",
+            "    select last_day as until, first_day as since, true as is_current from period",
+            "    union all",
+            "    select first_day - 1, first_day - (last_day - first_day + 1), false from period",
+            "),",
+            "figures as (",
+            f"    select greatest(until, {FIRST_DAY}) as until, greatest(since, {FIRST_DAY}) as since,",
+            f"        case when is_current or since >= (select min(day) from {table} where {self.begins} > 0)",
+            f"            then {expression} end as {name}",
+            f"    from periods left join {table} on {table}.day between since and until",
+            *(f"        {condition}" for condition in self.conditions),
+            "    group by periods.until, periods.since, periods.is_current",
+            ")",
+            f"select {', '.join(self.result)}",
+            "from figures",
+            f"where (select {self.figures[0].name} from figures order by until desc limit 1) is not null",
+            "order by until",
+        ]
+
+    def folded(self, query: list[str]) -> list[str]:
+        """Returns a query with one row per figure in place of one column per figure, if the card folds its figures."""
+        if not self.fold:
+            return query
+        pairs = ", ".join(f"('{figure.label}', {figure.name})" for figure in self.figures)
+        return [
+            f"select {', '.join([*self.by, *self.fold])}",
+            "from (",
+            *(f"    {line}" for line in query),
+            ") as sums",
+            f"cross join lateral (values {pairs}) as folded ({', '.join(self.fold)})",
+        ]
 
     def coarsening(self, finest: str) -> str:
         """Returns the CTE `grain`: the finest grain from `finest` on at which the CTE `chosen` has few enough steps."""
