@@ -16,7 +16,7 @@ import contextlib
 import csv
 import datetime
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -35,20 +35,13 @@ def generate(
 
     The manifest has one row for each row that must be rejected: its number in the file (none for a duplicate, of which
     either copy may be rejected), its codes, and the date whose file brings its missing parent, if one does.
-
-    Long because the files of a date and their manifest are written in one pass.
     """
     today = START + (date - start).days
     hospital = Hospital(seed, scale, start, today)
     folder = landing / f"{date:%Y/%m/%d}"
     folder.mkdir(parents=True, exist_ok=True)
     parts = {name: folder / f".{name}.csv.part" for name in (*CATALOG, "manifest")}
-    history = today == START
-    first_patient = 1 if history else int(hospital.first_patient[today - 1])
-    first_course = 1 if history else int(hospital.first_course[max(0, today - REACH)])
-    patient_chunks = list(chunks(first_patient, int(hospital.first_patient[today + 1])))
-    course_chunks = list(chunks(first_course, int(hospital.first_course[today + 1])))
-
+    wanted = expected(date)
     with contextlib.ExitStack() as stack:
         for part in parts.values():
             stack.callback(part.unlink, missing_ok=True)
@@ -56,19 +49,7 @@ def generate(
             name: LandingFile(hospital, dataset, stack.enter_context(parts[name].open("wb")))
             for name, dataset in CATALOG.items()
         }
-        total = sum(len(numbers) for numbers in patient_chunks + course_chunks)
-        bar = stack.enter_context(tqdm(total=total, desc=f"{date}", unit=" numbers"))
-        for numbers in patient_chunks:
-            hospital_rows.write_patients(files["patients"], patients(hospital, numbers))
-            bar.update(len(numbers))
-        for numbers in course_chunks:
-            v = visits(hospital, numbers)
-            hospital_rows.write_visits(files["visits"], v)
-            lodging = hospital_rows.write_admissions(files["admissions"], v)
-            spent = lodging + hospital_rows.write_treatments(files["treatments"], v)
-            hospital_rows.write_bills(files["billing"], v, spent)
-            bar.update(len(numbers))
-        wanted = expected(date)
+        write_hospital(hospital, files, str(date))
         for name, file in files.items():
             if name not in wanted:
                 file.sound.clear()
@@ -86,6 +67,28 @@ def generate(
         for name in (*wanted, "manifest"):
             parts[name].replace(folder / f"{name}.csv")
     return {name: files[name].rows for name in wanted}
+
+
+def write_hospital(hospital: Hospital, files: Mapping[str, LandingFile], title: str) -> None:
+    """Writes the rows of the five datasets that model how a hospital works; shows its progress under a title."""
+    today = hospital.today
+    history = today == START
+    first_patient = 1 if history else int(hospital.first_patient[today - 1])
+    first_course = 1 if history else int(hospital.first_course[max(0, today - REACH)])
+    patient_chunks = list(chunks(first_patient, int(hospital.first_patient[today + 1])))
+    course_chunks = list(chunks(first_course, int(hospital.first_course[today + 1])))
+    total = sum(len(numbers) for numbers in patient_chunks + course_chunks)
+    with tqdm(total=total, desc=title, unit=" numbers") as bar:
+        for numbers in patient_chunks:
+            hospital_rows.write_patients(files["patients"], patients(hospital, numbers))
+            bar.update(len(numbers))
+        for numbers in course_chunks:
+            v = visits(hospital, numbers)
+            hospital_rows.write_visits(files["visits"], v)
+            lodging = hospital_rows.write_admissions(files["admissions"], v)
+            spent = lodging + hospital_rows.write_treatments(files["treatments"], v)
+            hospital_rows.write_bills(files["billing"], v, spent)
+            bar.update(len(numbers))
 
 
 def a_date(name: str, value: str) -> datetime.date:
