@@ -99,7 +99,10 @@ def match(
     profile: Profile,
     drafts: Mapping[str, Draft],
 ) -> float:
-    """Tells how much speaks for a column of theirs being this one of ours, by name and by content: from 0 to 1."""
+    """Tells how much speaks for a column of theirs being this one of ours, by name and by content: from 0 to 1.
+
+    Its parameters are the two sides of the comparison, each with what it belongs to.
+    """
     theirs = candidate.columns[0]
     name = max(terms.of_column(each, column) for each in candidate.names[:1])
     if column.name == dataset.key and terms.words_of(theirs.name) in (["id"], ["key"], ["nr"], ["no"]):
