@@ -89,12 +89,7 @@ def validate(
         run_id = runs[days[0]]["run_id"]
         program.tune_for_small_input(spark, rows, ledger.rows_in_silver(connection, relatives(dataset)))
         program.step(spark, dataset, days, "validate")
-        parents = {
-            name: delta_tables.silver(spark, CATALOG[parent])
-            .filter(F.col("_partition_date") <= dataset.waits_until(days[-1]))
-            .select(CATALOG[parent].key, "_partition_date")
-            for name, parent in dataset.parents.items()
-        }
+        parents = parents_until(spark, dataset, days[-1])
         files = [
             spark_csv.records(spark, dataset, day, facts[day]).withColumn("_partition_date", F.lit(day)) for day in days
         ]
@@ -134,19 +129,47 @@ def validate(
             for child, dates in revalidation.stale_dates(spark, connection, dataset, changed, came).items():
                 ledger.mark_stale(connection, child, list(dates))
                 changes += (f"{change}: to be validated again" for change in dates.values())
-        said = []
-        with connection.transaction():
-            for day, run in runs.items():
-                run |= account(dataset, facts[day], counts[day])
-                warnings = ledger.settle_silver(
-                    connection,
-                    run,
-                    counts[day].hits,
-                    standing[day]["run_id"] if day in standing else None,
-                    differing_versions(dataset, day, counts[day].differing),
-                )
-                said += [in_words(dataset, day, counts[day]) + ("; as it stood" if day in standing else ""), *warnings]
+        said = settle(connection, dataset, facts, counts, runs, standing)
     return [*said, *changes]
+
+
+def parents_until(spark: Any, dataset: Dataset, day: date) -> dict[str, DataFrame]:
+    """Returns, by foreign key column, the accepted keys and partitions of the parents that rows of a date may have."""
+    return {
+        name: delta_tables.silver(spark, CATALOG[parent])
+        .filter(F.col("_partition_date") <= dataset.waits_until(day))
+        .select(CATALOG[parent].key, "_partition_date")
+        for name, parent in dataset.parents.items()
+    }
+
+
+def settle(
+    connection: warehouse.Connection,
+    dataset: Dataset,
+    facts: Mapping[date, landing.Facts],
+    counts: Mapping[date, validation.Counts],
+    runs: Mapping[date, dict[str, Any]],
+    standing: Mapping[date, Mapping[str, Any]],
+) -> list[str]:
+    """Settles all partitions in one transaction; returns a sentence for each, with its warnings.
+
+    `standing` has the runs that remain current.
+
+    Its parameters are all that the ledger records of the runs.
+    """
+    said = []
+    with connection.transaction():
+        for day, run in runs.items():
+            run |= account(dataset, facts[day], counts[day])
+            warnings = ledger.settle_silver(
+                connection,
+                run,
+                counts[day].hits,
+                standing[day]["run_id"] if day in standing else None,
+                differing_versions(dataset, day, counts[day].differing),
+            )
+            said += [in_words(dataset, day, counts[day]) + ("; as it stood" if day in standing else ""), *warnings]
+    return said
 
 
 def in_words(dataset: Dataset, day: date, counts: validation.Counts) -> str:
