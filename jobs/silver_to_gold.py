@@ -84,10 +84,49 @@ def apply(
     `silver` and `runs` hold each partition's current silver run and the run of this load. Returns a sentence for each
     partition; that of the first also counts the changed rows of other datasets.
 
-    Long because all that it stages, loads and marks succeeds or fails together.
+    Long because all that it loads and marks succeeds or fails together.
     """
     days, first = list(silver), next(iter(runs.values()))
-    run_id = first["run_id"]
+    run_id, several = first["run_id"], len(days) > 1
+    stage_partitions(spark, connection, dataset, silver, run_id)
+    losing = gold.find_lost(connection, dataset, days, run_id)
+    for loser in losing:
+        stage_versions(spark, gold.lost(loser, run_id), loser, stopped, run_id)
+    restating = bool(losing)
+    for child in reversed(CATALOG.values()):
+        for name, parent in child.parents.items():
+            if missing := gold.find_missing(connection, child, name, run_id):
+                stage_versions(spark, missing, CATALOG[parent], stopped, run_id)
+                restating = True
+    with connection.transaction():
+        if restating:
+            connection.execute("set constraints all deferred")
+        touched = CATALOG.values() if restating else [dataset]
+        counts = {each.name: gold.load(connection, each, restating or several, run_id) for each in touched}
+        gold.replace_withheld(connection, dataset, days, run_id)
+        own = counts.pop(dataset.name)
+        others = note_restated(connection, first, counts)
+        changed = bool(others) or any(c["inserted"] or c["updated"] or c["removed"] for c in own.values())
+        for day, row in runs.items():
+            row |= gold.together(dataset, [own.pop(day)] if day in own else [])
+        # Versions of other partitions, on which keys fall back, are counted with the first.
+        first |= gold.together(dataset, [first, *own.values()])
+        for day, row in runs.items():
+            row["checksums"] = gold.checksums(connection, dataset, day)
+            # If the load changed nothing, the earlier run stays current, so that marts made from it are up to date.
+            stands = None if changed else gold.loaded_alike(connection, row)
+            ledger.settle(connection, row, silver[day]["run_id"], stands)
+    gold.drop_staging(connection)
+    said = {day: in_words(row) for day, row in runs.items()}
+    said[days[0]] += f"; {', '.join(others)}" if others else ""
+    return said
+
+
+def stage_partitions(
+    spark: Any, connection: warehouse.Connection, dataset: Dataset, silver: Mapping[date, dict[str, Any]], run_id: str
+) -> None:
+    """Stages the accepted rows of partitions, and the excluded ones of the rejected, both at once over JDBC."""
+    days = list(silver)
     in_partitions = F.col("_partition_date").isin(days)
     several = len(days) > 1
     gold.create_staging(connection, run_id, None if several else silver[days[0]])
@@ -104,42 +143,19 @@ def apply(
         for write in writes:
             write.result()
     gold.must_be_staged(connection, dataset, silver, run_id)
-    losing = gold.find_lost(connection, dataset, days, run_id)
-    for loser in losing:
-        stage_versions(spark, gold.lost(loser, run_id), loser, stopped, run_id)
-    restating = bool(losing)
-    for child in reversed(CATALOG.values()):
-        for name, parent in child.parents.items():
-            if missing := gold.find_missing(connection, child, name, run_id):
-                stage_versions(spark, missing, CATALOG[parent], stopped, run_id)
-                restating = True
+
+
+def note_restated(
+    connection: warehouse.Connection, run: Mapping[str, Any], counts: Mapping[str, Mapping[date, dict[str, Any]]]
+) -> list[str]:
+    """Notes in the ledger what a run did to the rows of other datasets; returns a phrase for each that it changed."""
     others = []
-    with connection.transaction():
-        if restating:
-            connection.execute("set constraints all deferred")
-        touched = CATALOG.values() if restating else [dataset]
-        counts = {each.name: gold.load(connection, each, restating or several, run_id) for each in touched}
-        gold.replace_withheld(connection, dataset, days, run_id)
-        for name in counts.keys() - {dataset.name}:
-            moved = gold.together(CATALOG[name], counts[name].values())
-            ledger.note(connection, first | {"dataset": name, "outcome": "done"} | moved)
-            if moved["inserted"] or moved["updated"] or moved["removed"]:
-                others.append(f"{name} {moved['inserted'] + moved['updated']:,} restated {moved['removed']:,} removed")
-        own = counts[dataset.name]
-        changed = bool(others) or any(c["inserted"] or c["updated"] or c["removed"] for c in own.values())
-        for day, row in runs.items():
-            row |= gold.together(dataset, [own.pop(day)] if day in own else [])
-        # Versions of other partitions, on which keys fall back, are counted with the first.
-        first |= gold.together(dataset, [first, *own.values()])
-        for day, row in runs.items():
-            row["checksums"] = gold.checksums(connection, dataset, day)
-            # If the load changed nothing, the earlier run stays current, so that marts made from it are up to date.
-            stands = None if changed else gold.loaded_alike(connection, row)
-            ledger.settle(connection, row, silver[day]["run_id"], stands)
-    gold.drop_staging(connection)
-    said = {day: in_words(row) for day, row in runs.items()}
-    said[days[0]] += f"; {', '.join(others)}" if others else ""
-    return said
+    for name in counts:
+        moved = gold.together(CATALOG[name], counts[name].values())
+        ledger.note(connection, dict(run) | {"dataset": name, "outcome": "done"} | moved)
+        if moved["inserted"] or moved["updated"] or moved["removed"]:
+            others.append(f"{name} {moved['inserted'] + moved['updated']:,} restated {moved['removed']:,} removed")
+    return others
 
 
 def in_words(row: dict[str, Any]) -> str:
