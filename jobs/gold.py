@@ -259,14 +259,18 @@ def load(connection: Connection, dataset: Dataset, choosing: bool, run_id: str) 
             f"and not exists (select from {standing} as s where s.{key} = g.{key}) "
             f"returning _partition_date, {amount} as amount"
         )
+    return counts_by_day(dataset, {"staged": staged, "inserted": inserted, "updated": updated, "removed": removed})
+
+
+def counts_by_day(dataset: Dataset, sums: Mapping[str, Mapping[date, tuple[int, Any]]]) -> dict[date, dict[str, Any]]:
+    """Returns the counts and the money of a load by partition, from the rows and money of each of its statements."""
     done: dict[date, dict[str, Any]] = {}
-    for day in staged.keys() | removed.keys():
-        of_day = {"staged": staged, "inserted": inserted, "updated": updated, "removed": removed}
-        counts = {name: found.get(day, (0, 0))[0] for name, found in of_day.items()}
-        money = sum(found.get(day, (0, 0))[1] for found in (updated, inserted)) - removed.get(day, (0, 0))[1]
+    for day in sums["staged"].keys() | sums["removed"].keys():
+        counts = {name: found.get(day, (0, 0))[0] for name, found in sums.items()}
+        inserted, updated, removed = (sums[name].get(day, (0, 0))[1] for name in ("inserted", "updated", "removed"))
         done[day] = counts | {
             "unchanged": counts["staged"] - counts["inserted"] - counts["updated"],
-            "amount_change": money if dataset.amount else None,
+            "amount_change": updated + inserted - removed if dataset.amount else None,
         }
     return done
 
