@@ -57,17 +57,6 @@ NAME = "2026/01/01/the-file.csv"
 BATCH = 100  # number of files that Spark reads in one query
 
 
-@pytest.fixture
-def say(capsys):
-    """Prints past pytest's capture."""
-
-    def line(text):
-        with capsys.disabled():
-            print(text, flush=True)
-
-    return line
-
-
 # ---- the plain reader against the model -----------------------------------------------------------------------------
 
 

@@ -265,17 +265,6 @@ def hospital(stack, spark):
         yield spark
 
 
-@pytest.fixture
-def say(capsys):
-    """Prints past pytest's capture."""
-
-    def line(text):
-        with capsys.disabled():
-            print(text, flush=True)
-
-    return line
-
-
 def run_histories(tally, steps, length, first):
     """Runs histories of `length` steps, each with its own seed, until `steps` have run or an invariant is violated."""
     for number in range(first, 1_000_000):

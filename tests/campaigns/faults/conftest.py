@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -37,17 +36,6 @@ def small_hospital() -> dict[str, bytes]:
             lines.append(record(name, VALID[name] | keys | change))
         files[name] = ("\n".join(lines) + "\n").encode()
     return files
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Any:
-    """Prints past pytest's capture."""
-
-    def line(text: str) -> None:
-        with capsys.disabled():
-            print(text, flush=True)
-
-    return line
 
 
 @pytest.fixture(scope="session")
