@@ -22,6 +22,12 @@ const CONFIG = {
 const color = (place) => `var(--c${place % 8})`;
 const UNIT = { percent: "%", hours: "h", days: "d" };
 
+// Gives each series the colour of its place.
+function paintOf(series, type) {
+  const places = series.map((_, place) => place);
+  return { field: "s", type, scale: { domain: places, range: places.map(color) }, legend: null };
+}
+
 // Returns a value as a literal of Vega's expressions, which refuse control characters and line separators in a string.
 function literal(value) {
   const escape = (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`;
@@ -161,12 +167,7 @@ function overTime(card, data, width) {
     axis: axis(card.figures[0].format, greatest),
     scale: { zero: !isTruncated, nice: true },
   };
-  const paint = {
-    field: "s",
-    type: "nominal",
-    scale: { domain: data.series.map((_, place) => place), range: data.series.map((_, place) => color(place)) },
-    legend: null,
-  };
+  const paint = paintOf(data.series, "nominal");
   const few = all.length <= 40;
   const layer = [];
   if (card.chart === "area") {
@@ -311,12 +312,7 @@ function bar(card, data, width) {
     s: data.series.indexOf(point.s),
     isCut: cut.has(point.x),
   }));
-  const paint = {
-    field: "s",
-    type: "ordinal",
-    scale: { domain: data.series.map((_, place) => place), range: data.series.map((_, place) => color(place)) },
-    legend: null,
-  };
+  const paint = paintOf(data.series, "ordinal");
   const layer = [
     {
       mark: {
@@ -394,12 +390,7 @@ function across(card, data, width) {
     scale: { domain: [0, greatest * room || 1], nice: room === 1 },
     axis: room === 1 ? { ...axis(format, greatest), tickCount: Math.max(2, Math.floor(width / 110)) } : null,
   };
-  const paint = {
-    field: "s",
-    type: "ordinal",
-    scale: { domain: data.series.map((_, place) => place), range: data.series.map((_, place) => color(place)) },
-    legend: null,
-  };
+  const paint = paintOf(data.series, "ordinal");
   const layer = [
     {
       mark: {
