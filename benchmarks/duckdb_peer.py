@@ -53,7 +53,7 @@ def validate(connection: duckdb.DuckDBPyConnection, path: Path, dataset: Dataset
     names = ", ".join(dataset.names)
     connection.execute(f"create table accepted_{name} as select {names} from validated where reasons = ''")
     source = ", ".join(f"nullif(source.{column}, '') as {column}" for column in dataset.names)
-    # A record can have two defects, and a blank line is no record.
+    # A record can have two defects, and a blank line is not a record.
     connection.execute(
         f"create table rejected_{name} as "
         f"select {source}, _raw, reasons as _reject_reason from validated where reasons <> '' "

@@ -323,7 +323,7 @@ def card(declared: Mapping[str, Any], filters: Sequence[str], reports: Mapping[s
     own = tuple(name for name in filters if name in report["filters"])
     made = Card(figures=figures, filters=own, begins=report.get("begins"), whole=report.get("whole"), **lists, **given)
     faults = [
-        (made.chart not in CHARTS, f"{made.chart!r} is no chart; there are {', '.join(CHARTS)}"),
+        (made.chart not in CHARTS, f"{made.chart!r} is not a chart; there are {', '.join(CHARTS)}"),
         (not made.answers.strip(), "it does not say what it answers"),
         (bool(made.figures) == bool(made.columns), "it needs figures or columns, and not both"),
         (bool(made.columns) and made.chart != "table", "only a table shows columns as they are"),

@@ -176,7 +176,7 @@ def drawn(day: date | None, column: str) -> tuple[str, str]:
     known = mart_columns.all_marts()
     if mart not in known or name not in known[mart]["made_of"]:
         raise Refused(
-            f"{borders.quoted(column)} is no column of a mart; the marts are {', '.join(known)}: name one as in "
+            f"{borders.quoted(column)} is not a column of a mart; the marts are {', '.join(known)}: name one as in "
             f"COLUMN={listed(known)}."
         )
     nodes, edges = of_column(mart, name, day)

@@ -68,7 +68,7 @@ class Metabase:
 
 
 def content(answer: requests.Response) -> Any:
-    """Returns the JSON of an answer, or its text if it is no JSON."""
+    """Returns the JSON of an answer, or its text if it is not JSON."""
     try:
         return answer.json()
     except requests.JSONDecodeError:

@@ -75,7 +75,7 @@ def make(folder: Path, name: str) -> Iterator[str]:
     """Writes the draft and the page and yields a summary; raises Refused rather than overwrite a declaration."""
     path = sources.folder() / f"{name}.yml"
     if not sources.SOURCE_NAME.fullmatch(name):
-        raise Refused(f"{quoted(name)} is no name for a source; give one of letters, digits, _ and - as NAME.")
+        raise Refused(f"{quoted(name)} is not a name for a source; give one of letters, digits, _ and - as NAME.")
     own = sources.folder() / name
     if path.exists() or (own.is_dir() and any(own.iterdir())):
         raise Refused(f"sources/{name}.yml or sources/{name}/ is there already; give another NAME, or move it away.")

@@ -166,7 +166,7 @@ def made_of(column: Column, candidate: Candidate, score: float, table: TableProf
     values, counts = tuple[tuple[str, str], ...](), tuple[tuple[str, int], ...]()
     if column.one_of:
         values, why = codes_of(column, theirs, why)
-        # A text that few rows have may be anything: a draft is no place for it.
+        # A text that few rows have may be anything: a draft is not the place for it.
         known = dict(values)
         counts = tuple((code, rows) for code, rows in theirs.values.items() if code in known or rows >= FEW_ROWS)
     if theirs.odd_sums > NEARLY and column.type == "decimal":

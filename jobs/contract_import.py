@@ -42,7 +42,9 @@ def read(file: Path) -> dict[str, Any]:
     validator = jsonschema.validators.validator_for(schema)(schema)
     if fault := jsonschema.exceptions.best_match(validator.iter_errors(contract)):
         where = "/".join(map(str, fault.absolute_path)) or "the top"
-        raise Refused(f"{file} is no contract of the standard: at {where}, {borders.printable(fault.message)[:200]}.")
+        raise Refused(
+            f"{file} is not a contract of the standard: at {where}, {borders.printable(fault.message)[:200]}."
+        )
     if not contract.get("schema"):
         raise Refused(f"{file} describes no table; give a contract that has a `schema`.")
     return contract
@@ -157,7 +159,7 @@ def draft_rules(table: Mapping[str, Any], names: set[str], notes: Notes) -> Iter
             reason = re.sub(r"\W+", "_", name.lower()).strip("_")
             yield Rule(reason, holds.sql(dialect="spark"), used, message=" ".join(rule.get("description", "").split()))
         elif not name.startswith("orphan_"):  # which the reference declares
-            notes.append(f"the rule {name} is no condition on a row: {' '.join(rule['query'].split())[:200]}")
+            notes.append(f"the rule {name} is not a condition on a row: {' '.join(rule['query'].split())[:200]}")
 
 
 def condition(query: str) -> exp.Expr | None:
@@ -194,7 +196,7 @@ def hours(level: Mapping[str, Any] | None, notes: Notes) -> int:
     if level is None:
         return Dataset.due_hours
     if level.get("unit") not in each or not isinstance(level["value"], int):
-        notes.append(f"the latency of {level['value']} {level.get('unit', '')} is no number of hours or days.")
+        notes.append(f"the latency of {level['value']} {level.get('unit', '')} is not a number of hours or days.")
         return Dataset.due_hours
     return level["value"] * each[level["unit"]]
 

@@ -264,7 +264,7 @@ def to_lines(rows: DataFrame, dataset: Dataset) -> DataFrame:
     """
     fields = (F.coalesce(spark_csv.written(name), F.lit("")) for name in dataset.names)
     line, text = F.concat_ws(",", *fields), spark_csv.written("_raw")
-    if len(dataset.names) == 1:  # in which a blank line is no record, and a record of one field is complete
+    if len(dataset.names) == 1:  # in which a blank line is not a record, and a record of one field is complete
         line, text = F.when(line == "", F.lit('""')).otherwise(line), F.concat(text, F.lit(","))
     value = F.when(F.col("_malformed"), text).otherwise(line).alias("value")
     return rows.select("_file", "_raw", value, "_doubled")

@@ -179,7 +179,10 @@ def wrong_sql(mapping: DatasetMapping, error: PySparkException) -> Refused:
     found = (
         re.search(r"\bline ([0-9]+)", str(error)) if isinstance(error, (AnalysisException, ParseException)) else None
     )
-    known = {"UNRESOLVED_COLUMN": "names a column that its tables do not have", "PARSE_SYNTAX_ERROR": "is no Spark SQL"}
+    known = {
+        "UNRESOLVED_COLUMN": "names a column that its tables do not have",
+        "PARSE_SYNTAX_ERROR": "is not Spark SQL",
+    }
     known |= {"TABLE_OR_VIEW_NOT_FOUND": "names a table that `tables` does not have"}
     name = (error.getMessageParameters() or {}).get("objectName") or (error.getMessageParameters() or {}).get("error")
     what = f"{known.get(condition.partition('.')[0], 'fails')} ({condition}{f' {name}' if found and name else ''})"

@@ -1,4 +1,4 @@
-"""Describes how files write records, and recognises by its first bytes a file that is no CSV in UTF-8 with commas."""
+"""Describes how files write records, and recognises by its first bytes a file that is not CSV in UTF-8 with commas."""
 
 import codecs
 import re
@@ -53,7 +53,7 @@ WINDOWS = re.compile(rf"([A-Za-z]{LETTER}|{LETTER}[A-Za-z])(?![\udc80-\udcbf])")
 class Look(NamedTuple):
     """Describes what the first bytes of a file show."""
 
-    kind: str | None  # what the file is, if it is no text in columns
+    kind: str | None  # what the file is, if it is not text in columns
     encoding: str | None  # the encoding that it seems to have, if that is not UTF-8
     text: str  # bytes that are not of the encoding are escaped as surrogates
 

@@ -223,7 +223,7 @@ def read_header(record: str, name: str, source: Source, used: Mapping[str, int],
         return columns
     found = dialect.look(start)
     if found.kind:
-        raise Refused(f"{name} is {found.kind}, and no text in columns; have the file sent again.")
+        raise Refused(f"{name} is {found.kind}, and not text in columns; have the file sent again.")
     if found.encoding in dialect.UNICODE:
         raise Refused(f"{name} seems to be {found.encoding}; correct `encoding` in {source.file}.")
     if dialect.SEPARATOR_LINE.fullmatch(record.strip(WHITE_SPACE)):

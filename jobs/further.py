@@ -101,12 +101,12 @@ def repeat(value: str, base: Base) -> pa.Array:
 def half(column: Column) -> int:
     """Returns half of a decimal column's example, in cents; half of 100 if it has no example.
 
-    Raises ValueError for an example that is no decimal.
+    Raises ValueError for an example that is not a decimal.
     """
     try:
         return max(100, int(abs(Decimal(column.example or 100)) * 50))
     except InvalidOperation:
-        raise ValueError(f"The example of {column.name}, {column.example!r}, is no decimal; correct it.") from None
+        raise ValueError(f"The example of {column.name}, {column.example!r}, is not a decimal; correct it.") from None
 
 
 def draw_sound(hospital: Hospital, dataset: Dataset, base: Base, references: Columns) -> tuple[Columns, np.ndarray]:

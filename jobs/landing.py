@@ -75,7 +75,7 @@ def has_landed(dataset: Dataset, day: date) -> bool:
     else:
         if stat.S_ISREG(mode):
             return True
-        wrong = "is a directory" if stat.S_ISDIR(mode) else "is no regular file"
+        wrong = "is a directory" if stat.S_ISDIR(mode) else "is not a regular file"
     raise Refused(f"{folder(day)}/{dataset.name}.csv {wrong}; put the file in its place and run the date again.")
 
 
@@ -239,7 +239,7 @@ def ends_open(line: str, is_open: bool = False, dialect: Dialect = RFC_4180) -> 
 
 
 def read_amount(record: str, header: Sequence[str], column: str) -> int | None:
-    """Returns the cents of one column of a record; None if the record is malformed or the text is no decimal(12,2)."""
+    """Returns the cents of a column of a record; None for a malformed record, or a text that is not a decimal(12,2)."""
     fields = plain_fields(record.rstrip("\n").removesuffix("\r"))
     if len(fields) != len(header) or "\0" in record:
         return None
@@ -279,7 +279,7 @@ def quoted_fields(record: str, dialect: Dialect = RFC_4180) -> Iterator[str]:
 
 
 def cents(text: str) -> int | None:
-    """Returns a decimal's hundredths, rounded half up by its third place; None if the text is no decimal(12,2)."""
+    """Returns a decimal's hundredths, rounded half up by its third place; None if the text is not a decimal(12,2)."""
     digits = text[:-3] + text[-2:]
     if 3 < len(text) <= 13 and text[-3] == "." and digits.isdigit() and digits.isascii():
         return int(digits)  # the fast way: nearly all of millions of amounts have this form

@@ -130,7 +130,7 @@ def next_date(connection: warehouse.Connection) -> date:
 def names_in(folder: Path) -> list[str]:
     """Returns the names of a folder's files."""
     if not folder.is_dir():
-        raise Refused(f"{quoted(str(folder))} is no folder; give the folder of a date's files as FROM.")
+        raise Refused(f"{quoted(str(folder))} is not a folder; give the folder of a date's files as FROM.")
     return sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 

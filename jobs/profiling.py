@@ -142,7 +142,7 @@ class Profile(NamedTuple):
     folder: str
     tables: tuple[TableProfile, ...]
     links: tuple[Link, ...]
-    unread: tuple[str, ...]  # what is no text in columns, each as a sentence says it
+    unread: tuple[str, ...]  # what is not text in columns, each as a sentence says it
 
     def best(self, what: str, default: str) -> str:
         """Returns the pattern of `what` (days, moments) that fits most columns, or the default where none has any."""
@@ -181,9 +181,9 @@ class Reading:
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise Refused(f"{quoted(str(folder))} is no folder; give the folder of an export's files as FROM.")
+            raise Refused(f"{quoted(str(folder))} is not a folder; give the folder of an export's files as FROM.")
         files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith((".", "_"))]
-        # The texts lie on disk, readable by this user alone, until this reading is forgotten: a gigabyte is no problem.
+        # The texts are on disk, not in memory; only this user can read them, and they are deleted with this object.
         place = tempfile.mkdtemp(prefix="profile-")
         weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
         self.connection = duckdb.connect(str(Path(place, "profile.duckdb")), config={"threads": 2})

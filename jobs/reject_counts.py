@@ -11,7 +11,7 @@ from jobs.catalog import CATALOG
 from jobs.dataset import Dataset, is_retryable
 from jobs.program import Refused
 
-FEW = 3  # rows; a smaller difference is no trend
+FEW = 3  # rows; a smaller difference is not a trend
 
 
 def rejects(day: date, datasets: Sequence[Dataset], keys: bool) -> Iterator[str]:

@@ -20,7 +20,7 @@ from jobs.program import Refused
 # Each character is read once, however long the blanks are: the lookahead always succeeds, so that nothing backtracks.
 CELL_END = r"[;\t\r\n]"
 CELL = re.compile(rf'(\A|{CELL_END})[\s"]*(?=([=+\-@＝＋－＠]?))')  # noqa: RUF001
-NUMBER = r'[+-]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)[\s"]*'  # a plain number is no formula
+NUMBER = r'[+-]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)[\s"]*'  # a plain number is not a formula
 NUMBER_CELL, NUMBER_FIELD = re.compile(rf"{NUMBER}(?={CELL_END}|\Z)"), re.compile(rf"{NUMBER}\Z")
 
 
@@ -29,8 +29,8 @@ def export(day: date, datasets: Sequence[Dataset], folder: Path) -> Iterator[str
 
     If the dataset was made from a source's records, writes one CSV for each file of the source, in its encoding and
     with its separator. A malformed record has no fields that can be trusted: they are empty, and its text is in
-    `_record`. A field that a spreadsheet would take for a formula, and that is no plain number, gets an apostrophe in
-    front. Each file is written whole or not at all, and only its owner may read it. Yields a sentence on each.
+    `_record`. A field that a spreadsheet would take for a formula, plain numbers excepted, gets an apostrophe in front.
+    Each file is written whole or not at all, and only its owner may read it. Yields a sentence on each.
     """
     with warehouse.connect() as connection:
         runs, spark = reject_counts.standing_runs(connection, day, datasets), None

@@ -144,21 +144,23 @@ def path(name: str) -> Path:
 
 
 def currency() -> str:
-    """Returns CURRENCY, the ISO 4217 code of the money in the files; exits with a sentence if it is no such code."""
+    """Returns CURRENCY, the ISO 4217 code of the money in the files; exits with a sentence if it has another form."""
     code = get("CURRENCY")
     if not re.fullmatch("[A-Z]{3}", code):
-        raise SystemExit("CURRENCY is no ISO 4217 code: set it to three capital letters, as EUR or USD, in .env.")
+        raise SystemExit("CURRENCY is not an ISO 4217 code: set it to three capital letters, as EUR or USD, in .env.")
     return code
 
 
 def small_cells() -> int:
     """Returns SMALL_CELLS, the number of patients below which breakdowns of patients are suppressed; 0 suppresses none.
 
-    Exits with a sentence if the setting is no whole number.
+    Exits with a sentence if the setting is not a whole number.
     """
     number = get("SMALL_CELLS")
     if not re.fullmatch("[0-9]{1,6}", number):
-        raise SystemExit("SMALL_CELLS is no whole number: set it to the smallest number of patients to show, in .env.")
+        raise SystemExit(
+            "SMALL_CELLS is not a whole number: set it to the smallest number of patients to show, in .env."
+        )
     return int(number)
 
 

@@ -151,7 +151,7 @@ def load(name: str) -> Source:
     """Reads the declaration of a source; raises Refused with the file and the line of a mistake."""
     path = folder() / f"{name}.yml"
     if not SOURCE_NAME.fullmatch(name):
-        raise Refused(f"{quoted(name)} is no name for a source: use letters, digits, _ and - for its folder.")
+        raise Refused(f"{quoted(name)} is not a name for a source: use letters, digits, _ and - for its folder.")
     if path.with_suffix(".yaml").exists():
         raise Refused(
             f"sources/{name}.yaml and sources/{name}.yml are two declarations of one source; keep the .yml alone."
@@ -220,7 +220,7 @@ class Declaration:
         for key, value in node.value:
             name = self.text(key)
             if known is not None and name not in known:
-                raise self.fail(key, f"{quoted(name)} is no key here; the keys are {', '.join(known)}")
+                raise self.fail(key, f"{quoted(name)} is not a key here; the keys are {', '.join(known)}")
             if name in found:
                 raise self.fail(key, f"{quoted(name)} stands here twice; remove one of the two")
             found[name] = value
@@ -231,7 +231,7 @@ class Declaration:
         return list(node.value) if isinstance(node, yaml.SequenceNode) else [node]
 
     def text(self, node: yaml.Node) -> str:
-        """Returns a text as it is written, whatever YAML takes it for: 01 is no number, and NO is not false."""
+        """Returns a text as it is written, whatever YAML takes it for: 01 is not a number, and NO is not false."""
         if not isinstance(node, yaml.ScalarNode):
             raise self.fail(node, "should be a text")
         is_null = node.tag == "tag:yaml.org,2002:null" and not node.style
@@ -259,9 +259,9 @@ class Declaration:
         """Returns a table, with the pattern of its files."""
         files = self.text(node)
         if not NAME.fullmatch(name):
-            raise self.fail(node, f"{quoted(name)} is no name for a table: use lower case letters, digits and _")
+            raise self.fail(node, f"{quoted(name)} is not a name for a table: use lower case letters, digits and _")
         if not files or "\\" in files or files.startswith("/") or ".." in files.split("/"):
-            raise self.fail(node, f"{quoted(files)} is no pattern of files in the date's folder, as PAT_*.csv is")
+            raise self.fail(node, f"{quoted(files)} is not a pattern of files in the date's folder, as PAT_*.csv is")
         return Table(name, files, node.start_mark.line + 1)
 
     def cells(self, dataset: Dataset, node: yaml.Node) -> Iterator[tuple[str, Cell]]:
@@ -310,7 +310,7 @@ class Declaration:
         name = self.text(node)
         path = folder() / self.name / name
         if not name or not path.resolve().is_relative_to((folder() / self.name).resolve()):
-            raise self.fail(node, f"{quoted(name)} is no file of sources/{self.name}/")
+            raise self.fail(node, f"{quoted(name)} is not a file of sources/{self.name}/")
         try:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError):
@@ -334,7 +334,7 @@ class Declaration:
 def check_zone(text: str) -> str:
     """Returns the name of a time zone; raises ValueError for any other text."""
     if text not in available_timezones():
-        raise ValueError("is no time zone; name it as in Europe/Paris")
+        raise ValueError("is not a time zone; name it as in Europe/Paris")
     return text
 
 
@@ -345,28 +345,28 @@ def check_encoding(text: str) -> str:
     except (LookupError, ValueError):
         name = ""
     if name not in ENCODINGS:
-        raise ValueError("is no encoding that is read here; windows-1252, iso-8859-15 and utf-8 are three that are")
+        raise ValueError("is not an encoding that is read here; windows-1252, iso-8859-15 and utf-8 are three that are")
     return "utf-8-sig" if name == "utf-8" else name
 
 
 def check_separator(text: str) -> str:
     """Returns a separator of fields; raises ValueError for any other text."""
     if len(text) != 1 or text.isalnum() or text in "\r\n\0\"'":
-        raise ValueError('is no separator; give one character, as in ";" or "\\t"')
+        raise ValueError('is not a separator; give one character, as in ";" or "\\t"')
     return text
 
 
 def check_quote(text: str) -> str:
     """Returns a quote, or "" if nothing is quoted; raises ValueError for any other text."""
     if len(text) > 1 or text.isalnum() or (text and text in "\r\n\0 "):
-        raise ValueError('is no quote; give one character, or "" where nothing is quoted')
+        raise ValueError('is not a quote; give one character, or "" where nothing is quoted')
     return text
 
 
 def check_decimal_mark(text: str) -> str:
     """Returns a decimal mark; raises ValueError for any other text."""
     if text not in DECIMAL_MARKS:
-        raise ValueError(f"is no decimal mark; it is one of {' '.join(DECIMAL_MARKS)}")
+        raise ValueError(f"is not a decimal mark; it is one of {' '.join(DECIMAL_MARKS)}")
     return text
 
 

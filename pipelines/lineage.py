@@ -192,7 +192,7 @@ def to_gold(dataset: Dataset, day: date, row: Row | None) -> Flow:
 
 
 def to_marts(day: date, row: Row | None) -> Flow:
-    """Describes the build of all marts from gold in one transaction; a mart that another mart reads is no input."""
+    """Describes the build of all marts from gold in one transaction; a mart that another mart reads is not an input."""
     inputs: dict[str, InputDataset] = {}
     outputs, all_marts = [], mart_columns.all_marts()
     for mart, known in all_marts.items():

@@ -28,7 +28,7 @@ def shown(day: date) -> Iterator[None]:
     """Draws the progress of a date on the last line of the terminal while the block runs.
 
     Drawing is done by a separate process: Luigi forks its tasks, which could inherit a drawing thread's lock that is
-    never released. Draws nothing if standard error is no terminal.
+    never released. Draws nothing if standard error is not a terminal.
     """
     if not sys.stderr.isatty():
         yield

@@ -53,7 +53,7 @@ def by(crontab: str) -> None:
 
 
 def catch_up_days() -> int:
-    """Returns how many ended dates a scheduled run checks; raises Refused if CATCH_UP_DAYS is no such number."""
+    """Returns how many ended dates a scheduled run checks; raises Refused if CATCH_UP_DAYS is not in 1 to 366."""
     text = settings.given("CATCH_UP_DAYS") or "7"
     if not text.isdecimal() or not 0 < int(text) <= 366:
         raise Refused(f"CATCH_UP_DAYS is {borders.quoted(text)}; write a number of days from 1 to 366, as in: 7")

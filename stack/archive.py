@@ -42,7 +42,7 @@ def recipients() -> list[str]:
         is_key = re.fullmatch("age1[0-9a-z]{20,}", key)
         if not is_key or subprocess.run([age(), "-r", key], stdin=subprocess.DEVNULL, capture_output=True).returncode:
             raise Refused(
-                f"BACKUP_RECIPIENT {borders.quoted(key)} is no public key of age; write the line `age1…` that "
+                f"BACKUP_RECIPIENT {borders.quoted(key)} is not a public key of age; write the line `age1…` that "
                 "`age-keygen -o key.txt` prints."
             )
     return keys
@@ -88,7 +88,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
     finally:
         process.stdout.close()
         # If age refused the key, the reader found no data and failed as well: report the key. A reader that stops early
-        # ends age by a signal, which is no error.
+        # ends age by a signal, which is not an error.
         if process.wait() > 0:
             raise Refused(f"age does not decrypt {path.name} with the key in BACKUP_IDENTITY; give the right one.")
 

@@ -2,7 +2,7 @@
 
 pip-audit asks PyPI about the packages in requirements-dev.lock; OSV is asked about the jars, MinIO, and the packages in
 the images, if docker or podman has them. Exits 1 if a vulnerability is known, and 2 if a lookup failed, since an
-unanswered question is no all-clear.
+unanswered question is not an all-clear.
 """
 
 import json

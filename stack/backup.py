@@ -109,7 +109,7 @@ def copy(connection: warehouse.Connection, to: Path, keys: Sequence[str]) -> dic
 
 
 def version_of_platform() -> str:
-    """Returns the commit of the clone, or the version in pyproject.toml if this is no git clone."""
+    """Returns the commit of the clone, or the version in pyproject.toml if this is not a git clone."""
     with suppress(OSError):
         asked = subprocess.run(
             ["git", "describe", "--always", "--dirty"], cwd=settings.ROOT, capture_output=True, text=True
@@ -155,7 +155,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             return dict(manifest)
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise Refused(f"{folder} is no backup that this version reads: it lacks a {MANIFEST} of the format {FORMAT!r}.")
+    raise Refused(f"{folder} is not a backup that this version reads: it lacks a {MANIFEST} of the format {FORMAT!r}.")
 
 
 # ---- schedule -----------------------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def prune(folder: Path, number: int) -> list[Path]:
     """Removes all but the newest scheduled backups, and incomplete ones; returns the complete ones removed."""
     gone = of_clock(folder)[:-number]
     for path in gone:
-        path.rename(path.with_name(f"{path.name}.partial"))  # a half-removed directory is no backup
+        path.rename(path.with_name(f"{path.name}.partial"))  # a half-removed directory is not a backup
     for path in folder.glob("*.partial"):
         is_left = (path / MANIFEST).exists() or time.time() - path.stat().st_mtime > DAY
         if BY_CLOCK.fullmatch(path.stem) and not path.is_symlink() and is_left:

@@ -83,7 +83,7 @@ def checked(source: Path) -> dict[str, Any]:
     for name, facts in manifest["files"].items():
         path = source / name
         if not path.is_file():
-            raise Refused(f"{source} is no whole backup: it lacks {name}. Nothing was restored.")
+            raise Refused(f"{source} is not a whole backup: it lacks {name}. Nothing was restored.")
         if archive.checksum(path) != facts["sha256"]:
             raise Refused(f"{source} is damaged: {name} is not the file that was written. Nothing was restored.")
     for name, value in manifest["names"].items():

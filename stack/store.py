@@ -139,7 +139,7 @@ def keep_versions(client: Any) -> None:
     if not days:
         return
     if not re.fullmatch("[1-9][0-9]{0,4}", days):
-        raise Refused("BRONZE_VERSIONS_DAYS is no number of days: give it one from 1 on, or leave it empty.")
+        raise Refused("BRONZE_VERSIONS_DAYS is not a number of days: give it one from 1 on, or leave it empty.")
     bucket = settings.get("MINIO_BUCKET_BRONZE")
     client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     expiry = {

@@ -32,7 +32,7 @@ if [ "$verb" = take ]; then
   if [ ${#keys[@]} != 0 ]; then
     has_age
     age "${keys[@]/#/--recipient=}" < /dev/null > /dev/null 2>&1 ||
-      { echo "BACKUP_RECIPIENT is no public key of age; write the line age1… that age-keygen prints." >&2; exit 1; }
+      { echo "BACKUP_RECIPIENT is not a public key of age; write the line age1… that age-keygen prints." >&2; exit 1; }
   fi
   mkdir -p "$directory"
   [ -z "$(ls -A "$directory")" ] || { echo "$directory is not empty: name a new one." >&2; exit 1; }
@@ -47,7 +47,7 @@ if [ "$verb" = take ]; then
   echo "$directory holds PostgreSQL and the lake."
 else
   (cd "$directory" && sha256sum --quiet --check checksums) ||
-    { echo "$directory is no whole backup: nothing was put back." >&2; exit 1; }
+    { echo "$directory is not a whole backup: nothing was put back." >&2; exit 1; }
   if [ -f "$directory/lake.tar.age" ]; then
     has_age
     [ -r "${BACKUP_IDENTITY:-}" ] ||
@@ -55,12 +55,12 @@ else
     read_back warehouse.dump > /dev/null ||
       { echo "age does not decrypt $directory with that key: nothing was put back." >&2; exit 1; }
   fi
-  # The resident application knows the tables' later versions, and would go on from those; Metabase writes to its own.
+  # The Spark Connect server would go on from the tables' later versions; Metabase writes to its own database.
   still=(spark-connect "${still[@]}")
   if [ -n "$(compose ps --all --quiet metabase 2>/dev/null)" ]; then still+=(metabase); fi
   trap '[ $? = 0 ] || echo "Not all was put back: give the same command again before anything runs." >&2' EXIT
   compose stop "${still[@]}"
-  # Roles keep the passwords they have; that one is there already (42710) is no failure. Older backups have no roles.
+  # Roles keep the passwords they have; a role that already exists (42710) is not a failure. Older backups have no roles.
   if [ -f "$directory/globals.sql" ] || [ -f "$directory/globals.sql.age" ]; then
     refused=$(read_back globals.sql | in_postgres psql -U postgres -d postgres -qXv VERBOSITY=sqlstate 2>&1 > /dev/null |
       grep -E "ERROR|FATAL" | grep -v 42710 || true)

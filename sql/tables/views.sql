@@ -8,7 +8,7 @@ create or replace function ops.reason_in_words(reason text) returns text languag
     select case
         when reason like 'missing\_%' then ops.in_words(substr(reason, 9)) || ' is missing'
         when reason like 'unreadable\_%' then ops.in_words(substr(reason, 12)) || ' cannot be read'
-        when reason like 'unknown\_%' then ops.in_words(substr(reason, 9)) || ' is no listed value'
+        when reason like 'unknown\_%' then ops.in_words(substr(reason, 9)) || ' is not a listed value'
         when reason like 'orphan\_%' then ops.in_words(substr(reason, 8)) || ' has no accepted row'
         when reason like 'duplicate\_%' then ops.in_words(substr(reason, 11)) || ' came twice'
         else ops.in_words(reason)

@@ -131,7 +131,7 @@ class Tally:
 
 
 class Broken(BaseException):
-    """Signals a violation; it is no Exception, so that hypothesis does not replay the history, which takes minutes."""
+    """Signals a violation; not an Exception, so that hypothesis does not replay the history, which takes minutes."""
 
 
 class Laws(RuleBasedStateMachine):

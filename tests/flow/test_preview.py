@@ -179,7 +179,7 @@ def test_a_preview_says_which_source_it_needs(stack, declarations, tmp_path):  #
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     done = call("-m", "jobs.preview", str(tmp_path), "--date", "2031-03-30")
     assert done.returncode == 1 and "name one as SOURCE, or draft it with `make profile`" in done.stdout
-    with pytest.raises(Refused, match="is no folder"):
+    with pytest.raises(Refused, match="is not a folder"):
         previews.source_of(tmp_path / "none", "")
     with pytest.raises(Refused, match="make profile FROM"):
         previews.source_of(tmp_path, "nobody")

@@ -263,7 +263,7 @@ def reasons(postgres, days):
 
 
 WRONG_SQL = {
-    "SQL that is none": ("selec 1", "sources/clinique/billing.sql line 1: it is no Spark SQL"),
+    "SQL that is none": ("selec 1", "sources/clinique/billing.sql line 1: it is not Spark SQL"),
     "a column that is not there": (
         "select\n  NIX from claims",
         "sources/clinique/billing.sql line 2: it names a column",

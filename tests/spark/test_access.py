@@ -170,7 +170,7 @@ def test_bronze_keeps_versions_by_switch_and_forget_removes_none_of_them(stack, 
         store.keep_versions(store.root())
         assert "Status" not in store.root().get_bucket_versioning(Bucket=bucket), "not unless it is asked for"
         monkeypatch.setenv("BRONZE_VERSIONS_DAYS", "soon")
-        with pytest.raises(Refused, match="BRONZE_VERSIONS_DAYS is no number of days"):
+        with pytest.raises(Refused, match="BRONZE_VERSIONS_DAYS is not a number of days"):
             store.keep_versions(store.root())
         monkeypatch.setenv("BRONZE_VERSIONS_DAYS", "30")
         for _ in range(2):

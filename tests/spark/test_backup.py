@@ -284,8 +284,8 @@ def test_the_schedule_keeps_so_many_of_its_own_and_health_tells_of_one_that_is_m
 @pytest.mark.parametrize(
     ("setting", "value", "sentence"),
     [
-        ("BACKUP_RECIPIENT", "age1nonsense", "is no public key of age"),
-        ("BACKUP_RECIPIENT", "-i /etc/passwd", "is no public key of age"),
+        ("BACKUP_RECIPIENT", "age1nonsense", "is not a public key of age"),
+        ("BACKUP_RECIPIENT", "-i /etc/passwd", "is not a public key of age"),
         ("BACKUP_SCHEDULE", "at night", "is not a time of crontab's"),
         ("BACKUP_KEEP", "0", "how many backups stay"),
     ],

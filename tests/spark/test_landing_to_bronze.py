@@ -38,7 +38,7 @@ def test_a_file_that_is_another_dates_very_file_is_taken_with_a_warning(hospital
     )
     [warning], noted = lands(3, "P1", "P2")
     assert warning.partition(" (")[0] == f"warn: patients {hospital.day(3)}: {said}" and noted == said
-    assert lands(3, "P1", "P2") == lands(1, "P1", "P2") == ([], None), "the same date again is no other"
+    assert lands(3, "P1", "P2") == lands(1, "P1", "P2") == ([], None), "the same date again is not another"
     [warning], _ = lands(4, "P1", "P2")
     assert f"the very file of {hospital.day(3)} and {hospital.day(1)};" in warning
     assert lands(1, "P3") == lands(3, "P4") == ([], None)

@@ -115,7 +115,7 @@ def test_headlines_are_what_counting_by_hand_gives(filled):
     assert headline("Department Operations", "Outpatient visit", to=date(2025, 1, 31)) == ["None", "13.4997"]
     assert headline("Department Operations", "Emergency visit") == ["None", "11.9997"]
     assert headline("Department Operations", "Room stay") == ["None", "1.5000"], "an open stay has no length yet"
-    assert headline("Department Operations", "No-show rate") == [], "an emergency is no booking"
+    assert headline("Department Operations", "No-show rate") == [], "an emergency is not a booking"
     assert headline("Department Operations", "No-show rate", to=date(2025, 1, 31)) == ["None", "0.0000"]
     assert headline("Financial Summary", "Owing") == ["200.25"]
     assert headline("Financial Summary", "Owing over 90 days") == ["0.0000"]
@@ -209,7 +209,7 @@ def test_datasets_and_reasons_are_said_in_words(hospital):  # noqa: F811
     words = {
         "missing_visit_id": "Visit id is missing",
         "unreadable_payment_ts": "Payment time cannot be read",
-        "unknown_status": "Status is no listed value",
+        "unknown_status": "Status is not a listed value",
         "orphan_visit_id": "Visit id has no accepted row",
         "duplicate_bill_id": "Bill id came twice",
         "paid_without_payment_ts": "Paid without payment time",
@@ -222,7 +222,10 @@ def test_datasets_and_reasons_are_said_in_words(hospital):  # noqa: F811
 
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
-    [("CURRENCY", "Euro", "CURRENCY is no ISO 4217 code"), ("SMALL_CELLS", "-1", "SMALL_CELLS is no whole number")],
+    [
+        ("CURRENCY", "Euro", "CURRENCY is not an ISO 4217 code"),
+        ("SMALL_CELLS", "-1", "SMALL_CELLS is not a whole number"),
+    ],
 )
 def test_a_setting_that_cannot_be_ends_with_a_sentence(monkeypatch, name, value, sentence):
     monkeypatch.setenv(name, value)
@@ -323,7 +326,7 @@ VISITS = {"title": "T", "answers": "How many?", "report": "activity", "figures":
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"chart": "bubbles"}, "'bubbles' is no chart"),
+        ({"chart": "bubbles"}, "'bubbles' is not a chart"),
         ({"chart": "headline", "answers": " "}, "does not say what it answers"),
         ({"chart": "headline", "report": "wards"}, "there is no report 'wards'"),
         ({"chart": "headline", "by": ["department"]}, "a headline is one figure"),

@@ -249,10 +249,10 @@ def test_a_contract_of_another_house_drafts_what_a_file_can_have_and_says_the_re
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("- a list", "is no contract of the standard"),
+        ("- a list", "is not a contract of the standard"),
         ("a: {", "cannot be read as YAML"),
         ("{apiVersion: v3.2.0, kind: DataContract, id: x, version: '1'}", "describes no table"),
-        (FOREIGN.replace("timestamp", "moment"), "is no contract of the standard: at schema/0/properties/3"),
+        (FOREIGN.replace("timestamp", "moment"), "is not a contract of the standard: at schema/0/properties/3"),
     ],
 )
 def test_what_is_no_contract_is_refused_in_a_sentence(tmp_path, text, sentence):

@@ -213,7 +213,7 @@ def test_of_several_dates_those_that_are_done_complete_where_another_fails(empty
 
 
 def test_an_error_is_a_sentence_without_values(empty_ledger, tmp_path):
-    emit(tasks.Silver(dataset="visits", date=DAY), RunState.FAIL, ValueError("QZAN01 is no number"))
+    emit(tasks.Silver(dataset="visits", date=DAY), RunState.FAIL, ValueError("QZAN01 is not a number"))
     emit(tasks.Silver(dataset="visits", date=DAY), RunState.FAIL, "Task died unexpectedly with exit code -9")
     emit(tasks.Silver(dataset="visits", date=DAY), RunState.FAIL, task_log.Failed("visits of the date have no header."))
     told = [event["run"]["facets"]["errorMessage"]["message"] for event in events(tmp_path)]
@@ -377,7 +377,7 @@ def test_the_drawing_of_a_column_leads_to_those_of_files(empty_ledger, tmp_path,
         (["--date", "2026-01-06"], "2026-01-06 has not run; run it first"),
         (
             ["--date", "2026-01-05", "--column", "visits.status"],
-            "'visits.status' is no column of a mart; the marts are",
+            "'visits.status' is not a column of a mart; the marts are",
         ),
         ([], "No date is in gold yet"),
     ],

@@ -501,7 +501,7 @@ def test_a_row_rejected_twice_is_withheld_once_with_its_newest_amount(hospital):
         withhold(hospital, "billing", "missing_bill_id", "2026-01-31", amount="1.00", visit_id="V1")
     rebuilt(hospital)
     [day] = [row for row in trust(hospital, "bills_withheld, revenue_withheld::text, revenue_unknown") if row[2]][:1]
-    assert day == ("2026-01-05", "*", 4, "2.00", 2), "without a key each is its own; below zero is no amount"
+    assert day == ("2026-01-05", "*", 4, "2.00", 2), "without a key each is its own; below zero is not an amount"
 
 
 # A violation, and the checks that detect it.

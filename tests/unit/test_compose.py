@@ -327,8 +327,8 @@ def test_a_backup_that_cannot_be_is_refused_before_anything_is_stopped(tmp_path)
         ("take", ""): "Say which directory, as in: make backup-docker TO=backups/2026-01-31",
         ("put", ""): "Say which directory, as in: make restore-docker FROM=backups/2026-01-31",
         ("take", "full"): "full is not empty: name a new one.",
-        ("put", "full"): "full is no whole backup: nothing was put back.",
-        ("put", "none"): "none is no whole backup: nothing was put back.",
+        ("put", "full"): "full is not a whole backup: nothing was put back.",
+        ("put", "none"): "none is not a whole backup: nothing was put back.",
     }
     for words, sentence in refusals.items():
         refused = backup(*words, then=tmp_path / "touched")
@@ -352,7 +352,7 @@ def test_an_encrypted_backup_of_containers_needs_right_keys_before_anything_is_s
     assert refused.returncode and "age does not decrypt old" in refused.stderr
     (tmp_path / ".env").write_text("BACKUP_RECIPIENT='age1nonsense'\n")
     refused = backup("take", "new", then=tmp_path / "touched")
-    assert refused.returncode and "is no public key of age" in refused.stderr
+    assert refused.returncode and "is not a public key of age" in refused.stderr
     assert not (tmp_path / "touched").exists() and not (tmp_path / "new").exists()
 
 

@@ -245,7 +245,7 @@ def test_what_is_no_file_in_the_place_of_one_is_refused(place):
         has_landed(PATIENTS, DAY)
     place.rmdir()
     os.mkfifo(place)
-    with pytest.raises(Refused, match=r"^2026/01/01/patients.csv is no regular file;"):
+    with pytest.raises(Refused, match=r"^2026/01/01/patients.csv is not a regular file;"):
         has_landed(PATIENTS, DAY)
     place.unlink()
     place.write_bytes(HEADER)

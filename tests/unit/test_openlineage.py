@@ -73,7 +73,7 @@ class Copying(luigi.Task):
 
     def run(self):
         if self.does == "fail":
-            raise ValueError("QZAN01 is no number")
+            raise ValueError("QZAN01 is not a number")
         if self.does == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         open(f"{self.home}/{self.does}.done", "w").close()

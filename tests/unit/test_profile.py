@@ -234,7 +234,7 @@ def test_a_pattern_finds_no_file_with_other_columns(tmp_path):
 
 
 def test_what_cannot_be_read_is_said(place):
-    with pytest.raises(Refused, match="is no folder"):
+    with pytest.raises(Refused, match="is not a folder"):
         profiling.profile(place / "none")
     (place / "empty").mkdir()
     with pytest.raises(Refused, match="has no file with columns"):
@@ -251,7 +251,7 @@ def test_a_declaration_is_never_overwritten(ours):
     drafted(ours)
     with pytest.raises(Refused, match="is there already"):
         list(command.make(ours, "drafted"))
-    with pytest.raises(Refused, match="is no name for a source"):
+    with pytest.raises(Refused, match="is not a name for a source"):
         list(command.make(ours, "no/name"))
 
 

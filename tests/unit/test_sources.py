@@ -84,17 +84,17 @@ MISTAKES = {
     "a list": ("- a\n", "sources/clinique.yml line 1: should be keys with values, as in `key: value`."),
     "an unknown key": (
         "encodin: x\n" + PATIENTS,
-        "sources/clinique.yml line 1: 'encodin' is no key here; the keys are",
+        "sources/clinique.yml line 1: 'encodin' is not a key here; the keys are",
     ),
     "a key twice": (PATIENTS + "separator: x\n", "sources/clinique.yml line 14: 'separator' stands here twice"),
     "no datasets": ("doc: x\n", "sources/clinique.yml line 1: lacks `datasets`"),
-    "an unknown dataset": ("datasets:\n  patient: {}\n", "line 2: 'patient' is no key here; the keys are patients,"),
+    "an unknown dataset": ("datasets:\n  patient: {}\n", "line 2: 'patient' is not a key here; the keys are patients,"),
     "a text for a mapping": ("datasets:\n  patients: PAT.csv\n", "line 2: should be keys with values"),
     "half a dataset": ("datasets:\n  patients: {files: x}\n", "line 2: patients needs `files` and `columns`, or `sql`"),
-    "an unknown encoding": (PATIENTS.replace("windows-1252", "ansi-7"), "line 1: encoding 'ansi-7' is no encoding"),
-    "an unknown zone": ("time_zone: Paris\n" + PATIENTS, "line 1: time_zone 'Paris' is no time zone"),
-    "two separators": (PATIENTS.replace('";"', '";;"'), "line 2: separator ';;' is no separator"),
-    "another mark": (PATIENTS.replace('","', '"#"'), "line 3: decimal_mark '#' is no decimal mark"),
+    "an unknown encoding": (PATIENTS.replace("windows-1252", "ansi-7"), "line 1: encoding 'ansi-7' is not an encoding"),
+    "an unknown zone": ("time_zone: Paris\n" + PATIENTS, "line 1: time_zone 'Paris' is not a time zone"),
+    "two separators": (PATIENTS.replace('";"', '";;"'), "line 2: separator ';;' is not a separator"),
+    "another mark": (PATIENTS.replace('","', '"#"'), "line 3: decimal_mark '#' is not a decimal mark"),
     "an unknown pattern": (
         PATIENTS.replace("dd/MM/yyyy\n", "DD/MM/YYYY\n", 1),
         "line 4: dates .* has 'DD', which is none",
@@ -104,7 +104,7 @@ MISTAKES = {
     "a pattern without a year": (PATIENTS.replace("dates: dd/MM/yyyy", "dates: dd/MM"), "line 4: dates .* lacks yyyy"),
     "an unknown column": (
         PATIENTS.replace("gender:", "sex:"),
-        "line 10: patients lacks gender|line 11: 'sex' is no key",
+        "line 10: patients lacks gender|line 11: 'sex' is not a key",
     ),
     "a column left out": (PATIENTS.replace("      birth_date: DATE_NAISS\n", ""), "line 10: patients lacks birth_date"),
     "an unknown value": (PATIENTS.replace("02: F", "02: W"), "line 11: gender has no value 'W', which '02' stands for"),
@@ -114,17 +114,17 @@ MISTAKES = {
         "line 10: `as`",
     ),
     "a value and a column": (PATIENTS.replace("N_DOSSIER", "{from: A, value: B}"), "line 10: patient_id needs `from`"),
-    "an unknown key of a column": (PATIENTS.replace("N_DOSSIER", "{of: A}"), "line 10: 'of' is no key here"),
+    "an unknown key of a column": (PATIENTS.replace("N_DOSSIER", "{of: A}"), "line 10: 'of' is not a key here"),
     "no column": (PATIENTS.replace("N_DOSSIER", "[]"), "line 10: names no column"),
-    "a folder above": (PATIENTS.replace("PAT_*.csv", "../PAT_*.csv"), "line 8: .* is no pattern of files"),
+    "a folder above": (PATIENTS.replace("PAT_*.csv", "../PAT_*.csv"), "line 8: .* is not a pattern of files"),
     "SQL that is not there": (PATIENTS + BILLING, "line 15: sources/clinique/billing.sql is missing"),
     "SQL of elsewhere": (
         PATIENTS + BILLING.replace("billing.sql", "../x.sql"),
-        "line 15: .* is no file of sources/clinique/",
+        "line 15: .* is not a file of sources/clinique/",
     ),
     "a table of that name": (
         PATIENTS + BILLING.replace("claims:", "Claims-1:"),
-        "line 16: 'Claims-1' is no name for a table",
+        "line 16: 'Claims-1' is not a name for a table",
     ),
 }
 
@@ -154,7 +154,7 @@ def test_a_source_is_declared_once(place):
     (place / "clinique.yml").unlink()
     assert "is not read; rename it to sources/clinique.yml." in said(sources.load, "clinique")
     assert said(sources.load, "klinik").startswith("sources/klinik.yml is missing;")
-    assert "is no name for a source" in said(sources.load, "../x")
+    assert "is not a name for a source" in said(sources.load, "../x")
 
 
 def land(text, name="PAT_1.csv", encoding="windows-1252"):
@@ -203,7 +203,7 @@ BAD_FILES = {
         "^line 3 of PAT_1.csv holds bytes that are not windows-1252",
     ),
     "UTF-16": (HEADER.encode("utf-16"), "PAT_1.csv seems to be UTF-16"),
-    "a workbook": (b"PK\x03\x04" + b"x" * 50, r"PAT_1.csv is a ZIP archive \(an Excel workbook\?\), and no text"),
+    "a workbook": (b"PK\x03\x04" + b"x" * 50, r"PAT_1.csv is a ZIP archive \(an Excel workbook\?\), and not text"),
     "sep=": ("sep=;\n" + HEADER, "PAT_1.csv begins with a spreadsheet's line `sep=`"),
     "a quote left open": (HEADER + '1;1;;;"' + "x\n" * 40_000, "the record that begins in line 2 leaves a quote open"),
 }

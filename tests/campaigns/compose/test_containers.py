@@ -90,7 +90,7 @@ def landed(project: machine.Project) -> dict[model.Place, list[list[str]]]:
         for path in (path for path in sorted(Path(landing).rglob("*.csv")) if path.stem in CATALOG):
             with path.open(newline="", encoding="utf-8-sig") as file:
                 header, *rows = csv.reader(file)
-            # A malformed row is no parent and in no table; undeclared columns are not loaded.
+            # A malformed row is not a parent and in no table; undeclared columns are not loaded.
             sound = [row for row in rows if len(row) == len(header) and "\0" not in "".join(row)]
             places = [header.index(name) for name in model.COLUMNS[path.stem]]
             day = date(*map(int, path.parts[-4:-1]))
