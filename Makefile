@@ -172,7 +172,7 @@ restore-docker: ## in containers, back to what a backup has: FROM=backups/2026-0
 .PHONY: endpoints verify-docker screenshots-docker test-compose
 endpoints: $(INSTALLED) ## ask every address that the containers publish
 	@$(RUN) -m tests.campaigns.compose.endpoints
-verify-docker: date $(INSTALLED) ## in containers: are a date's files, tables and laws there: DATE=2026-01-31
+verify-docker: date $(INSTALLED) ## in containers: are a date's files and tables there, and do the checks hold: DATE=2026-01-31
 	@$(RUN) -m tests.campaigns.compose.verify "$$DATE"
 screenshots-docker: $(DEVELOPER_TOOLS) ## take the pictures in docs/screenshots from the containers
 	@$(IN_RUNNER) python -m dashboards.pages

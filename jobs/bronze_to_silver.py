@@ -287,8 +287,8 @@ def publish(
         for day in days:
             if (written := done.rows.get(day, 0)) != rows[day]:
                 raise program.Refused(
-                    f"{rows[day]:,} rows of {day} were {kind} but {written:,} written: law 1 is broken; run the date "
-                    "again."
+                    f"{rows[day]:,} rows of {day} were {kind} but {written:,} written, and the numbers must be equal; "
+                    "run the date again."
                 )
         return done.version
 
@@ -337,7 +337,7 @@ def kept() -> Iterator[validation.Keep]:
 
 
 def must_balance(day: date, facts: landing.Facts, counts: validation.Counts) -> None:
-    """Raises Refused unless rows and money validated are those of a plain reading of the file: invariant 1.
+    """Raises Refused unless the rows and the money validated equal those of a plain reading of the file.
 
     Runs before anything is written.
     """
@@ -346,8 +346,8 @@ def must_balance(day: date, facts: landing.Facts, counts: validation.Counts) -> 
         what = f"{facts.records:,} rows" + (f" with {facts.amounts:,} amounts" if facts.amount else "")
         validated = f"{counts.rows:,}" + (f" with {counts.amounts:,}" if facts.amount else "")
         raise program.Refused(
-            f"{what} in bronze of {day} but {validated} validated, or other sums: law 1 is broken, nothing was "
-            "published; look for quotes that RFC 4180 does not allow."
+            f"{what} in bronze of {day} but {validated} validated, or other sums, and both must be equal; nothing was "
+            "published. Look for quotes that RFC 4180 does not allow."
         )
 
 

@@ -107,8 +107,8 @@ def make_file(spark: Any, export: Export, dataset: Dataset, staging: str, place:
         left_out = max(0, first - facts.records)
     elif facts.records != records:
         raise Refused(
-            f"{name}: {records:,} records were read and {facts.records:,} rows derived, which breaks invariant 1; "
-            "nothing was published. Look for quotes that RFC 4180 does not allow."
+            f"{name}: {records:,} records were read and {facts.records:,} rows derived, and the numbers must be "
+            "equal; nothing was published. Look for quotes that RFC 4180 does not allow."
         )
     return Made(path, facts, records, left_out, doubled)
 

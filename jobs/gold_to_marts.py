@@ -32,7 +32,7 @@ def lawful(connection: warehouse.Connection, whole: bool) -> dict[str, marts.Mad
     try:
         made = marts.rebuild(connection) if whole else marts.refresh(connection)
         marts.check(connection)
-    except marts.LawBroken as error:
+    except marts.InvariantViolated as error:
         if whole:
             raise program.Refused(f"{error} Nothing was published.") from error
         return lawful(connection, whole=True)

@@ -16,7 +16,7 @@ from jobs.settings import ROOT
 SQL = ROOT / "sql"
 
 
-class LawBroken(RuntimeError):
+class InvariantViolated(RuntimeError):
     """Reports that the marts do not agree with gold; names the checks that failed, and never a patient's value."""
 
 
@@ -119,14 +119,14 @@ def forget(connection: Connection) -> None:
 
 
 def check(connection: Connection) -> None:
-    """Raises LawBroken if a query of sql/checks returns a row."""
+    """Raises InvariantViolated if a query of sql/checks returns a row."""
     broken = []
     for file in sorted((SQL / "checks").glob("*.sql")):
         rows = connection.execute(file.read_text()).rowcount
         if rows:
             broken.append(f"{file.stem} ({rows} {'row' if rows == 1 else 'rows'})")
     if broken:
-        raise LawBroken(f"The marts do not agree with gold: sql/checks finds {', '.join(broken)}.")
+        raise InvariantViolated(f"The marts do not agree with gold: sql/checks finds {', '.join(broken)}.")
 
 
 @cache

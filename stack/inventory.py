@@ -98,13 +98,13 @@ def checks(connection: warehouse.Connection) -> dict[str, Any]:
     unaccounted = connection.execute("select dataset from ops.unaccounted order by 1").fetchall()
     try:
         marts.check(connection)
-        laws = ""
-    except marts.LawBroken as error:
-        laws = str(error)
+        violations = ""
+    except marts.InvariantViolated as error:
+        violations = str(error)
     return {
         "dates": dict(zip(("known", "complete", "balanced", "current"), dates or (), strict=True)),
         "gold changed by hand": [name for (name,) in unaccounted],
-        "sql/checks": laws,
+        "sql/checks": violations,
     }
 
 

@@ -5,7 +5,7 @@ import pytest
 from psycopg import Connection, sql
 
 from jobs.catalog import CATALOG
-from jobs.marts import SQL, LawBroken, check, rebuild
+from jobs.marts import SQL, InvariantViolated, check, rebuild
 
 MARTS = sorted(file.stem for file in (SQL / "marts").glob("*.sql"))
 # marts that a visit changes
@@ -565,12 +565,12 @@ TAMPERED = [
 
 
 @pytest.mark.parametrize(("tampering", "found"), TAMPERED)
-def test_a_broken_law_is_named(hospital, tampering, found):
+def test_a_violated_invariant_is_named(hospital, tampering, found):
     for table in CATALOG:
         add(hospital, table)
     add(hospital, "patients", patient_id="P2")
     rebuilt(hospital)
-    with pytest.raises(LawBroken) as broken, hospital.transaction():
+    with pytest.raises(InvariantViolated) as broken, hospital.transaction():
         hospital.execute(tampering)
         check(hospital)
     assert str(broken.value) == f"The marts do not agree with gold: sql/checks finds {found}."
@@ -579,11 +579,11 @@ def test_a_broken_law_is_named(hospital, tampering, found):
 
 def test_every_check_is_seen_to_fail():
     assert {file.stem for file in (SQL / "checks").glob("*.sql")} == {
-        law.split()[0] for _, found in TAMPERED for law in found.split(", ")
+        name.split()[0] for _, found in TAMPERED for name in found.split(", ")
     }
 
 
 @pytest.mark.parametrize("file", sorted((SQL / "checks").glob("*.sql")), ids=lambda file: file.stem)
-def test_a_check_opens_with_its_law(file):
-    law = file.read_text().splitlines()[0]
-    assert law.startswith("-- ") and law.endswith(".")
+def test_a_check_opens_with_its_invariant(file):
+    invariant = file.read_text().splitlines()[0]
+    assert invariant.startswith("-- ") and invariant.endswith(".")

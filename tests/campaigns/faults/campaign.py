@@ -347,7 +347,7 @@ class Stage:
         if fault.job in ("silver_to_gold", "gold_to_marts"):
             wrong += self.left_behind()
         if fault.job == "gold_to_marts":
-            wrong += [f"the law {name} is broken" for name in ground.broken_laws(self.connection)]
+            wrong += [f"the invariant {name} is violated" for name in ground.violated_invariants(self.connection)]
         self.struck[fault.strike] += trap.struck.is_set()
         self.violations += [f"{fault} ({dataset}): {what}" for what in wrong]
 

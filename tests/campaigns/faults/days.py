@@ -139,7 +139,7 @@ class Days:
         found = ground.state(self.stage.connection)
         expected = self.expected[self.now]
         wrong += [f"{key} is not that of an undisturbed run" for key in expected if found.get(key) != expected[key]]
-        wrong += [f"the law {name} is broken" for name in ground.broken_laws(self.stage.connection)]
+        wrong += [f"the invariant {name} is violated" for name in ground.violated_invariants(self.stage.connection)]
         return wrong + self.stage.left_behind()
 
 

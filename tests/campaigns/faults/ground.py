@@ -139,7 +139,7 @@ def marts_by_hand(connection: Any) -> dict[str, str]:
     return found
 
 
-def broken_laws(connection: Any) -> list[str]:
+def violated_invariants(connection: Any) -> list[str]:
     return [name for name, query in CHECKS.items() if connection.execute(query).rowcount]
 
 

@@ -57,15 +57,15 @@ class Reader(threading.Thread):
         self.join()
 
     def run(self):
-        laws = {name: query for name, query in ground.CHECKS.items() if "ops.withheld" not in query}
-        assert len(laws) >= 6
+        checks = {name: query for name, query in ground.CHECKS.items() if "ops.withheld" not in query}
+        assert len(checks) >= 6
         with services.connect("POSTGRES_READ") as connection:
             connection.execute("set default_transaction_isolation to 'repeatable read'")
             while not self.end.is_set():
                 with connection.transaction():
                     [is_current] = connection.execute(CURRENT).fetchone()
                     queries = {"the marts agree": SAME_SUMS, "no orphans in gold": ORPHANS} | (
-                        laws if is_current else {}
+                        checks if is_current else {}
                     )
                     self.wrong += [name for name, query in queries.items() if connection.execute(query).rowcount]
                 self.looks += 1
