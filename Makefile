@@ -284,7 +284,7 @@ START_UP = import os, sys; root = os.path.dirname(sys.prefix); root in sys.path 
 	sys.path.sort(key=theirs.__contains__)
 # Runs once, and again when the lock changes.
 $(INSTALLED): requirements.lock conf/spark-submit | .env
-	@case "$$PWD" in *[%\"\\,:?]*) printf '%s\n' "The clone lies at $$PWD: without any of % \" \\ , : ? in its path it works." >&2; exit 1 ;; esac
+	@case "$$PWD" in *[%\"\\,:?]*) printf '%s\n' "The clone is at $$PWD: move it to a path without any of % \" \\ , : ?" >&2; exit 1 ;; esac
 	@$(if $(PYTHON),,echo "No Python 3.10 to 3.13 found: install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1)
 	@$(PYTHON) -c '$(SUPPORTED)' || { echo "$(PYTHON) is not a Python 3.10 to 3.13." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \

@@ -268,7 +268,7 @@ def run_watched(day: date, *command: str) -> dict[str, Any]:
         for layer, spans in layers.items()
     }
     if missing := [layer for layer in peer.STAGES if layer not in stages]:
-        raise SystemExit(f"The run left no word in the ledger of {', '.join(missing)}:\n{measured['output'][-2000:]}")
+        raise SystemExit(f"The ledger has no run of {', '.join(missing)}:\n{measured['output'][-2000:]}")
     silver = [row for row in rows if row["layer"] == "silver"]
     own_rows = sum(row["validated"] for row in silver if row["partition_date"] >= day)
     again = sum(row["validated"] for row in silver) - own_rows

@@ -41,9 +41,7 @@ class Metabase:
             with self.http:
                 return self.http.request(method, f"{self.url}/api{path}", json=body, params=query, timeout=120)
         except requests.RequestException:
-            raise Refused(
-                f"Metabase at {self.shown} does not answer; is it running? METABASE_URL says where."
-            ) from None
+            raise Refused(f"Metabase at {self.shown} does not answer; start it, or correct METABASE_URL.") from None
 
     def call(self, method: str, path: str, body: Any = None, what: str = "", **query: Any) -> Any:
         """Sends a request; returns the content of the answer.
@@ -152,8 +150,8 @@ def wait(metabase: Metabase) -> dict[str, Any]:
         now = time.monotonic()
         if now - began > (STARTING if state == "is still starting" else SILENT):
             raise Refused(
-                f"Metabase at {metabase.shown} {state}, after {now - began:.0f} seconds; is it running? "
-                "METABASE_URL says where it is looked for."
+                f"Metabase at {metabase.shown} {state}, after {now - began:.0f} seconds; start it, or "
+                "correct METABASE_URL."
             )
         if now - said >= 10:
             print(f"Waiting for Metabase at {metabase.shown}: it {state}.", flush=True)

@@ -78,7 +78,7 @@ def make(folder: Path, name: str) -> Iterator[str]:
         raise Refused(f"{quoted(name)} is not a name for a source; give one of letters, digits, _ and - as NAME.")
     own = sources.folder() / name
     if path.exists() or (own.is_dir() and any(own.iterdir())):
-        raise Refused(f"sources/{name}.yml or sources/{name}/ is there already; give another NAME, or move it away.")
+        raise Refused(f"sources/{name}.yml or sources/{name}/ already exists; give another NAME, or move it away.")
     reading = Reading(folder)
     drafts = drafting.draft(reading)
     text, files = draft_text.render(name, reading, drafts)

@@ -21,7 +21,7 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 def chromium() -> str:
     """Returns the path of Chromium; on Debian as root, installs it if it is missing; otherwise raises Refused."""
     if not (found := which()) and os.geteuid() == 0 and shutil.which("apt-get"):
-        print("Pages are looked at in Chromium: installing it with apt-get.", flush=True)
+        print("Screenshots need Chromium: installing it with apt-get.", flush=True)
         quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
         subprocess.run(["apt-get", "update", "-q"])
         for package in ("chromium", "chromium-browser"):
@@ -30,7 +30,7 @@ def chromium() -> str:
                 break
     if not found:
         raise program.Refused(
-            f"Pages are looked at in Chromium and this machine has none of {', '.join(PROGRAMS)} on its PATH: "
+            f"Screenshots need Chromium, and this machine has none of {', '.join(PROGRAMS)} on its PATH: "
             "install one (Debian: `sudo apt-get install chromium`)."
         )
     return found

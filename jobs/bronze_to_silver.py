@@ -168,7 +168,10 @@ def settle(
                 standing[day]["run_id"] if day in standing else None,
                 differing_versions(dataset, day, counts[day].differing),
             )
-            said += [in_words(dataset, day, counts[day]) + ("; as it stood" if day in standing else ""), *warnings]
+            said += [
+                in_words(dataset, day, counts[day]) + ("; already up to date" if day in standing else ""),
+                *warnings,
+            ]
     return said
 
 

@@ -80,8 +80,8 @@ def source_of(day: date) -> Source:
         raise Refused(f"{place} has folders of {landing.listed(names)}; a date has one source: remove the others.")
     if own := own_files(day):
         raise Refused(
-            f"{place} has the folder {names[0]} and the files {landing.listed(f'{name}.csv' for name in own)}; a date "
-            "comes by a source or by our files: remove the one or the others and run the date again."
+            f"{place} has the folder {names[0]} and the files {landing.listed(f'{name}.csv' for name in own)}; the "
+            "files of a date come from a source or are the platform's own: remove one or the other, then run the date."
         )
     return sources.load(names[0])
 

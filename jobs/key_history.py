@@ -34,7 +34,7 @@ def why(text: str) -> Iterator[str]:
     """
     key = text.strip(WHITE_SPACE)
     if not key:
-        raise Refused("say which key, as in: make why KEY=V00000123")
+        raise Refused("no key is given; name one, as in: make why KEY=V00000123")
     with warehouse.connect() as connection:
         spark = program.resident("why")
         program.tune_for_small_input(

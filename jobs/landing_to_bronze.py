@@ -20,9 +20,10 @@ def landing_to_bronze(dataset: Dataset, day: date) -> str:
         warehouse.writer(connection, f"bronze {dataset.name} {day}"),
         ledger.run(connection, "bronze", dataset.name, day, dataset.rule_set) as row,
     ):
-        if comes_by := exports.folders(day):
+        if source := exports.folders(day):
             raise program.Refused(
-                f"{day} comes by the source {comes_by[0]}: run `make run DATE={day}`, or jobs/source_to_bronze.py."
+                f"the files of {day} come from the source {source[0]}: run `make run DATE={day}`, or "
+                "jobs/source_to_bronze.py."
             )
         if not landing.has_landed(dataset, day):
             raise program.Refused(f"the file {name} has not landed; put it there or run `make generate DATE={day}`.")

@@ -51,7 +51,7 @@ def read_pattern(text: str, with_time: bool) -> Pattern:
     if lacking := [token for token in DAY if token not in groups]:
         raise ValueError(f"lacks {', '.join(lacking)}")
     if not with_time and (times := [token for token in groups if token not in DAY]):
-        raise ValueError(f"has {', '.join(times)}, which dates have not")
+        raise ValueError(f"has {', '.join(times)}, which belongs to a time, not to a date")
     year, month, day, hour, minute, second, fraction = (f"${groups[t]}" if t in groups else "" for t in DIGITS)
     template = f"{year}-{month}-{day}"
     if with_time:

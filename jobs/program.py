@@ -68,7 +68,7 @@ def must_have_begun(day: date) -> None:
     A mistyped year would otherwise become the newest date, as of which freshness, ages and dashboards are computed.
     """
     if day > datetime.now(timezone.utc).date() and os.environ.get("FUTURE") != "1":
-        raise Refused(f"{day} has not begun yet (UTC); correct the date, or give FUTURE=1 if it is meant.")
+        raise Refused(f"{day} has not begun yet (UTC); correct the date, or give FUTURE=1 to run it nevertheless.")
 
 
 def user() -> str:

@@ -362,7 +362,7 @@ def added_columns(connection: Connection, dataset: Dataset) -> list[str]:
     if gone := [name for name in there if name not in (*column_types(dataset), *AUDIT, "_loaded_at")]:
         raise Refused(
             f"jobs/catalog/{dataset.name}.py no longer declares {', '.join(gone)}, which gold has: declare it again, "
-            f"or give it up by `alter table {dataset.name} drop column ...` and run the dates again; a column under a "
+            f"or remove it with `alter table {dataset.name} drop column ...` and run the dates again; a column under a "
             "new name is a new column, which dates before it do not have."
         )
     types = {"text": "text", "date": "date", "timestamp": "timestamp without time zone", "decimal": "numeric"}

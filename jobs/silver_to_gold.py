@@ -65,7 +65,7 @@ def load(
                 row = runs.pop(day)  # this run does not fail if those of other partitions do
                 row |= {"staged": 0, "inserted": 0, "updated": 0, "unchanged": run["accepted"], "removed": 0}
                 ledger.settle(connection, row, run["run_id"], stands)
-                said[day] = f"{in_words(row)}; as it stood"
+                said[day] = f"{in_words(row)}; already up to date"
         if runs:
             said |= apply(spark, connection, dataset, {day: silver[day] for day in runs}, runs, stopped)
     return [said[day] for day in silver]

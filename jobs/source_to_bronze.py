@@ -22,8 +22,8 @@ from jobs.program import Refused
 def source_to_bronze(day: date, named: str = "") -> str:
     """Stores a date's raw files in bronze, and derives the files of all datasets from them.
 
-    Publishes all derived files or, if one cannot be made, none. Raises Refused if the date comes by another source than
-    `named`. Returns a sentence for each file, and the warnings.
+    Publishes all derived files or, if one cannot be made, none. Raises Refused if the files come from another
+    source than `named`. Returns a sentence for each file, and the warnings.
     """
     with warehouse.connect() as connection, ExitStack() as held:
         datasets = expected(day)
@@ -33,7 +33,9 @@ def source_to_bronze(day: date, named: str = "") -> str:
         row = held.enter_context(ledger.run(connection, "source", named or (folders or ["all"])[0], day, ""))
         source = exports.source_of(day)
         if named not in ("", source.name):
-            raise Refused(f"{day} comes by the source {source.name} and not by {quoted(named)}.")
+            raise Refused(
+                f"the files of {day} come from the source {source.name}, not from {quoted(named)}; name that one."
+            )
         export = read_export(source, day)
         made_from = exports.fingerprint(export.sha256)
         row |= {"rule_set": source.fingerprint, "bronze_sha256": made_from}

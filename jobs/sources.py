@@ -222,7 +222,7 @@ class Declaration:
             if known is not None and name not in known:
                 raise self.fail(key, f"{quoted(name)} is not a key here; the keys are {', '.join(known)}")
             if name in found:
-                raise self.fail(key, f"{quoted(name)} stands here twice; remove one of the two")
+                raise self.fail(key, f"{quoted(name)} is here twice; remove one of the two")
             found[name] = value
         return found
 
@@ -326,7 +326,7 @@ class Declaration:
             other = known.setdefault(table.name, table)
             if other.files != table.files:
                 raise Refused(
-                    f"{self.file} line {table.line}: the table {table.name} stands for other files in line "
+                    f"{self.file} line {table.line}: the table {table.name} has other files in line "
                     f"{other.line}; give one of them another name."
                 )
 

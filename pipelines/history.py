@@ -27,8 +27,8 @@ def forget(before: datetime) -> int:
         return forget_in(url, before)
     except SQLAlchemyError as error:
         raise Refused(
-            f"Luigi's history cannot be shortened ({type(error).__name__}); it is as it was. Look at [task_history] in "
-            "conf/luigi.cfg, and run this again."
+            f"Luigi's history cannot be shortened ({type(error).__name__}); nothing was changed. Look at "
+            "[task_history] in conf/luigi.cfg, and run this again."
         ) from None
 
 

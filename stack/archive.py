@@ -162,7 +162,7 @@ def unpack(stream: IO[bytes], client: Any, expected: Mapping[str, Mapping[str, A
             bucket, _, key = entry.name.partition("/")
             if (content := archive.extractfile(entry)) is None or key not in expected.get(bucket, {}):
                 raise Refused(
-                    f"the archive of the lake has {borders.quoted(entry.name)}, of which its manifest knows nothing"
+                    f"the archive of the lake has {borders.quoted(entry.name)}, which its manifest does not list"
                 )
             body = Hashed(content)
             kept = json.loads(entry.pax_headers[METADATA])

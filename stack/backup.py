@@ -37,7 +37,7 @@ def take(target: Path, by_clock: bool = False) -> str:
     """Writes a complete backup, or none, while no run writes; returns a one-sentence summary."""
     keys = archive.recipients()
     if target.exists():
-        raise Refused(f"{target} is there already: name a new directory.")
+        raise Refused(f"{target} already exists: name a new directory.")
     partial = target.with_name(f"{target.name}.partial")
     partial.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:

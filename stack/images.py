@@ -60,7 +60,7 @@ def main() -> None:
         digests = {tagged: digest(address(tagged)) for tagged in tags}
     except (requests.RequestException, ValueError, KeyError) as error:
         raise SystemExit(
-            f"No image was pinned anew, for a registry did not answer ({type(error).__name__}): run `make lock` where "
+            f"No image was pinned, because a registry did not answer ({type(error).__name__}): run `make lock` where "
             "all of them can be reached."
         ) from None
     for tagged, found in digests.items():

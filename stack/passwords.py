@@ -59,9 +59,11 @@ def replace(given: Container[str]) -> None:
     from stack import supervision
 
     if beating := [name for name in settings.SECRETS if name in given]:
-        raise SystemExit(f"The environment sets {', '.join(beating)}, which beats .env: unset it, then `make secrets`.")
+        raise SystemExit(
+            f"The environment sets {', '.join(beating)}, which overrides .env: unset it, then `make secrets`."
+        )
     if not env_file().exists():
-        raise SystemExit("There is no .env yet: `make install` makes it.")
+        raise SystemExit("There is no .env yet: `make install` creates it.")
     try:
         with alone():
             if not journal().exists():

@@ -45,7 +45,9 @@ def put(source: Path, force: bool) -> str:
                 restore(source, manifest)
             swap(new, home)
         except Exception as error:
-            raise Refused(f"{program.sentence(error)} The stack is as it was, and down; `make up` starts it.") from None
+            raise Refused(
+                f"{program.sentence(error)} The stack is unchanged and stopped; `make up` starts it."
+            ) from None
         finally:
             shutil.rmtree(new, ignore_errors=True)
     return f"The stack is what {source} has. `make up` starts it, and then `make dashboards` writes its pages."

@@ -85,7 +85,7 @@ def port(name: str) -> int:
     """Returns the port in a setting; MINIO_ENDPOINT has it in a URL."""
     text = str(urlsplit(settings.s3_endpoint()).port) if name == "MINIO_ENDPOINT" else settings.get(name)
     if not text.isdigit() or not 0 < int(text) < 65536:
-        raise SystemExit(f"{name} names no port: give it a number from 1 to 65535 in .env or in the environment.")
+        raise SystemExit(f"{name} is not a port: give it a number from 1 to 65535 in .env or in the environment.")
     return int(text)
 
 

@@ -227,7 +227,7 @@ def test_make_works_in_a_clone_with_blanks_in_its_path(tmp_path):
 @pytest.mark.parametrize("sign", ["%", '"', ",", ":", "?", "\\", "\n"])
 def test_a_directory_that_some_program_would_misread_is_refused(sign, name, tmp_path, monkeypatch):
     monkeypatch.setenv(name, str(tmp_path / f"a{sign}b"))
-    with pytest.raises(SystemExit, match=f"^{name} lies at .*: move it.$"):
+    with pytest.raises(SystemExit, match=f"^{name} is at .*: move it.$"):
         prepare.state_directory()
     assert not list(tmp_path.iterdir())
 
@@ -245,7 +245,7 @@ def test_a_clone_that_cannot_work_is_refused_before_anything_is_installed(sign, 
     for name in ("Makefile", "requirements.lock", ".env.example", "conf/spark-submit"):
         shutil.copy(settings.ROOT / name, place / name)
     refused = subprocess.run(["make", "up", "PYTHON=python3"], cwd=place, text=True, capture_output=True)
-    assert refused.returncode == 2 and f"The clone lies at {place}: without any of" in refused.stderr
+    assert refused.returncode == 2 and f"The clone is at {place}: move it" in refused.stderr
     assert not (place / ".venv").exists()
 
 

@@ -178,7 +178,7 @@ def test_a_backup_is_restored_into_an_empty_stack_and_over_another_only_by_force
     (wrong / "manifest.json").write_text(json.dumps(manifest))
     refused = run("stack.restore", "put", wrong, "--force", **environment)
     assert refused.returncode == 1 and "patients (as many rows, with other values)" in refused.stderr
-    assert "The stack is as it was, and down" in refused.stderr
+    assert "The stack is unchanged and stopped" in refused.stderr
     assert (home / "luigi" / "mark").exists(), "what was there stays"
     (home / prepare.MARKER).write_text(f"{prepare.RESTORING}\n")  # left by a restore killed halfway
     refused = run("stack", "up", **environment)
@@ -210,7 +210,7 @@ def test_a_backup_is_restored_into_an_empty_stack_and_over_another_only_by_force
 def test_a_backup_waits_for_runs_they_wait_for_it_and_an_interrupted_one_leaves_nothing(hospital, tmp_path):
     (tmp_path / "there").mkdir()
     refused = run("stack.backup", "take", tmp_path / "there")
-    assert refused.returncode == 1 and "is there already" in refused.stderr
+    assert refused.returncode == 1 and "already exists" in refused.stderr
     with warehouse.connect() as connection, warehouse.writer(connection, "silver patients"):
         waits = subprocess.Popen(
             [sys.executable, "-m", "stack.backup", "take", tmp_path / "none"],

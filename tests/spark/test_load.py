@@ -73,9 +73,9 @@ def test_what_is_as_it_stood_is_not_written_again(hospital):
     hospital.validate("patients", 1, hospital.row("patients", "P1"), hospital.row("patients", "P2", gender="X"))
     hospital.load("patients", 1)
     stood, written = markers(), versions()
-    assert bronze_to_silver(dataset, day).endswith("as it stood")
+    assert bronze_to_silver(dataset, day).endswith("already up to date")
     gold.create_staging(hospital.postgres, "x-dead0000")
-    assert hospital.load("patients", 1).endswith("0 inserted, 0 updated, 1 unchanged, 0 removed; as it stood")
+    assert hospital.load("patients", 1).endswith("0 inserted, 0 updated, 1 unchanged, 0 removed; already up to date")
     assert versions() == written
     left = hospital.postgres.execute("select count(*) from pg_tables where schemaname = 'staging'").fetchone()
     assert left == (0,), "what a load left that died after its marker goes all the same"
@@ -86,15 +86,15 @@ def test_what_is_as_it_stood_is_not_written_again(hospital):
     hospital.postgres.execute("update patients set city = 'elsewhere' where patient_id = %s", [hospital.key("P1")])
     assert "1 updated" in hospital.load("patients", 1)
     hospital.postgres.execute("delete from ops.withheld where _partition_date = %s", [day])
-    assert not hospital.load("patients", 1).endswith("as it stood")
-    assert hospital.load("patients", 1).endswith("as it stood")
+    assert not hospital.load("patients", 1).endswith("already up to date")
+    assert hospital.load("patients", 1).endswith("already up to date")
 
     hospital.postgres.execute(  # as a run that died while writing leaves it
         "update ops.receipts set made_from = '' where layer = 'silver' and partition_date = %s", [day]
     )
-    assert not bronze_to_silver(dataset, day).endswith("as it stood")
+    assert not bronze_to_silver(dataset, day).endswith("already up to date")
     assert versions() != written
-    assert not hospital.load("patients", 1).endswith("as it stood"), "silver has another run"
+    assert not hospital.load("patients", 1).endswith("already up to date"), "silver has another run"
 
 
 def test_dates_in_one_job_end_as_each_by_itself(hospital, spark):

@@ -134,7 +134,7 @@ def test_versions_of_other_dates_are_not_compared(hospital):
     ("words", "code", "sentence"),
     [
         (["why", "V404-1999"], 1, "no file that was validated holds a row with the key V404-1999"),
-        (["why", "\u2003"], 1, "say which key"),
+        (["why", "\u2003"], 1, "no key is given"),
         (["show", "1999-01-01"], 1, "1999-01-01 has not been validated"),
         (["show", "1999-02-30"], 2, "is not a date"),
         (["export", "1999-01-01", "--dataset", "visits"], 1, "visits of 1999-01-01 has not been validated"),

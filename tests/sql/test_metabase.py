@@ -758,7 +758,7 @@ def test_a_server_that_is_down_or_something_else_is_named_without_what_is_secret
     monkeypatch.setenv("METABASE_URL", f"http://proxy:hidden@127.0.0.1:{port}/")
     for word in ("provision", "verify"):
         said = refused(capsys, word)
-        assert said.startswith(f"Metabase at http://127.0.0.1:{port} does not answer, after 0 seconds; is it running?")
+        assert said.startswith(f"Metabase at http://127.0.0.1:{port} does not answer, after 0 seconds; start it,")
         assert "hidden" not in said
 
 

@@ -357,7 +357,7 @@ def test_make_lock_writes_what_the_registry_has(registry, named, monkeypatch):
 def test_no_image_is_pinned_where_a_registry_does_not_answer(named, monkeypatch):
     before = named.read_text()
     monkeypatch.setattr(images, "address", lambda tagged: "http://127.0.0.1:9/v2/one")
-    with pytest.raises(SystemExit, match=r"No image was pinned anew, for a registry did not answer"):
+    with pytest.raises(SystemExit, match=r"No image was pinned, because a registry did not answer"):
         images.main()
     assert named.read_text() == before
 

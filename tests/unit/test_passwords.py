@@ -525,7 +525,7 @@ def test_nothing_is_replaced_while_a_run_is_at_work(servers):
 
 def test_what_the_environment_sets_or_another_machine_has_is_not_replaced(servers, monkeypatch):
     old = env()
-    with pytest.raises(SystemExit, match=r"^The environment sets LUIGI_PASSWORD, which beats .env"):
+    with pytest.raises(SystemExit, match=r"^The environment sets LUIGI_PASSWORD, which overrides .env"):
         passwords.replace(["LUIGI_PASSWORD"])
     monkeypatch.setenv("POSTGRES_HOST", "192.0.2.1")
     monkeypatch.setenv("MINIO_ENDPOINT", "https://s3.example.org")

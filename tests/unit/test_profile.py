@@ -249,7 +249,7 @@ def test_what_cannot_be_read_is_said(place):
 
 def test_a_declaration_is_never_overwritten(ours):
     drafted(ours)
-    with pytest.raises(Refused, match="is there already"):
+    with pytest.raises(Refused, match="already exists"):
         list(command.make(ours, "drafted"))
     with pytest.raises(Refused, match="is not a name for a source"):
         list(command.make(ours, "no/name"))

@@ -86,7 +86,7 @@ MISTAKES = {
         "encodin: x\n" + PATIENTS,
         "sources/clinique.yml line 1: 'encodin' is not a key here; the keys are",
     ),
-    "a key twice": (PATIENTS + "separator: x\n", "sources/clinique.yml line 14: 'separator' stands here twice"),
+    "a key twice": (PATIENTS + "separator: x\n", "sources/clinique.yml line 14: 'separator' is here twice"),
     "no datasets": ("doc: x\n", "sources/clinique.yml line 1: lacks `datasets`"),
     "an unknown dataset": ("datasets:\n  patient: {}\n", "line 2: 'patient' is not a key here; the keys are patients,"),
     "a text for a mapping": ("datasets:\n  patients: PAT.csv\n", "line 2: should be keys with values"),
@@ -142,9 +142,7 @@ def test_one_table_is_one_thing_in_all_sql(place):
     for name in ("billing", "treatments"):
         (place / "clinique" / f"{name}.sql").write_text("select 1")
     other = "  treatments:\n    sql: treatments.sql\n    tables: {claims: OTHER_*.csv}\n"
-    assert "line 19: the table claims stands for other files in line 16" in said(
-        declare, place, PATIENTS + BILLING + other
-    )
+    assert "line 19: the table claims has other files in line 16" in said(declare, place, PATIENTS + BILLING + other)
 
 
 def test_a_source_is_declared_once(place):
@@ -240,8 +238,9 @@ def test_a_date_comes_by_one_source_or_by_the_five_files(place):
     assert "has a name that Spark cannot read" in said(exports.matching, table, ["PAT_{1}.csv"], source, DAY)
     own = path.parent.parent / "visits.csv"
     own.write_text("")
-    assert "has the folder clinique and the files visits.csv; a date comes by a source or by our files" in said(
-        exports.source_of, DAY
+    assert (
+        "has the folder clinique and the files visits.csv; the files of a date come from a source or are the "
+        in said(exports.source_of, DAY)
     )
     own.unlink()
     (place / "other.yml").write_text(PATIENTS)
