@@ -1,7 +1,7 @@
 """Brings the declared dashboards into Metabase, and changes only what differs: a second run writes nothing.
 
-Our items lie in one collection and are marked at the end of their descriptions; all other items there belong to people
-and are left alone.
+The platform's items are in one collection and are marked at the end of their descriptions. All other items there belong
+to people and are left alone.
 """
 
 import time

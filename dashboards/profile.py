@@ -109,7 +109,7 @@ def make(folder: Path, name: str) -> Iterator[str]:
 
 
 def draw(name: str, profile: Profile, drafts: Mapping[str, Draft]) -> str:
-    """Returns the page of a profile, without values of identifying columns and values that few rows have."""
+    """Returns the page of a profile; leaves out values of identifying columns and values that few rows have."""
     first, smallest = profile.tables[0], settings.small_cells()
     records, mark = sum(table.rows for table in profile.tables), profile.decimal_mark
     facts = [

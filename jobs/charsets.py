@@ -16,7 +16,7 @@ SAMPLE = 1 << 18  # bytes of lines that are not ASCII; the others tell nothing
 
 
 class Charset(NamedTuple):
-    """Names an encoding as declarations do, and the others in which the file reads about as well."""
+    """Names an encoding as declarations do, and other encodings in which the file is about as plausible."""
 
     name: str
     others: tuple[str, ...] = ()

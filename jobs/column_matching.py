@@ -26,12 +26,12 @@ class Candidate(NamedTuple):
 
     @property
     def is_pair(self) -> bool:
-        """Tells whether it is a date with a time beside."""
+        """Tells whether the columns are a date and its time."""
         return len(self.names) > 1
 
 
 class Guess(NamedTuple):
-    """Says what one column of ours seems to be made of; `why` is set where somebody has to look."""
+    """Describes from what one column of a dataset seems to be made; `why` is set if a person must check it."""
 
     column: str
     names: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class Guess(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """Says what one dataset seems to be made of: of one table, or of several joined by SQL."""
+    """Describes from what a dataset seems to be made: one table, or several joined by SQL."""
 
     dataset: str
     table: TableProfile
@@ -57,7 +57,7 @@ class Draft(NamedTuple):
 
     @property
     def is_sql(self) -> bool:
-        """Tells whether columns alone cannot say it."""
+        """Tells whether the draft needs SQL, because columns alone cannot express it."""
         return bool(self.join or self.where)
 
 
@@ -83,7 +83,7 @@ def guess(
 
 
 def candidates(table: TableProfile) -> Iterator[Candidate]:
-    """Yields each column, and each date with the time that stands beside it."""
+    """Yields each column, and each date together with a time in the next column."""
     for column in table.columns:
         yield Candidate((column.name,), (column,))
     for day, time in zip(table.columns, table.columns[1:], strict=False):
@@ -99,7 +99,7 @@ def match(
     profile: Profile,
     drafts: Mapping[str, Draft],
 ) -> float:
-    """Tells how much speaks for a column of theirs being this one of ours, by name and by content: from 0 to 1.
+    """Scores from 0 to 1, by name and by content, how well columns of a source match a column of a dataset.
 
     Its parameters are the two sides of the comparison, each with what it belongs to.
     """
@@ -123,7 +123,7 @@ def match(
 
 
 def refers(theirs: ColumnProfile, table: TableProfile, parent: Draft | None, profile: Profile) -> float:
-    """Tells how many values of a column are keys of the table that a parent is made of."""
+    """Returns the share of a column's values that are keys of the table from which a parent is made."""
     if parent is None:
         return 0.0
     [key] = [each for each in parent.guesses if each.column == CATALOG[parent.dataset].key][:1] or [Guess("")]
@@ -136,7 +136,7 @@ def refers(theirs: ColumnProfile, table: TableProfile, parent: Draft | None, pro
 
 
 def holds(column: Column, candidate: Candidate) -> float:
-    """Tells how many values could be values of a column of ours."""
+    """Returns the share of the source's values that a column of a dataset could hold."""
     theirs = candidate.columns[0]
     if not theirs.there:
         return 0.0

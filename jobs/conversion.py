@@ -37,7 +37,7 @@ class Files(NamedTuple):
     paths: tuple[str, ...]
     header: tuple[str, ...]
     spans: bool
-    widest: int  # most fields in a record of any of them
+    widest: int  # the number of fields in the widest record of these files
 
 
 def prepare(spark: Any) -> None:

@@ -191,7 +191,7 @@ class Dataset:
 
     @cached_property
     def reasons(self) -> dict[str, str]:
-        """Returns every code that a row can earn with its sentence, in the order in which a row lists its codes."""
+        """Returns every code that a row can get, with its sentence, in the order in which a row lists its codes."""
         codes = dict(pair for column in self.columns for pair in column.reasons())
         codes |= {rule.reason: rule.sentence for rule in self.rules}
         codes[f"duplicate_{self.key}"] = f"another row with this {self.key} stands in this file"

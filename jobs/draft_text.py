@@ -107,7 +107,7 @@ def alternatives(profile: Profile, what: str, best: str) -> str:
 
 
 def cell(each: Guess) -> str:
-    """Returns the line of a column, with how sure it is and with the codes' counts."""
+    """Returns the line of a column, with the confidence in it and the counts of its codes."""
     names = quote(each.names[0]) if len(each.names) == 1 else f"[{', '.join(map(quote, each.names))}]"
     if each.value is not None:
         text = f"{{value: {quote(each.value)}}}"
@@ -122,7 +122,7 @@ def cell(each: Guess) -> str:
 
 
 def comment(each: Guess) -> str:
-    """Returns what stands behind a guess: TODO and why where somebody has to look, else how much speaks for it."""
+    """Returns the comment behind a guess: TODO and the reason if a person must check it, else the confidence in it."""
     counts = ", ".join(f"{quote(code)} {rows:,}" for code, rows in each.counts)
     counts = f" ({counts})" if counts else ""
     return f"  # TODO {each.why}{counts}" if each.why else f"  # {each.confidence:.0%}{counts}"

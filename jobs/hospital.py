@@ -110,7 +110,7 @@ NAMES = pa.array([item.split(" ", 1)[1].rsplit(" ", 1)[0] for item in MENU])
 COSTS = np.array([int(item.rsplit(" ", 1)[1]) for item in MENU])
 
 LONGEST = 2 * int(NIGHTS.max()) * 6  # nights of a visit: in intensive care, then on a ward
-# Days after its start for which a course can make news: two visits of the longest, then the slowest payment.
+# Days after its start on which a course of care may still write rows: two longest visits, then the slowest payment.
 REACH = 2 * (LONGEST + 2) + 7 * (len(READMITTED_IN_WEEKS) + len(PAID_IN_WEEKS)) + 2
 
 

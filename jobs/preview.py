@@ -122,7 +122,7 @@ def date_of(folder: Path) -> date | None:
 
 
 def next_date(connection: warehouse.Connection) -> date:
-    """Returns the day after the newest that gold has; today (UTC) where it has none."""
+    """Returns the day after gold's newest partition, or today (UTC) if gold is empty."""
     newest = ledger.newest(connection)
     return newest + timedelta(days=1) if newest else datetime.now(timezone.utc).date()
 

@@ -118,7 +118,7 @@ def create_notes(dataset: Dataset) -> str:
 
 
 def touched_by(dataset: Dataset) -> Iterator[str]:
-    """Yields the statements that note what the rows `changed` of a dataset touch."""
+    """Yields the statements that record in ops.touched the days and patients of the rows `changed` of a dataset."""
     to_visit, to_patient = path_to(dataset, "visits"), path_to(dataset, "patients")
     own_day = f"changed.{dataset.day}::date" if dataset.day else "null::date"
     if dataset.name == "visits" or (to_patient is not None and to_visit is None):

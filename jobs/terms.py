@@ -1,4 +1,4 @@
-"""The words by which systems name what our datasets hold: what a drafted declaration guesses from.
+"""Lists the words that hospital systems use for what the datasets hold; drafts of declarations guess from them.
 
 A dataset that is not listed here is guessed from the names of its own columns.
 """

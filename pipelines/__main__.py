@@ -1,4 +1,4 @@
-"""Commands that make calls: `python -m pipelines run 2026-01-31 [--force] [--override]`, `forget`, `ledger`, ..."""
+"""Runs make's commands: `python -m pipelines run 2026-01-31 [--force] [--override]`, `forget`, `ledger`, ..."""
 
 import argparse
 import os

@@ -38,7 +38,7 @@ DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG on Linux
 # The first call locates the command line in memory, which works only while the environment is unchanged.
 with suppress(UnicodeDecodeError):
     setproctitle.getproctitle()
-WORKER = os.getpid()  # Luigi's process, which forks one per task; a task's process forks its job
+WORKER = os.getpid()  # Luigi's process; it forks a process for each task, which forks the task's job
 
 
 class Process(NamedTuple):

@@ -110,8 +110,9 @@ def run_due(until: datetime) -> None:
     """Runs yesterday and earlier missed dates, oldest first.
 
     Retries a failed date twice. Waits for missing files until they are due (`due_hours` of the catalog), then runs the
-    date anyway, so that the ledger records what is missing. `make run` reports why a date fails; a current date takes
-    it seconds. Dates left when the time limit ends fail, and the next scheduled run tries them again.
+    date anyway, so that the ledger records what is missing. `make run` reports why a date fails, and takes
+    seconds for a current date. When the time limit ends, the dates that remain are recorded as failed; the next
+    scheduled run tries them again.
     """
     waiting, tries = due_dates(), dict[date, int]()
     while waiting and not ended.is_set():
@@ -155,7 +156,7 @@ def fail(day: date, what: str) -> None:
 
 
 def due_dates() -> list[date]:
-    """Returns the dates that a scheduled run checks; reports it and returns none if PostgreSQL stays down."""
+    """Returns the dates that a scheduled run checks; if PostgreSQL stays down, reports that and returns none."""
     for left in reversed(range(TRIES)):
         try:
             return list(dates(now().date()))
@@ -181,7 +182,7 @@ def dates(today: date) -> Iterator[date]:
 
 
 def missing(day: date) -> list[str]:
-    """Lists the datasets whose file of a date has not landed; none where the date comes by a source."""
+    """Lists the datasets whose file of a date has not landed; none if the files come from a source."""
     if exports.folders(day):
         return []
     return [name for name, dataset in expected(day).items() if not landing.landing_path(dataset, day).is_file()]

@@ -1,4 +1,4 @@
-"""Commands of the embedded stack: python -m stack up | down | status | clean | secrets.
+"""Runs the commands of the embedded stack: python -m stack up | down | status | clean | secrets.
 
 Services and scripts use these: exec <service>, which becomes a service; env and spark, which print variables for a
 shell; stores, which creates buckets, users and tables in stores run elsewhere (in containers, say); and published,

@@ -164,7 +164,7 @@ def chosen() -> tuple[dict[str, str], list[str]]:
 
 
 def of_metabase() -> Iterator[tuple[str, str]]:
-    """Yields each of Metabase's secrets that cannot be replaced from here, with the reason."""
+    """Yields each of Metabase's secrets that this command cannot replace, with the reason."""
     known = {name for name in settings.SECRETS if name not in os.environ} | {*settings.known_secrets()}
     if is_open("METABASE_URL", 3000):
         yield "METABASE_PASSWORD", "Metabase has it; change it there (account settings), then in .env"

@@ -1,7 +1,7 @@
 -- One row per calendar day (UTC) from the first billed visit to the newest date: amounts billed, paid and owed.
 with
 
--- Starts at most a hundred years ago, since a year may be mistyped.
+-- The calendar starts at most a hundred years ago, since a year may be mistyped.
 calendar as (
     select
         as_of.day as newest,

@@ -225,7 +225,7 @@ def sound(files, folder):
 
 
 def read_by_spark(spark, files):
-    """Returns the texts of each file's records by its number."""
+    """Returns the texts of each file's records by the file's number."""
     frames = [
         spark_csv.records(spark, CATALOG[dataset], number, facts).select(F.lit(number).alias("file"), "_raw")
         for number, dataset, _, facts in files

@@ -56,7 +56,7 @@ def state(postgres):
 
 @pytest.fixture(scope="module")
 def lineage_server():
-    """A server that takes lineage, and all that it is sent."""
+    """Yields a server that receives lineage events, with the events that it received."""
     with receiver() as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""A preview publishes nothing, and tells what the run then does: verdicts, lines, thresholds, figures, schema."""
+"""Tests that a preview publishes nothing and predicts the run: verdicts, lines, thresholds, figures, schema."""
 
 import re
 import shutil

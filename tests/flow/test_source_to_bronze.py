@@ -72,8 +72,8 @@ FILES = {
     "NULL;QP6;Œuilly;01/01/2031 00:10;01/01/2000\n9;QP7;;01/01/2031 00:10;01/01/2000\n",
     "SEJ_1.csv": "N_SEJOUR;N_DOSSIER;TYPE;UNITE;MEDECIN;JOUR;HEURE;FIN\n"
     "QV1;QP1;U;Urgences;D1;30/03/2031;01:30;30/03/2031 04:00\n"
-    "QV2;QP1;C;Urgences;D1;30/03/2031;02:30;30/03/2031 04:00\n"  # a time that the clock skipped
-    "QV3;QP7;H;Urgences;;27/10/2030;02:30;27/10/2030 03:30:15\n"  # one that came twice
+    "QV2;QP1;C;Urgences;D1;30/03/2031;02:30;30/03/2031 04:00\n"  # a local time that the clock skipped
+    "QV3;QP7;H;Urgences;;27/10/2030;02:30;27/10/2030 03:30:15\n"  # a local time that occurred twice
     "QV4;QP7;H;Urgences;;2031-03-01;10:00;\n"
     "QV5;QP6;C;Urgences;;01/03/2031;10:00;01/03/2031 10:30+00:00\n",
     "CLAIMS_1.csv": "NO;SEJ;TOTAL;CAISSE;RESTE;ETAT\nQB1;QV1;1200,50;1000;200,50;OK\nQB2;QV1;1.200,50;;;OK\n"
@@ -85,7 +85,7 @@ FILES = {
 
 @pytest.fixture
 def declarations(tmp_path, monkeypatch):
-    """A directory of declarations of its own, with the shipped one."""
+    """Points SOURCES_DIR at a copy of the shipped declarations, with one more source."""
     place = tmp_path / "sources"
     shutil.copytree(settings.ROOT / "sources", place)
     (place / "clinique").mkdir()
@@ -106,7 +106,7 @@ def land(files, day=DAY, source="clinique"):
 
 @pytest.fixture
 def clinique(stack, declarations, postgres):
-    """The export of one date, landed; forgotten afterwards."""
+    """Lands the export of one date; forgets the date afterwards."""
     yield land(FILES)
     assert call("-m", "pipelines", "forget", str(DAY)).returncode == 0
     shutil.rmtree(exports.folder(DAY, "clinique").parent)
@@ -134,7 +134,7 @@ REJECTED = {
 
 
 def rejects(spark, dataset):
-    """The codes of the rejected rows of the date, and their own texts."""
+    """Returns the rejected rows of the date, with their codes and texts."""
     rows = delta_tables.silver(spark, CATALOG[dataset], "rejected")
     return rows.filter(rows["_partition_date"] == DAY).collect()
 
@@ -254,7 +254,7 @@ def own_state(postgres, days):
 
 
 def reasons(postgres, days):
-    """How many rows of each dataset and date were rejected for what."""
+    """Returns (dataset, date, reason, number of rejected rows)."""
     query = (
         "select dataset, partition_date, reason, hits from ops.standing join ops.reasons using (run_id, dataset, "
         "partition_date) where hits > 0 and partition_date = any(%s)"
@@ -287,7 +287,7 @@ def in_process(clinique, spark, monkeypatch):
 
 
 def converts():
-    """The sentence that a conversion of the date fails with."""
+    """Returns the sentence with which the conversion of the date fails."""
     with pytest.raises(Exception) as error:
         source_to_bronze(DAY)
     return program.sentence(error.value)
@@ -337,7 +337,7 @@ def test_what_is_wrong_is_one_sentence_and_nothing_half_published(in_process, po
 
 
 def dies_after(count, function):
-    """The function, of which a call dies once it was called so often."""
+    """Returns the function, which raises an error from the call after the first `count` calls on."""
     calls = []
 
     def call_or_die(*arguments):

@@ -19,7 +19,7 @@ OURS = "patient_id in (select patient_id from patients where _partition_date = %
 
 @pytest.fixture(scope="module")
 def sample(stack):
-    """The rows of each of the sample's files, whose date has run; forgotten afterwards."""
+    """Yields the rows of each of the sample's files after their date has run; forgets the date afterwards."""
     synthea_export.main([str(DAY)])
     folder = exports.folder(DAY, "synthea")
     done = call("-m", "pipelines", "run", str(DAY))
@@ -30,7 +30,7 @@ def sample(stack):
 
 
 def row(postgres, query):
-    """The one row of a query."""
+    """Returns the only row of a query."""
     return postgres.execute(query, {"day": DAY}).fetchone()
 
 
@@ -39,7 +39,7 @@ def of_day(postgres, columns, table, more=""):
 
 
 def utc(text):
-    """A time of Synthea's as gold has it."""
+    """Returns one of Synthea's times as gold stores it."""
     return datetime.fromisoformat(text.replace("Z", ""))
 
 
@@ -109,7 +109,7 @@ def test_sums_are_those_of_procedures_and_of_the_payments_of_claims(sample, post
 
 
 def test_the_marts_add_up_to_the_sample(sample, postgres):
-    """The checks of the marts hold, or the run would have failed."""
+    """Relies on the run, which fails if a check of the marts fails."""
     charged = sum(Decimal(each["AMOUNT"]) for each in sample["claims_transactions"] if each["TYPE"] == "CHARGE")
     sums = "count(*), sum(total_visits), sum(total_billed)"
     totals = row(postgres, f"select {sums} from mart_patient_stats where {OURS}")

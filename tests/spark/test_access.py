@@ -1,4 +1,4 @@
-"""Checks privileges in the lake: the jobs' user and a reader have two buckets, `make forget` deletes in bronze."""
+"""Tests privileges in the lake: the jobs' user and a reader reach two buckets, and `make forget` deletes in bronze."""
 
 import http.client
 import json
@@ -31,7 +31,7 @@ JOBS_ARE_ROOT = {"MINIO_ACCESS_KEY": "MINIO_ROOT_USER", "MINIO_SECRET_KEY": "MIN
 
 @pytest.fixture(scope="module")
 def buckets(stack):
-    """Yields the two buckets, each with an object, beside a foreign bucket."""
+    """Yields the two buckets, each with an object; a third bucket belongs to somebody else."""
     store.root().create_bucket(Bucket=ELSEWHERE)
     names = [settings.get(name) for name in store.BUCKETS]
     for name in (*names, ELSEWHERE):

@@ -23,7 +23,7 @@ PARIS = Source(
 
 
 def converted(spark, dataset, column, texts, source=PARIS, cell=None):
-    """What becomes of texts of one column, and how many local times came twice."""
+    """Returns what texts of one column are converted to, and how many local times were ambiguous."""
     rows = [("", "", False, *(text if name == column else "" for name in CATALOG[dataset].names)) for text in texts]
     names = ("_file string", "_raw string", "_malformed boolean", *(f"{n} string" for n in CATALOG[dataset].names))
     frame = spark.createDataFrame(rows, ", ".join(names))
@@ -119,7 +119,7 @@ def test_codes_stand_for_values_and_others_are_handed_on(spark):
 
 @pytest.mark.parametrize("spans", [False, True])
 def test_records_are_told_apart_by_the_sources_dialect(spark, tmp_path, spans):
-    """Two files of the same columns in another order, one of them with a record that spans lines."""
+    """Reads two files with the same columns in another order, one of them with a record that spans lines."""
     broken = "\n" if spans else " "
     files = {
         "a.csv": f"ID;NAME;NOTE\r\nP1;'Œuf; l''{broken}été';x\r\n\r\nP2;1\r\nID;NAME;NOTE\r\nP3;'a' ;z\r\nP4;a'b;\r\n",
@@ -185,7 +185,7 @@ def test_every_encoding_is_one_that_java_knows(spark, tmp_path):
 
 
 def test_a_plan_stays_of_a_size_that_a_driver_can_hold(spark, tmp_path, capsys):
-    """Spark puts an expression wherever it is used, if it thinks it cheap: so grew a plan that filled the memory."""
+    """Limits the plan: Spark copies an expression that it thinks cheap to each use, which once filled the memory."""
     (tmp_path / "a.csv").write_bytes(b"A\nx\n")
     visits = CATALOG["visits"]
     scan = Files((f"file://{tmp_path}/a.csv",), visits.names, True, 8)

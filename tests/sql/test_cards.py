@@ -136,7 +136,7 @@ def test_headlines_are_what_counting_by_hand_gives(filled):
 
 
 def small_cells(number):
-    """The DDL by which numbers of patients below this are suppressed."""
+    """Returns the DDL that suppresses numbers of patients below this number."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SMALL_CELLS", str(number))
         return schema.small_cells()

@@ -1,4 +1,4 @@
-"""The contracts: drawn from the catalog alone, valid by the standard, and kept by PostgreSQL, as another tool finds."""
+"""Tests that contracts follow from the catalog, are valid by the standard, and hold for another tool as well."""
 
 import json
 from importlib.resources import files
@@ -141,7 +141,7 @@ def test_datacontract_cli_lints_every_contract(cli):
 
 @pytest.fixture
 def gold(empty_warehouse):
-    """A row of each table and the marts of it, on a server that the settings name."""
+    """Yields a server that the settings name, with a row in each table and the marts built from them."""
     for table in CATALOG:
         if table in ("patients", "visits", "admissions", "treatments", "billing"):
             add(empty_warehouse, table)

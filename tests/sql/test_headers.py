@@ -1,4 +1,4 @@
-"""A change of a source's columns is told against its last date, by what the ledger keeps of each file."""
+"""Tests that a change of a source's columns is reported against its last date, from the ledger."""
 
 from datetime import date, timedelta
 from types import SimpleNamespace

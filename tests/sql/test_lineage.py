@@ -1,4 +1,4 @@
-"""Our tasks' lineage: from the ledger, a date is one graph from its files to every mart, by the standard's names."""
+"""Tests that the lineage of a date, taken from the ledger, is one graph from its files to every mart."""
 
 import json
 import re
@@ -37,7 +37,7 @@ NUMBERS["silver"] |= {"delta_accepted": 7, "delta_rejected": 3}
 
 @pytest.fixture
 def empty_ledger(empty_warehouse, tmp_path, monkeypatch):
-    """An empty warehouse that the settings name, and a directory for the events."""
+    """Yields an empty warehouse that the settings name; provides a directory for the events."""
     info = empty_warehouse.info
     for name, value in (("HOST", info.host), ("PORT", str(info.port)), ("DB", info.dbname)):
         monkeypatch.setenv(f"POSTGRES_{name}", value)
@@ -49,7 +49,7 @@ def empty_ledger(empty_warehouse, tmp_path, monkeypatch):
 
 
 def settle(connection, layer, dataset="", day=DAY, **more):
-    """A run that is done, as the jobs write it to the ledger."""
+    """Writes a finished run to the ledger, as the jobs do."""
     name = dataset or layer
     with ledger.run(connection, layer, name, day, "rules", runs.log(day)) as row:
         row |= NUMBERS[layer] | more
@@ -63,7 +63,7 @@ def settle(connection, layer, dataset="", day=DAY, **more):
 
 
 def whole_date(connection, day=DAY):
-    """Everything that a date's tasks leave in the ledger, and the tasks."""
+    """Writes to the ledger what all tasks of a date write; returns the tasks."""
     for layer in LAYERS:
         for dataset in CATALOG:
             settle(connection, layer, dataset, day)
@@ -72,7 +72,7 @@ def whole_date(connection, day=DAY):
 
 
 def events(home):
-    """All events there are, each valid by the core of the specification."""
+    """Returns all events, after checking each against the core of the specification."""
     found = [json.loads(line) for line in (home / "lineage" / "events.jsonl").read_text().splitlines()]
     for event in found:
         VALIDATOR.validate(event)
@@ -146,7 +146,7 @@ def test_the_numbers_versions_and_assertions_are_the_ledgers(empty_ledger, tmp_p
 
 
 def column_path(found, space, table, column):
-    """The columns of files that a column is made of, through all events."""
+    """Returns the columns of files from which a column is derived, through all events."""
     sources, ahead = set(), [(space, table, column)]
     while ahead:
         namespace, name, field = ahead.pop()
@@ -259,7 +259,7 @@ def test_no_event_is_too_long_for_a_server(empty_ledger, tmp_path):
 
 
 def job(task, script, *words):
-    """What a job leaves in the ledger, without Spark; the file of one dataset is refused."""
+    """Writes to the ledger what a job writes, without Spark; refuses the file of one dataset."""
     layer = {"jobs/landing_to_bronze.py": "bronze", "jobs/bronze_to_silver.py": "silver"}.get(script, "gold")
     with warehouse.connect() as connection:
         if words[0] == refused.get("dataset"):
@@ -300,7 +300,7 @@ def through_luigi(empty_ledger, monkeypatch):
 
 
 def stands(layer, dataset, day, _=None):
-    """The marker of a partition, whatever it was made from."""
+    """Returns the marker of a partition, whatever it was made from."""
     query = "select * from ops.receipts where layer = %s and dataset = %s and partition_date = %s"
     return lineage.first(query, layer, dataset, day)
 

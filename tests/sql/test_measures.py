@@ -1,4 +1,4 @@
-"""The marts of patient flow and receivables: by hand, and beside an independent implementation on random hospitals."""
+"""Tests the marts of patient flow and receivables by hand, and against an independent implementation on random data."""
 
 import random
 from datetime import date, datetime, timedelta
@@ -21,7 +21,7 @@ HEADER = "room_type,beds,out_of_service,valid_from,valid_to\n"
 
 @pytest.fixture(autouse=True)
 def declared(tmp_path, monkeypatch):
-    """A file of beds of the test's own, in which none are declared."""
+    """Provides a file of beds for the test, which declares none."""
     file = tmp_path / "beds.csv"
     file.write_text(HEADER)
     monkeypatch.setattr(beds, "FILE", file)
@@ -53,7 +53,7 @@ def bill(hospital, key, start, end=None, total="100.00", **values):
 
 
 def built(hospital, query):
-    """The rows of a query over the marts, as texts, after a build that passed the checks."""
+    """Rebuilds and checks the marts; returns the rows of a query over them as texts."""
     rebuilt(hospital)
     return asked(hospital, query)
 
@@ -144,7 +144,7 @@ SUMS = "select sum(index_episodes), sum(followed_up), sum(readmitted_7d), sum(re
 
 
 def stand(hospital, day):
-    """Makes `day` the newest that stands in gold, for the reports."""
+    """Makes `day` the newest day in gold, for the reports."""
     hospital.execute("delete from ops.receipts")
     hospital.execute(
         "insert into ops.receipts (layer, dataset, partition_date, run_id, made_from, rule_set) "
@@ -557,11 +557,11 @@ SPACED = (0, 0, 1, 5, 6.999, 7, 7.001, 24, 24 * 7, 24 * 30, 24 * 180, 24 * 181) 
 
 
 def draw_hospital(chance):
-    """A small hospital: few patients, whose stays nest, overlap, touch, stay open and lose their discharge."""
+    """Draws a small hospital: few patients, whose stays nest, overlap, touch, stay open and lose their discharge."""
     first = datetime(2025, 1, 1) + timedelta(hours=chance.choice((0, 8, 23.5)))
 
     def moment(after, spread):
-        """A time that is often midnight, often on the hour, and seldom none."""
+        """Draws a later time, which is often midnight."""
         found = after + timedelta(hours=chance.choice(SPACED) if chance.random() < 0.5 else chance.random() * spread)
         if chance.random() < 0.3:
             found = found.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -672,7 +672,7 @@ def test_marts_are_those_of_an_independent_implementation(hospital, declared, se
 
 
 def balances(hospital):
-    """The two laws of a balance, over the marts' own rows, beside the checks that a build runs."""
+    """Checks that each balance follows from the one before, and that the amounts owed equal those by age."""
     for query in (
         "select room_type, midnight_census, admissions + transfers_in, discharges + transfers_out "
         "from mart_daily_census order by room_type, census_date",
@@ -689,7 +689,7 @@ def balances(hospital):
 
 
 def test_random_changes_of_gold_make_the_same_marts_in_part_as_whole(hospital, monkeypatch):
-    """Rows come, change and go, among them whole patients, and the newest date moves both ways."""
+    """Adds, changes and removes rows, among them whole patients, and moves the newest date both ways."""
     monkeypatch.setattr(marts, "ENOUGH", 1000)
     chance, parts = random.Random(7), 0
     put(hospital, draw_hospital(chance), date(2025, 6, 1))

@@ -1,4 +1,4 @@
-"""The metrics of runs: what the ledger has, as Prometheus reads it, and alerts that promtool accepts."""
+"""Tests that Prometheus can read the ledger's figures from the metrics, and that promtool accepts the alerts."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ ALERTS = settings.ROOT / "conf" / "prometheus" / "alerts.yml"
 
 
 def read(whole):
-    """Every sample by its name and labels."""
+    """Returns each sample by its name and labels."""
     families = text_string_to_metric_families(whole.decode())
     return {(s.name, *sorted(s.labels.values())): s.value for family in families for s in family.samples}
 

@@ -1,4 +1,4 @@
-"""What a page's cards do beside their figures: parts of a step, axes, cut bars, opened tables, CSV, filters."""
+"""Tests what cards do besides showing figures: parts of a step, axes, cut bars, opened tables, CSV, filters."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The reports of Patient Flow that reckon, beside an implementation in plain Python over the same rows."""
+"""Tests the computed reports of Patient Flow against an implementation in plain Python over the same rows."""
 
 import random
 from datetime import date, datetime, timedelta
@@ -38,7 +38,7 @@ def stays(hospital):  # noqa: F811
 
 
 def percentile(values, share):
-    """The least value up to which such a share of them lies."""
+    """Returns the smallest value that is at least as large as this share of the values."""
     return sorted(values)[ceil(Decimal(str(share)) * len(values)) - 1]
 
 
@@ -122,7 +122,7 @@ def test_stays_are_held_against_those_of_their_like_a_year_before(stays):
 
 
 def test_every_view_is_the_same_after_a_dump(warehouse_server):
-    """PostgreSQL writes `a between b and c and d` with other brackets once it has read its own text again."""
+    """Compares views before and after a dump: PostgreSQL adds other brackets to `a between b and c and d` then."""
     names = warehouse_server.execute(
         "select pg_class.oid::regclass::text from pg_class join pg_namespace on pg_namespace.oid = relnamespace "
         "where relkind = 'v' and nspname in ('ops', 'reports', 'public')"

@@ -10,7 +10,7 @@ DAYS = [date(2026, 1, 1), date(2026, 1, 2)]
 
 
 def test_markers_of_renamed_layers_still_count(empty_warehouse, monkeypatch):
-    """Without them, an upgrade would make each date due that ran before it."""
+    """Checks that an upgrade does not make the dates due that ran before it."""
     monkeypatch.setattr(ledger.warehouse, "process_connection", lambda: empty_warehouse)
     for day in DAYS:
         with ledger.run(empty_warehouse, "rejudged", "all", day, "") as row:

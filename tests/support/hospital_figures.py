@@ -21,7 +21,7 @@ Rows = dict[str, list[Row]]
 
 
 class Stay(NamedTuple):
-    """A stay in a room; `end` is None while the patient is in it."""
+    """Represents a stay in a room; `end` is None while the patient is in it."""
 
     patient: str
     visit: str

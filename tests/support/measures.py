@@ -1,4 +1,4 @@
-"""What the marts of patient flow and receivables must be for given gold: the hospital's measures in plain Python.
+"""Computes in plain Python what the marts of patient flow and receivables must be for given gold.
 
 Written from the definitions, row by row; shares nothing with sql/. A census counts who is present at a midnight, and a
 balance adds up what is open at it, where the marts keep running sums.
@@ -37,7 +37,7 @@ class Beds(NamedTuple):
 
 
 def marts(tables: Gold, beds: Sequence[Beds] = ()) -> dict[str, Rows]:
-    """The rows of each of these marts; a day is a day in UTC."""
+    """Returns the rows of each of these marts; a day is a day in UTC."""
     as_of = max((row["_partition_date"] for rows in tables.values() for row in rows), default=None)
     if as_of is None:
         return {name: [] for name in NAMES}
@@ -80,7 +80,7 @@ NAMES = (
 
 
 def midnight(day: date) -> datetime:
-    """The midnight that ends a day."""
+    """Returns the midnight that ends a day."""
     return datetime.combine(day, datetime.min.time()) + DAY
 
 
@@ -104,7 +104,7 @@ def grouped(rows: Iterable[Any], key: Any) -> dict[Any, list[Any]]:
 
 
 def find_episodes(tables: Gold) -> list[Rows]:
-    """The stays of each episode, the first stay first."""
+    """Returns the stays of each episode, the first stay first."""
     visits = {visit["visit_id"]: visit for visit in tables["visits"]}
     of_patient = grouped(
         [
@@ -138,7 +138,7 @@ def takes_in(earlier: dict[str, Any], stay: dict[str, Any]) -> bool:
 
 
 def last_of(episode: Rows) -> dict[str, Any]:
-    """The stay with which an episode ends."""
+    """Returns the stay with which an episode ends."""
     return max(
         episode,
         key=lambda stay: (stay["end"] is None, stay["end"] or datetime.min, stay["admit_ts"], stay["admission_id"]),
@@ -157,7 +157,7 @@ def stay_row(stay: dict[str, Any], episode: Rows) -> dict[str, Any]:
 
 
 def los_days(episode: Rows) -> int | None:
-    """Days from date to date, at least one; None where the end is not known."""
+    """Returns the days from date to date, at least one; None if the end is not known."""
     last = last_of(episode)
     if last["end"] is None or last["lost"]:
         return None
@@ -224,7 +224,7 @@ def census(episodes: list[Rows], as_of: date, beds: Sequence[Beds]) -> Rows:
 
 
 def counts_on(time: datetime | None, day: date, oldest: date) -> bool:
-    """Whether the day of a time is this one; a day before the oldest counts there."""
+    """Tells whether a time is on this day; times before the oldest day count as on the oldest day."""
     return time is not None and max(time.date(), oldest) == day
 
 
@@ -272,7 +272,7 @@ def hospital_row(day: date, oldest: date, episodes: list[Rows]) -> dict[str, Any
 
 
 def discharged(episodes: list[Rows]) -> dict[tuple[date, str], list[Rows]]:
-    """The episodes with a known end, by month and department of their discharge."""
+    """Returns the episodes with a known end, by month and department of their discharge."""
     known = [episode for episode in episodes if los_days(episode) is not None]
     return grouped(known, lambda episode: (month(last_of(episode)["end"].date()), last_of(episode)["department"]))
 

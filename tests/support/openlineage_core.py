@@ -1,4 +1,4 @@
-"""The core of OpenLineage as a JSON schema, written from the public specification's facts (2-0-2), for the tests."""
+"""Defines the core of OpenLineage as a JSON schema, written from the public specification (2-0-2), for the tests."""
 
 from typing import Any
 

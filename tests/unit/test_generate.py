@@ -362,7 +362,7 @@ def test_another_seed_is_another_hospital(landing: Path, tmp_path: Path) -> None
 
 
 def test_start_holds_the_volumes_and_each_later_date_about_a_730th(landing: Path) -> None:
-    """Half as much again, or more, where rows are sent twice: as they begin, and as they end."""
+    """Allows for datasets whose rows are sent twice, when they begin and when they end: half as much again, or more."""
     for name, volume in VOLUMES.items():
         counts = [sum(1 for _ in rows_of(folder(landing, date) / f"{name}.csv")) for date in days(7)]
         assert 0.96 < counts[0] / volume < 1.04, name

@@ -1,4 +1,4 @@
-"""The generated hospital behaves like one: its measures lie where a hospital's do, and no date draws a cliff.
+"""Tests that the generated hospital is plausible: its measures are in a hospital's ranges, and no date breaks a trend.
 
 tests/support/hospital_figures.py computes the measures. The ranges leave room for chance, so that other seeds pass too.
 """
@@ -25,7 +25,7 @@ WEEKS = [START + number * DAY for number in range(1, 29)]  # four, so that each 
 
 @pytest.fixture(scope="module")
 def landing(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The usual hospital's history and the four weeks after it."""
+    """Generates the default hospital's history and the four weeks after it; returns the landing directory."""
     directory = tmp_path_factory.mktemp("landing")
     for date in (START, *WEEKS):
         generate(date, directory)
@@ -39,7 +39,7 @@ def history(landing: Path) -> Rows:
 
 @pytest.fixture(scope="module")
 def later(landing: Path) -> Rows:
-    """The newest sound version of each row that the later dates bring, its values written plainly."""
+    """Returns the newest sound version of each row of the later dates, with its values in plain notation."""
     rows: Rows = {}
     for name, columns in COLUMNS.items():
         key, newest = next(iter(columns)), {}
@@ -87,7 +87,7 @@ def test_later_dates_are_as_dense_as_the_same_weeks_of_the_history(
 
 
 def test_a_later_date_brings_a_730th_of_the_history_at_any_scale() -> None:
-    """At scale 1 rows are too few to tell; here the numbers themselves are counted, over a year."""
+    """Counts the numbers that rows are drawn from, over a year, since a date of scale 1 has too few rows."""
     for scale in (0.1, 1, 100):
         hospital = Hospital(42, scale, START, LAST + 364)
         for first in (hospital.first_course, hospital.first_patient):

@@ -26,7 +26,7 @@ def test_a_batch_that_runs_again_belongs_to_the_worker_that_runs_it(tmp_path, mo
             told = {"family": "Silver", "params": {"date": day}, "batchable": True}
             ours.add_task(worker=worker, task_id=day, **told)
         assert ask(worker, [])
-        for _ in range(20):  # a minute; workers that were silent that long are forgotten
+        for _ in range(20):  # for more than a minute, after which luigid removes silent workers
             now += 4
             assert not ask(worker, ["both"])
         assert {task["status"] for task in ours.task_list("RUNNING", "").values()} == {"RUNNING"}

@@ -29,7 +29,7 @@ VALIDATOR = jsonschema.Draft202012Validator(RUN_EVENT)
 
 @contextmanager
 def receiver():
-    """A server that takes OpenLineage's events; gives its address, and what it is sent, with the path and the key."""
+    """Yields the address of a server that receives OpenLineage's events, and each event with its path and key."""
     received = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -104,7 +104,7 @@ def home(tmp_path, monkeypatch):
 
 
 def run(home, *kinds):
-    """Luigi runs the tasks in processes of their own; returns the seconds that it took."""
+    """Runs the tasks with Luigi in separate processes; returns the seconds that this took."""
     began = time.monotonic()
     tasks = [Copying(home=str(home), does=does) for does in kinds]
     luigi.build(tasks, local_scheduler=True, workers=2, log_level="CRITICAL")
@@ -179,7 +179,7 @@ def test_a_server_that_is_dead_or_says_nothing_delays_nothing(home, monkeypatch,
 
 
 def test_a_sender_holds_nothing_of_the_process_that_it_comes_from(home, monkeypatch):
-    """Neither its output nor its connections: whoever waits for their end would wait for the server."""
+    """Checks output and connections: a process that waits for their end would wait for the server."""
     receiving, sending = os.pipe()
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("OPENLINEAGE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")

@@ -1,4 +1,4 @@
-"""A profile tells how an export is written and what is in it, and its draft needs few edits to run."""
+"""Tests that a profile tells how an export is written and what it holds, and that its draft needs few edits to run."""
 
 import csv
 import re
@@ -32,7 +32,7 @@ DAY = date(2026, 1, 1)
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A directory of declarations and one of pages."""
+    """Provides a directory for declarations, one for pages and one for landing files."""
     monkeypatch.setenv("SOURCES_DIR", str(tmp_path / "sources"))
     monkeypatch.setenv("STACK_DIR", str(tmp_path / "stack"))
     monkeypatch.setenv("LANDING_DIR", str(tmp_path / "landing"))
@@ -71,7 +71,7 @@ def meaning(source):
 
 @pytest.fixture
 def ours(place):
-    """The five files of a generated day."""
+    """Returns the directory with the five files of a generated day."""
     generate(DAY, settings.path("LANDING_DIR"), scale=0.05, seed=42, start=DAY)
     return settings.path("LANDING_DIR") / folder(DAY)
 

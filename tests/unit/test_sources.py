@@ -36,7 +36,7 @@ HEADER = "N_DOSSIER;SEXE;DATE_NAISS;DATE_CREA;VILLE\n"
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A directory of declarations, and a landing directory of its own."""
+    """Provides a directory for declarations and a landing directory."""
     monkeypatch.setenv("SOURCES_DIR", str(tmp_path / "sources"))
     monkeypatch.setenv("LANDING_DIR", str(tmp_path / "landing"))
     (tmp_path / "sources" / "clinique").mkdir(parents=True)
