@@ -33,7 +33,7 @@ SETTINGS = {  # all that a declared card sets; any other setting that Metabase k
 
 
 def mark(name: str) -> str:
-    """Returns the last paragraph of a declared item's description, which marks it as ours.
+    """Returns the last paragraph of a declared item's description, which marks the item as declared.
 
     A copy that a person makes has another name, so this mark does not match it.
     """

@@ -23,7 +23,7 @@ FORMATS = ("integer", "number", "money", "percent", "hours", "days")
 GRAINS = {"day": 1, "week": 7, "month": 30, "quarter": 91, "year": 365, "decade": 3652}
 # How many steps of time a chart draws so that each can still be seen; for longer periods it takes a coarser grain.
 STEPS = {"line": 1000, "area": 1000, "bar": 400, "heat": 400}
-ROWS = 1900  # of such a chart: Metabase shows 2,000 rows of a query and cuts off the rest without a word
+ROWS = 1900  # of such a chart: Metabase shows 2,000 rows of a query and drops the rest silently
 FILTERS = {  # the template tags that each of them sets
     "period": ("from", "to"),
     "department": ("department",),
@@ -87,7 +87,7 @@ class Card:
     whole: str | None = None  # the grain of its report's rows, where that is a month: a period has those that end in it
     order: str | None = None  # a column, `desc` behind it or not; else by time, else the greatest figure first
     limit: int | None = None
-    none: str | None = None  # what a page says where there is no row to show
+    none: str | None = None  # the text that a page shows if there are no rows
 
     @cached_property
     def tags(self) -> tuple[str, ...]:

@@ -97,7 +97,7 @@ def log_in(may_set_up: bool) -> Metabase:
     properties = wait(metabase)
     answer = metabase.ask("POST", "/session", {"username": user, "password": password})
     if answer.status_code >= 500:
-        raise Refused(f"Metabase at {metabase.shown} fails to log anybody in ({answer.status_code}); its log says why.")
+        raise Refused(f"Metabase at {metabase.shown} cannot log anybody in ({answer.status_code}); see its log.")
     if not answer.ok:
         if "too many attempts" in answer.text.lower():
             raise Refused(

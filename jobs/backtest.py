@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def backtest(first: date, last: date) -> Iterator[str]:
-    """Validates stored bronze by the catalog as it is here, and yields what would change; publishes nothing."""
+    """Validates stored bronze by the catalog of this clone, and yields what would change; publishes nothing."""
     with warehouse.connect() as connection:
         runs, state = dry_run.standing_runs(connection), fingerprint(connection)
         due = due_days(runs, first, last)

@@ -9,7 +9,7 @@ import html
 import sys
 from typing import TextIO
 
-LONGEST = 4_000  # characters; no sentence of ours is as long
+LONGEST = 4_000  # characters; the platform's own sentences are shorter
 
 
 def printable(text: str) -> str:

@@ -97,7 +97,7 @@ def validate(
         # so that Spark does not reuse those rows: their file may have been corrected since.
         records = validation.union(files).filter(F.lit(run_id) != "")
         if rows < program.FEW_ROWS:
-            # Reads into one partition; else Spark copies the rules to each file's scan and runs tasks for each file.
+            # Reads into one partition: Spark would copy the rules to each file's scan and run tasks for each file.
             records = records.coalesce(1)
             # Computed once, on the server: later steps read its rows and do not send the validation's plan again.
             validated = validation.validate(records, dataset, headers, parents, checkpoint).localCheckpoint()

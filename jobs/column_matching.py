@@ -1,4 +1,4 @@
-"""Matches columns of an unknown table with ours, by name and by content, and tells how sure each match is."""
+"""Matches columns of an unknown table with those of the datasets, by name and content, and scores each match."""
 
 import json
 import re
@@ -19,7 +19,7 @@ RARE, FEW_ROWS = 0.01, 5
 
 
 class Candidate(NamedTuple):
-    """Holds columns of a table that could be one of ours: one, or a date and a time."""
+    """Holds columns of a table that could make a column of a dataset: one, or a date and a time."""
 
     names: tuple[str, ...]
     columns: tuple[ColumnProfile, ...]
@@ -64,7 +64,7 @@ class Draft(NamedTuple):
 def guess(
     dataset: Dataset, table: TableProfile, wanted: Sequence[Column], profile: Profile, drafts: Mapping[str, Draft]
 ) -> tuple[Guess, ...]:
-    """Returns the best columns of a table for those of ours, the surest first taken."""
+    """Returns the best columns of a table for the columns of a dataset; takes the surest match first."""
     ranked = []
     for column in wanted:
         for candidate in candidates(table):
@@ -178,7 +178,7 @@ def made_of(column: Column, candidate: Candidate, score: float, table: TableProf
 
 
 def codes_of(column: Column, theirs: ColumnProfile, why: str) -> tuple[tuple[tuple[str, str], ...], str]:
-    """Returns what each code seems to stand for, none where all are spelt as ours; and what somebody has to look at."""
+    """Returns what each code seems to mean, nothing if all codes are listed values; and what a person must check."""
     spelt = {value.lower() for value in column.one_of}
     often = [code for code, rows in theirs.values.items() if rows >= RARE * theirs.there]
     some = [code for code, rows in theirs.values.items() if rows >= FEW_ROWS]
@@ -204,7 +204,7 @@ def ambiguity(theirs: ColumnProfile) -> str:
 
 
 def quote(text: str) -> str:
-    """Returns a text as YAML has it, quoted where it would be read as something else."""
+    """Returns a text as YAML, quoted if YAML would read it as something else."""
     is_plain = re.fullmatch(r"[A-Za-z_][\w ./-]*", text) and text[-1:] != " "
     words = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
     return text if is_plain and text.lower() not in words else json.dumps(text, ensure_ascii=False)

@@ -98,7 +98,7 @@ def place(number: int) -> str:
 def take_cells(
     records: DataFrame, names: Sequence[str], cells: Mapping[str, Cell], dataset: Dataset, source: Source
 ) -> DataFrame:
-    """Returns one row of ours per record: READ, and each column's text unchanged, in the source's notation.
+    """Returns one row of the dataset per record: READ, and each column's text unchanged, in the source's notation.
 
     `names` are the source's columns in `records`. Several columns that make one of ours are joined by a blank.
     """

@@ -29,7 +29,7 @@ def draft(reading: Reading) -> dict[str, Draft]:
 def of_table(
     dataset: Dataset, table: TableProfile, profile: Profile, drafts: Mapping[str, Draft], taken: set[str]
 ) -> Draft | None:
-    """Returns what a dataset would be if it were made of this table; None where too little speaks for it."""
+    """Returns the draft of a dataset made from this table; None if the columns match too poorly."""
     guesses = column_matching.guess(dataset, table, dataset.columns, profile, drafts)
     found = {each.column: each.confidence for each in guesses}
     weights = {c.name: (2.0 if c.name == dataset.amount else 1.0) if c.required else 0.5 for c in dataset.columns}
@@ -96,7 +96,7 @@ def fill(best: Draft, dataset: Dataset, reading: Reading) -> Draft:
 
 
 def stand_in(column: Column, dataset: Dataset, best: Draft, reading: Reading) -> Guess:
-    """Returns a guess where no column speaks for itself."""
+    """Returns a guess for a column that matches no column of the source."""
     table = best.table
     why = "no column seems to hold it"
     if column.name == dataset.key:

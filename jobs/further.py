@@ -1,6 +1,6 @@
 """Draws rows of datasets that have no writer of their own, from their declarations alone.
 
-A row is based on something that happens in the hospital: on a row of a parent, or on a moment of its own. Its values
+A row is based on something that happens in the hospital: on a row of a parent, or on a time of its own. Its values
 are drawn by type, in several ways one after the other until the row obeys the dataset's rules. Columns of a rule that
 only Spark can evaluate keep their `example`, so that such a rule holds if it holds for the examples.
 """

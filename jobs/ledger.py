@@ -149,7 +149,8 @@ def turn() -> int:
 def marker(layer: str, dataset: str, day: date, since: int | None = None) -> dict[str, Any] | None:
     """Returns the marker of a partition, or None if there is none or the ledger's run is missing or of another input.
 
-    A marker of turn `since` or later counts even if it is withdrawn: whoever withdrew it validates the partition again.
+    A marker with the sequence number `since` or a later one counts even if it is withdrawn, because the task that
+    withdrew it validates the partition again.
     """
     with warehouse.process_connection().cursor(row_factory=dict_row) as cursor:
         where = (

@@ -199,7 +199,7 @@ def read(folder: Path, source: Source | None, day: date, staging: str, place: Pa
     export = derivation.read_export(source, day)
     for name, path in export.paths.items():
         put(path, f"{staging}/raw/{name}")
-    # By a name of its own its lines are nobody else's, who may convert the date meanwhile.
+    # A name of its own keeps these lines apart from those of a run that converts the date meanwhile.
     apart = replace(source, name=f"{STAGED}/{source.name}")
     made = derivation.derive(
         export._replace(source=apart, place=raw.staged(f"{staging}/raw")), datasets, "preview", place
@@ -334,7 +334,7 @@ def schema_lines(connection: warehouse.Connection, folder: Path, source: Source 
             yield "Change of schema: there is no date before to compare with"
             return
         now = profile(folder)
-        if source is None:  # what lies beside our own files is nobody's
+        if source is None:  # other files beside the datasets' own are not read
             own = tuple(table for table in now.tables if table.pattern.removesuffix(".csv") in CATALOG)
             now = now._replace(tables=own)
         told = list(drift.compare(profile(Path(place)), now, listed(source), settings.small_cells()))
@@ -352,7 +352,7 @@ def listed(source: Source | None) -> set[str]:
 
 
 def fetch_last(connection: warehouse.Connection, source: Source | None, day: date, place: Path) -> date | None:
-    """Copies the files of the last date but this one from bronze; returns that date, or None where there is none."""
+    """Copies the files of the newest date but this one from bronze; returns that date, or None if there is none."""
     cursor = connection.cursor(row_factory=dict_row)
     bucket = settings.get("MINIO_BUCKET_BRONZE")
     if source is None:

@@ -1,6 +1,6 @@
-"""Reads the files of an export that nobody has described, and tells what is in them: dialect, columns, keys, links.
+"""Profiles the files of an export that has no description: dialect, columns, keys, links.
 
-DuckDB reads and counts; what a pattern of dates would make of a text is asked of patterns.py, as the conversion asks.
+DuckDB reads and counts. Patterns of dates come from patterns.py, so that a profile reads texts as the conversion does.
 """
 
 import fnmatch
@@ -32,19 +32,19 @@ TIME = "HH:mm[:ss]"
 TIMES = (TIME, "HH:mm[:ss[.SSS]]", "HHmm", "HHmmss")
 CLOCK = r"^([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?$"
 BETWEEN = (" ", "T")
-# What people write where nothing is.
+# Texts that people write for a missing value.
 NOTHINGS = (
     *("NULL", "null", "Null", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "None", "none", "\\N", "-", "--", "---", "?"),
     *("k.A.", "n.b.", "s/o", "N.N."),
 )
 DECIMALS = {mark: rf"^[+-]?([0-9]+({re.escape(mark)}[0-9]*)?|{re.escape(mark)}[0-9]+)$" for mark in (".", ",")}
 INTEGER = r"^(0|[1-9][0-9]*)$"
-# Sums as no declaration reads them: the sign behind, a currency, something between thousands.
+# Sums that no declaration can read: with the sign behind, a currency, or a separator of thousands.
 ODD_SUMS = r"^([A-Z]{3}|[€$£])?\s*[+-]?[0-9]{1,3}([., '\x{A0}]?[0-9]{3})*[.,][0-9]{2}\s*([-+]|[A-Z]{3}|[€$£])?$"
-# A text as a pattern makes it of one that fits; parts that are left out are zeros, as in conversion.py.
+# The ISO text that a pattern makes of a fitting text; omitted parts are zeros, as in conversion.py.
 ISO = "regexp_replace(regexp_replace(regexp_replace(v, ?, ?), ':$', ':00'), '[.]$', '')"
 MOST_LISTED = 40  # values that are listed with their counts
-NEARLY = 0.9  # such a share of the values: exports have faults
+NEARLY = 0.9  # the share of values that counts as all of them, because exports have faults
 FEW_VALUES = 12
 
 
@@ -172,7 +172,7 @@ class Profile(NamedTuple):
 
 
 def profile(folder: Path) -> Profile:
-    """Reads the files of a folder; raises Refused where there is none that can be read."""
+    """Reads the files of a folder; raises Refused if none can be read."""
     return Reading(folder).profile
 
 
@@ -366,7 +366,7 @@ def names_alike(one: str, other: str) -> bool:
 
 
 def pattern_of(name: str) -> str:
-    """Returns the pattern of files that are named as this one but for their dates and numbers."""
+    """Returns the pattern of files whose names differ from this one only in dates and numbers."""
     stem, dot, ending = name.rpartition(".")
     if not dot:
         stem, ending = name, ""
@@ -397,7 +397,7 @@ def read_shape(path: Path) -> tuple[Dialect, tuple[str, ...], int]:
 
 
 def sniff(path: Path, skip: int) -> Dialect | None:
-    """Returns how DuckDB thinks that a file writes its records; None where it cannot tell."""
+    """Returns the dialect that DuckDB detects in a file; None if it detects none."""
     try:
         found = duckdb.execute(
             "select delimiter, quote from sniff_csv(?, all_varchar=true, header=true, skip=?, ignore_errors=true)",

@@ -63,7 +63,7 @@ def load() -> list[str]:
             os.environ.setdefault(name, value or "")
     kept, others = USED.split(), OTHERS.split()
     if text("SPARK_REMOTE") == f"sc://{text('SPARK_CONNECT_HOST')}:{text('SPARK_CONNECT_PORT')}":
-        kept.append("SPARK_REMOTE")  # a task of ours has set it
+        kept.append("SPARK_REMOTE")  # set by one of the platform's tasks
     if text("PYSPARK_GATEWAY_PORT"):
         # Spark has started this program and set these variables itself: conf/spark-submit has dropped others before.
         others = [prefix for prefix in others if "SPARK_" not in prefix]

@@ -78,7 +78,7 @@ CODES: Mapping[str, Mapping[str, str]] = {
         "Partial": "partial part teilweise teilbezahlt partiel",
     },
 }
-# What stands in every row where a file says nothing of it.
+# The value of every row if a file has no column for it.
 USUAL = {"status": "Completed", "room_type": "General Ward", "payment_status": "Pending", "visit_type": "Outpatient"}
 # Columns that tell who a patient is, or may: their values are on no page.
 IDENTIFYING = re.compile(
@@ -96,7 +96,7 @@ def words_of(name: str) -> list[str]:
 
 
 def likeness(name: str, own: str, terms: str) -> float:
-    """Tells how much a name says that it is `own`, or one of the terms: from 0 to 1."""
+    """Scores from 0 to 1 how well a name fits `own` or one of the terms."""
     words, known = words_of(name), terms.split()
     whole = "".join(words)
     if whole == "".join(words_of(own)):
@@ -110,17 +110,17 @@ def likeness(name: str, own: str, terms: str) -> float:
 
 
 def of_column(name: str, column: Column) -> float:
-    """Tells how much a name says that it is this column of ours."""
+    """Scores from 0 to 1 how well a name fits a column of a dataset."""
     return likeness(name, column.name, COLUMNS.get(column.name, ""))
 
 
 def of_file(name: str, dataset: Dataset) -> float:
-    """Tells how much a file's name says that it holds this dataset."""
+    """Scores from 0 to 1 how well a file's name fits this dataset."""
     return likeness(name, dataset.name, FILES.get(dataset.name, ""))
 
 
 def decode(column: Column, codes: Sequence[str], least: float = 0.1) -> dict[str, str]:
-    """Returns what codes of a listed column seem to stand for; a code of which less than `least` speaks is left out."""
+    """Returns what codes of a listed column seem to mean; leaves out codes whose best score is below `least`."""
     found: dict[str, str] = {}
     for code in codes:
         plain = "".join(re.findall("[a-z0-9]+", "".join(words_of(code)) or code.lower()))
@@ -131,7 +131,7 @@ def decode(column: Column, codes: Sequence[str], least: float = 0.1) -> dict[str
 
 
 def scores(column: Column, value: str, code: str) -> Iterator[float]:
-    """Yields how well a code stands for a value, by each word that the value goes by."""
+    """Yields how well a code fits a value, for each word that systems use for the value."""
     words = [re.sub("[^a-z0-9]", "", value.lower()), *CODES.get(column.name, {}).get(value, "").split()]
     for place, word in enumerate(words):
         if code == word:

@@ -1,4 +1,4 @@
-"""Finds the thresholds that keep a date out of gold, and records that somebody let them pass."""
+"""Finds the thresholds that keep a date out of gold, and records who let a date pass."""
 
 from collections.abc import Sequence
 from datetime import date

@@ -402,7 +402,7 @@ def precedence(dataset: Dataset) -> list[Expression]:
 
 
 def is_known(column: Column) -> Expression:
-    """Tells whether a value is there, and is not the one that stands for "not known"."""
+    """Tells whether a value is present and is not the one that means "not known"."""
     value = F.col(column.name)
     return F.coalesce(value != column.not_known, F.lit(False)) if column.not_known else value.isNotNull()
 

@@ -145,7 +145,7 @@ update ops.receipts set stale_turn = nextval('ops.turns')
 where stale_since is not null and stale_turn is null;
 
 comment on table ops.receipts is
-'One row per layer, dataset and partition: the run that stands, and the input it was made from.';
+'One row per layer, dataset and partition: the current run, and the input it was made from.';
 comment on column ops.receipts.turn is 'Counts up: when the run was settled; stale_turn, when it was marked stale.';
 
 create table if not exists ops.source_files (

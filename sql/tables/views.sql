@@ -22,7 +22,7 @@ select max(partition_date) as day
 from ops.receipts
 where layer = 'gold';
 comment on view ops.newest is
-'One row: the newest date that stands in gold. Dashboards look back from it, not from the wall clock.';
+'One row: the newest date in gold. Dashboards look back from it, not from the wall clock.';
 
 create view ops.standing as
 select
@@ -55,7 +55,7 @@ inner join
         and receipts.partition_date = ledger.partition_date
 where receipts.layer = 'silver';
 comment on view ops.standing is
-'One row per dataset and partition: the silver run that stands.';
+'One row per dataset and partition: the current silver run.';
 
 create view ops.tripped as
 with
@@ -195,7 +195,7 @@ select
 from ops.datasets
 left join gold on datasets.dataset = gold.dataset;
 comment on view ops.freshness is
-'One row per dataset: the newest date that stands in gold, dates missing before it, when the next file is due (UTC).';
+'One row per dataset: the newest date in gold, dates missing before it, when the next file is due (UTC).';
 
 create view ops.unaccounted as
 with
@@ -276,8 +276,8 @@ where
     not coalesce(markers.has_rows, false)
     and (attempts.layer = 'bronze' or not coalesce(markers.has_files, false));
 comment on view ops.never_ran is
-'One row per date of which nothing stands: its files were refused before any was validated, or it was taken back (layer
-forget); with its last attempt, and for a date taken back who asked and when.';
+'One row per date without a current run: its files were refused before any was validated, or it was forgotten (layer
+forget). Has its last attempt and, for a forgotten date, who asked and when.';
 
 create view ops.dates as
 with
