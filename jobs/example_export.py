@@ -214,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         day = date.fromisoformat(words[0])
         if own := exports.own_files(day):
             named = landing.listed(f"{name}.csv" for name in own)
-            program.leave(1, f"{landing.folder(day)} has {named} already, and a date comes by one way: remove them.")
+            program.leave(1, f"{landing.folder(day)} already has {named}, and a date has one source: remove them.")
         written = write_export(day, Path(place) / landing.folder(day), exports.folder(day, NAME))
     for name, records in written.items():
         print(f"{exports.folder(day, NAME) / name}: {records} records")

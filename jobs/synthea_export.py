@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     others = [f"{name}.csv" for name in exports.own_files(day)] + [n for n in exports.folders(day) if n != NAME]
     if others:
         named = landing.listed(others)
-        program.leave(1, f"{landing.folder(day)} has {named} already, and a date comes by one way: remove them.")
+        program.leave(1, f"{landing.folder(day)} already has {named}, and a date has one source: remove them.")
     os.umask(0o077)
     folder = exports.folder(day, NAME)
     for name, size in write_export(folder).items():

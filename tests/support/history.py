@@ -399,7 +399,7 @@ class History:
         return "landing_to_bronze.py", dataset, str(day)
 
     def land(self, dataset: str, day: date, rows: Sequence[str]) -> None:
-        """Writes a file, replacing an earlier version: ours, or the source's if the date comes by the source."""
+        """Writes a file, replacing an earlier version: a landing file, or the source's if the date has one."""
         if (dataset, day) in self.files:
             self.earlier.setdefault((dataset, day), []).append(self.files[dataset, day])
         self.files[dataset, day] = list(rows)

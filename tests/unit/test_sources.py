@@ -323,5 +323,5 @@ def test_a_sample_does_not_land_beside_other_files_of_its_date(tmp_path, monkeyp
     exports.folder(DAY, "example").mkdir(parents=True)
     with pytest.raises(SystemExit):
         synthea_export.main([str(DAY)])
-    assert "2031/05/06 has example already" in capsys.readouterr().err
+    assert "2031/05/06 already has example" in capsys.readouterr().err
     assert not exports.folder(DAY, "synthea").exists()
