@@ -144,12 +144,13 @@ def read(path: Path, name: str, source: Source, used: Mapping[str, int]) -> RawF
     """Profiles a file in one reading, which holds one record at a time; errors call the file `name`.
 
     `used` are the columns that the header must have, with the lines of the declaration that name them. Raises Refused
-    if the header lacks one of them or names one twice, if bytes are not of the declared encoding, if the file is empty,
-    or if a record is too long.
+    if the header is not as declared, if bytes are not of the declared encoding, if the file is empty, or if a record is
+    too long.
     """
     header: tuple[str, ...] = ()
     count = widest = line = 0
     spans = False
+    ahead: set[str] = set()  # characters of white space in lines before the header
     with path.open("rb", buffering=0) as opened:
         file = Reader(opened)
         text = io.TextIOWrapper(io.BufferedReader(file, landing.CHUNK), encoding=source.encoding, newline="\n")
@@ -157,16 +158,17 @@ def read(path: Path, name: str, source: Source, used: Mapping[str, int]) -> RawF
             for record, span, is_open in landing.read_records(text, source.dialect):
                 line += span
                 if not record.strip(WHITE_SPACE):
+                    ahead |= set() if header or record == "\n" else {*record}
                     continue
+                # Spark's reader of lines would drop a line of nothing but control characters.
+                spans = spans or span > 1 or is_open or not record.strip(landing.BEHIND_QUOTE)
+                widest = max(widest, record.count(source.separator) + 1)
                 if not header:
                     header = read_header(record, name, source, used, file.start)
                     continue
                 count += 1
-                if span > 1 or is_open:
-                    spans = True
                 if len(record) > landing.LONGEST_FIELD:
                     check_record(len(record), line - span + 1, is_open, name)
-                widest = max(widest, record.count(source.separator) + 1)
         except UnicodeDecodeError:
             raise wrong_encoding(path, name, source, file) from None
         except UnicodeError:  # UTF-16 without its mark
@@ -176,6 +178,8 @@ def read(path: Path, name: str, source: Source, used: Mapping[str, int]) -> RawF
     if not header:
         raise Refused(f"{name} is empty, without even a header; have the file sent again.")
     spans = spans or file.is_odd or source.charset.startswith("UTF-16")
+    if ahead and (spans or ahead.difference(landing.BEHIND_QUOTE)):  # Spark would take such a line for the header
+        raise Refused(f"{name} begins with a line of white space; remove that line and run the date again.")
     return RawFile(name, file.digest.hexdigest(), file.bytes, header, count, spans, widest)
 
 
@@ -219,15 +223,18 @@ def read_header(record: str, name: str, source: Source, used: Mapping[str, int],
     times = Counter(columns)
     lacking = [column for column in used if not times[column]]
     twice = [column for column in used if times[column] > 1]
-    if not lacking and not twice and len(columns) <= landing.MOST_COLUMNS:
+    faults = faults_of(record, source.dialect)
+    if not lacking and not twice and not faults and len(columns) <= landing.MOST_COLUMNS:
         return columns
     found = dialect.look(start)
     if found.kind:
         raise Refused(f"{name} is {found.kind}, and not text in columns; have the file sent again.")
-    if found.encoding in dialect.UNICODE:
+    if found.encoding in dialect.UNICODE and not source.charset.startswith(found.encoding):
         raise Refused(f"{name} seems to be {found.encoding}; correct `encoding` in {source.file}.")
     if dialect.SEPARATOR_LINE.fullmatch(record.strip(WHITE_SPACE)):
         raise Refused(f"{name} begins with a spreadsheet's line `sep=`; remove that line and run the date again.")
+    if faults:
+        raise Refused(f"{name}: the header {landing.listed(faults)}; correct the file and run the date again.")
     separator = dialect.separator_of(record.rstrip("\r\n"), list(used))
     if lacking and separator != source.separator and used.keys() & {*names_of(record, dialect.Dialect(separator))}:
         by = dialect.SEPARATORS.get(separator, "commas")
@@ -245,6 +252,17 @@ def read_header(record: str, name: str, source: Source, used: Mapping[str, int],
         f"{source.file} line {used[lacking[0]]}: {name} has no {what} {landing.listed(map(quoted, lacking))}{hint}; "
         "correct the name, or have the file sent again."
     )
+
+
+def faults_of(record: str, form: dialect.Dialect) -> list[str]:
+    """Returns what makes a header one in which rows could stand, each as part of a sentence."""
+    text = record.rstrip("\r\n")
+    faults = ["holds NUL characters"] if "\0" in text else []
+    if "\r" in text.replace("\r\n", ""):
+        faults.append("holds a carriage return that ends no line (lines end in LF or CRLF)")
+    if form.quote and landing.ends_open(text, dialect=form):
+        faults.append("leaves a quote open")
+    return faults
 
 
 def names_of(record: str, form: dialect.Dialect) -> tuple[str, ...]:
@@ -276,6 +294,7 @@ def find(lines: Iterator[str], key: str, source: Source, mapping: DatasetMapping
     """
     cell = dict(mapping.columns).get(column)
     codes = [code for code, value in cell.values if value == key] if cell else []
+    start_of_key = re.split(f"[ {re.escape(source.quote)}]", key, maxsplit=1)[0]  # a quote is doubled in a record
     header: tuple[str, ...] = ()
     number = 1
     for record, span, _ in landing.read_records(lines, source.dialect):
@@ -285,7 +304,7 @@ def find(lines: Iterator[str], key: str, source: Source, mapping: DatasetMapping
         if not header:
             header = names_of(record, source.dialect)
             continue
-        if not any(word in record for word in (*key.split(" ")[:1], *codes)):
+        if not any(word in record for word in (start_of_key, *codes)):
             continue
         fields = [field.strip(WHITE_SPACE) for field in landing.plain_fields(record.rstrip("\r\n"), source.dialect)]
         if cell is None:

@@ -10,6 +10,7 @@ from jobs.dataset import WHITE_SPACE, Dataset
 from jobs.dialect import RFC_4180, Dialect
 from jobs.landing import MOST_COLUMNS, Facts
 
+NO_QUOTE = "\ufdd0"  # no character; without a quote, Spark would take NUL for one
 MANY_FIELDS = 100  # a record with more is broken, unless the header has more itself
 
 
@@ -50,14 +51,15 @@ def spanning_records(
     # Never exactly as many fields as a sound record has: one more, or fewer if a spreadsheet has padded its lines.
     most = columns if columns <= MOST_COLUMNS else MOST_COLUMNS - 1
     fields = [f"_{number}" for number in range(min(widest, max(MANY_FIELDS, most)) + 1)]
+    quote = dialect.quote or NO_QUOTE
     rows = spark.read.option("columnPruning", False).csv(
         [*paths],
         schema=", ".join(f"{name} string" for name in (*fields, "_raw")),
         multiLine=True,
         lineSep="\n",
         sep=dialect.separator,
-        quote=dialect.quote,
-        escape=dialect.quote,
+        quote=quote,
+        escape=quote,
         maxColumns=widest + 1,
         columnNameOfCorruptRecord="_raw",
         **options,

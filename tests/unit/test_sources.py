@@ -173,7 +173,16 @@ def test_a_file_is_counted_record_by_record(place):
     )
     assert (file.records, file.spans, file.widest, file.header[-1]) == (3, True, 6, "VILLE")
     assert not read(source, HEADER + "1;1;;;Nîmes\n").spans
-    assert read(source, HEADER + "1;1;;;\x01\n").spans, "what Spark's reader of lines would stumble over"
+    for line in ("1;1;;;\x01\n", "\x1a"):
+        assert read(source, HEADER + line).spans, "what Spark's reader of lines would stumble over"
+    assert read(source, "\n \n" + HEADER).records == 0
+
+
+def test_a_header_counts_as_a_record_does(place):
+    """Spark's reader of records over lines reads the header, too."""
+    source = declare(place)
+    file = read(source, HEADER.strip() + ';"X\nY"\n')
+    assert (file.records, file.spans, file.widest, file.header[-1]) == (0, True, 6, "X\nY")
 
 
 # (the file, what is said of it)
@@ -203,6 +212,23 @@ BAD_FILES = {
     "UTF-16": (HEADER.encode("utf-16"), "PAT_1.csv seems to be UTF-16"),
     "a workbook": (b"PK\x03\x04" + b"x" * 50, r"PAT_1.csv is a ZIP archive \(an Excel workbook\?\), and not text"),
     "sep=": ("sep=;\n" + HEADER, "PAT_1.csv begins with a spreadsheet's line `sep=`"),
+    "returns for line ends": (
+        HEADER.strip() + "\rOrl;1;;;A\rOrl;2;;;B\r",
+        "PAT_1.csv: the header holds a carriage return",
+    ),
+    "a quote left open in the header": (
+        HEADER.strip() + ';"X\nOrl;1;;;A;\n',
+        "PAT_1.csv: the header leaves a quote open; correct the file",
+    ),
+    "a NUL in the header": (HEADER.strip() + ";X\0\n", "PAT_1.csv: the header holds NUL characters; correct the file"),
+    "white space before the header": (
+        "\xa0\n" + HEADER,
+        "PAT_1.csv begins with a line of white space; remove that line",
+    ),
+    "a line of blanks before records over lines": (
+        " \n" + HEADER + '1;1;;;"A\nB"\n',
+        "PAT_1.csv begins with a line of white space; remove that line",
+    ),
     "a quote left open": (HEADER + '1;1;;;"' + "x\n" * 40_000, "the record that begins in line 2 leaves a quote open"),
 }
 
@@ -222,6 +248,12 @@ def test_windows_bytes_in_a_file_of_utf_8_are_told_with_their_line(place):
     told = said(read, source, HEADER + "1;1;;;A\n2;1;;;Orléans\n")
     assert told.startswith("line 3 of PAT_1.csv holds bytes that are not UTF-8, it seems to be Windows-1252;")
     assert read(source, "\ufeff" + HEADER + "1;1;;;Orléans\n", encoding="utf-8").header[0] == "N_DOSSIER"
+
+
+def test_a_column_lacking_in_utf_16_is_told_as_in_any_other_encoding(place):
+    source = declare(place, PATIENTS.replace("windows-1252", "utf-16"))
+    text = HEADER.replace("SEXE", "Sexe").encode("utf-16")
+    assert "line 11: PAT_1.csv has no column 'SEXE' (it has 'Sexe')" in said(read, source, text)
 
 
 def test_a_date_comes_by_one_source_or_by_the_five_files(place):
@@ -279,6 +311,8 @@ def test_the_record_of_a_key_is_found_in_the_sources_file(place):
     lines = (HEADER + 'P1;1;;;"a\nb"\n"P2";1;;;P1\n P1 ;1\n\nP11;;;;\n').splitlines(keepends=True)
     found = [*exports.find(iter(lines), "P1", source, mapping, "patient_id")]
     assert found == [2, 5], "the lines in which they begin, of those whose key it is"
+    lines = (HEADER + '"P""1";1;;;\n').splitlines(keepends=True)
+    assert [*exports.find(iter(lines), 'P"1', source, mapping, "patient_id")] == [2]
 
 
 def test_the_shipped_example_is_sound_and_written_as_declared(tmp_path, monkeypatch):
