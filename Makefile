@@ -213,8 +213,8 @@ test-unit: $(DEVELOPER_TOOLS) ## run the tests that need no server
 	@$(RUN) -m pytest -m "not stack"
 test-laws: $(DEVELOPER_TOOLS) ## random histories of small hospitals until STEPS=2000 have been run, and bugs planted to be found
 	@STEPS="$${STEPS:-2000}" $(RUN) -m pytest tests/campaigns/test_laws.py tests/campaigns/test_forget.py
-test-hostile: $(DEVELOPER_TOOLS) ## 10,000 hostile files against an oracle, in Spark and through the real jobs: [FILES=10000]
-	@FILES="$${FILES:-10000}" $(RUN) -m pytest tests/campaigns/test_hostile.py
+test-hostile: $(DEVELOPER_TOOLS) ## 10,000 hostile files, and as many of sources, against oracles, in Spark and through the real jobs: [FILES=10000]
+	@FILES="$${FILES:-10000}" $(RUN) -m pytest tests/campaigns/test_hostile.py tests/campaigns/test_hostile_sources.py
 test-faults: $(DEVELOPER_TOOLS) ## 200 faults at the boundaries of jobs and days, many runs at once, bugs planted to be found [FAULTS=50]
 	@FAULTS="$${FAULTS:-all}" $(RUN) -m pytest tests/campaigns/faults
 lint: $(DEVELOPER_TOOLS) ## check style, types and SQL
