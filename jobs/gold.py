@@ -89,14 +89,15 @@ def jdbc(table: str) -> dict[str, str]:
 
 def drop_staging(connection: Connection) -> None:
     """Drops all staging tables, also those of loads that died, and ends the sessions that still write there."""
-    connection.execute(
-        "select pg_terminate_backend(pid) from pg_locks join pg_class on pg_class.oid = relation "
-        "join pg_stat_activity using (pid) where relnamespace = 'staging'::regnamespace "
-        "and usename = current_user and pid <> pg_backend_pid()"
-    )
-    tables = connection.execute("select quote_ident(tablename) from pg_tables where schemaname = 'staging'").fetchall()
-    for (table,) in tables:
-        connection.execute(f"drop table staging.{table}")
+    with connection.transaction():  # one commit, which waits for the disk, instead of one for each table
+        connection.execute(
+            "select pg_terminate_backend(pid) from pg_locks join pg_class on pg_class.oid = relation "
+            "join pg_stat_activity using (pid) where relnamespace = 'staging'::regnamespace "
+            "and usename = current_user and pid <> pg_backend_pid()"
+        )
+        tables = connection.execute("select quote_ident(tablename) from pg_tables where schemaname = 'staging'")
+        if names := [f"staging.{table}" for (table,) in tables.fetchall()]:
+            connection.execute(f"drop table {', '.join(names)}")
 
 
 def create_staging(connection: Connection, run_id: str, silver: Mapping[str, Any] | None = None) -> None:
@@ -104,17 +105,20 @@ def create_staging(connection: Connection, run_id: str, silver: Mapping[str, Any
 
     Rows without a partition and a run get those of the run `silver`.
     """
-    for dataset in CATALOG.values():
-        names = ", ".join([*dataset.names, *AUDIT])
-        for table, columns in ((staging(dataset.name, run_id), names), (lost(dataset, run_id), dataset.key)):
-            connection.execute(f"create unlogged table {table} as select {columns} from {dataset.name} with no data")
-        of_run = {"_partition_date": silver["partition_date"], "_run_id": silver["run_id"]} if silver else {}
-        for name, default in of_run.items():
-            table = staging(dataset.name, run_id)
-            connection.execute(f"alter table {table} alter {name} set default {warehouse.literal(str(default))}")
+    of_run = {"_partition_date": silver["partition_date"], "_run_id": silver["run_id"]} if silver else {}
+    defaults = ", ".join(f"alter {name} set default {warehouse.literal(str(of))}" for name, of in of_run.items())
     withheld = staging("withheld", run_id)
-    connection.execute(f"create unlogged table {withheld} as select * from ops.withheld with no data")
-    connection.execute(f"alter table {withheld} drop column id")
+    with connection.transaction():  # one commit, as in drop_staging
+        for dataset in CATALOG.values():
+            rows, keys = staging(dataset.name, run_id), lost(dataset, run_id)
+            for table, columns in ((rows, ", ".join([*dataset.names, *AUDIT])), (keys, dataset.key)):
+                connection.execute(
+                    f"create unlogged table {table} as select {columns} from {dataset.name} with no data"
+                )
+            if defaults:
+                connection.execute(f"alter table {rows} {defaults}")
+        connection.execute(f"create unlogged table {withheld} as select * from ops.withheld with no data")
+        connection.execute(f"alter table {withheld} drop column id")
 
 
 def stage(rows: Any, dataset: Dataset, run_id: str, of_runs: bool = False) -> None:
@@ -185,15 +189,17 @@ def find_lost(connection: Connection, dataset: Dataset, days: Sequence[date], ru
 def find_missing(connection: Connection, dataset: Dataset, name: str, run_id: str) -> str | None:
     """Creates a table of staged foreign keys whose parents are neither in gold nor staged; None if there are none."""
     parent = CATALOG[dataset.parents[name]]
-    table = staging(f"missing_{parent.name}", run_id)
-    connection.execute(f"drop table if exists {table}")
-    connection.execute(
-        f"create unlogged table {table} as select distinct s.{name} as {parent.key} "
+    missing = (
         f"from {staging(dataset.name, run_id)} as s "
         f"where not exists (select from {parent.name} as p where p.{parent.key} = s.{name}) "
         f"and not exists (select from {staging(parent.name, run_id)} as p where p.{parent.key} = s.{name})"
     )
-    return table if connection.execute(f"select 1 from {table} limit 1").fetchone() else None
+    if not connection.execute(f"select 1 {missing} limit 1").fetchone():
+        return None
+    table = staging(f"missing_{parent.name}", run_id)
+    connection.execute(f"drop table if exists {table}")
+    connection.execute(f"create unlogged table {table} as select distinct s.{name} as {parent.key} {missing}")
+    return table
 
 
 def load(connection: Connection, dataset: Dataset, choosing: bool, run_id: str) -> dict[date, dict[str, Any]]:

@@ -109,12 +109,12 @@ def standstill(connection: Connection) -> Iterator[None]:
 def wait_for(connection: Connection, function: str, name: str, why: str) -> None:
     """Tries to take a lock until it succeeds; says once why it waits."""
     began = time.monotonic()
-    waited = False
+    pause = 0.0
     while not value(connection, f"select {function}(hashtext(%s))", [name]):
-        if not waited:
+        if not pause:
             print(f"waiting: {why}", file=sys.stderr, flush=True)
-        waited = True
-        time.sleep(0.2)
+        pause = min(pause + 0.01, 0.2)  # most waits are for the end of a small load
+        time.sleep(pause)
     program.WAITS.append(time.monotonic() - began)
 
 
