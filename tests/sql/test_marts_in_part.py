@@ -130,11 +130,12 @@ def test_marts_made_in_part_are_those_made_whole(hospital, seed):
     assert live(hospital, seed, 40) > 10, "of some 20 builds, all but those that found gold empty or new"
 
 
+# For each bug, the trigger that is disabled, on which tables, and the seed of a history that shows it soon.
 BUGS = {
-    "the day an updated row was on": ("note_old_of_update", ["visits", "admissions", "billing", "patients"]),
-    "the day an updated row is on": ("note_new_of_update", ["visits", "admissions", "billing", "patients"]),
-    "rows that come": ("note_new_of_insert", ["visits"]),
-    "rows that go": ("note_old_of_delete", ["billing"]),
+    "the day an updated row was on": ("note_old_of_update", ["visits", "admissions", "billing", "patients"], 1),
+    "the day an updated row is on": ("note_new_of_update", ["visits", "admissions", "billing", "patients"], 7),
+    "rows that come": ("note_new_of_insert", ["visits"], 6),
+    "rows that go": ("note_old_of_delete", ["billing"], 2),
 }
 
 
@@ -154,8 +155,9 @@ def test_what_is_not_noted_is_found(hospital, bug):
     add(hospital, "patients", partition="2023-02-28")
     with hospital.transaction():
         rebuild(hospital)
-    with without(hospital, *BUGS[bug]), pytest.raises(AssertionError):
-        for seed in range(10):
+    *where, first = BUGS[bug]
+    with without(hospital, *where), pytest.raises(AssertionError):
+        for seed in (first, *range(10)):
             live(hospital, seed, 40)
 
 
