@@ -30,7 +30,7 @@ from psycopg2.extras import RealDictCursor
 
 from benchmarks import peer, report
 from benchmarks.watch import watch
-from jobs import landing, settings
+from jobs import example_export, exports, landing, settings
 from jobs.catalog import CATALOG
 from jobs.object_store import s3
 from stack import own, prepare, services
@@ -120,6 +120,25 @@ def generate(scale: str, day: date = DAY) -> None:
     subprocess.run(command, cwd=settings.ROOT, check=True, capture_output=True)
 
 
+@contextmanager
+def by_source() -> Iterator[None]:
+    """Points this process at a landing directory with the first date's export, made once from its five files."""
+    files = settings.path("LANDING_DIR")
+    os.environ["LANDING_DIR"] = f"{files}-source"
+    if not exports.folder(DAY, example_export.NAME).exists():
+        say(f"exporting {DAY}")
+        export(DAY, files)
+    try:
+        yield
+    finally:
+        os.environ["LANDING_DIR"] = str(files)
+
+
+def export(day: date, landed: Path) -> None:
+    """Lands a date as the example source's export, written from the five files in the landing directory `landed`."""
+    example_export.write_export(day, landed / landing.folder(day), exports.folder(day, example_export.NAME))
+
+
 def alone(scale: str) -> Iterator[dict[str, Any]]:
     """Measures the first date of a scale on a newly started stack, and the next date with a 730th of its rows."""
     for what, day in (("alone", DAY), ("next date", DAY + timedelta(1))):
@@ -175,6 +194,7 @@ def clear(scale: str) -> None:
         empty_peer(name)
     stack("down")
     shutil.rmtree(HOME / "landing" / scale)
+    shutil.rmtree(HOME / "landing" / f"{scale}-source", ignore_errors=True)
 
 
 def bench(scale: str, repeats: int) -> dict[str, Any]:
@@ -208,21 +228,30 @@ def bench(scale: str, repeats: int) -> dict[str, Any]:
         with one_per_cent_changed():
             note("platform", "one per cent changed", repeat, run_platform())
             done = note("duckdb", "one per cent changed", repeat, run_peer("duckdb"))
-        changed, hits = contents(settings.get("POSTGRES_DB")), platform_hits()
+        changed, changed_hits = contents(settings.get("POSTGRES_DB")), platform_hits()
         if changed == reference:
             raise SystemExit("One per cent of the rows changed, and nothing in gold: the change did not arrive.")
-        must_agree("duckdb", changed, contents(peer.database("duckdb")), hits, done["hits"])
+        must_agree("duckdb", changed, contents(peer.database("duckdb")), changed_hits, done["hits"])
+        empty_platform()
+        with by_source():
+            note("platform", "first load by source", repeat, run_platform())
+        must_agree("source", reference, contents(settings.get("POSTGRES_DB")), hits, platform_hits())
     size = size_of(scale)
     if scale == ORDINARY:
         empty_platform()
         note("platform", "first load", repeats + 1, run_platform())
-        days = [DAY + timedelta(number) for number in range(1, DATES + BACKFILL + 1)]
+        days = [DAY + timedelta(number) for number in range(1, 2 * DATES + BACKFILL + 1)]
         for day in days:
             generate(scale, day)
-        for number, day in enumerate(days[:DATES], 1):
-            note("platform", "ordinary date", number, run_make(day, "run", f"DATE={day}"))
-        backfill = f"FROM={days[DATES]}", f"TO={days[-1]}"
-        note("platform", "backfill", 1, run_make(days[DATES], "backfill", *backfill))
+        for number in range(DATES):  # in turn, so that both have the same history
+            day, other = days[2 * number : 2 * number + 2]
+            note("platform", "ordinary date", number + 1, run_make(day, "run", f"DATE={day}"))
+            export(other, settings.path("LANDING_DIR"))
+            for dataset in CATALOG.values():
+                landing.landing_path(dataset, other).unlink()
+            note("platform", "ordinary date by source", number + 1, run_make(other, "run", f"DATE={other}"))
+        since, until = days[2 * DATES], days[-1]
+        note("platform", "backfill", 1, run_make(since, "backfill", f"FROM={since}", f"TO={until}"))
     clear(scale)
     return size | {"measurements": found}
 
@@ -247,12 +276,16 @@ def spark_jobs() -> int:
 
 
 def run_watched(day: date, *command: str) -> dict[str, Any]:
-    """Measures a command that runs dates, starting with `day`; reads rows and seconds from the ledger."""
+    """Measures a command that runs dates, starting with `day`; reads rows and seconds from the ledger.
+
+    A source's conversion counts as bronze.
+    """
     checkpoint()
     measured = watch(command, own="luigi and jobs")
     rows = query(
         settings.get("POSTGRES_DB"),
-        "select layer, dataset, partition_date, accepted + rejected as validated, "
+        "select case layer when 'source' then 'bronze' else layer end as layer, dataset, partition_date, "
+        "accepted + rejected as validated, "
         "extract(epoch from started_at)::float as began, extract(epoch from ended_at)::float as ended "
         "from ops.ledger where outcome = 'done' and extract(epoch from started_at) >= %s order by started_at",
         [measured["began_at"]],
@@ -417,7 +450,7 @@ def hits_of_silver(name: str) -> tuple[int, int]:
 
 
 def must_agree(name: str, ours: dict[str, Any], theirs: dict[str, Any], hits: Any, their_hits: Any) -> None:
-    """Exits if a peer differs in rows, marts or reasons.
+    """Exits if a peer, or the hospital as the export of a source, differs in rows, marts or reasons.
 
     PostgreSQL averages stays as decimals of 16 to 20 digits, pandas as whole seconds: if the exact average lies
     half-way between two values, the fourth decimal may differ by one.
@@ -425,7 +458,9 @@ def must_agree(name: str, ours: dict[str, Any], theirs: dict[str, Any], hits: An
     wrong = [table for table in ours if not is_same(ours[table], theirs[table])]
     wrong += [f"the reasons of {dataset}" for dataset in hits if hits[dataset] != their_hits[dataset]]
     if wrong:
-        raise SystemExit(f"The platform and the {name} peer do not agree on {', '.join(wrong)}: no figure counts.")
+        raise SystemExit(
+            f"The platform and the {report.NAMES[name]} do not agree on {', '.join(wrong)}: no figure counts."
+        )
 
 
 def is_same(ours: Any, theirs: Any) -> bool:

@@ -18,6 +18,7 @@ ROWS = (
     ("platform", "first load"),
     ("platform", "forced rerun"),
     ("platform", "one per cent changed"),
+    ("platform", "first load by source"),
     ("pandas", "first load"),
     ("pandas", "rerun"),
     ("duckdb", "first load"),
@@ -25,7 +26,7 @@ ROWS = (
     ("duckdb", "one per cent changed"),
 )
 DATES = {"alone": "first", "next date": "next"}  # measured for the platform alone, each as a separate run
-NAMES = {"platform": "platform", "pandas": "pandas peer", "duckdb": "DuckDB peer"}
+NAMES = {"platform": "platform", "pandas": "pandas peer", "duckdb": "DuckDB peer", "source": "hospital's own export"}
 
 
 def put(run: Run) -> None:
@@ -110,6 +111,13 @@ TARGETS = (  # SCALE, what is compared, the allowed ratio, the two values
         whole("platform", "backfill"),
         whole("platform", "ordinary date"),
     ),
+    (
+        "1",
+        "an ordinary date by a source, to one by our files",
+        1.3,
+        whole("platform", "ordinary date by source"),
+        whole("platform", "ordinary date"),
+    ),
     ("1", "CPU seconds of an ordinary date", 30.0, ordinary("cpu"), lambda _: 1.0),
     ("1", "Spark jobs of an ordinary date", 90.0, ordinary("jobs"), lambda _: 1.0),
     ("100", "first load to the pandas peer", 0.25, whole("platform"), whole("pandas")),
@@ -123,6 +131,13 @@ TARGETS = (  # SCALE, what is compared, the allowed ratio, the two values
     ),
     ("100", "its gold to gold's first load", 0.15, part("platform", "gold", "forced rerun"), part("platform", "gold")),
     ("100", "1 % changed, to its first load", 0.6, whole("platform", "one per cent changed"), whole("platform")),
+    (
+        "100",
+        "conversion of the same hospital's own export, to the first load of its files",
+        0.2,
+        part("platform", "bronze", "first load by source"),
+        whole("platform"),
+    ),
     ("100", "gold to COPY without indexes", 3.0, part("platform", "gold"), part("limits", "copy", "limits")),
     ("100", "silver to the DuckDB peer's", 5.0, part("platform", "silver"), part("duckdb", "silver")),
     ("100", "marts to the pandas peer's", 0.4, part("platform", "marts"), part("pandas", "marts")),
@@ -187,10 +202,10 @@ def by_dataset(run: Run) -> Iterable[str]:
 
 def ordinary_dates(run: Run) -> Iterable[str]:
     """Yields a table of the dates after the first, one by one and as a backfill; nothing if none was measured."""
-    found = [m for m in run["measurements"] if m["what"] in ("ordinary date", "backfill")]
+    found = [m for m in run["measurements"] if m["what"] in ("ordinary date", "ordinary date by source", "backfill")]
     if not found:
         return
-    yield "Ordinary dates after it, by `make run`, then thirty of them by `make backfill`:"
+    yield "Ordinary dates after it by `make run`, by our files or a source, then thirty by `make backfill`:"
     yield ""
     yield from table("what", "rows", "validated again", "seconds", *STAGES, "CPU seconds", "of which", "Spark jobs")
     for m in found:

@@ -248,7 +248,7 @@ def looks(content: bytes, text: str, header: str, form: Form) -> Iterator[tuple[
         if re.match(pattern, content) or re.match(pattern, text.encode()):
             yield (sentence.removeprefix("it "),)
     if re.match(r"\s*[<{\[]", text):
-        yield ("and no text in columns",)
+        yield ("and not text in columns",)
     if "\0" in text[:64] or (form.encoding != "utf-16" and content.startswith((b"\xff\xfe", b"\xfe\xff"))):
         yield ("seems to be UTF-",)
     if re.fullmatch(r'"?sep=.?"?', header.strip(BLANKS), re.IGNORECASE):
