@@ -18,14 +18,13 @@ from jobs.derivation import Export
 from jobs.source_to_bronze import source_to_bronze
 from jobs.sources import Declaration
 from tests.campaigns import test_hostile as own
-from tests.campaigns.test_hostile import (  # noqa: F401  # ground and say are fixtures
+from tests.campaigns.test_hostile import (  # noqa: F401  # ground is a fixture
     DATES,
     IN_FULL,
     few_rows,
     ground,
     is_clear,
     misjudged,
-    say,
     takes_minutes,
 )
 from tests.campaigns.test_laws import plant
@@ -137,7 +136,7 @@ def differences(cases, folder):
     ]
 
 
-def test_every_raw_file_is_described_or_refused_as_the_oracle_says(cases, folder, say):  # noqa: F811
+def test_every_raw_file_is_described_or_refused_as_the_oracle_says(cases, folder, say):
     assert differences(cases, folder) == []
     refused = sum(isinstance(case.expected, Refusal) for case in cases)
     records = sum(len(case.expected.records) for case in cases if isinstance(case.expected, Reading))
@@ -170,7 +169,7 @@ PLAIN_PLANTS = {
 
 
 @pytest.mark.parametrize("wrong", PLAIN_PLANTS)
-def test_a_bug_planted_in_the_plain_reading_is_found(cases, folder, wrong, monkeypatch, say):  # noqa: F811
+def test_a_bug_planted_in_the_plain_reading_is_found(cases, folder, wrong, monkeypatch, say):
     plant(monkeypatch, *PLAIN_PLANTS[wrong])
     found = differences(cases[:1000], folder)
     assert found
@@ -255,7 +254,7 @@ def conversions(quick, cases, folder):
     return wrong_conversions(quick, cases, folder)
 
 
-def test_spark_makes_of_every_record_what_the_oracle_makes(conversions, say):  # noqa: F811
+def test_spark_makes_of_every_record_what_the_oracle_makes(conversions, say):
     wrong, derived = conversions
     assert wrong == []
     say(f"{len(derived):,} raw files, {sum(map(len, derived.values())):,} records: converted as by the oracle")
@@ -271,7 +270,7 @@ def test_the_derived_files_account_for_each_record_and_earn_the_reasons_of_the_m
     cases,
     quick,
     tmp_path,
-    say,  # noqa: F811
+    say,
 ):
     readings, too_long = [], 0
     for number, lines in conversions[1].items():
@@ -316,7 +315,7 @@ SPARK_PLANTS = {
 
 @takes_minutes
 @pytest.mark.parametrize("wrong", SPARK_PLANTS)
-def test_a_bug_planted_in_the_conversion_is_found(cases, folder, quick, wrong, monkeypatch, say):  # noqa: F811
+def test_a_bug_planted_in_the_conversion_is_found(cases, folder, quick, wrong, monkeypatch, say):
     function, *_ = SPARK_PLANTS[wrong]
     plant(monkeypatch, *SPARK_PLANTS[wrong])
     for kind, converter in conversion.CONVERSIONS.items():
@@ -355,7 +354,7 @@ def is_short(case):
 
 
 @takes_minutes
-def test_a_date_of_hostile_raw_files_is_accounted_for(land, cases, folder, postgres, say):  # noqa: F811
+def test_a_date_of_hostile_raw_files_is_accounted_for(land, cases, folder, postgres, say):
     for name, files in list(sound(cases, folder).items())[:12]:
         files = [case for case, _ in files if is_short(case)]
         day = land(files)
