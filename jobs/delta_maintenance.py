@@ -18,7 +18,7 @@ def repair_tables(connection: Connection, dataset: Dataset) -> None:
     for kind, version in ledger.versions(connection, dataset).items():
         half = repair_log(dataset, kind, version)
         if half is not None:
-            print(f"removed the incomplete commit {half} of {kind} {dataset.name}", file=sys.stderr)
+            print(f"removed version {half} of {kind} {dataset.name}, an incomplete commit", file=sys.stderr)
             ledger.invalidate(connection, dataset, kind, half)
 
 
