@@ -57,7 +57,7 @@ def state_directory() -> None:
 def refuse_unfit(name: str, path: Path, unfit: str) -> None:
     """Exits with a sentence if a path has characters that programs of the stack would misread."""
     if found := re.search(unfit, str(path)):
-        raise SystemExit(f"{name} is at {str(path)!r}, and Spark or supervisord misreads its {found[0]!r}: move it.")
+        raise SystemExit(f"{name} is at {str(path)!r}, whose {found[0]!r} Spark or supervisord misreads: move it.")
 
 
 def free_ports(names: Iterable[str]) -> None:

@@ -300,7 +300,7 @@ def test_a_backup_brings_back_what_was_and_runs_go_on_from_there(project, tmp_pa
     python(project, "pipelines", "run", str(day))
     check(project)
     (backup / "lake.tar.age").write_bytes(b"torn")
-    with pytest.raises(RuntimeError, match="no whole backup"):
+    with pytest.raises(RuntimeError, match="not a whole backup"):
         make(project, "restore-docker", f"FROM={backup}")
 
 
