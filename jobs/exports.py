@@ -223,7 +223,7 @@ def read_header(record: str, name: str, source: Source, used: Mapping[str, int],
     times = Counter(columns)
     lacking = [column for column in used if not times[column]]
     twice = [column for column in used if times[column] > 1]
-    faults = faults_of(record, source.dialect)
+    faults = landing.rows_in_header(record.rstrip("\r\n"), source.dialect)
     if not lacking and not twice and not faults and len(columns) <= landing.MOST_COLUMNS:
         return columns
     found = dialect.look(start)
@@ -252,17 +252,6 @@ def read_header(record: str, name: str, source: Source, used: Mapping[str, int],
         f"{source.file} line {used[lacking[0]]}: {name} has no {what} {landing.listed(map(quoted, lacking))}{hint}; "
         "correct the name, or have the file sent again."
     )
-
-
-def faults_of(record: str, form: dialect.Dialect) -> list[str]:
-    """Returns what makes a header one in which rows could stand, each as part of a sentence."""
-    text = record.rstrip("\r\n")
-    faults = ["holds NUL characters"] if "\0" in text else []
-    if "\r" in text.replace("\r\n", ""):
-        faults.append("holds a carriage return that ends no line (lines end in LF or CRLF)")
-    if form.quote and landing.ends_open(text, dialect=form):
-        faults.append("leaves a quote open")
-    return faults
 
 
 def names_of(record: str, form: dialect.Dialect) -> tuple[str, ...]:

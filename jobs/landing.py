@@ -349,26 +349,21 @@ def faults_of(text: str, separator: str, dataset: Dataset) -> list[str]:
 
     Rows must not pass for names of columns, because the job prints the names of undeclared columns.
     """
-    columns, faults = names_in(text, separator), []
+    columns, faults = names_in(text, separator), rows_in_header(text)
     times = Counter(columns)
     named = len(columns) - times[""]
     if "\r" in text.replace("\r\n", ""):
-        faults.append("holds a carriage return that ends no line (lines end in LF or CRLF)")
         # Such a header contains rows too, so that only the presence of names can be checked.
         times = Counter(set(names_in(text.replace("\r", separator), separator)))
     elif named > MOST_COLUMNS:
         faults.append(f"names {named:,} columns, more than the {MOST_COLUMNS:,} allowed,")
     elif len(columns) > WIDEST:
         faults.append(f"has {len(columns):,} columns, more than the {WIDEST:,} allowed,")
-    if "\0" in text:
-        faults.append("holds NUL characters")
     if not text.isascii() and not is_utf8(text):
         fields = [str(place) for place, column in enumerate(columns, start=1) if not is_utf8(column)]
         faults.append(
             f"holds bytes that are not UTF-8 in {'field' if len(fields) == 1 else 'fields'} {listed(fields, 10)}"
         )
-    if ends_open(text):
-        faults.append("leaves a quote open")
     lacking = [repr(column) for column in dataset.names if not times[column]]
     twice = [repr(column) for column in dataset.names if times[column] > 1]
     if lacking:
@@ -379,6 +374,16 @@ def faults_of(text: str, separator: str, dataset: Dataset) -> list[str]:
     if alike and len(lacking) < len(dataset.names) and named <= MOST_COLUMNS:
         places = ([str(at) for at, column in enumerate(columns, start=1) if column == name] for name in alike)
         faults.append(f"names {listed((f'columns {listed(same, 5)} alike' for same in places), 5)}")
+    return faults
+
+
+def rows_in_header(text: str, dialect: Dialect = RFC_4180) -> list[str]:
+    """Returns the faults by which a header may contain rows, each as part of a sentence."""
+    faults = ["holds NUL characters"] if "\0" in text else []
+    if "\r" in text.replace("\r\n", ""):
+        faults.append("holds a carriage return that ends no line (lines end in LF or CRLF)")
+    if dialect.quote and ends_open(text, dialect=dialect):
+        faults.append("leaves a quote open")
     return faults
 
 

@@ -177,7 +177,11 @@ PLAIN_PLANTS = {
         "if not times[column]]",
         "if not times[column]][:1]",
     ),
-    "a header swallows rows": (landing.faults_of, "if ends_open(text):", "if False:"),
+    "a header swallows rows": (
+        landing.rows_in_header,
+        "if dialect.quote and ends_open(text, dialect=dialect):",
+        "if False:",
+    ),
 }
 
 
