@@ -240,9 +240,9 @@ def values(field: model.Field, is_key: bool) -> list[str]:
     return ["", " ", *TEXTS] if is_key else [*BARE, *TEXTS]
 
 
-def generate(count: int, number: int, datasets: tuple[str, ...] = tuple(model.COLUMNS)) -> list[tuple[str, bytes]]:
-    """Generates `count` files; the same number generates the same files."""
-    found: list[tuple[str, bytes]] = []
+def drawn(strategy: st.SearchStrategy[Any], count: int, number: int) -> list[Any]:
+    """Draws `count` examples of a strategy; the same number draws the same examples."""
+    found: list[Any] = []
 
     @seed(number)
     @settings(
@@ -252,13 +252,20 @@ def generate(count: int, number: int, datasets: tuple[str, ...] = tuple(model.CO
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(files(datasets))
-    def collect(file: tuple[str, bytes]) -> None:
-        dataset, content = file
-        found.append((dataset, content.replace(NUMBERED.encode(), f"{MARK}{len(found)}x".encode())))
+    @given(strategy)
+    def collect(example: Any) -> None:
+        found.append(example)
 
     collect()
     return found
+
+
+def generate(count: int, number: int, datasets: tuple[str, ...] = tuple(model.COLUMNS)) -> list[tuple[str, bytes]]:
+    """Generates `count` files; the same number generates the same files."""
+    return [
+        (dataset, content.replace(NUMBERED.encode(), f"{MARK}{place}x".encode()))
+        for place, (dataset, content) in enumerate(drawn(files(datasets), count, number))
+    ]
 
 
 # ---- expected verdicts -----------------------------------------------------------------------------------------------

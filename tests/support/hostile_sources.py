@@ -10,7 +10,6 @@ from datetime import date, datetime
 from itertools import count
 from typing import Any, NamedTuple
 
-from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from tests.support import hostile, model
@@ -273,25 +272,17 @@ def files(draw: Any, forms: list[Form]) -> File:
 
 def generate(count: int, number: int, forms: list[Form]) -> list[File]:
     """Generates `count` files; the same number generates the same files."""
-    found: list[File] = []
+    return [
+        File(form, numbered(content, place))
+        for place, (form, content) in enumerate(hostile.drawn(files(forms), count, number))
+    ]
 
-    @seed(number)
-    @settings(
-        max_examples=count,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(files(forms))
-    def collect(file: File) -> None:
-        content = file.content
-        for codec in ("utf-8", "utf-16-le"):
-            content = content.replace(NUMBERED.encode(codec), f"{MARK}{len(found)}x".encode(codec))
-        found.append(File(file.form, content))
 
-    collect()
-    return found
+def numbered(content: bytes, place: int) -> bytes:
+    """Returns a file's content with its keys numbered by its place among the files."""
+    for codec in ("utf-8", "utf-16-le"):
+        content = content.replace(NUMBERED.encode(codec), f"{MARK}{place}x".encode(codec))
+    return content
 
 
 def all_values(form: Form, names: list[str]) -> Iterator[str]:
