@@ -113,7 +113,7 @@ TARGETS = (  # SCALE, what is compared, the allowed ratio, the two values
     ),
     (
         "1",
-        "an ordinary date by a source, to one by our files",
+        "an ordinary date that comes from a source, to one in the platform's own files",
         1.3,
         whole("platform", "ordinary date by source"),
         whole("platform", "ordinary date"),
@@ -205,7 +205,7 @@ def ordinary_dates(run: Run) -> Iterable[str]:
     found = [m for m in run["measurements"] if m["what"] in ("ordinary date", "ordinary date by source", "backfill")]
     if not found:
         return
-    yield "Ordinary dates after it by `make run`, by our files or a source, then thirty by `make backfill`:"
+    yield "Ordinary dates after it by `make run`, from own files or a source, then thirty by `make backfill`:"
     yield ""
     yield from table("what", "rows", "validated again", "seconds", *STAGES, "CPU seconds", "of which", "Spark jobs")
     for m in found:

@@ -153,9 +153,7 @@ def settle(
 ) -> list[str]:
     """Settles all partitions in one transaction; returns a sentence for each, with its warnings.
 
-    `standing` has the runs that remain current.
-
-    Its parameters are all that the ledger records of the runs.
+    `standing` has the runs that remain current. The parameters are all that the ledger records of the runs.
     """
     said = []
     with connection.transaction():

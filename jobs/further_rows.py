@@ -29,10 +29,12 @@ def write_further(file: LandingFile, files: dict[str, LandingFile]) -> None:
             used = np.concatenate([used, numbers[dataset.key]])
         references = {name: keys(CATALOG[dataset.parents[name]], number) for name, number in numbers.items()}
         columns, sound = draw_sound(hospital, dataset, base, references)
-        base, nobody = base.take(sound), np.zeros(sound.sum(), bool)
-        places = file.rows + np.arange(len(nobody)) if hospital.today == START else np.full(len(nobody), -1)
+        base, neither = base.take(sound), np.zeros(sound.sum(), bool)
+        places = file.rows + np.arange(len(neither)) if hospital.today == START else np.full(len(neither), -1)
         defect = strike(hospital, dataset.name, base.number * (hospital.today + 1), places)
-        file.add({name: column.filter(sound) for name, column in columns.items()}, base.number, nobody, nobody, defect)
+        file.add(
+            {name: column.filter(sound) for name, column in columns.items()}, base.number, neither, neither, defect
+        )
         number = numbers[dataset.key][sound] if dataset.key in numbers else base.number
         file.offer(base._replace(number=number), defect < 0)
 

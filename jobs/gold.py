@@ -106,7 +106,7 @@ def create_staging(connection: Connection, run_id: str, silver: Mapping[str, Any
     Rows without a partition and a run get those of the run `silver`.
     """
     of_run = {"_partition_date": silver["partition_date"], "_run_id": silver["run_id"]} if silver else {}
-    defaults = ", ".join(f"alter {name} set default {warehouse.literal(str(of))}" for name, of in of_run.items())
+    defaults = ", ".join(f"alter {name} set default {warehouse.literal(str(each))}" for name, each in of_run.items())
     withheld = staging("withheld", run_id)
     with connection.transaction():  # one commit, as in drop_staging
         for dataset in CATALOG.values():

@@ -48,8 +48,8 @@ def write_patients(file: LandingFile, people: Patients) -> None:
         "city": pc.if_else(pa.array(hospital.below("city unknown", number, 100) == 0), "", hospital.cities.take(city)),
         "registration_date": dates(hospital, people.day),
     }
-    nobody = np.zeros(len(number), bool)
-    file.add(columns, number, nobody, nobody, people.defect)
+    neither = np.zeros(len(number), bool)  # a patient has no parent: none is an orphan, and none waits
+    file.add(columns, number, neither, neither, people.defect)
 
 
 def write_visits(file: LandingFile, v: Visits) -> None:

@@ -113,7 +113,7 @@ def wait_for(connection: Connection, function: str, name: str, why: str) -> None
     while not value(connection, f"select {function}(hashtext(%s))", [name]):
         if not pause:
             print(f"waiting: {why}", file=sys.stderr, flush=True)
-        pause = min(pause + 0.01, 0.2)  # most waits are for the end of a small load
+        pause = min(pause + 0.01, 0.2)  # short at first: a small load ends soon
         time.sleep(pause)
     program.WAITS.append(time.monotonic() - began)
 

@@ -72,7 +72,7 @@ def not_run_lines(not_run: Mapping[date, Sequence[str]], last: int) -> list[str]
 
 
 def orphan_lines(connection: warehouse.Connection, last: int) -> list[str]:
-    """Returns a line for each partition with rows that wait for a parent: how many, and for how long yet."""
+    """Returns a line for each partition with rows that wait for a parent: how many, and for how many more days."""
     waiting = connection.execute(
         "select dataset, partition_date, reason, waiting, attempts, age_days, orphan_days, is_final "
         "from ops.orphans order by partition_date desc, dataset limit %s",
