@@ -13,10 +13,13 @@ from stack import services
 PORTS = [name for service in services.SERVICES.values() for name in service.ports if name != "MINIO_ENDPOINT"]
 
 
+CANDIDATES = range(10_000, 32_000)  # below the ports that the system uses for outgoing connections
+
+
 def free_ports(count: int) -> list[int]:
-    """Returns free ports below the range that the system uses for outgoing connections."""
+    """Returns free ports among CANDIDATES."""
     free: list[int] = []
-    for port in random.sample(range(10_000, 32_000), 1_000):
+    for port in random.sample(CANDIDATES, 1_000):
         with socket.socket() as probe:
             if probe.connect_ex((services.LOOPBACK, port)):
                 free.append(port)
