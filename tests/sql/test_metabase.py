@@ -725,7 +725,7 @@ def test_a_metabase_that_is_set_up_meanwhile_is_used_or_left_alone(server, capsy
         ({"METABASE_PASSWORD": "password1"}, "finds METABASE_PASSWORD too simple or too common"),
         ({"METABASE_USER": "admin"}, "refuses METABASE_USER as its first user: it does not like user.email"),
         ({"POSTGRES_DASHBOARDS_PASSWORD": "not this one"}, "cannot connect to PostgreSQL at 127.0.0.1:"),
-        ({"POSTGRES_PORT": str(free_ports(1)[0])}, "cannot connect to PostgreSQL at 127.0.0.1:"),
+        ({"POSTGRES_PORT": "9"}, "cannot connect to PostgreSQL at 127.0.0.1:"),
     ],
     ids=str,
 )
