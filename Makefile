@@ -204,7 +204,7 @@ preview: up ## what a date's files would become, before they land: FROM=folder [
 
 .PHONY: test check test-unit test-laws test-hostile test-faults lint lint-clusters lint-workflows format schema dictionary lock
 test: $(DEVELOPER_TOOLS) ## run every test, in two groups at once, each on a stack of its own
-	@$(RUN) -m pytest -n 2 --dist loadgroup
+	@$(RUN) -m pytest -n 2
 check: $(DEVELOPER_TOOLS) ## the quick part of the tests, for while one works: units, SQL, a backfill through all layers
 	@$(RUN) -m pytest tests/unit tests/sql $(addprefix tests/flow/test_flow.py::test_,$(CHECKED))
 CHECKED := every_injected_defect_is_rejected_with_its_reasons_and_no_other_row every_row_is_accounted_for \

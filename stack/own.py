@@ -42,12 +42,14 @@ def addresses(home: Path) -> dict[str, str]:
 
 
 def set_apart(home: Path) -> None:
-    """Points this process and its children at a stack in `home`, before they can reach another one.
-
-    SIGTERM then acts like an interruption, so that the process can stop its stack.
-    """
+    """Points this process and its children at a stack in `home`, before they can reach another one."""
     os.environ |= addresses(home) | {"LUIGI_CONFIG_PATH": str(settings.ROOT / "conf" / "luigi.cfg")}
     os.environ.pop("SPARK_REMOTE", None)
     settings.load()
+    be_interrupted_by_sigterm()
+
+
+def be_interrupted_by_sigterm() -> None:
+    """Makes SIGTERM and SIGHUP interrupt this process, so that it can stop its stack."""
     for name in ("SIGTERM", "SIGHUP"):
         signal.signal(getattr(signal, name), signal.default_int_handler)

@@ -44,18 +44,24 @@ SECRETS = (
 
 def pytest_configure(config: pytest.Config) -> None:
     """Points this process and its children at the tests' own stack, before any test can reach another one."""
-    worker = getattr(config, "workerinput", None)  # of pytest-xdist, which runs two groups of tests at once
-    if config.getoption("numprocesses", None) and worker is None:
+    worker = getattr(config, "workerinput", None)  # of pytest-xdist, with which several processes run tests
+    config.stash[HOME] = home = Path(worker["home"] if worker else tempfile.mkdtemp(prefix="healthcare-tests-"))
+    home.mkdir(exist_ok=True)
+    if config.getoption("numprocesses", None) and not worker:
+        own.be_interrupted_by_sigterm()
         return  # this process hands out the tests and runs none
-    if worker:  # groups that look for free ports at the same time find different ones
+    if worker:  # processes that look for free ports at the same time find different ones
         number, count = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
         own.CANDIDATES = own.CANDIDATES[number::count]
-    home = Path(tempfile.mkdtemp(prefix="healthcare-tests-"))
-    config.stash[HOME] = home
     os.environ |= {name: secrets.token_hex(16) for name in SECRETS} | USERS
     os.environ |= {"CURRENCY": "EUR", "SMALL_CELLS": "5"}  # whatever .env says
     os.environ["FUTURE"] = "1"  # tests use hospitals in separate years
     own.set_apart(home)
+
+
+def pytest_configure_node(node: Any) -> None:
+    """Gives a process of pytest-xdist a directory of its own, which `pytest_unconfigure` looks after."""
+    node.workerinput["home"] = str(node.config.stash[HOME] / node.gateway.id)
 
 
 # `make test` runs two groups of directories at once, since one stack leaves a third of two cores idle. Each group has
@@ -63,25 +69,35 @@ def pytest_configure(config: pytest.Config) -> None:
 GROUPS = {"spark": "jobs", "sql": "jobs", "campaigns": "dates", "flow": "dates", "unit": "dates"}
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Returns a scheduler of pytest-xdist that gives each group of tests to one process."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByDirectory(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return GROUPS[nodeid.split("/")[1]]
+
+    return ByDirectory(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks tests that need a server, which `make test-unit` skips, puts tests in groups, and sorts them by file name.
+    """Marks tests that need a server, which `make test-unit` skips, and sorts tests by file name.
 
     The tests of a group share a stack, so their order must not depend on their directories. Faults come first.
     """
     items.sort(key=lambda item: ("faults" not in item.path.parts, item.path.name))
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(GROUPS[item.path.relative_to(TESTS).parts[0]]))
         if {"stack", "warehouse_server", "browser"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("stack")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if HOME in config.stash:
-        shutil.rmtree(config.stash[HOME], ignore_errors=True)
+    """Removes the tests' directory; first stops the stacks of processes that were interrupted and had no time to."""
+    for left in config.stash[HOME].glob("gw*/stack"):
+        run_stack("down", STACK_DIR=str(left))
+    shutil.rmtree(config.stash[HOME], ignore_errors=True)
 
 
-TESTS = Path(__file__).parent
 HOME = pytest.StashKey[Path]()
 
 
