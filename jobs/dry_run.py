@@ -163,7 +163,7 @@ def read_bronze(spark: Any, dataset: Dataset, day: date) -> tuple[Sequence[str],
 def validate(
     spark: Any, dataset: Dataset, day: date, trials: Mapping[str, Retrial], read: Reader | None = None
 ) -> tuple[Sequence[str], DataFrame]:
-    """Returns a file's header, and its rows validated as in bronze_to_silver, but against parents as they would be."""
+    """Returns a file's header, and its rows validated as in silver_partitions, but against parents as they would be."""
     parents = {}
     for name, parent in dataset.parents.items():
         accepted = trials[parent].accepted if parent in trials else delta_tables.silver(spark, CATALOG[parent])

@@ -23,9 +23,9 @@ from jobs import program
 
 # None of these opens a connection or starts a thread on import: neither would survive a fork.
 NEEDED = (
-    "jobs.bronze_to_silver",
     "jobs.gold_to_marts",
     "jobs.landing_to_bronze",
+    "jobs.silver_partitions",
     "jobs.silver_to_gold",
     "pandas",
     "pyspark.logger",

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from jobs import gold, validation
-from jobs.bronze_to_silver import validate
 from jobs.catalog import CATALOG
 from jobs.revalidation import stale_dates
+from jobs.silver_partitions import validate
 from jobs.silver_to_gold import apply
 from tests.support import model
 from tests.support.examples import EXAMPLES, PARENTS, VALID, VERSIONS, WRITTEN_OTHERWISE, versions
@@ -435,8 +435,8 @@ PLANTS = {
     "alike versions are said to differ": (validation.compare, "(~F.min(content)", "(F.lit(True) | F.min(content)"),
     "a marker for a date whose rows were not in the commit": (
         validate,
-        "publish(connection, dataset, changed, verdict, counts, is_new=not ran)",
-        "publish(connection, dataset, changed[:1], verdict, counts, is_new=not ran)",
+        "silver_commit.publish(connection, dataset, changed, verdict, counts, is_new=not ran)",
+        "silver_commit.publish(connection, dataset, changed[:1], verdict, counts, is_new=not ran)",
     ),
     "of dates loaded at once the oldest version stands": (
         gold.load,

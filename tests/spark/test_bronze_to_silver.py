@@ -15,14 +15,15 @@ def test_a_table_that_gets_no_rows_of_a_new_date_is_left_alone(hospital):
 
 
 def test_new_dates_of_one_job_are_not_compared_with_silver(hospital, monkeypatch):
-    from jobs import bronze_to_silver
+    from jobs import silver_commit
+    from jobs.bronze_to_silver import bronze_to_silver
 
     hospital.validate("patients", 1, hospital.row("patients", "P1", birth_date="never"))
     for number in (2, 3):
         hospital.land("patients", number, hospital.row("patients", f"P{number}"))
         hospital.bronze("patients", number)
-    monkeypatch.setattr(bronze_to_silver, "compare", None)  # which a comparison would call
-    bronze_to_silver.bronze_to_silver(CATALOG["patients"], hospital.day(2), hospital.day(3))
+    monkeypatch.setattr(silver_commit, "compare", None)  # which a comparison would call
+    bronze_to_silver(CATALOG["patients"], hospital.day(2), hospital.day(3))
     versions = hospital.ledger("silver", "patients", "partition_date", "delta_rejected")
     assert {number for _, number in versions} == {versions[0][1]}, "nor does one of them write a table of rejects"
 
@@ -60,17 +61,18 @@ def test_a_commit_that_holds_other_rows_than_were_validated_gets_no_marker(hospi
     ids=["under another date", "of the first date alone", "more than there are"],
 )
 def test_rows_of_a_date_that_are_not_in_its_partition_get_no_marker(hospital, monkeypatch, line, wrong):
-    from jobs import bronze_to_silver, ledger
+    from jobs import ledger, silver_commit
+    from jobs.bronze_to_silver import bronze_to_silver
 
     dataset, days = CATALOG["patients"], [hospital.day(1), hospital.day(2)]
     for number in (1, 2):
         hospital.land("patients", number, hospital.row("patients", f"P{number}"))
         hospital.bronze("patients", number)
     with monkeypatch.context() as patch, pytest.raises(Refused, match="must be equal"):
-        plant(patch, bronze_to_silver.publish, line, wrong)
-        bronze_to_silver.bronze_to_silver(dataset, *days)
+        plant(patch, silver_commit.publish, line, wrong)
+        bronze_to_silver(dataset, *days)
     assert [ledger.marker("silver", "patients", day) for day in days] == [None, None]
-    bronze_to_silver.bronze_to_silver(dataset, *days)
+    bronze_to_silver(dataset, *days)
     for number in (1, 2):
         hospital.load("patients", number)
     assert hospital.gold("patients", "patient_id", "_partition_date") == [
@@ -79,7 +81,7 @@ def test_rows_of_a_date_that_are_not_in_its_partition_get_no_marker(hospital, mo
 
 
 def test_what_a_run_keeps_it_lets_go_when_it_fails(spark):
-    from jobs.bronze_to_silver import kept
+    from jobs.silver_partitions import kept
 
     rows = spark.range(1)
     with pytest.raises(ZeroDivisionError), kept() as keep:

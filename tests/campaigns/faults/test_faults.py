@@ -3,6 +3,8 @@
 `make test` runs a few faults; `make test-faults` runs all and prints their number.
 """
 
+import importlib
+import inspect
 import os
 import time
 
@@ -46,7 +48,7 @@ def two_at_once(stage):
 # (the function, its line, the wrong line), and the fault that detects it.
 PLANTS = {
     "the marker before the commit": (
-        "jobs.bronze_to_silver",
+        "jobs.silver_partitions",
         "validate",
         "ledger.withdraw(connection, run)",
         "sha256 = facts[run['partition_date']].sha256; "
@@ -55,6 +57,12 @@ PLANTS = {
     "staging reused": ("jobs.gold", "staging", "_{run_id.rpartition('-')[2]}", "_shared"),
     "no lock": ("jobs.warehouse", "wait_for", "while not value(connection", "while False and not value(connection"),
 }
+
+
+@pytest.mark.parametrize("wrong", PLANTS)
+def test_a_bug_can_still_be_planted(wrong):
+    module, function, line, _ = PLANTS[wrong]
+    assert inspect.getsource(getattr(importlib.import_module(module), function)).count(line) == 1
 
 
 @whole
