@@ -23,10 +23,10 @@ from jobs import program
 
 # None of these opens a connection or starts a thread on import: neither would survive a fork.
 NEEDED = (
+    "jobs.gold_load",
     "jobs.gold_to_marts",
     "jobs.landing_to_bronze",
     "jobs.silver_partitions",
-    "jobs.silver_to_gold",
     "pandas",
     "pyspark.logger",
     "pyspark.sql.connect.client",

@@ -18,9 +18,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from jobs import gold, validation
 from jobs.catalog import CATALOG
+from jobs.gold_load import apply
 from jobs.revalidation import stale_dates
 from jobs.silver_partitions import validate
-from jobs.silver_to_gold import apply
 from tests.support import model
 from tests.support.examples import EXAMPLES, PARENTS, VALID, VERSIONS, WRITTEN_OTHERWISE, versions
 from tests.support.history import (
