@@ -24,8 +24,8 @@ from jobs import program
 # None of these opens a connection or starts a thread on import: neither would survive a fork.
 NEEDED = (
     "jobs.gold_load",
-    "jobs.gold_to_marts",
     "jobs.landing_to_bronze",
+    "jobs.mart_build",
     "jobs.silver_partitions",
     "pandas",
     "pyspark.logger",
