@@ -8,7 +8,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from jobs import forget, gold, ledger, program, settings
+from jobs import forget, gold, ledger, program, removal, settings
 from jobs.catalog import CATALOG
 from tests.campaigns.test_laws import AS_FIRST_SENT, file, hashes, hospital, plant, takes_minutes  # noqa: F401  # a fixture
 from tests.support.history import DAYS, DEATHS, History, found
@@ -113,11 +113,11 @@ PLANTS = {
         "where partition_date = %s",
         "where partition_date = %s and dataset <> 'visits'",
     ),
-    "a partition of accepted rows left behind": (forget.empty, "for kind in KINDS if", "for kind in KINDS[1:] if"),
-    "a partition of rejected rows left behind": (forget.empty, "for kind in KINDS if", "for kind in KINDS[:1] if"),
-    "bronze left behind": (forget.remove_source, "bronze_files.remove_bronze(dataset, day)", "pass"),
+    "a partition of accepted rows left behind": (removal.empty, "for kind in KINDS if", "for kind in KINDS[1:] if"),
+    "a partition of rejected rows left behind": (removal.empty, "for kind in KINDS if", "for kind in KINDS[:1] if"),
+    "bronze left behind": (removal.remove_source, "bronze_files.remove_bronze(dataset, day)", "pass"),
     "children that lose their parent not revalidated": (
-        forget.empty,
+        removal.empty,
         "revalidation.stale_dates(spark, connection, dataset, [row])",
         "{}",
     ),
@@ -128,7 +128,7 @@ PLANTS = {
     ),
     "no older version to fall back on": (
         forget.forget,
-        "print(silver_to_gold.silver_to_gold(dataset, day), flush=True)",
+        "print(gold_load.silver_to_gold(dataset, day), flush=True)",
         "ledger.settle(connection, row | {'layer': 'gold', 'dataset': dataset.name}, "
         "ledger.standing(connection, dataset, day)['run_id'])",
     ),
