@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from jobs import bronze_files, delta_tables, example_export, exports, object_store, program, raw, settings
+from jobs import (
+    bronze_files,
+    delta_tables,
+    derived_files,
+    example_export,
+    exports,
+    object_store,
+    program,
+    raw,
+    settings,
+)
 from jobs import source_to_bronze as source_to_bronze_job
 from jobs.catalog import CATALOG
 from jobs.generate import generate
@@ -318,9 +328,9 @@ def test_what_is_wrong_is_one_sentence_and_nothing_half_published(in_process, po
     def dies(*_):
         raise RuntimeError("as a process that is killed")
 
-    for boundary in ("derive", "publish"):
+    for module, boundary in ((source_to_bronze_job, "derive"), (derived_files, "publish")):
         with monkeypatch.context() as patch:
-            patch.setattr(source_to_bronze_job, boundary, dies)
+            patch.setattr(module, boundary, dies)
             converts()
         assert not any(bronze_files.bronze_head(dataset, DAY) for dataset in CATALOG.values()), "nothing half published"
         assert not Conversion(date=DAY).complete()
