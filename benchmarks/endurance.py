@@ -149,12 +149,13 @@ def call(*words: str, **environment: str) -> None:
 
 def merge(day: date) -> None:
     """Maintains silver with a retention of seconds, below the minimum: there are no readers to protect here."""
-    from jobs import ledger, maintain
+    from jobs import delta_maintenance, ledger
+    from jobs.maintain import maintain
 
-    maintain.LEAST, ledger.longest_run = 0, lambda connection: 0.0
-    program.resident("endurance").conf.set(maintain.KEEP, KEEP_HOURS)
+    delta_maintenance.LEAST, ledger.longest_run = 0, lambda connection: 0.0
+    program.resident("endurance").conf.set(delta_maintenance.KEEP, KEEP_HOURS)
     for dataset in CATALOG.values():
-        print(maintain.maintain(dataset, day), flush=True)
+        print(maintain(dataset, day), flush=True)
 
 
 def restart(*names: str) -> None:

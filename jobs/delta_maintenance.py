@@ -5,12 +5,14 @@ import sys
 from collections import Counter
 from typing import Any
 
-from jobs import delta_log, lake_paths, ledger, object_store, settings
+from jobs import borders, delta_log, lake_paths, ledger, object_store, program, settings
 from jobs.dataset import Dataset
 from jobs.warehouse import Connection
 
 MANY_FILES = 4  # a partition with at least so many files is compacted
 SMALL, LARGE = 64 << 20, 128 << 20  # bytes: files smaller than SMALL are merged into files of up to LARGE
+KEEP = "spark.healthcare.silver.keepHours"  # in spark-defaults.conf: how long unreferenced files are kept
+LEAST = 1.0  # hours; KEEP may not be less
 
 
 def repair_tables(connection: Connection, dataset: Dataset) -> None:
@@ -60,6 +62,27 @@ def merge_files(spark: Any, dataset: Dataset, kind: str, run_id: str) -> int:
     finally:
         spark.conf.unset("spark.databricks.delta.commitInfo.userMetadata")
     return int(merged)
+
+
+def keep_hours(spark: Any, connection: Connection) -> float:
+    """Returns how many hours unreferenced files are kept; raises Refused if a run may last longer and still read them.
+
+    The locks keep writers out, and readers of this very table. A run that looks up a parent or a child in the table, or
+    a person's query, goes on reading the version with which it began.
+    """
+    text = spark.conf.get(KEEP, "168")
+    if not re.fullmatch(r"[0-9]{1,6}([.][0-9]{1,6})?", text):
+        raise program.Refused(
+            f"{KEEP} is {borders.quoted(text)}; write a number of hours in spark-defaults.conf, as in 168."
+        )
+    longest = ledger.longest_run(connection) / 3600
+    if float(text) < max(LEAST, longest):
+        why = f"a run has taken {longest:.1f} hours" if longest > LEAST else f"{LEAST:g} is the least"
+        raise program.Refused(
+            f"{KEEP} is {text} hours, but {why}, and what a run still reads must stay; give it more in "
+            "spark-defaults.conf."
+        )
+    return float(text)
 
 
 def remove_old_files(spark: Any, dataset: Dataset, kind: str, hours: float) -> None:

@@ -19,13 +19,13 @@ KINDS = ("accepted", "rejected")
 @pytest.fixture
 def at_once(spark, monkeypatch):
     """Sets all retention to zero, as if nobody still read old files."""
-    from jobs import ledger, maintain
+    from jobs import delta_maintenance, ledger
 
-    monkeypatch.setattr(maintain, "LEAST", 0)
+    monkeypatch.setattr(delta_maintenance, "LEAST", 0)
     monkeypatch.setattr(ledger, "longest_run", lambda _: 0)
-    spark.conf.set(maintain.KEEP, "0")
+    spark.conf.set(delta_maintenance.KEEP, "0")
     yield
-    spark.conf.unset(maintain.KEEP)
+    spark.conf.unset(delta_maintenance.KEEP)
 
 
 def rows(spark, kind):
@@ -111,16 +111,18 @@ def test_files_become_fewer_and_nothing_else_changes(hospital, spark, postgres, 
     ],
 )
 def test_a_time_that_would_harm_readers_is_refused_in_a_sentence(hospital, spark, monkeypatch, hours, sentence):
-    from jobs import ledger, maintain
+    from jobs import ledger
+    from jobs.delta_maintenance import KEEP
+    from jobs.maintain import maintain
 
     if hours == "2":
         monkeypatch.setattr(ledger, "longest_run", lambda _: 3 * 3600)
-    spark.conf.set(maintain.KEEP, hours)
+    spark.conf.set(KEEP, hours)
     try:
-        with pytest.raises(Refused, match=f"{maintain.KEEP} {sentence}"):
-            maintain.maintain(PATIENTS, hospital.day(1))
+        with pytest.raises(Refused, match=f"{KEEP} {sentence}"):
+            maintain(PATIENTS, hospital.day(1))
     finally:
-        spark.conf.unset(maintain.KEEP)
+        spark.conf.unset(KEEP)
 
 
 def test_by_hand_it_waits_for_the_run_that_writes_the_table(hospital, spark):
