@@ -9,16 +9,16 @@ semicolons, local times, decimal commas, codes, a bill and its payment in two fi
 import csv
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timezone
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from jobs import exports, generate, landing, program, settings
+from jobs import exports, landing, program
 from jobs.catalog import CATALOG
 from jobs.dataset import WHITE_SPACE, Column
+from jobs.landing_files import generate, read_request
 
 NAME, ENCODING, ZONE = "example", "windows-1252", ZoneInfo("Europe/Berlin")
 TIMESTAMP = re.compile(
@@ -204,20 +204,21 @@ WRITERS: Mapping[str, Callable[[str], str]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Writes the export that the command line asks for, with the arguments of jobs/generate.py."""
-    words = sys.argv[1:] if arguments is None else arguments
-    target = settings.path("LANDING_DIR")
+    request = read_request(arguments)
+    day = request.date
+    if own := exports.own_files(day):
+        named = landing.listed(f"{name}.csv" for name in own)
+        program.leave(1, f"{landing.folder(day)} already has {named}, and a date has one source: remove them.")
+    target = exports.folder(day, NAME)
     os.umask(0o077)
     with tempfile.TemporaryDirectory() as place:
-        os.environ["LANDING_DIR"] = place
-        generate.main(words)
-        os.environ["LANDING_DIR"] = str(target)
-        day = date.fromisoformat(words[0])
-        if own := exports.own_files(day):
-            named = landing.listed(f"{name}.csv" for name in own)
-            program.leave(1, f"{landing.folder(day)} already has {named}, and a date has one source: remove them.")
-        written = write_export(day, Path(place) / landing.folder(day), exports.folder(day, NAME))
+        try:
+            generate(day, Path(place), request.scale, request.seed, request.start)
+            written = write_export(day, Path(place) / landing.folder(day), target)
+        except OSError as error:
+            raise SystemExit(f"The export of {day} cannot be written: {error}. See LANDING_DIR.") from None
     for name, records in written.items():
-        print(f"{exports.folder(day, NAME) / name}: {records} records")
+        print(f"{target / name}: {records} records")
 
 
 if __name__ == "__main__":

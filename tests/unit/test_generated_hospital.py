@@ -11,7 +11,7 @@ from statistics import mean
 import numpy as np
 import pytest
 
-from jobs import generate as generator
+from jobs import landing_files
 from jobs.drawing import START as LAST
 from jobs.drawing import Hospital
 from jobs.generate import generate
@@ -106,7 +106,7 @@ def test_open_stays_and_open_bills_do_not_jump_after_the_history(history: Rows, 
 
 
 def test_a_course_makes_no_news_after_its_reach(landing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generator, "REACH", 730)
+    monkeypatch.setattr(landing_files, "REACH", 730)
     for date in WEEKS[::9]:
         generate(date, tmp_path)
         assert contents(tmp_path, date) == contents(landing, date)

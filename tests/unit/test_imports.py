@@ -26,3 +26,12 @@ def test_no_module_imports_a_job():
     jobs = {name for name, module in MODULES.items() if "program.run(" in ast.unparse(module)}
     assert "jobs.bronze_to_silver" in jobs
     assert [(name, each) for name, module in MODULES.items() for each in imported(module) if each in jobs] == []
+
+
+def test_no_module_of_the_jobs_calls_the_main_of_another():
+    """Covers the commands for a person, which have no `program.run`."""
+    jobs = {name: module for name, module in MODULES.items() if name.startswith("jobs.")}
+    assert [
+        name for name, module in jobs.items() for node in ast.walk(module) if getattr(node, "attr", "") == "main"
+    ] == []
+    assert [(name, each) for name, module in jobs.items() for each in imported(module) if each.endswith(".main")] == []

@@ -334,6 +334,19 @@ def test_the_shipped_example_is_sound_and_written_as_declared(tmp_path, monkeypa
         assert written["RECHNUNG_20260101.csv"] == len([*csv.reader(ours)]) - 1
 
 
+def test_the_example_lands_alone_and_not_beside_our_own_files(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LANDING_DIR", str(tmp_path))
+    arguments = [str(DAY), "--start", str(DAY), "--scale", "0.02"]
+    example_export.main(arguments)
+    landed = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    assert [line.partition(": ")[0] for line in sorted(capsys.readouterr().out.splitlines())] == [*map(str, landed)]
+    assert {path.parent for path in landed} == {exports.folder(DAY, "example")} and len(landed) == 6
+    (tmp_path / folder(DAY) / "visits.csv").touch()
+    with pytest.raises(SystemExit):
+        example_export.main(arguments)
+    assert "2031/05/06 already has visits.csv" in capsys.readouterr().err
+
+
 def test_the_shipped_sample_of_synthea_is_as_its_declaration_says(tmp_path, monkeypatch):
     monkeypatch.setenv("SOURCES_DIR", str(settings.ROOT / "sources"))
     monkeypatch.setenv("LANDING_DIR", str(tmp_path))
