@@ -11,7 +11,7 @@ from operator import add, or_
 from typing import Any, NamedTuple
 
 from pyspark.sql import Column as Expression
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs import patterns, spark_csv, validation
@@ -40,20 +40,20 @@ class Files(NamedTuple):
     widest: int  # the number of fields in the widest record of these files
 
 
-def prepare(spark: Any) -> None:
+def prepare(spark: SparkSession) -> None:
     """Sets the options that a session needs to read and convert a source's files."""
     spark.conf.set("spark.sql.legacy.javaCharsets", "true")  # else Spark reads Unicode, ASCII and Latin 1 only
     # Before a join, Spark would derive constraints on every column in terms of all columns that it is made from.
     spark.conf.set("spark.sql.constraintPropagation.enabled", "false")
 
 
-def read_records(spark: Any, files: Files, source: Source) -> DataFrame:
+def read_records(spark: SparkSession, files: Files, source: Source) -> DataFrame:
     """Reads one row per record, without headers: its text in `_raw`, without the line end, and its `_file`.
 
     All cores read the lines. If records span lines, Spark's CSV reader finds where each ends
     (spark_csv.spanning_records).
     """
-    options = {"encoding": source.charset, "header": True}
+    options: dict[str, Any] = {"encoding": source.charset, "header": True}
     if files.spans:
         columns = len(files.header)
         rows, raw = spark_csv.spanning_records(spark, files.paths, columns, files.widest, source.dialect, **options)
@@ -65,7 +65,7 @@ def read_records(spark: Any, files: Files, source: Source) -> DataFrame:
     return rows.select("_file", without_return.alias("_raw")).filter(F.btrim("_raw", F.lit(WHITE_SPACE)) != "")
 
 
-def read_fields(spark: Any, files: Sequence[Files], names: Sequence[str], source: Source) -> DataFrame:
+def read_fields(spark: SparkSession, files: Sequence[Files], names: Sequence[str], source: Source) -> DataFrame:
     """Reads one row per record of files whose headers may differ: READ, and the fields of the columns `names`.
 
     The fields have no quotes, and are in columns named by `place`. Each field is a column and not an item of an array:

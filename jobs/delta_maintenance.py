@@ -1,13 +1,18 @@
 """Maintains silver's Delta tables: repairs logs, compacts small files and deletes files no longer referenced."""
 
+from __future__ import annotations
+
 import re
 import sys
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jobs import borders, delta_log, lake_paths, ledger, object_store, program, settings
 from jobs.dataset import Dataset
 from jobs.warehouse import Connection
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 MANY_FILES = 4  # a partition with at least so many files is compacted
 SMALL, LARGE = 64 << 20, 128 << 20  # bytes: files smaller than SMALL are merged into files of up to LARGE
@@ -39,7 +44,7 @@ def repair_log(dataset: Dataset, kind: str, since: int | None = None) -> int | N
     return head[0]
 
 
-def merge_files(spark: Any, dataset: Dataset, kind: str, run_id: str) -> int:
+def merge_files(spark: SparkSession, dataset: Dataset, kind: str, run_id: str) -> int:
     """Merges the small files of partitions that have at least MANY_FILES; returns the number of partitions merged.
 
     Runs one Delta transaction, which changes no row. The caller must be the only writer.
@@ -64,13 +69,13 @@ def merge_files(spark: Any, dataset: Dataset, kind: str, run_id: str) -> int:
     return int(merged)
 
 
-def keep_hours(spark: Any, connection: Connection) -> float:
+def keep_hours(spark: SparkSession, connection: Connection) -> float:
     """Returns how many hours unreferenced files are kept; raises Refused if a run may last longer and still read them.
 
     The locks keep writers out, and readers of this very table. A run that looks up a parent or a child in the table, or
     a person's query, goes on reading the version with which it began.
     """
-    text = spark.conf.get(KEEP, "168")
+    text = spark.conf.get(KEEP, "168") or ""
     if not re.fullmatch(r"[0-9]{1,6}([.][0-9]{1,6})?", text):
         raise program.Refused(
             f"{KEEP} is {borders.quoted(text)}; write a number of hours in spark-defaults.conf, as in 168."
@@ -85,7 +90,7 @@ def keep_hours(spark: Any, connection: Connection) -> float:
     return float(text)
 
 
-def remove_old_files(spark: Any, dataset: Dataset, kind: str, hours: float) -> None:
+def remove_old_files(spark: SparkSession, dataset: Dataset, kind: str, hours: float) -> None:
     """Deletes files that no table version of the last `hours` references, including those of runs that died.
 
     Turns off Delta's minimum retention of a week; the caller ensures that no reader needs these files.

@@ -1,11 +1,16 @@
 """Reads silver's Delta tables and replaces their partitions, with Spark."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jobs import delta_log, lake_paths, object_store, settings
 from jobs.dataset import TYPES, Dataset
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
 
 
 def has_silver(dataset: Dataset, kind: str) -> bool:
@@ -16,7 +21,7 @@ def has_silver(dataset: Dataset, kind: str) -> bool:
     return "Contents" in found
 
 
-def silver(spark: Any, dataset: Dataset, kind: str = "accepted") -> Any:
+def silver(spark: SparkSession, dataset: Dataset, kind: str = "accepted") -> DataFrame:
     """Reads a silver table with all its partitions; returns no rows if the dataset was never validated.
 
     Columns declared since the table was last written are null in all rows.
@@ -34,7 +39,7 @@ def silver(spark: Any, dataset: Dataset, kind: str = "accepted") -> Any:
 
 
 def replace(
-    rows: Any,
+    rows: DataFrame,
     dataset: Dataset,
     kind: str,
     days: Sequence[date],

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pyspark.errors import AnalysisException, ParseException, PySparkException
-from pyspark.sql import DataFrame, Observation
+from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
 from jobs import conversion, exports, landing, program, raw, validation
@@ -86,7 +86,7 @@ def derive(export: Export, datasets: Mapping[str, Dataset], run_id: str, place: 
         return dict(zip(datasets, pool.map(make, datasets.values()), strict=True))
 
 
-def make_file(spark: Any, export: Export, dataset: Dataset, staging: str, place: Path) -> Made:
+def make_file(spark: SparkSession, export: Export, dataset: Dataset, staging: str, place: Path) -> Made:
     """Derives the file of one dataset, with only a header if the source has nothing for the dataset.
 
     Raises Refused if the rows derived by columns are not as many as the records, or if Spark cannot run the SQL.
@@ -113,7 +113,7 @@ def make_file(spark: Any, export: Export, dataset: Dataset, staging: str, place:
     return Made(path, facts, records, left_out, doubled)
 
 
-def convert(spark: Any, export: Export, mapping: DatasetMapping, dataset: Dataset) -> DataFrame:
+def convert(spark: SparkSession, export: Export, mapping: DatasetMapping, dataset: Dataset) -> DataFrame:
     """Returns the records of our file, derived from the source's records by columns or by SQL."""
     source = export.source
     if not mapping.sql_file:
@@ -149,7 +149,7 @@ def scans(export: Export, files: Sequence[RawFile]) -> list[Files]:
     ]
 
 
-def as_view(spark: Any, export: Export, table: Table) -> DataFrame:
+def as_view(spark: SparkSession, export: Export, table: Table) -> DataFrame:
     """Returns the records of a table for SQL: trimmed texts under the source's own names, null if blank.
 
     Malformed records are left out.

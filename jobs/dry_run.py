@@ -8,7 +8,7 @@ from datetime import date
 from typing import Any
 
 from psycopg.rows import dict_row
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs import bronze_files, delta_tables, spark_csv, validation, warehouse
@@ -47,7 +47,9 @@ def standing_runs(connection: warehouse.Connection) -> dict[str, dict[date, Run]
     return {name: {run["partition_date"]: run for run in found if run["dataset"] == name} for name in CATALOG}
 
 
-def retry(spark: Any, runs: Mapping[str, Mapping[date, Run]], due: Mapping[str, list[date]]) -> dict[str, Retrial]:
+def retry(
+    spark: SparkSession, runs: Mapping[str, Mapping[date, Run]], due: Mapping[str, list[date]]
+) -> dict[str, Retrial]:
     """Revalidates the partitions that are due, and those whose parents would come or go as a result."""
     trials: dict[str, Retrial] = {}
     for name, dataset in CATALOG.items():
@@ -57,7 +59,7 @@ def retry(spark: Any, runs: Mapping[str, Mapping[date, Run]], due: Mapping[str, 
     return trials
 
 
-def shaken_days(spark: Any, dataset: Dataset, trials: Mapping[str, Retrial]) -> set[date]:
+def shaken_days(spark: SparkSession, dataset: Dataset, trials: Mapping[str, Retrial]) -> set[date]:
     """Returns the partitions with rows whose parents would come or go."""
     found = []
     for name, parent in dataset.parents.items():
@@ -81,7 +83,7 @@ def union(frames: Sequence[DataFrame]) -> DataFrame:
 
 
 def retrial(
-    spark: Any, dataset: Dataset, days: list[date], trials: Mapping[str, Retrial], read: Reader | None = None
+    spark: SparkSession, dataset: Dataset, days: list[date], trials: Mapping[str, Retrial], read: Reader | None = None
 ) -> Retrial:
     """Revalidates partitions of one dataset; finds the rows whose verdicts or values differ from those of silver.
 
@@ -113,7 +115,7 @@ def retrial(
     )
 
 
-def verdict_in_silver(spark: Any, dataset: Dataset, would: validation.Verdict) -> validation.Verdict:
+def verdict_in_silver(spark: SparkSession, dataset: Dataset, would: validation.Verdict) -> validation.Verdict:
     """Returns the rows of silver's tables, which have no rows before the first date has been validated.
 
     Raises Refused if the columns of the accepted rows, or their types, are not those of the revalidated ones (`would`).
@@ -154,14 +156,14 @@ def count_flips(dataset: Dataset, moved: DataFrame, changes: DataFrame) -> tuple
     return {row["kind"] for row in kinds}, flips
 
 
-def read_bronze(spark: Any, dataset: Dataset, day: date) -> tuple[Sequence[str], DataFrame]:
+def read_bronze(spark: SparkSession, dataset: Dataset, day: date) -> tuple[Sequence[str], DataFrame]:
     """Returns the header and the records of a bronze file."""
     facts = bronze_files.facts_of(dataset, day)
     return facts.header, spark_csv.records(spark, dataset, day, facts)
 
 
 def validate(
-    spark: Any, dataset: Dataset, day: date, trials: Mapping[str, Retrial], read: Reader | None = None
+    spark: SparkSession, dataset: Dataset, day: date, trials: Mapping[str, Retrial], read: Reader | None = None
 ) -> tuple[Sequence[str], DataFrame]:
     """Returns a file's header, and its rows validated as in silver_partitions, but against parents as they would be."""
     parents = {}

@@ -1,9 +1,11 @@
 """Stages silver rows in PostgreSQL and loads them into gold by key."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from jobs import ledger, settings, warehouse
@@ -11,6 +13,9 @@ from jobs.catalog import CATALOG, relatives
 from jobs.dataset import Dataset
 from jobs.program import Refused
 from jobs.warehouse import Connection
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
 
 AUDIT = ("_partition_date", "_run_id")
 WITHHELD = ("dataset", "_partition_date", "row_key", "visit_id", "row_day", "department", "amount", "reasons")
@@ -121,7 +126,7 @@ def create_staging(connection: Connection, run_id: str, silver: Mapping[str, Any
         connection.execute(f"alter table {withheld} drop column id")
 
 
-def stage(rows: Any, dataset: Dataset, run_id: str, of_runs: bool = False) -> None:
+def stage(rows: DataFrame, dataset: Dataset, run_id: str, of_runs: bool = False) -> None:
     """Appends silver rows to their staging table over JDBC, with partition and run if they are of several runs."""
     names = (*dataset.names, *(AUDIT if of_runs else ()))
     days = [column.name for column in dataset.columns if column.type in ("date", "timestamp")]
@@ -143,7 +148,7 @@ def must_be_staged(
                 )
 
 
-def append(rows: Any, table: str, days: Sequence[str] = ()) -> None:
+def append(rows: DataFrame, table: str, days: Sequence[str] = ()) -> None:
     """Appends rows over JDBC; sends the columns `days` as texts.
 
     java.sql has no dates from 5 to 14 October 1582 and would change them.
@@ -155,7 +160,7 @@ def append(rows: Any, table: str, days: Sequence[str] = ()) -> None:
     rows.write.format("jdbc").options(**jdbc(table)).mode("append").save()
 
 
-def read_keys(spark: Any, table: str) -> Any:
+def read_keys(spark: SparkSession, table: str) -> DataFrame:
     """Reads a staging table of keys as a DataFrame of one column."""
     return spark.read.format("jdbc").options(**jdbc(table)).load()
 

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from typing import Any
 
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from jobs import delta_tables, gold, ledger, program, thresholds, validation, warehouse
@@ -48,7 +49,7 @@ def silver_to_gold(dataset: Dataset, *days: date) -> str:
 
 
 def load(
-    spark: Any,
+    spark: SparkSession,
     connection: warehouse.Connection,
     dataset: Dataset,
     silver: Mapping[date, dict[str, Any]],
@@ -72,7 +73,7 @@ def load(
 
 
 def apply(
-    spark: Any,
+    spark: SparkSession,
     connection: warehouse.Connection,
     dataset: Dataset,
     silver: Mapping[date, dict[str, Any]],
@@ -123,7 +124,11 @@ def apply(
 
 
 def stage_partitions(
-    spark: Any, connection: warehouse.Connection, dataset: Dataset, silver: Mapping[date, dict[str, Any]], run_id: str
+    spark: SparkSession,
+    connection: warehouse.Connection,
+    dataset: Dataset,
+    silver: Mapping[date, dict[str, Any]],
+    run_id: str,
 ) -> None:
     """Stages the accepted rows of partitions, and the excluded ones of the rejected, both at once over JDBC."""
     days = list(silver)
@@ -164,7 +169,7 @@ def in_words(row: dict[str, Any]) -> str:
     return f"gold {row['dataset']} {row['partition_date']}: {numbers}"
 
 
-def stage_versions(spark: Any, keys: str, dataset: Dataset, stopped: Sequence[date], run_id: str) -> None:
+def stage_versions(spark: SparkSession, keys: str, dataset: Dataset, stopped: Sequence[date], run_id: str) -> None:
     """Stages what all partitions accept for the keys of a table: versions to fall back on, and parents not yet in gold.
 
     Raises Refused if such a version is in a partition that a threshold keeps out of gold (`stopped`).

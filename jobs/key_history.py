@@ -4,9 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from psycopg.rows import dict_row
+from pyspark.sql import DataFrame, SparkSession
 
 from jobs import borders, delta_tables, lake_paths, ledger, program, provenance, warehouse
 from jobs.catalog import CATALOG, children
@@ -59,7 +60,7 @@ def why(text: str) -> Iterator[str]:
             yield from gold_story(connection, CATALOG[name], key)
 
 
-def sightings(spark: Any, wanted: Mapping[str, set[str]]) -> list[Sighting]:
+def sightings(spark: SparkSession, wanted: Mapping[str, set[str]]) -> list[Sighting]:
     """Returns the silver rows of these keys, which are given by dataset.
 
     The keys go to Spark as data, so that no plan and no log shows them.
@@ -79,7 +80,7 @@ def sightings(spark: Any, wanted: Mapping[str, set[str]]) -> list[Sighting]:
     )
 
 
-def rows_of(spark: Any, dataset: Dataset, kind: str, day: date | None = None) -> Any:
+def rows_of(spark: SparkSession, dataset: Dataset, kind: str, day: date | None = None) -> DataFrame:
     """Returns a silver table, or one partition of it, with the columns of a sighting."""
     from pyspark.sql import functions as F
 
@@ -99,7 +100,7 @@ def rows_of(spark: Any, dataset: Dataset, kind: str, day: date | None = None) ->
     )
 
 
-def union(frames: Iterator[Any]) -> Any:
+def union(frames: Iterator[DataFrame]) -> DataFrame:
     """Returns the rows of all frames."""
     return reduce(lambda one, other: one.unionAll(other), frames)
 

@@ -1,10 +1,15 @@
 """Compacts the silver tables of a dataset: `spark-submit jobs/maintain.py visits 2026-01-31`."""
 
+from __future__ import annotations
+
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jobs import delta_maintenance, delta_tables, ledger, program, warehouse
 from jobs.dataset import Dataset
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 def maintain(dataset: Dataset, day: date) -> str:
@@ -25,7 +30,7 @@ def maintain(dataset: Dataset, day: date) -> str:
     return "\n".join(done)
 
 
-def in_words(spark: Any, dataset: Dataset, kind: str, hours: float, run_id: str) -> str:
+def in_words(spark: SparkSession, dataset: Dataset, kind: str, hours: float, run_id: str) -> str:
     """Compacts one table and deletes its old files; returns a sentence that says by how much the table shrank."""
     if not delta_tables.has_silver(dataset, kind):
         return f"silver {dataset.name}, {kind}: no table yet"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from psycopg.rows import dict_row
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from jobs import (
@@ -220,12 +220,12 @@ def put(path: Path, key: str) -> None:
 
 
 def try_out(
-    spark: Any, connection: warehouse.Connection, coming: Coming, staging: str
+    spark: SparkSession, connection: warehouse.Connection, coming: Coming, staging: str
 ) -> tuple[dict[str, dict[date, Any]], dict[str, Retrial]]:
     """Validates the date's files, and the partitions whose parents would come or go with them."""
     runs, trials, day = dry_run.standing_runs(connection), dict[str, Retrial](), coming.day
 
-    def records(spark: Any, dataset: Dataset, of_day: date) -> tuple[Sequence[str], DataFrame]:
+    def records(spark: SparkSession, dataset: Dataset, of_day: date) -> tuple[Sequence[str], DataFrame]:
         if of_day != day:
             return dry_run.read_bronze(spark, dataset, of_day)
         facts = coming.facts[dataset.name]

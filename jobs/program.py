@@ -1,5 +1,7 @@
 """Provides what all jobs share: command-line words, Spark sessions, and one sentence for each failure."""
 
+from __future__ import annotations
+
 import atexit
 import os
 import pwd
@@ -11,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timezone
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import psycopg
 from botocore import exceptions as s3
@@ -22,9 +24,12 @@ from jobs.borders import quoted
 from jobs.catalog import CATALOG
 from jobs.dataset import Dataset
 
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
 TRACKING = "LUIGI_TRACKING_URL="  # a job writes this to standard error, with a link that the Luigi task shows
 
-OPEN: list[Any] = []  # the Spark sessions of this process
+OPEN: list[SparkSession] = []  # the Spark sessions of this process
 
 WAITS: list[float] = []  # seconds that this process has waited for a lock
 
@@ -197,7 +202,7 @@ def of_file(error: OSError) -> str:
     return f"{name} {wrong}; {remedy} and run the same again; nothing was published."
 
 
-def spark(name: str) -> Any:
+def spark(name: str) -> SparkSession:
     """Opens a Spark session: on the Spark Connect server if SPARK_REMOTE names it, else one of its own on the cluster.
 
     If Luigi runs the job, prints the link to Spark's history, which Luigi's page shows.
@@ -237,7 +242,7 @@ def refuse(refused: Sequence[Refused], done: Sequence[str]) -> NoReturn:
     raise refused[0] if len(refused) == 1 else Refused(" ".join(map(str, refused)))
 
 
-def step(session: Any, dataset: Dataset, days: Sequence[date], name: str) -> None:
+def step(session: SparkSession, dataset: Dataset, days: Sequence[date], name: str) -> None:
     """Describes the Spark jobs that a session starts from now on, as in `visits 2026-01-31: publish` on Spark's pages.
 
     The description holds no value of a row, so that none reaches a page or an event log.
@@ -245,7 +250,7 @@ def step(session: Any, dataset: Dataset, days: Sequence[date], name: str) -> Non
     describe(session, f"{dataset.name} {listed(days)}: {name}")
 
 
-def describe(session: Any, text: str) -> None:
+def describe(session: SparkSession, text: str) -> None:
     """Sets the description of the Spark jobs that a session starts from now on.
 
     Spark copies a session's settings into the properties of each job. This setting is the property that holds a job's
@@ -260,13 +265,13 @@ def spark_connect() -> str:
     return f"sc://{settings.get('SPARK_CONNECT_HOST')}:{settings.get('SPARK_CONNECT_PORT')}"
 
 
-def resident(name: str) -> Any:
+def resident(name: str) -> SparkSession:
     """Opens a session on the Spark Connect server for a command that answers a person, without a link to track it."""
     os.environ.setdefault("SPARK_REMOTE", spark_connect())
     return connect(name)
 
 
-def connect(name: str) -> Any:
+def connect(name: str) -> SparkSession:
     """Opens a session that ends with the program; raises Refused if the Spark Connect server is down or refuses us."""
     remote = settings.given("SPARK_REMOTE")
     if remote:
@@ -327,7 +332,7 @@ INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.facto
 PLANNED_ONCE = {"spark.sql.adaptive.enabled": "false", "spark.sql.shuffle.partitions": "1"}
 
 
-def tune_for_small_input(session: Any, rows: int, near: int = 0) -> None:
+def tune_for_small_input(session: SparkSession, rows: int, near: int = 0) -> None:
     """Sets a session up for plans over few rows, of which planning takes most of the time, or for many.
 
     With fewer than FEW_ROWS `rows` of input, Spark interprets plans and does not compile them. If there are also fewer

@@ -5,7 +5,7 @@ from datetime import date
 from itertools import groupby
 from typing import Any
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from jobs import bronze_files, conversion, delta_tables, exports, landing, program, raw, sources, warehouse
@@ -56,7 +56,7 @@ def lines(connection: warehouse.Connection, dataset: Dataset, day: date, key: st
 
 
 def rejected_records(
-    spark: Any, connection: warehouse.Connection, dataset: Dataset, day: date
+    spark: SparkSession, connection: warehouse.Connection, dataset: Dataset, day: date
 ) -> tuple[Source, Iterator[tuple[str, Iterator[Sequence[str]]]]] | None:
     """Returns the source, and for each of its files the header and the rejected records with their reasons.
 

@@ -7,7 +7,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+
+from pyspark.sql import SparkSession
 
 from jobs import bronze_files, delta_tables, landing, program, provenance, reject_counts, warehouse
 from jobs.catalog import CATALOG
@@ -58,7 +59,9 @@ def export(day: date, datasets: Sequence[Dataset], folder: Path) -> Iterator[str
             yield f"{name} {day}: {count:,} rejected rows in {path}"
 
 
-def records_with_reasons(spark: Any, dataset: Dataset, day: date, header: Sequence[str]) -> Iterator[Sequence[str]]:
+def records_with_reasons(
+    spark: SparkSession, dataset: Dataset, day: date, header: Sequence[str]
+) -> Iterator[Sequence[str]]:
     """Yields the header, then each rejected record of a partition in the order of their keys."""
     from pyspark.sql import functions as F
 

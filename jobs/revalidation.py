@@ -6,7 +6,7 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs import delta_tables, ledger, validation, warehouse
@@ -15,7 +15,7 @@ from jobs.dataset import WHITE_SPACE, Dataset
 
 
 def stale_dates(
-    spark: Any,
+    spark: SparkSession,
     connection: warehouse.Connection,
     dataset: Dataset,
     runs: Sequence[Mapping[str, Any]],

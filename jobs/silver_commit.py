@@ -6,7 +6,7 @@ from datetime import date
 from functools import partial
 from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs import delta_log, delta_tables, landing, ledger, program, validation, warehouse
@@ -14,7 +14,7 @@ from jobs.dataset import Dataset
 
 
 def compare(
-    spark: Any,
+    spark: SparkSession,
     connection: warehouse.Connection,
     dataset: Dataset,
     facts: Mapping[date, landing.Facts],

@@ -6,7 +6,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs import (
@@ -40,12 +40,13 @@ def bronze_to_silver(dataset: Dataset, *days: date) -> str:
         delta_maintenance.repair_tables(connection, dataset)
         due = [day for _, day, _ in ledger.stale(dataset)]
         facts, refused = read_facts(connection, dataset, sorted({*days, *due}))
-        spark = program.spark(f"bronze_to_silver {dataset.name} {program.listed(days)}") if facts else None
         rows = {day: each.records for day, each in facts.items()}
         columns = {day: landing.as_of(dataset, each.header).names for day, each in facts.items()}
         done: list[str] = []
-        for plan in program.plans(rows, columns):
-            done += validate(spark, connection, dataset, {day: facts[day] for day in plan})
+        if facts:
+            spark = program.spark(f"bronze_to_silver {dataset.name} {program.listed(days)}")
+            for plan in program.plans(rows, columns):
+                done += validate(spark, connection, dataset, {day: facts[day] for day in plan})
     if refused:
         program.refuse(refused, done)
     return "\n".join(done)
@@ -68,7 +69,7 @@ def read_facts(
 
 
 def validate(
-    spark: Any, connection: warehouse.Connection, dataset: Dataset, facts: Mapping[date, landing.Facts]
+    spark: SparkSession, connection: warehouse.Connection, dataset: Dataset, facts: Mapping[date, landing.Facts]
 ) -> list[str]:
     """Validates partitions in one plan and publishes them to silver in one commit per table.
 
@@ -133,7 +134,7 @@ def validate(
     return [*said, *changes]
 
 
-def parents_until(spark: Any, dataset: Dataset, day: date) -> dict[str, DataFrame]:
+def parents_until(spark: SparkSession, dataset: Dataset, day: date) -> dict[str, DataFrame]:
     """Returns, by foreign key column, the accepted keys and partitions of the parents that rows of a date may have."""
     return {
         name: delta_tables.silver(spark, CATALOG[parent])

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
+from pyspark.sql import Column as Expression
+from pyspark.sql import DataFrame, SparkSession
+
 from jobs import lake_paths
 from jobs.dataset import WHITE_SPACE, Dataset
 from jobs.dialect import RFC_4180, Dialect
@@ -14,7 +17,7 @@ NO_QUOTE = "\ufdd0"  # no character; without a quote, Spark would take NUL for o
 MANY_FIELDS = 100  # a record with more is broken, unless the header has more itself
 
 
-def records(spark: Any, dataset: Dataset, day: date, facts: Facts, path: str = "") -> Any:
+def records(spark: SparkSession, dataset: Dataset, day: date, facts: Facts, path: str = "") -> DataFrame:
     """Returns one row per data record of a bronze file, or of the file at `path`: its text in `_raw`, without line end.
 
     All cores read the lines. If records span lines, Spark's CSV reader finds where each ends: it is asked for more
@@ -39,8 +42,8 @@ def records(spark: Any, dataset: Dataset, day: date, facts: Facts, path: str = "
 
 
 def spanning_records(
-    spark: Any, paths: Sequence[str], columns: int, widest: int, dialect: Dialect = RFC_4180, **options: Any
-) -> tuple[Any, Any]:
+    spark: SparkSession, paths: Sequence[str], columns: int, widest: int, dialect: Dialect = RFC_4180, **options: Any
+) -> tuple[DataFrame, Expression]:
     """Returns the rows of files whose records may span lines, and the column that holds each record's text.
 
     Headers are among the rows unless `options` exclude them. `columns` is the number of columns in the header, `widest`
@@ -69,7 +72,7 @@ def spanning_records(
     return rows, F.coalesce("_raw", together if len(fields) <= widest else fields[0])
 
 
-def written(field: str, dialect: Dialect = RFC_4180) -> Any:
+def written(field: str, dialect: Dialect = RFC_4180) -> Expression:
     """Returns a field as a CSV file has it: in quotes if it contains a separator, a quote or a line end."""
     from pyspark.sql import functions as F
 
