@@ -1,7 +1,7 @@
 """Writes docs/benchmarks.md and its chart from docs/benchmarks.json: `python -m benchmarks.report`."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import Any
 
@@ -11,6 +11,7 @@ from jobs import settings
 RESULTS = settings.ROOT / "docs" / "benchmarks.json"
 PAGE = settings.ROOT / "docs" / "benchmarks.md"
 CHART = settings.ROOT / "docs" / "benchmarks.svg"
+DATES_CHART = settings.ROOT / "docs" / "ordinary-date.svg"
 MARK = "<!-- What follows is written by `python -m benchmarks.report`. -->"
 Run = dict[str, Any]  # all measurements of one scale from one benchmark
 
@@ -25,6 +26,7 @@ ROWS = (
     ("duckdb", "rerun"),
     ("duckdb", "one per cent changed"),
 )
+BEFORE = "ordinary date before"  # measured once, with an earlier commit, on the machine of the newest figures
 DATES = {"alone": "first", "next date": "next"}  # measured for the platform alone, each as a separate run
 NAMES = {"platform": "platform", "pandas": "pandas peer", "duckdb": "DuckDB peer", "source": "hospital's own export"}
 
@@ -37,7 +39,9 @@ def put(run: Run) -> None:
 
 def measured(alone: bool | None = None) -> list[Run]:
     """Returns all runs, or only those of the platform alone (True) or beside the peers (False), by ascending scale."""
-    runs = [run for run in json.loads(RESULTS.read_text()) if alone in (None, is_alone(run))]
+    runs = json.loads(RESULTS.read_text())
+    if alone is not None:
+        runs = [run for run in runs if is_alone(run) == alone and kind(run)[1] != BEFORE]
     return sorted(runs, key=lambda run: float(run["scale"]))
 
 
@@ -94,9 +98,9 @@ def ordinary(what: str) -> Callable[[Run], float | None]:
     return lambda run: middle(run, "platform", "ordinary date", amounts[what])
 
 
-TARGETS = (  # SCALE, what is compared, the allowed ratio, the two values
-    ("1", "warm stack, whole day, to the pandas peer", 2.0, whole("platform"), whole("pandas")),
-    ("1", "from a stopped stack, `make up` included, to the pandas peer", 10.0, cold, whole("pandas")),
+TARGETS = (  # SCALE, what is compared, the allowed ratio, the two values; or one value and None
+    ("1", "first load, warm, to the pandas peer", 4.0, whole("platform"), whole("pandas")),
+    ("1", "first load from a stopped stack, `make up` included, to the pandas peer", 12.0, cold, whole("pandas")),
     (
         "1",
         "an ordinary date, warm, by `make run`, to the pandas peer's first load",
@@ -118,19 +122,19 @@ TARGETS = (  # SCALE, what is compared, the allowed ratio, the two values
         whole("platform", "ordinary date by source"),
         whole("platform", "ordinary date"),
     ),
-    ("1", "CPU seconds of an ordinary date", 30.0, ordinary("cpu"), lambda _: 1.0),
-    ("1", "Spark jobs of an ordinary date", 90.0, ordinary("jobs"), lambda _: 1.0),
+    ("1", "CPU seconds of an ordinary date", 30.0, ordinary("cpu"), None),
+    ("1", "Spark jobs of an ordinary date", 90.0, ordinary("jobs"), None),
     ("100", "first load to the pandas peer", 0.25, whole("platform"), whole("pandas")),
-    ("100", "first load to the DuckDB peer", 0.8, whole("platform"), whole("duckdb")),
+    ("100", "first load to the DuckDB peer", 1.0, whole("platform"), whole("duckdb")),
     (
         "100",
         "forced rerun, nothing changed, to its first load",
-        0.5,
+        0.4,
         whole("platform", "forced rerun"),
         whole("platform"),
     ),
     ("100", "its gold to gold's first load", 0.15, part("platform", "gold", "forced rerun"), part("platform", "gold")),
-    ("100", "1 % changed, to its first load", 0.6, whole("platform", "one per cent changed"), whole("platform")),
+    ("100", "1 % changed, to its first load", 0.45, whole("platform", "one per cent changed"), whole("platform")),
     (
         "100",
         "conversion of the same hospital's own export, to the first load of its files",
@@ -138,24 +142,27 @@ TARGETS = (  # SCALE, what is compared, the allowed ratio, the two values
         part("platform", "bronze", "first load by source"),
         whole("platform"),
     ),
-    ("100", "gold to COPY without indexes", 3.0, part("platform", "gold"), part("limits", "copy", "limits")),
+    ("100", "gold to COPY without indexes", 3.5, part("platform", "gold"), part("limits", "copy", "limits")),
     ("100", "silver to the DuckDB peer's", 5.0, part("platform", "silver"), part("duckdb", "silver")),
     ("100", "marts to the pandas peer's", 0.4, part("platform", "marts"), part("pandas", "marts")),
 )
 
 
 def targets(runs: list[Run]) -> Iterable[str]:
+    """Yields a table of targets: ratios of seconds, and amounts."""
     yield from table("SCALE", "what, and to what", "target", "measured", "seconds", "")
     by_scale = {run["scale"]: run for run in runs}
     for scale, what, target, ours, theirs in TARGETS:
         run = by_scale.get(scale)
-        above, below = (ours(run), theirs(run)) if run else (None, None)
-        if above is None or not below:
+        above = ours(run) if run else None
+        below = theirs(run) if run and theirs else None
+        if above is None or (theirs and not below):
             yield row(scale, what, f"≤ {target:g}", "not measured", "", "")
             continue
-        ratio = above / below
-        verdict = "met" if ratio <= target else "**missed**"
-        yield row(scale, what, f"≤ {target:g}", f"{ratio:.2f}", f"{number(above)} : {number(below)}", verdict)
+        found = above / below if below else above
+        told = f"{found:.2f}" if below else number(found)
+        pair = f"{number(above)} : {number(below)}" if below else ""
+        yield row(scale, what, f"≤ {target:g}", told, pair, "met" if found <= target else "**missed**")
 
 
 # ---- tables --------------------------------------------------------------------------------------------------------
@@ -317,60 +324,72 @@ def page(runs: list[Run]) -> str:
 
 
 def chart(runs: list[Run]) -> str:
-    """Draws seconds by stage as SVG, one panel per scale.
+    """Draws seconds by stage as SVG, one panel per scale."""
+    bars = [(f"SCALE={run['scale']}", f"{NAMES[who]}, {what}", run, who, what) for run in runs for who, what in ROWS]
+    return draw(bars)
+
+
+def dates_chart(run: Run) -> str | None:
+    """Draws the seconds of an ordinary date by stage as SVG, then and now; None if only one of them was measured."""
+    then = next((old for old in measured() if kind(old)[1] == BEFORE), None)
+    if then is None or seconds(run, "platform", "ordinary date") is None:
+        return None
+    whens = ((then, BEFORE), (run, "ordinary date"))
+    return draw([("An ordinary date", each["commit"][:7], each, "platform", what) for each, what in whens])
+
+
+def draw(bars: Sequence[tuple[str, str, Run, str, str]]) -> str:
+    """Draws the seconds of programs by stage as SVG.
+
+    A bar is the name of its panel, its own name, and the run, the program and the scenario that were measured.
 
     Long because a Vega-Lite specification is one literal.
     """
     import vl_convert
 
+    stages = [*STAGES, "between"]
     values = [
-        {
-            "scale": f"SCALE={run['scale']}",
-            "who": f"{NAMES[who]}, {what}",
-            "stage": name,
-            "order": order,
-            "seconds": value,
-        }
-        for run in runs
-        for who, what in ROWS
-        for order, name in enumerate([*STAGES, "between"])
-        if (value := rest(run, who, what) if name == "between" else stage(run, who, name, what)) is not None
+        {"panel": panel, "who": name, "stage": each, "order": order, "seconds": value}
+        for panel, name, run, who, what in bars
+        for order, each in enumerate(stages)
+        if (value := rest(run, who, what) if each == "between" else stage(run, who, each, what)) is not None
     ]
-    names = [f"{NAMES[who]}, {what}" for who, what in ROWS]
-    panel = {
-        "width": 260,
-        "height": {"step": 22},
-        "mark": {"type": "bar", "height": 14},
-        "encoding": {
-            "y": {"field": "who", "type": "nominal", "sort": names, "title": None, "axis": {"labelLimit": 240}},
-            "x": {"field": "seconds", "type": "quantitative", "stack": "zero", "title": "seconds"},
-            "color": {
-                "field": "stage",
-                "type": "nominal",
-                "sort": [*STAGES, "between"],
-                "title": None,
-                "scale": {
-                    "domain": [*STAGES, "between"],
-                    "range": ["#b08d57", "#8a9ba8", "#d4a72c", "#2f6f8f", "#d9d9d9"],
-                },
-                "legend": {"orient": "bottom"},
-            },
-            "order": {"field": "order", "type": "quantitative"},
-        },
-    }
     spec = {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
         "background": "white",
         "data": {"values": values},
         "facet": {
-            "field": "scale",
+            "field": "panel",
             "type": "nominal",
-            "sort": [f"SCALE={run['scale']}" for run in runs],
+            "sort": [*dict.fromkeys(panel for panel, *_ in bars)],
             "title": None,
             "header": {"labelFontSize": 13},
         },
         "columns": 3,
-        "spec": panel,
+        "spec": {
+            "width": 260,
+            "height": {"step": 22},
+            "mark": {"type": "bar", "height": 14},
+            "encoding": {
+                "y": {
+                    "field": "who",
+                    "type": "nominal",
+                    "sort": [*dict.fromkeys(name for _, name, *_ in bars)],
+                    "title": None,
+                    "axis": {"labelLimit": 240},
+                },
+                "x": {"field": "seconds", "type": "quantitative", "stack": "zero", "title": "seconds"},
+                "color": {
+                    "field": "stage",
+                    "type": "nominal",
+                    "sort": stages,
+                    "title": None,
+                    "scale": {"domain": stages, "range": ["#b08d57", "#8a9ba8", "#d4a72c", "#2f6f8f", "#d9d9d9"]},
+                    "legend": {"orient": "bottom"},
+                },
+                "order": {"field": "order", "type": "quantitative"},
+            },
+        },
         "resolve": {"scale": {"x": "independent"}},
         "config": {"font": "sans-serif"},
     }
@@ -382,6 +401,9 @@ def main() -> None:
     text = PAGE.read_text().partition(MARK)[0]
     PAGE.write_text(f"{text}{MARK}\n\n{page(runs)}")
     CHART.write_text(chart(runs))
+    for run in runs:
+        if run["scale"] == "1" and (dates := dates_chart(run)):
+            DATES_CHART.write_text(dates)
 
 
 if __name__ == "__main__":
