@@ -26,7 +26,8 @@ INSTALLED := .venv/installed
 DEVELOPER_TOOLS := .venv/developer-tools
 RUN := PATH=$(VENV)/bin:"$$PATH" $(VENV)/bin/python
 # What writes landing files: the generator of the five files or, where SOURCE names one, of a source's export.
-GENERATE = $(RUN) -m jobs.$(if $(SOURCE),$(SOURCE)_export,generate)
+GENERATOR = jobs.$(if $(SOURCE),$(SOURCE)_export,generate)
+GENERATE = $(RUN) -m $(GENERATOR)
 
 .PHONY: help
 help: ## list the targets
@@ -128,8 +129,8 @@ IN_RUNNER = $(COMPOSE) exec -T runner
 	@conf/containers/secrets.sh
 
 .PHONY: demo-docker image compose-config up-docker down-docker logs-docker metabase-docker
-demo-docker: up-docker ## the whole story in containers: everything up, a hospital's first day, the dashboards, a summary
-	@$(IN_RUNNER) python -m jobs.generate "$$START" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
+demo-docker: source up-docker ## the whole story in containers: everything up, a first day, the dashboards, a summary [SOURCE=synthea]
+	@$(IN_RUNNER) python -m $(GENERATOR) "$$START" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
 	@$(IN_RUNNER) python -m pipelines run "$$START"
 	@$(IN_RUNNER) python -m pipelines summary
 	@at=$$($(COMPOSE) port metabase 3000 2>/dev/null) && echo "  Metabase        http://$$at" || true
@@ -147,8 +148,8 @@ logs-docker: .env ## the last lines of every container
 metabase-docker: .secrets ## bring the dashboards into the Metabase of the containers anew; what is there already stays
 	@$(COMPOSE) run --rm metabase-dashboards
 .PHONY: generate-docker run-docker backfill-docker forget-docker
-generate-docker: date ## in containers, write a date's landing files: DATE=2026-01-31 [SCALE=1] [SEED=42] [START=2026-01-01]
-	@$(IN_RUNNER) python -m jobs.generate "$$DATE" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
+generate-docker: date source ## in containers, write a date's landing files: DATE=2026-01-31 [SCALE=1] [SEED=42] [START=2026-01-01] [SOURCE=example|synthea]
+	@$(IN_RUNNER) python -m $(GENERATOR) "$$DATE" --scale "$$SCALE" --seed "$$SEED" --start "$$START"
 run-docker: date ## in containers, run a date through all layers, if it is due: DATE=2026-01-31 [FORCE=1] [OVERRIDE=1] [FUTURE=1]
 	@$(IN_RUNNER) env FUTURE="$$FUTURE" python -m pipelines run "$$DATE" $(if $(filter 1,$(FORCE)),--force) $(if $(filter 1,$(OVERRIDE)),--override)
 backfill-docker: ## in containers, run all dates from one to another through all layers: FROM=2026-01-01 TO=2026-01-31

@@ -365,3 +365,15 @@ def test_a_program_in_place_of_docker_compose_may_have_words_with_blanks(tmp_pat
         words = [f"COMPOSE={program} {mark}--build-args=--one --two{mark}", f"TO={tmp_path / str(number)}"]
         subprocess.run(["make", "backup-docker", *words], cwd=settings.ROOT, check=True, capture_output=True)
     assert {*told.read_text().splitlines()} == {"--build-args=--one --two"}
+
+
+@pytest.mark.parametrize("target", ["demo-docker", "generate-docker DATE=2026-01-01"])
+def test_containers_make_the_files_of_a_source_too(target):
+    wanted = subprocess.run(
+        ["make", "--dry-run", *target.split(), "SOURCE=synthea"], cwd=settings.ROOT, capture_output=True, text=True
+    ).stdout
+    assert re.search(r"exec -T runner python -m jobs\.synthea_export ", wanted) and "jobs.generate " not in wanted
+    assert "COPY sources sources" in DOCKERFILE, "the image has its sample"
+    other = ["make", target.split()[0], "DATE=2026-01-01", "SOURCE=clinique"]
+    refused = subprocess.run(other, cwd=settings.ROOT, capture_output=True, text=True)
+    assert refused.returncode and "SOURCE may be example or synthea" in refused.stderr
