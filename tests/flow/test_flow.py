@@ -141,8 +141,9 @@ def test_a_date_that_is_refused_leaves_the_others_of_a_backfill_alone(stack, pos
     assert "lacks the column 'registration_date'" in done.stdout
     states = postgres.execute("select partition_date, state from ops.dates where partition_date = any(%s)", [days])
     assert dict(states.fetchall()) == {days[0]: "done", days[1]: "failed", days[2]: "done"}
+    for table in ("ops.ledger", "ops.receipts", "ops.reasons"):  # what is left of files without rows
+        postgres.execute(f"delete from {table} where partition_date = any(%s)", [days])
     for day in days:
-        assert call("-m", "pipelines", "forget", str(day)).returncode == 0
         shutil.rmtree(landing_path(CATALOG["patients"], day).parent)
 
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from base64 import b64encode
+from contextlib import closing
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import quote
@@ -225,12 +226,14 @@ def test_the_master_answers_only_who_knows_sparks_secret(stack, secret, options,
 
 
 def test_sparks_pages_end_no_job(stack):
+    [app] = services.resident()
     for page in (services.resident_page(), f"http://127.0.0.1:{services.port('SPARK_MASTER_WEBUI_PORT')}"):
-        connection = http.client.HTTPConnection(page.removeprefix("http://").strip("/"), timeout=60)
-        [app] = services.resident()
         for path in ("/jobs/job/kill/?id=0", "/stages/stage/kill/?id=0", "/app/kill/"):
-            connection.request("POST", path, f"id={app['id']}&terminate=true")
-            connection.getresponse().read()
+            # A connection of its own: the server may close one whose request it does not read to its end.
+            connection = http.client.HTTPConnection(page.removeprefix("http://").strip("/"), timeout=60)
+            with closing(connection):
+                connection.request("POST", path, f"id={app['id']}&terminate=true")
+                connection.getresponse().read()
     assert [each["state"] for each in services.resident()] == ["RUNNING"]
 
 

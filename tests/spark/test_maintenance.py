@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 
@@ -130,13 +131,14 @@ def test_by_hand_it_waits_for_the_run_that_writes_the_table(hospital, spark):
 
     hospital.validate("patients", 1, hospital.row("patients", "P"))
     before = rows(spark, "accepted")
-    # pyspark itself marks the environment of a process that has a Spark Connect session.
-    plain = {n: v for n, v in os.environ.items() if n not in ("SPARK_REMOTE", "SPARK_CONNECT_MODE_ENABLED")}
-    command = ["spark-submit", str(settings.ROOT / "jobs" / "maintain.py"), "patients", str(hospital.day(1))]
+    environment = os.environ | {"PYTHONPATH": str(settings.ROOT)}
+    command = [sys.executable, str(settings.ROOT / "jobs" / "maintain.py"), "patients", str(hospital.day(1))]
     with (
         warehouse.connect() as connection,
         warehouse.writer(connection, "silver patients"),
-        subprocess.Popen(command, env=plain, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,
+        subprocess.Popen(
+            command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as process,
     ):
         assert any("waiting: another run is writing silver patients" in line for line in process.stdout)
         assert process.poll() is None
