@@ -133,12 +133,11 @@ def test_by_hand_it_waits_for_the_run_that_writes_the_table(hospital, spark):
     before = rows(spark, "accepted")
     environment = os.environ | {"PYTHONPATH": str(settings.ROOT)}
     command = [sys.executable, str(settings.ROOT / "jobs" / "maintain.py"), "patients", str(hospital.day(1))]
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with (
         warehouse.connect() as connection,
         warehouse.writer(connection, "silver patients"),
-        subprocess.Popen(
-            command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        ) as process,
+        subprocess.Popen(command, env=environment, text=True, **output) as process,
     ):
         assert any("waiting: another run is writing silver patients" in line for line in process.stdout)
         assert process.poll() is None
