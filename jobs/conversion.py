@@ -219,13 +219,14 @@ def to_decimal(name: str, text: Expression, came: Expression, source: Source) ->
 
 
 def to_timestamp(name: str, text: Expression, came: Expression, source: Source) -> Expression:
-    """Returns a timestamp in UTC; any other text, and a local time that the clock skipped, unchanged.
+    """Returns a timestamp in UTC; any other text, and a local time that the clock skipped or of year 0, unchanged.
 
     An offset in the text is used as it is. A text without an offset that is not converted but fits our notation would
     be read as UTC: it is marked (NOT_CONVERTED), unless the source's time zone is UTC.
     """
     local, utc = F.col(f"_local_{name}"), F.col(f"_utc_{name}")
-    is_real = (F.from_utc_timestamp(utc, source.time_zone) == local) & utc.between(*validation.YEARS)
+    is_in_years = local.between(*validation.YEARS) & utc.between(*validation.YEARS)
+    is_real = (F.from_utc_timestamp(utc, source.time_zone) == local) & is_in_years
     bare = F.regexp_replace(text, OFFSET, "")
     iso = as_iso(bare, patterns.read_pattern(source.timestamps, with_time=True))
     with_offset = F.when(iso.try_cast(LOCAL).isNotNull(), F.concat(iso, F.regexp_extract(text, OFFSET, 1)))

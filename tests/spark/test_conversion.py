@@ -94,6 +94,13 @@ def test_a_skipped_time_is_not_read_as_another_whatever_its_notation(spark):
     assert made == [f"2026-03-29 02:30{NOT_CONVERTED}", "2026-03-29 01:30:00"]
 
 
+def test_a_local_time_of_year_0_stays_as_it_is_where_utc_is_a_year_ahead(spark):
+    west = replace(PARIS, time_zone="America/New_York")
+    texts = {"31/12/0000 23:59": "31/12/0000 23:59", "01/01/0001 00:00": "0001-01-01 04:56:02"}
+    made, _ = converted(spark, "admissions", "admit_ts", texts, west)
+    assert dict(zip(texts, made, strict=True)) == texts
+
+
 def test_dates_are_read_by_their_pattern_or_are_the_local_days_of_timestamps(spark):
     made, _ = converted(spark, "patients", "birth_date", DATES)
     assert dict(zip(DATES, made, strict=True)) == DATES
