@@ -173,7 +173,7 @@ def test_a_bug_planted_in_the_plain_reading_is_found(cases, folder, wrong, monke
     plant(monkeypatch, *PLAIN_PLANTS[wrong])
     found = differences(cases[:4000], folder)
     assert found
-    say(f"{wrong}: found in {len(found):,} of {len(cases[:1000]):,} files")
+    say(f"{wrong}: found in {len(found):,} of {len(cases[:4000]):,} files")
 
 
 # ---- Spark's conversion against the oracle ---------------------------------------------------------------------------
