@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import date
 from itertools import count
 from pathlib import Path
@@ -49,6 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     home.mkdir(exist_ok=True)
     if config.getoption("numprocesses", None) and not worker:
         own.be_interrupted_by_sigterm()
+        install_once()
         return  # this process hands out the tests and runs none
     if worker:  # processes that look for free ports at the same time find different ones
         number, count = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
@@ -57,6 +59,16 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ |= {"CURRENCY": "EUR", "SMALL_CELLS": "5"}  # whatever .env says
     os.environ["FUTURE"] = "1"  # tests use hospitals in separate years
     own.set_apart(home)
+
+
+def install_once() -> None:
+    """Installs what processes that start at the same time would each install: apt-get refuses to run twice."""
+    from dashboards import screenshots
+    from stack import prepare
+
+    prepare.java()
+    with suppress(program.Refused):  # the tests that need a browser say so
+        screenshots.chromium()
 
 
 def pytest_configure_node(node: Any) -> None:
