@@ -1,7 +1,7 @@
 """Writes docs/benchmarks.md and its chart from docs/benchmarks.json: `python -m benchmarks.report`."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from statistics import median
 from typing import Any
 
@@ -11,7 +11,6 @@ from jobs import settings
 RESULTS = settings.ROOT / "docs" / "benchmarks.json"
 PAGE = settings.ROOT / "docs" / "benchmarks.md"
 CHART = settings.ROOT / "docs" / "benchmarks.svg"
-DATES_CHART = settings.ROOT / "docs" / "ordinary-date.svg"
 MARK = "<!-- What follows is written by `python -m benchmarks.report`. -->"
 Run = dict[str, Any]  # all measurements of one scale from one benchmark
 
@@ -26,7 +25,6 @@ ROWS = (
     ("duckdb", "rerun"),
     ("duckdb", "one per cent changed"),
 )
-BEFORE = "ordinary date before"  # measured once, with an earlier commit, on the machine of the newest figures
 DATES = {"alone": "first", "next date": "next"}  # measured for the platform alone, each as a separate run
 NAMES = {"platform": "platform", "pandas": "pandas peer", "duckdb": "DuckDB peer", "source": "hospital's own export"}
 
@@ -39,9 +37,7 @@ def put(run: Run) -> None:
 
 def measured(alone: bool | None = None) -> list[Run]:
     """Returns all runs, or only those of the platform alone (True) or beside the peers (False), by ascending scale."""
-    runs = json.loads(RESULTS.read_text())
-    if alone is not None:
-        runs = [run for run in runs if is_alone(run) == alone and kind(run)[1] != BEFORE]
+    runs = [run for run in json.loads(RESULTS.read_text()) if alone in (None, is_alone(run))]
     return sorted(runs, key=lambda run: float(run["scale"]))
 
 
@@ -324,72 +320,60 @@ def page(runs: list[Run]) -> str:
 
 
 def chart(runs: list[Run]) -> str:
-    """Draws seconds by stage as SVG, one panel per scale."""
-    bars = [(f"SCALE={run['scale']}", f"{NAMES[who]}, {what}", run, who, what) for run in runs for who, what in ROWS]
-    return draw(bars)
-
-
-def dates_chart(run: Run) -> str | None:
-    """Draws the seconds of an ordinary date by stage as SVG, then and now; None if only one of them was measured."""
-    then = next((old for old in measured() if kind(old)[1] == BEFORE), None)
-    if then is None or seconds(run, "platform", "ordinary date") is None:
-        return None
-    whens = ((then, BEFORE), (run, "ordinary date"))
-    return draw([("An ordinary date", each["commit"][:7], each, "platform", what) for each, what in whens])
-
-
-def draw(bars: Sequence[tuple[str, str, Run, str, str]]) -> str:
-    """Draws the seconds of programs by stage as SVG.
-
-    A bar is the name of its panel, its own name, and the run, the program and the scenario that were measured.
+    """Draws seconds by stage as SVG, one panel per scale.
 
     Long because a Vega-Lite specification is one literal.
     """
     import vl_convert
 
-    stages = [*STAGES, "between"]
     values = [
-        {"panel": panel, "who": name, "stage": each, "order": order, "seconds": value}
-        for panel, name, run, who, what in bars
-        for order, each in enumerate(stages)
-        if (value := rest(run, who, what) if each == "between" else stage(run, who, each, what)) is not None
+        {
+            "scale": f"SCALE={run['scale']}",
+            "who": f"{NAMES[who]}, {what}",
+            "stage": name,
+            "order": order,
+            "seconds": value,
+        }
+        for run in runs
+        for who, what in ROWS
+        for order, name in enumerate([*STAGES, "between"])
+        if (value := rest(run, who, what) if name == "between" else stage(run, who, name, what)) is not None
     ]
+    names = [f"{NAMES[who]}, {what}" for who, what in ROWS]
+    panel = {
+        "width": 260,
+        "height": {"step": 22},
+        "mark": {"type": "bar", "height": 14},
+        "encoding": {
+            "y": {"field": "who", "type": "nominal", "sort": names, "title": None, "axis": {"labelLimit": 240}},
+            "x": {"field": "seconds", "type": "quantitative", "stack": "zero", "title": "seconds"},
+            "color": {
+                "field": "stage",
+                "type": "nominal",
+                "sort": [*STAGES, "between"],
+                "title": None,
+                "scale": {
+                    "domain": [*STAGES, "between"],
+                    "range": ["#b08d57", "#8a9ba8", "#d4a72c", "#2f6f8f", "#d9d9d9"],
+                },
+                "legend": {"orient": "bottom"},
+            },
+            "order": {"field": "order", "type": "quantitative"},
+        },
+    }
     spec = {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
         "background": "white",
         "data": {"values": values},
         "facet": {
-            "field": "panel",
+            "field": "scale",
             "type": "nominal",
-            "sort": [*dict.fromkeys(panel for panel, *_ in bars)],
+            "sort": [f"SCALE={run['scale']}" for run in runs],
             "title": None,
             "header": {"labelFontSize": 13},
         },
         "columns": 3,
-        "spec": {
-            "width": 260,
-            "height": {"step": 22},
-            "mark": {"type": "bar", "height": 14},
-            "encoding": {
-                "y": {
-                    "field": "who",
-                    "type": "nominal",
-                    "sort": [*dict.fromkeys(name for _, name, *_ in bars)],
-                    "title": None,
-                    "axis": {"labelLimit": 240},
-                },
-                "x": {"field": "seconds", "type": "quantitative", "stack": "zero", "title": "seconds"},
-                "color": {
-                    "field": "stage",
-                    "type": "nominal",
-                    "sort": stages,
-                    "title": None,
-                    "scale": {"domain": stages, "range": ["#b08d57", "#8a9ba8", "#d4a72c", "#2f6f8f", "#d9d9d9"]},
-                    "legend": {"orient": "bottom"},
-                },
-                "order": {"field": "order", "type": "quantitative"},
-            },
-        },
+        "spec": panel,
         "resolve": {"scale": {"x": "independent"}},
         "config": {"font": "sans-serif"},
     }
@@ -401,9 +385,6 @@ def main() -> None:
     text = PAGE.read_text().partition(MARK)[0]
     PAGE.write_text(f"{text}{MARK}\n\n{page(runs)}")
     CHART.write_text(chart(runs))
-    for run in runs:
-        if run["scale"] == "1" and (dates := dates_chart(run)):
-            DATES_CHART.write_text(dates)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def test_a_date_that_is_half_forgotten_can_be_run_instead_or_forgotten_to_the_en
     history.forget(DAYS[1], "after load 1")
     forgotten(history, 1, hospital)
     landed_again(history, 1)
-    assert hashes() == before, "what hung on the date has come back with it"
+    assert hashes() == before, "the rows that depend on the date are back"
 
 
 @takes_minutes
