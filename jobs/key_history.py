@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from psycopg.rows import dict_row
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from jobs import borders, delta_tables, lake_paths, ledger, program, provenance, warehouse
 from jobs.catalog import CATALOG, children
@@ -65,8 +66,6 @@ def sightings(spark: SparkSession, wanted: Mapping[str, set[str]]) -> list[Sight
 
     The keys go to Spark as data, so that no plan and no log shows them.
     """
-    from pyspark.sql import functions as F
-
     keys = spark.createDataFrame(
         [(name, key) for name in wanted for key in sorted(wanted[name])], "of string, is string"
     )
@@ -82,8 +81,6 @@ def sightings(spark: SparkSession, wanted: Mapping[str, set[str]]) -> list[Sight
 
 def rows_of(spark: SparkSession, dataset: Dataset, kind: str, day: date | None = None) -> DataFrame:
     """Returns a silver table, or one partition of it, with the columns of a sighting."""
-    from pyspark.sql import functions as F
-
     from jobs import validation
 
     rows = delta_tables.silver(spark, dataset, kind)

@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from jobs import bronze_files, delta_tables, landing, program, provenance, reject_counts, warehouse
 from jobs.catalog import CATALOG
@@ -63,8 +64,6 @@ def records_with_reasons(
     spark: SparkSession, dataset: Dataset, day: date, header: Sequence[str]
 ) -> Iterator[Sequence[str]]:
     """Yields the header, then each rejected record of a partition in the order of their keys."""
-    from pyspark.sql import functions as F
-
     yield [*header, "_reject_reason", "_reject_messages", "_record"]
     rejected = delta_tables.silver(spark, dataset, "rejected").filter(F.col("_partition_date") == day)
     rows = rejected.orderBy(dataset.key, "_raw").select("_raw", "_reject_reason", "_reject_reasons.message")

@@ -7,6 +7,7 @@ from typing import Any
 
 from pyspark.sql import Column as Expression
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from jobs import lake_paths
 from jobs.dataset import WHITE_SPACE, Dataset
@@ -23,8 +24,6 @@ def records(spark: SparkSession, dataset: Dataset, day: date, facts: Facts, path
     All cores read the lines. If records span lines, Spark's CSV reader finds where each ends: it is asked for more
     fields than any record has, so that it calls every record corrupt and returns the text.
     """
-    from pyspark.sql import functions as F
-
     path = path or lake_paths.bronze_path(dataset, day)
     place = F.monotonically_increasing_id().bitwiseAND(F.lit((1 << 33) - 1))  # in Spark's partition
     if facts.spans:
@@ -49,8 +48,6 @@ def spanning_records(
     Headers are among the rows unless `options` exclude them. `columns` is the number of columns in the header, `widest`
     the largest number of fields in a record.
     """
-    from pyspark.sql import functions as F
-
     # Never exactly as many fields as a sound record has: one more, or fewer if a spreadsheet has padded its lines.
     most = columns if columns <= MOST_COLUMNS else MOST_COLUMNS - 1
     fields = [f"_{number}" for number in range(min(widest, max(MANY_FIELDS, most)) + 1)]
@@ -74,8 +71,6 @@ def spanning_records(
 
 def written(field: str, dialect: Dialect = RFC_4180) -> Expression:
     """Returns a field as a CSV file has it: in quotes if it contains a separator, a quote or a line end."""
-    from pyspark.sql import functions as F
-
     quote = F.lit(dialect.quote)
     quoted = F.concat(quote, F.replace(field, quote, F.lit(dialect.quote * 2)), quote)
     special = "".join(map(re.escape, (*dialect, "\n")))
