@@ -5,7 +5,7 @@ those of DESIGN section 8.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import reduce
 from operator import add, or_
 from typing import Any, NamedTuple
@@ -16,70 +16,84 @@ from pyspark.sql import functions as F
 
 from jobs import patterns, spark_csv, validation
 from jobs.dataset import WHITE_SPACE, Column, Dataset
-from jobs.patterns import Pattern
+from jobs.patterns import Form, Pattern
 from jobs.sources import Cell, Source
 
-# A separator and a quote that occur in no file that is read line by line (exports.ODD), so that a line is one field.
-WHOLE_LINES = {"sep": "\x01", "quote": "\x02"}
 LOCAL = "timestamp"  # in a session in UTC: what a clock on the wall shows
 OFFSET = patterns.OFFSET
 # Appended to a text that is not in the source's notation, but could be read in ours, with another meaning.
 NOT_CONVERTED = " (not in the source's notation)"
 # The types to which SQL's numbers are cast: such values are in no notation.
 TYPED = {"decimal": "decimal(18,2)", "double": "decimal(18,2)", "float": "decimal(18,2)"}
-LATER = ("30 minutes", "1 hour", "2 hours")  # the times by which clocks are put back
-READ = ("_file", "_raw", "_malformed")
+LATER = (30, 60, 120)  # minutes by which clocks are put back
+READ = ("_file", "_raw", "_malformed")  # `_malformed` is the text of a malformed record, and null for others
 
 
 class Files(NamedTuple):
-    """Describes files that one scan reads: they share a header, and whether their records may span lines."""
+    """Describes files that one scan reads: they have one header, and are alike in `spans` and `quotes`."""
 
     paths: tuple[str, ...]
+    heading: str  # the text of the header, without line end
     header: tuple[str, ...]
-    spans: bool
+    spans: bool  # not to be read by lines (exports.RawFile)
     widest: int  # the number of fields in the widest record of these files
+    quotes: bool = True  # a record may have a quote
 
 
 def prepare(spark: SparkSession) -> None:
     """Sets the options that a session needs to read and convert a source's files."""
     spark.conf.set("spark.sql.legacy.javaCharsets", "true")  # else Spark reads Unicode, ASCII and Latin 1 only
+    # Bytes that are not of the declared encoding have been refused (exports.read); Java may lack one that Python has.
+    spark.conf.set("spark.sql.legacy.codingErrorAction", "true")
     # Before a join, Spark would derive constraints on every column in terms of all columns that it is made from.
     spark.conf.set("spark.sql.constraintPropagation.enabled", "false")
 
 
-def read_records(spark: SparkSession, files: Files, source: Source) -> DataFrame:
-    """Reads one row per record, without headers: its text in `_raw`, without the line end, and its `_file`.
+def read_records(spark: SparkSession, files: Files, source: Source, named: bool = True) -> DataFrame:
+    """Reads one row per record, blank lines included: its text in `_raw`, without the line end, and its `_file`.
 
-    All cores read the lines. If records span lines, Spark's CSV reader finds where each ends
-    (spark_csv.spanning_records).
+    Rows that need not be `named` have an empty `_file`: for its name alone, Spark adds all it knows of a file to each
+    row.
+
+    All cores read the lines; headers are among the rows. If records span lines, Spark's CSV reader finds where each
+    ends, and leaves out the headers (spark_csv.spanning_records). For lines it would take several times as long as the
+    reader of text.
     """
-    options: dict[str, Any] = {"encoding": source.charset, "header": True}
+    file = F.col("_metadata.file_name") if named else F.lit("")
     if files.spans:
+        options: dict[str, Any] = {"encoding": source.charset, "header": True}
         columns = len(files.header)
         rows, raw = spark_csv.spanning_records(spark, files.paths, columns, files.widest, source.dialect, **options)
-    else:
-        rows = spark.read.csv([*files.paths], schema="_raw string", lineSep="\n", **WHOLE_LINES, **options)
-        raw = F.col("_raw")
-    rows = rows.select(F.col("_metadata.file_name").alias("_file"), raw.alias("_raw"))
-    without_return = F.expr(r"if(endswith(_raw, '\r'), trim(trailing '\r' from _raw), _raw)")
-    return rows.select("_file", without_return.alias("_raw")).filter(F.btrim("_raw", F.lit(WHITE_SPACE)) != "")
+        rows = rows.select(file.alias("_file"), raw.alias("_raw"))
+        without_return = F.expr(r"if(endswith(_raw, '\r'), trim(trailing '\r' from _raw), _raw)")
+        return rows.select("_file", without_return.alias("_raw"))
+    rows = spark.read.text([*files.paths])  # skips UTF-8's mark, takes a return away with the line end, decodes nothing
+    raw = F.col("value")
+    if source.charset != "UTF-8":
+        raw = F.decode(raw.cast("binary"), source.charset)
+    return rows.select(file.alias("_file"), raw.alias("_raw"))
 
 
-def read_fields(spark: SparkSession, files: Sequence[Files], names: Sequence[str], source: Source) -> DataFrame:
+def read_fields(
+    spark: SparkSession, files: Sequence[Files], names: Sequence[str], source: Source, named: bool = True
+) -> DataFrame:
     """Reads one row per record of files whose headers may differ: READ, and the fields of the columns `names`.
 
-    The fields have no quotes, and are in columns named by `place`. Each field is a column and not an item of an array:
-    Spark would repeat the field's whole expression wherever such an item is used, and the plan would fill the driver's
-    memory.
+    Blank lines and headers are left out. The fields have no quotes, and are in columns named by `place`. Each field is
+    a column and not an item of an array: Spark would repeat the field's whole expression wherever such an item is used,
+    and the plan would fill the driver's memory.
     """
 
     def read(part: Files) -> DataFrame:
-        records = read_records(spark, part, source).transform(validation.split_fields, part.header, source.dialect)
-        malformed = validation.is_malformed(part.header, source.dialect).alias("_malformed")
-        fields = (validation.source(name, part.header, source.dialect) for name in names)
-        return records.select("_file", "_raw", malformed, *(f.alias(place(at)) for at, f in enumerate(fields)))
+        form = source.dialect if part.quotes else source.dialect._replace(quote="")
+        records = read_records(spark, part, source, named).transform(validation.split_fields, part.header, form)
+        malformed = F.when(validation.is_malformed(part.header, form), F.col("_raw")).alias("_malformed")
+        fields = (validation.source(name, part.header, form) for name in names)
+        rows = records.select("_file", "_raw", malformed, *(field.alias(place(at)) for at, field in enumerate(fields)))
+        is_record = F.col("_raw").between("!", "~") | (F.btrim("_raw", F.lit(WHITE_SPACE)) != "")
+        return rows.transform(cut).filter(is_record if part.spans else is_record & (F.col("_raw") != part.heading))
 
-    return validation.union([read(part) for part in files]).transform(cut)
+    return validation.union([read(part) for part in files])
 
 
 def cut(rows: DataFrame) -> DataFrame:
@@ -131,7 +145,7 @@ def take_result(result: DataFrame, dataset: Dataset) -> DataFrame:
         column = F.col(f"`{name}`") if name in types else F.lit(None)
         return (column.cast(kind) if kind else column).cast("string").alias(name)
 
-    nothing = [F.lit("").alias("_file"), F.lit("").alias("_raw"), F.lit(False).alias("_malformed")]
+    nothing = [F.lit("").alias("_file"), F.lit("").alias("_raw"), F.lit(None).cast("string").alias("_malformed")]
     return result.select(*nothing, *map(text, dataset.names))
 
 
@@ -145,25 +159,41 @@ def convert(
     """
     ours = {name for name, cell in cells.items() if cell.value is not None} | {*typed}
     kinds = {c.name: "text" if c.name in ours else kind(c, cells.get(c.name)) for c in dataset.columns}
-    # Step by step, so that no expression is computed or planned again for each use.
-    rows = rows.withColumns({f"_trim_{name}": validation.trim(F.col(name)) for name in dataset.names})
-    texts = {f"_text_{name}": known(F.col(f"_trim_{name}"), source) for name in dataset.names}
-    codes = {name: decode(F.col(f"_trim_{name}"), cell.values) for name, cell in cells.items() if cell.values}
-    rows = rows.withColumns(texts | {f"_code_{name}": code for name, code in codes.items()})
     times = [name for name, of in kinds.items() if of == "timestamp"]
-    form = patterns.read_pattern(source.timestamps, with_time=True)
-    local = {f"_local_{name}": as_iso(F.col(f"_text_{name}"), form).try_cast(LOCAL) for name in times}
-    utc = {f"_utc_{name}": F.to_utc_timestamp(f"_local_{name}", source.time_zone) for name in times}
-    rows = rows.withColumns(local).withColumns(utc) if times else rows
+
+    def texts(name: str) -> Iterable[Expression]:
+        trimmed, came = validation.trim(F.col(name)), F.col(name)
+        text, codes = known(trimmed, source), cells[name].values if name in cells else ()
+        code = decode(trimmed, codes) if codes else F.lit(None)
+        if name in ours:
+            yield came
+        elif kinds[name] == "text":
+            yield F.coalesce(code, F.when(text.isNotNull(), came)).alias(name)
+        else:
+            yield from (came, text.alias(f"_text_{name}"), code.cast("string").alias(f"_code_{name}"))
+
+    def values(name: str) -> Iterable[Expression]:
+        text, code, came = F.col(f"_text_{name}"), F.col(f"_code_{name}"), F.col(name)
+        if kinds[name] == "timestamp":
+            form = patterns.read_pattern(source.timestamps, with_time=True)
+            yield from (came, text, code, as_iso(text, form).try_cast(LOCAL).alias(f"_local_{name}"))
+        elif kinds[name] == "text":
+            yield came
+        else:
+            yield F.coalesce(code, F.when(text.isNotNull(), CONVERSIONS[kinds[name]](text, came, source))).alias(name)
 
     def result(name: str) -> Expression:
-        if name in ours:
+        if name not in times:
             return F.col(name)
-        text, came = F.col(f"_text_{name}"), F.col(name)
-        value = F.when(text.isNotNull(), CONVERSIONS[kinds[name]](name, text, came, source))
-        return (F.coalesce(F.col(f"_code_{name}"), value) if name in codes else value).alias(name)
+        text, code, came = F.col(f"_text_{name}"), F.col(f"_code_{name}"), F.col(name)
+        value = F.when(text.isNotNull(), to_timestamp(F.col(f"_local_{name}"), text, came, source))
+        return F.coalesce(code, value).alias(name)
 
-    doubled = reduce(add, (came_twice(name, source).cast("int") for name in times), F.lit(0))
+    # Step by step, so that no expression is computed or planned again for each use; and a column is finished as early
+    # as can be, because each step copies all texts of a row.
+    rows = rows.select(*READ, *(each for name in dataset.names for each in texts(name)))
+    rows = rows.select(*READ, *(each for name in dataset.names for each in values(name)))
+    doubled = reduce(add, (came_twice(F.col(f"_local_{name}"), source).cast("int") for name in times), F.lit(0))
     return rows.select(*READ, *map(result, dataset.names), doubled.alias("_doubled"))
 
 
@@ -180,30 +210,39 @@ def decode(text: Expression, values: Sequence[tuple[str, str]]) -> Expression:
 def as_iso(text: Expression, pattern: Pattern) -> Expression:
     """Returns a text that fits a pattern as yyyy-MM-dd or yyyy-MM-ddTHH:mm:ss; null for any other text.
 
-    Parts that the text leaves out become zeros.
+    Parts that the text leaves out become zeros. The parts are taken from their places, because a replacement by regular
+    expression takes several times as long.
     """
-    iso = F.regexp_replace(text, pattern.regex, pattern.template)
-    for gap, filled in (("T:", "T00:"), ("::", ":00:"), (":.", ":00.")) if "T" in pattern.template else ():
-        iso = F.replace(iso, F.lit(gap), F.lit(filled))
-    iso = F.regexp_replace(iso, r"[.]$", "")
-    return F.when(
-        text.rlike(pattern.regex), F.when(F.endswith(iso, F.lit(":")), F.concat(iso, F.lit("00"))).otherwise(iso)
-    )
+    symbols = [symbol for symbol in patterns.DIGITS if "T" in pattern.template or symbol in patterns.DAY]
+    marks = dict(zip(patterns.DIGITS, ("", "-", "-", "T", ":", ":", "."), strict=True))
+
+    def iso(form: Form) -> Expression:
+        pieces = []
+        for symbol in symbols:
+            digits = patterns.DIGITS[symbol]
+            if symbol in form.places:
+                pieces += [F.lit(marks[symbol]), F.substring(text, form.places[symbol], digits)]
+            elif symbol != "SSS":
+                pieces += [F.lit(marks[symbol] + "0" * digits)]
+        return F.concat(*pieces)
+
+    fits = ((F.octet_length(text) == form.bytes) & text.rlike(form.regex) for form in pattern.forms)
+    return F.coalesce(*(F.when(is_it, iso(form)) for is_it, form in zip(fits, pattern.forms, strict=True)))
 
 
-def to_date(name: str, text: Expression, came: Expression, source: Source) -> Expression:
+def to_date(text: Expression, came: Expression, source: Source) -> Expression:
     """Returns a date that is read by the pattern of dates; any other text unchanged."""
     iso = as_iso(text, patterns.read_pattern(source.dates, with_time=False))
     return F.when(iso.try_cast("date").isNotNull(), iso).otherwise(came)
 
 
-def to_day(name: str, text: Expression, came: Expression, source: Source) -> Expression:
+def to_day(text: Expression, came: Expression, source: Source) -> Expression:
     """Returns the local date of a timestamp; any other text unchanged."""
     iso = as_iso(text, patterns.read_pattern(source.timestamps, with_time=True))
     return F.when(iso.try_cast(LOCAL).isNotNull(), F.substring(iso, 1, 10)).otherwise(came)
 
 
-def to_decimal(name: str, text: Expression, came: Expression, source: Source) -> Expression:
+def to_decimal(text: Expression, came: Expression, source: Source) -> Expression:
     """Returns a decimal with a point; any other text unchanged.
 
     If the source's mark is a comma, a point may separate thousands. A text with a point that would be a decimal in our
@@ -218,15 +257,17 @@ def to_decimal(name: str, text: Expression, came: Expression, source: Source) ->
     return F.when(is_decimal, pointed).when(mistakable, F.concat(came, F.lit(NOT_CONVERTED))).otherwise(came)
 
 
-def to_timestamp(name: str, text: Expression, came: Expression, source: Source) -> Expression:
-    """Returns a timestamp in UTC; any other text, and a local time that the clock skipped or of year 0, unchanged.
+def to_timestamp(local: Expression, text: Expression, came: Expression, source: Source) -> Expression:
+    """Returns the `local` time of a text as a timestamp in UTC.
 
-    An offset in the text is used as it is. A text without an offset that is not converted but fits our notation would
-    be read as UTC: it is marked (NOT_CONVERTED), unless the source's time zone is UTC.
+    Any other text, and a local time that the clock skipped or of year 0, is returned unchanged. An offset in the text
+    is used as it is. A text without an offset that is not converted but fits our notation would be read as UTC: it is
+    marked (NOT_CONVERTED), unless the source's time zone is UTC.
     """
-    local, utc = F.col(f"_local_{name}"), F.col(f"_utc_{name}")
+    utc = F.to_utc_timestamp(local, source.time_zone)
     is_in_years = local.between(*validation.YEARS) & utc.between(*validation.YEARS)
-    is_real = (F.from_utc_timestamp(utc, source.time_zone) == local) & is_in_years
+    is_there = ~is_near_change(local, source) | (F.from_utc_timestamp(utc, source.time_zone) == local)
+    is_real = is_there & is_in_years
     bare = F.regexp_replace(text, OFFSET, "")
     iso = as_iso(bare, patterns.read_pattern(source.timestamps, with_time=True))
     with_offset = F.when(iso.try_cast(LOCAL).isNotNull(), F.concat(iso, F.regexp_extract(text, OFFSET, 1)))
@@ -239,22 +280,37 @@ def to_timestamp(name: str, text: Expression, came: Expression, source: Source) 
     )
 
 
-def came_twice(name: str, source: Source) -> Expression:
+def came_twice(local: Expression, source: Source) -> Expression:
     """Tells whether a local time occurred twice because the clock was put back; the first of the two is taken."""
-    local, utc = F.col(f"_local_{name}"), F.col(f"_utc_{name}")
     if source.time_zone == "UTC":
         return F.lit(False)
-    again = (F.from_utc_timestamp(utc + F.expr(f"interval {later}"), source.time_zone) == local for later in LATER)
-    is_real = F.from_utc_timestamp(utc, source.time_zone) == local
-    return F.coalesce(is_real & reduce(or_, again), F.lit(False))
+    again = reduce(or_, (shown(local, minutes, source) == local for minutes in LATER))
+    return F.coalesce(is_near_change(local, source) & again, F.lit(False))
 
 
-CONVERSIONS: Mapping[str, Callable[[str, Expression, Expression, Source], Expression]] = {
-    "text": lambda name, text, came, source: came,
+def is_near_change(local: Expression, source: Source) -> Expression:
+    """Tells whether the clock skipped a local time, or was changed within two hours of it.
+
+    Rarely true, and therefore asked before the times themselves, because each change of time zone takes long. No zone
+    has changed its clocks twice within two hours.
+    """
+    return shown(local, LATER[-1], source) != plus(local, LATER[-1])
+
+
+def shown(local: Expression, minutes: int, source: Source) -> Expression:
+    """Returns the local time that a clock shows when some minutes have passed since a local time."""
+    return F.from_utc_timestamp(plus(F.to_utc_timestamp(local, source.time_zone), minutes), source.time_zone)
+
+
+def plus(time: Expression, minutes: int) -> Expression:
+    """Returns a time some minutes later; Spark's intervals would go by way of a calendar."""
+    return F.timestamp_micros(F.unix_micros(time) + F.lit(minutes * 60_000_000))
+
+
+CONVERSIONS: Mapping[str, Callable[[Expression, Expression, Source], Expression]] = {
     "date": to_date,
     "day": to_day,
     "decimal": to_decimal,
-    "timestamp": to_timestamp,
 }
 
 
@@ -263,9 +319,14 @@ def to_lines(rows: DataFrame, dataset: Dataset) -> DataFrame:
 
     A malformed record remains malformed: its whole text becomes one field, which is a wrong number of fields.
     """
-    fields = (F.coalesce(spark_csv.written(name), F.lit("")) for name in dataset.names)
-    line, text = F.concat_ws(",", *fields), spark_csv.written("_raw")
+    line = F.concat_ws(",", *(F.coalesce(name, F.lit("")) for name in dataset.names))
+    in_quotes = F.concat_ws(",", *(F.coalesce(spark_csv.written(name), F.lit("")) for name in dataset.names))
+    has_commas = reduce(or_, (F.coalesce(F.contains(name, F.lit(",")), F.lit(False)) for name in dataset.names))
+    needs_quotes = F.contains(line, F.lit('"')) | F.contains(line, F.lit("\n")) | has_commas
+    text, is_malformed = spark_csv.written("_malformed"), F.col("_malformed").isNotNull()
     if len(dataset.names) == 1:  # in which a blank line is not a record, and a record of one field is complete
-        line, text = F.when(line == "", F.lit('""')).otherwise(line), F.concat(text, F.lit(","))
-    value = F.when(F.col("_malformed"), text).otherwise(line).alias("value")
-    return rows.select("_file", "_raw", value, "_doubled")
+        needs_quotes, in_quotes = needs_quotes | (line == ""), F.when(line == "", F.lit('""')).otherwise(in_quotes)
+        text = F.concat(text, F.lit(","))
+    # Nearly all rows are the plain line: whether one is not is asked first, so that Spark computes the line once.
+    value = F.when(needs_quotes | is_malformed, F.when(is_malformed, text).otherwise(in_quotes)).otherwise(line)
+    return rows.select("_file", "_raw", value.alias("value"), "_doubled")

@@ -21,6 +21,7 @@ from jobs.program import Refused
 from jobs.sources import DatasetMapping, Source, Table
 
 TOGETHER = 3  # datasets that are converted at the same time
+SORTED_PARTS = 16  # into which rows from SQL are split by a hash of their text; the file's order depends on it
 
 
 class Export(NamedTuple):
@@ -96,7 +97,9 @@ def make_file(spark: SparkSession, export: Export, dataset: Dataset, staging: st
     files, doubled = export.files(mapping) if mapping else [], 0
     if mapping:
         try:
-            doubled = write_lines(convert(spark, export, mapping, dataset), raw.staged(f"{staging}/{dataset.name}"))
+            doubled = write_lines(
+                convert(spark, export, mapping, dataset, named=False), raw.staged(f"{staging}/{dataset.name}")
+            )
         except PySparkException as error:
             raise wrong_sql(mapping, error) if mapping.sql_file else error from None
     raw.collect(f"{staging}/{dataset.name}", ",".join(dataset.names) + "\n", path)
@@ -113,39 +116,49 @@ def make_file(spark: SparkSession, export: Export, dataset: Dataset, staging: st
     return Made(path, facts, records, left_out, doubled)
 
 
-def convert(spark: SparkSession, export: Export, mapping: DatasetMapping, dataset: Dataset) -> DataFrame:
-    """Returns the records of our file, derived from the source's records by columns or by SQL."""
+def convert(
+    spark: SparkSession, export: Export, mapping: DatasetMapping, dataset: Dataset, named: bool = True
+) -> DataFrame:
+    """Returns the records of our file, derived from the source's records by columns or by SQL.
+
+    Rows derived by columns have the name of their file, unless they need not be `named`.
+    """
     source = export.source
     if not mapping.sql_file:
         names, cells = list(mapping.used), dict(mapping.columns)
-        records = conversion.read_fields(spark, scans(export, export.files(mapping)), names, source)
+        records = conversion.read_fields(spark, scans(export, export.files(mapping)), names, source, named)
         rows = conversion.take_cells(records, names, cells, dataset, source)
         return conversion.to_lines(conversion.convert(rows, dataset, source, cells), dataset)
     result = spark.sql(mapping.sql)
     check_result(mapping, dataset, result.columns)
     typed = [name for name, kind in result.dtypes if kind != "string"]
-    made = conversion.convert(conversion.take_result(result, dataset), dataset, source, {}, typed)
-    # SQL returns rows in any order: sorting them by their text makes the file the same each time. Records that cannot
-    # be split are added as malformed rows.
-    whole = conversion.read_fields(spark, scans(export, export.files(mapping)), [], source)
-    broken = conversion.take_cells(whole.filter("_malformed"), [], {}, dataset, source)
-    lines = conversion.to_lines(made.unionByName(broken.withColumn("_doubled", F.lit(0))), dataset)
-    return lines.orderBy("value")
+    rows = conversion.convert(conversion.take_result(result, dataset), dataset, source, {}, typed)
+    if files := [file for file in export.files(mapping) if not file.is_sound]:
+        # The views lack the records that cannot be split: they are added as malformed rows.
+        broken = conversion.read_fields(spark, scans(export, files), [], source, named).filter("_malformed is not null")
+        broken = conversion.take_cells(broken, [], {}, dataset, source)
+        rows = rows.unionByName(broken.withColumn("_doubled", F.lit(0)))
+    lines = conversion.to_lines(rows, dataset)
+    # SQL returns rows in any order: sorting them by their text makes the file the same each time. A global sort would
+    # compute all rows once more for a sample.
+    return lines.repartition(SORTED_PARTS, "value").sortWithinPartitions("value")
 
 
 def scans(export: Export, files: Sequence[RawFile]) -> list[Files]:
-    """Groups files into those that one scan reads: with the same header, and alike in whether records span lines."""
-    alike: dict[tuple[tuple[str, ...], bool], list[RawFile]] = {}
+    """Groups files into those that one scan reads: with the same header, and alike in `spans` and `quotes`."""
+    alike: dict[tuple[str, tuple[str, ...], bool, bool], list[RawFile]] = {}
     for file in files:
-        alike.setdefault((file.header, file.spans), []).append(file)
+        alike.setdefault((file.heading, file.header, file.spans, file.quotes), []).append(file)
     return [
         Files(
             tuple(export.path(file.name) for file in group),
+            heading,
             header,
             spans,
             max(file.widest for file in group),
+            quotes,
         )
-        for (header, spans), group in alike.items()
+        for (heading, header, spans, quotes), group in alike.items()
     ]
 
 
@@ -156,7 +169,8 @@ def as_view(spark: SparkSession, export: Export, table: Table) -> DataFrame:
     """
     files = export.tables[table.files]
     names = [name for name in files[0].header if name]
-    records = conversion.read_fields(spark, scans(export, files), names, export.source).filter("not _malformed")
+    records = conversion.read_fields(spark, scans(export, files), names, export.source, named=False)
+    records = records.filter("_malformed is null")
     fields = (validation.trim(F.col(conversion.place(at))).alias(name) for at, name in enumerate(names))
     return records.select(*fields)
 

@@ -22,8 +22,6 @@ from jobs.sources import DatasetMapping, Source, Table
 
 # Spark takes a name with these characters for a pattern, and ignores a file whose name begins with _ or a dot.
 UNREADABLE_NAME = re.compile(r"[\\{}\[\]*?:%\x00-\x1f]|(^|/)[_.]")
-# Characters that serve as separator and quote when lines are read whole (conversion.py), and NUL.
-ODD = re.compile(rb"[\x00-\x02]")
 
 
 class RawFile(NamedTuple):
@@ -32,10 +30,18 @@ class RawFile(NamedTuple):
     name: str  # in the source's folder
     sha256: str
     bytes: int
+    heading: str  # the text of the header, without line end and without UTF-8's mark
     header: tuple[str, ...]
     records: int  # blank lines are none
-    spans: bool  # a record spans lines, or the bytes of the file do not show where lines end
+    spans: bool  # not to be read by lines: a record spans lines, has a return within, or is the header's text again
     widest: int  # most fields in a record
+    quotes: bool  # a record has a quote
+    even: bool  # all records have as many separators as the header, and none has NUL
+
+    @property
+    def is_sound(self) -> bool:
+        """Tells whether certainly no record is malformed."""
+        return self.even and not self.quotes
 
 
 def folder(day: date, name: str) -> Path:
@@ -124,13 +130,11 @@ class Reader(landing.Reader):
     def __init__(self, file: io.FileIO) -> None:
         super().__init__(file)
         self.is_ascii = self.is_utf8 = True
-        self.is_odd = False
         self.decoder = codecs.getincrementaldecoder("utf-8")()
 
     def readinto(self, buffer: Any) -> int:
         length = super().readinto(buffer)
         read = memoryview(buffer)[:length].tobytes()
-        self.is_odd = self.is_odd or ODD.search(read) is not None
         self.is_ascii = self.is_ascii and read.isascii()
         if self.is_utf8 and not self.is_ascii:
             try:
@@ -147,9 +151,9 @@ def read(path: Path, name: str, source: Source, used: Mapping[str, int]) -> RawF
     if the header is not as declared, if bytes are not of the declared encoding, if the file is empty, or if a record is
     too long.
     """
-    header: tuple[str, ...] = ()
+    heading, header = "", tuple[str, ...]()
     count = widest = line = 0
-    spans = False
+    spans, quotes, even = source.charset.startswith("UTF-16"), False, True
     ahead: set[str] = set()  # characters of white space in lines before the header
     with path.open("rb", buffering=0) as opened:
         file = Reader(opened)
@@ -157,18 +161,24 @@ def read(path: Path, name: str, source: Source, used: Mapping[str, int]) -> RawF
         try:
             for record, span, is_open in landing.read_records(text, source.dialect):
                 line += span
-                if not record.strip(WHITE_SPACE):
-                    ahead |= set() if header or record == "\n" else {*record}
-                    continue
-                # Spark's reader of lines would drop a line of nothing but control characters.
-                spans = spans or span > 1 or is_open or not record.strip(landing.BEHIND_QUOTE)
-                widest = max(widest, record.count(source.separator) + 1)
-                if not header:
-                    header = read_header(record, name, source, used, file.start)
-                    continue
-                count += 1
-                if len(record) > landing.LONGEST_FIELD:
-                    check_record(len(record), line - span + 1, is_open, name)
+                if record.strip(WHITE_SPACE):
+                    header, heading = read_header(record, name, source, used, file.start), heading_of(record, source)
+                    spans, widest = spans or span > 1 or is_open, record.count(source.separator) + 1
+                    quotes = source.quote != "" and source.quote in record
+                    break
+                ahead |= set() if record == "\n" else {*record}
+            for batch, records, span, is_open in landing.read_batches(text, source.dialect) if header else ():
+                if max(map(len, records)) > landing.LONGEST_FIELD:
+                    check_records(records, span, line, is_open, name)
+                line += span * len(records)
+                widths = {*map(str.count, records, itertools.repeat(source.separator))}
+                count += len(records)
+                if 0 in widths or source.separator in WHITE_SPACE:
+                    count -= sum(not record.strip(WHITE_SPACE) for record in records)
+                widest = max(widest, max(widths) + 1)
+                quotes = quotes or (source.quote != "" and source.quote in batch)
+                even = even and widths == {len(header) - 1} and "\0" not in batch
+                spans = spans or span > 1 or is_open or not is_of_lines(batch, heading)
         except UnicodeDecodeError:
             raise wrong_encoding(path, name, source, file) from None
         except UnicodeError:  # UTF-16 without its mark
@@ -177,21 +187,38 @@ def read(path: Path, name: str, source: Source, used: Mapping[str, int]) -> RawF
         raise Refused(f"{name} seems to be UTF-8, and {source.file} says {source.charset}; correct its `encoding`.")
     if not header:
         raise Refused(f"{name} is empty, without even a header; have the file sent again.")
-    spans = spans or file.is_odd or source.charset.startswith("UTF-16")
-    if ahead and (spans or ahead.difference(landing.BEHIND_QUOTE)):  # Spark would take such a line for the header
+    if ahead and spans:  # Spark would take such a line for the header
         raise Refused(f"{name} begins with a line of white space; remove that line and run the date again.")
-    return RawFile(name, file.digest.hexdigest(), file.bytes, header, count, spans, widest)
+    return RawFile(name, file.digest.hexdigest(), file.bytes, heading, header, count, spans, widest, quotes, even)
 
 
-def check_record(length: int, line: int, is_open: bool, name: str) -> None:
-    """Raises Refused if a record of `length` characters is too long to be one."""
+def heading_of(record: str, source: Source) -> str:
+    """Returns the text of a header as Spark's reader of lines has it: without line end and without UTF-8's mark."""
+    text = record.rstrip("\r\n").encode(source.encoding)
+    return text.removeprefix(codecs.BOM_UTF8).decode(source.encoding, errors="replace")
+
+
+def is_of_lines(batch: str, heading: str) -> bool:
+    """Tells whether Spark may find these records by reading lines and leaving out those with the header's text.
+
+    False if one has the header's text, or a carriage return that is not before a line end.
+    """
+    alike = batch.startswith(heading) or f"\n{heading}" in batch  # rarely: first what is cheap
+    if alike and heading in map(str.rstrip, batch.split("\n"), itertools.repeat("\r")):
+        return False
+    return batch.count("\r") == batch.count("\r\n")
+
+
+def check_records(records: Sequence[str], span: int, line: int, is_open: bool, name: str) -> None:
+    """Raises Refused if a record is too long to be one; the first of them begins behind `line`."""
     limit = landing.LONGEST_FIELD if is_open else landing.LONGEST_RECORD
-    if length > limit:
-        what = "leaves a quote open, which makes one" if is_open else "is one"
-        raise Refused(
-            f"{name}: the record that begins in line {line:,} {what} of more than {limit:,} characters; correct the "
-            "file, or `quote` in its declaration, and run the date again."
-        )
+    for number, record in enumerate(records):
+        if len(record) > limit and record.strip(WHITE_SPACE):
+            what = "leaves a quote open, which makes one" if is_open else "is one"
+            raise Refused(
+                f"{name}: the record that begins in line {line + number * span + 1:,} {what} of more than {limit:,} "
+                "characters; correct the file, or `quote` in its declaration, and run the date again."
+            )
 
 
 def wrong_encoding(path: Path, name: str, source: Source, file: Reader) -> Refused:

@@ -219,6 +219,24 @@ def read_records(lines: Iterator[str], dialect: Dialect = RFC_4180) -> Iterator[
         yield "".join(record), len(record), is_open
 
 
+def read_batches(text: io.TextIOWrapper, dialect: Dialect = RFC_4180) -> Iterator[tuple[str, list[str], int, bool]]:
+    """Yields the records of read_records in batches: many of one line each without quotes, or a single one.
+
+    A batch is its text, its records, the number of lines of each record, and whether it ends in an open quote.
+    """
+    while chunk := text.read(CHUNK) + text.readline():
+        lines = io.StringIO(chunk, newline="\n").readlines()
+        if not dialect.quote or dialect.quote not in chunk:
+            yield chunk, lines, 1, False
+            continue
+        taken = 0
+        for record, span, is_open in read_records(itertools.chain(lines, text), dialect):
+            yield record, [record], span, is_open
+            taken += span
+            if taken >= len(lines):
+                break
+
+
 def ends_open(line: str, is_open: bool = False, dialect: Dialect = RFC_4180) -> bool:
     """Tells whether a quote is open at the end of a line, which began at a field's start or in a quote (`is_open`)."""
     separator, mark = dialect

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from jobs import bronze_files, conversion, delta_tables, exports, landing, program, raw, sources, warehouse
 from jobs.borders import printable
 from jobs.conversion import Files
-from jobs.dataset import Dataset
+from jobs.dataset import WHITE_SPACE, Dataset
 from jobs.program import Refused
 from jobs.sources import Source
 
@@ -85,15 +85,18 @@ def rejected_records(
     return source, by_file(with_reasons(made, rejected), {file: scan.header for file, scan in scans.items()}, source)
 
 
-def shape_of(text: Iterator[str], source: Source) -> tuple[tuple[str, ...], bool, int]:
-    """Returns a file's header, whether its records may span lines, and the most fields in a record."""
-    header, spans, widest = tuple[str, ...](), source.charset.startswith("UTF-16"), 1
+def shape_of(text: Iterator[str], source: Source) -> tuple[str, tuple[str, ...], bool, int, bool]:
+    """Returns a file's header, as text and by columns, and `spans`, `widest` and `quotes` of exports.RawFile."""
+    heading, header, spans, widest, quotes = "", tuple[str, ...](), source.charset.startswith("UTF-16"), 1, False
     for record, span, is_open in landing.read_records(text, source.dialect):
-        if not header and record.strip():
-            header = exports.names_of(record, source.dialect)
-        spans = spans or span > 1 or is_open or any(odd in record for odd in "\0\1\2")
+        if header:
+            spans = spans or span > 1 or is_open or not exports.is_of_lines(record, heading)
+        elif record.strip(WHITE_SPACE):
+            heading, header = exports.heading_of(record, source), exports.names_of(record, source.dialect)
+            spans = spans or span > 1 or is_open
+        quotes = quotes or (source.quote != "" and source.quote in record)
         widest = max(widest, record.count(source.separator) + 1)
-    return header, spans, widest
+    return heading, header, spans, widest, quotes
 
 
 def with_reasons(made: DataFrame, rejected: DataFrame) -> DataFrame:

@@ -1,8 +1,9 @@
 """Reads the records of CSV files with Spark, each as its text; records may span lines."""
 
-import re
 from collections.abc import Sequence
 from datetime import date
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from pyspark.sql import Column as Expression
@@ -73,5 +74,9 @@ def written(field: str, dialect: Dialect = RFC_4180) -> Expression:
     """Returns a field as a CSV file has it: in quotes if it contains a separator, a quote or a line end."""
     quote = F.lit(dialect.quote)
     quoted = F.concat(quote, F.replace(field, quote, F.lit(dialect.quote * 2)), quote)
-    special = "".join(map(re.escape, (*dialect, "\n")))
-    return F.when(F.col(field).rlike(f"[{special}]"), quoted).otherwise(F.col(field))
+    return F.when(is_special(F.col(field), dialect), quoted).otherwise(F.col(field))
+
+
+def is_special(text: Expression, dialect: Dialect = RFC_4180) -> Expression:
+    """Tells whether a text contains a separator, a quote or a line end."""
+    return reduce(or_, (F.contains(text, F.lit(mark)) for mark in (*dialect, "\n") if mark))

@@ -28,7 +28,6 @@ TIMESTAMP = rf"^{TWO}{TWO}-{TWO}-{TWO}[T ]{TWO}:{TWO}(?::{TWO}(?:\.[0-9]{{1,6}})
 FIRST_YEAR = "0001"
 YEARS = "0001-01-01 00:00:00", "9999-12-31 23:59:59.999999"  # an offset may move a timestamp out of them
 DECIMAL = r"^[+-]?([0-9]+(\.[0-9]+)?|\.[0-9]+)$"
-PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))  # ASCII characters without white space
 
 Keep = Callable[[DataFrame], DataFrame]
 
@@ -296,9 +295,9 @@ def read_types(rows: DataFrame, dataset: Dataset) -> DataFrame:
 
 def trim(text: Expression) -> Expression:
     """Returns a text without white space around it; null if nothing is left."""
-    # btrim looks up every character in WHITE_SPACE. The first and last characters of most texts show that they need no
-    # trimming.
-    plain = text.between("!", "~") & F.contains(F.lit(PRINTABLE), F.substring(text, -1, 1))
+    # btrim looks up every character in WHITE_SPACE. The first and last characters of most texts, which are ASCII
+    # characters without white space, show that they need no trimming.
+    plain = text.between("!", "~") & F.substring(text, -1, 1).between("!", "~")
     return F.when(plain, text).otherwise(F.nullif(F.btrim(text, F.lit(WHITE_SPACE)), F.lit("")))
 
 

@@ -344,7 +344,7 @@ SPARK_PLANTS = {
     "any number is money": (validation.read, "text.rlike(DECIMAL)", "F.lit(True)", misjudged),
     "text with a blank behind it is plain": (
         validation.trim,
-        "F.contains(F.lit(PRINTABLE), F.substring(text, -1, 1))",
+        'F.substring(text, -1, 1).between("!", "~")',
         "F.lit(True)",
         misjudged,
     ),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 from pyspark.errors import PySparkException
 
-from jobs import bronze_files, conversion, derivation, exports, landing, program, raw, spark_csv
+from jobs import bronze_files, conversion, derivation, exports, landing, patterns, program, raw, spark_csv
 from jobs.catalog import CATALOG
 from jobs.derivation import Export
 from jobs.source_to_bronze import source_to_bronze
@@ -146,10 +146,11 @@ def test_every_raw_file_is_described_or_refused_as_the_oracle_says(cases, folder
 
 # (what is done wrong, the function, its line, the wrong line)
 PLAIN_PLANTS = {
-    "a quote is a double quote": (exports.read, "read_records(text, source.dialect)", "read_records(text)"),
+    "a quote is a double quote": (landing.read_batches, "text), dialect)", "text))"),
+    "lines that came together are a record": (exports.read, "count += len(records)", "count += 1"),
     "a return ends a record": (exports.read, 'newline="\\n"', 'newline=""'),
     "bytes of another encoding are replaced": (exports.read, 'newline="\\n"', 'newline="\\n", errors="replace"'),
-    "a blank line is a record": (exports.read, "not record.strip(WHITE_SPACE)", 'record == "\\n"'),
+    "a blank line is a record": (exports.read, "not record.strip(WHITE_SPACE) for", 'record == "\\n" for'),
     "UTF-8 passes for another encoding": (exports.read, "not file.is_ascii and file.is_utf8", "False"),
     "lines count from 0": (exports.wrong_encoding, "start=1", "start=0"),
     "a name may come twice": (exports.read_header, "times[column] > 1", "times[column] > 2"),
@@ -293,22 +294,33 @@ def test_the_derived_files_account_for_each_record_and_earn_the_reasons_of_the_m
 
 SPARK_PLANTS = {
     "a header is a record": (conversion.read_records, '"header": True', '"header": False'),
+    "a header among lines is a record": (
+        conversion.read_fields,
+        'is_record & (F.col("_raw") != part.heading)',
+        "is_record",
+    ),
+    "a part of a time is taken from the next place": (patterns.form_of, "initial=1", "initial=2"),
     "quotes are double quotes": (spark_csv.spanning_records, "quote=quote,", "quote='\"',"),
     "a malformed record is a row of blanks": (
         conversion.to_lines,
-        'F.when(F.col("_malformed"), text).otherwise(line)',
-        "line",
+        "F.when(is_malformed, text).otherwise(in_quotes)",
+        "in_quotes",
     ),
     "a spelt-out null is a text": (conversion.known, "~text.isin(*source.nulls)", "F.lit(True)"),
     "a skipped time is taken for another": (
         conversion.to_timestamp,
-        "(F.from_utc_timestamp(utc, source.time_zone) == local) & ",
-        "",
+        " | (F.from_utc_timestamp(utc, source.time_zone) == local)",
+        " | F.lit(True)",
     ),
     "a time in our notation passes for UTC": (conversion.to_timestamp, ".when(mistakable,", ".when(F.lit(False),"),
     "a point passes for a decimal mark": (conversion.to_decimal, ".when(mistakable,", ".when(F.lit(False),"),
     "a date is that of its notation": (conversion.to_date, "iso.try_cast", "text.try_cast"),
-    "the second of two times is taken for the first": (conversion.came_twice, "is_real & reduce", "~is_real & reduce"),
+    "the second of two times is taken for the first": (
+        conversion.came_twice,
+        "source) == local for",
+        "source) != local for",
+    ),
+    "a time near a change of the clock is like any other": (conversion.is_near_change, "source) !=", "source) <"),
     "a blank has no code": (conversion.decode, "if code else text.isNull()", "if code else F.lit(False)"),
 }
 

@@ -23,7 +23,9 @@ def keep(warehouse, day, run_id, header, source="clinique"):
 
 
 def export(*headers, source="clinique"):
-    files = [RawFile(f"PAT_{number}.csv", "", 0, header, 1, False, 1) for number, header in enumerate(headers, 2)]
+    files = [
+        RawFile(f"PAT_{n}.csv", "", 0, "", header, 1, False, 1, False, True) for n, header in enumerate(headers, 2)
+    ]
     return Export(SimpleNamespace(name=source), DAY, {}, {}, {"PAT_*.csv": files})
 
 

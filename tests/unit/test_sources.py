@@ -172,10 +172,32 @@ def test_a_file_is_counted_record_by_record(place):
         source, HEADER + '1;1;01/02/1980;01/02/2030 10:00;"Saint-\nÉtienne;"\n\n \n2;1;;;\r\n3;;"open\nfor ever'
     )
     assert (file.records, file.spans, file.widest, file.header[-1]) == (3, True, 6, "VILLE")
-    assert not read(source, HEADER + "1;1;;;Nîmes\n").spans
-    for line in ("1;1;;;\x01\n", "\x1a"):
-        assert read(source, HEADER + line).spans, "what Spark's reader of lines would stumble over"
+    for line in ("1;1;;;Nîmes\n", "1;1;;;\x01\n", "\x1a", "N_DOSSIER;SEXE\n", '1;"1";;;\n'):
+        assert not read(source, HEADER + line).spans
+    assert not read(source, HEADER.replace("\n", "\r\n") + "1;1;;;\r\n2;1;;;\n3;1;;;\r\n").spans
+    for line in ("1;1\r;;;\n", "1;1;;;\r\r\n", "1;1;;;\r"):
+        assert read(source, HEADER + line).spans, "a reader of lines would end one at the return"
+    for end in ("", "\n", "\r\n"):
+        file = read(source, HEADER + "1;1;;;\n" + HEADER.strip() + end)
+        assert (file.records, file.spans) == (2, True), "a reader of lines would leave it out with the header"
     assert read(source, "\n \n" + HEADER).records == 0
+
+
+def test_a_file_is_sound_if_no_record_can_be_malformed(place):
+    source = declare(place)
+    assert read(source, HEADER + "1;1;;;Nîmes\r\n2;;;;").is_sound
+    for line in ('1;1;;;"x"', "1;1;;", "1;1;;;;", "1;1;;;\0", ""):
+        assert not read(source, f"{HEADER}3;1;;;\n{line}\n4;1;;;\n").is_sound, line
+
+
+def test_a_file_is_the_same_in_whatever_pieces_it_is_read(place, monkeypatch):
+    source = declare(place)
+    text = HEADER + '1;1;;;Nîmes\n\n2;1;;;"a\nb";\n' + '3;"1";;;\n' * 3 + '4;1;;;"open\nto the end\n'
+    whole = read(source, text)
+    assert (whole.records, whole.spans, whole.widest, whole.quotes, whole.even) == (6, True, 6, True, False)
+    for size in range(1, 80):
+        monkeypatch.setattr("jobs.landing.CHUNK", size)
+        assert read(source, text) == whole, size
 
 
 def test_a_header_counts_as_a_record_does(place):
@@ -222,7 +244,7 @@ BAD_FILES = {
     ),
     "a NUL in the header": (HEADER.strip() + ";X\0\n", "PAT_1.csv: the header holds NUL characters; correct the file"),
     "white space before the header": (
-        "\xa0\n" + HEADER,
+        "\xa0\n" + HEADER + "1;1\r;;;\n",
         "PAT_1.csv begins with a line of white space; remove that line",
     ),
     "a line of blanks before records over lines": (
@@ -303,6 +325,17 @@ def test_a_pattern_is_a_regular_expression(pattern, text, ours):
     read = patterns.read_pattern(pattern, with_time=True)
     groups = [group or "" for group in re.fullmatch(read.regex, text).groups()]
     assert re.sub(r"\$([1-7])", lambda found: groups[int(found[1]) - 1], read.template) == ours
+
+
+def test_the_forms_of_a_pattern_have_the_order_of_its_regular_expression():
+    forms = patterns.read_pattern("yyyyMMdd[HH][mm[ss]]", with_time=True).forms
+    assert [form.bytes for form in forms] == [14, 12, 10, 12, 10, 8]
+    assert [form.places.get("HH", form.places.get("mm")) for form in forms] == [9, 9, 9, 9, 9, None]
+    assert patterns.read_pattern("dd 'à' MM.yyyy", with_time=False).forms == (
+        patterns.Form(r"^[0-9]{2}\ à\ [0-9]{2}\.[0-9]{4}$", 13, {"dd": 1, "MM": 6, "yyyy": 9}),
+    )
+    with pytest.raises(ValueError, match="stands for more than 64 patterns"):
+        patterns.read_pattern("yyyyMMdd" + "".join(f"[{sign}]" for sign in "/-.:,;#"), with_time=False)
 
 
 def test_the_record_of_a_key_is_found_in_the_sources_file(place):
