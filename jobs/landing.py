@@ -220,21 +220,30 @@ def read_records(lines: Iterator[str], dialect: Dialect = RFC_4180) -> Iterator[
 
 
 def read_batches(text: io.TextIOWrapper, dialect: Dialect = RFC_4180) -> Iterator[tuple[str, list[str], int, bool]]:
-    """Yields the records of read_records in batches: many of one line each without quotes, or a single one.
+    """Yields the records of read_records in batches: many of one line each, or one over lines or with an open quote.
 
-    A batch is its text, its records, the number of lines of each record, and whether it ends in an open quote.
+    A batch is its text, its records, the number of lines of each record, and whether it ends in an open quote. To count
+    something in all records of a batch takes a fraction of the time that it takes record by record.
     """
     while chunk := text.read(CHUNK) + text.readline():
         lines = io.StringIO(chunk, newline="\n").readlines()
         if not dialect.quote or dialect.quote not in chunk:
             yield chunk, lines, 1, False
             continue
-        taken = 0
+        taken, of_one_line = 0, list[str]()
         for record, span, is_open in read_records(itertools.chain(lines, text), dialect):
-            yield record, [record], span, is_open
+            if span == 1 and not is_open:
+                of_one_line.append(record)
+            else:
+                if of_one_line:
+                    yield "".join(of_one_line), of_one_line, 1, False
+                    of_one_line = []
+                yield record, [record], span, is_open
             taken += span
             if taken >= len(lines):
                 break
+        if of_one_line:
+            yield "".join(of_one_line), of_one_line, 1, False
 
 
 def ends_open(line: str, is_open: bool = False, dialect: Dialect = RFC_4180) -> bool:
