@@ -101,18 +101,20 @@ def write_export(day: date, landed: Path, folder: Path) -> dict[str, int]:
     written = dict[str, int]()
     for prefix, (dataset, columns) in FILES.items():
         path = folder / f"{prefix}_{day:%Y%m%d}.csv"
+        types = {column.name: column for column in CATALOG[dataset].columns}
         with path.open("w", encoding=ENCODING, newline="") as file:
             writer = csv.writer(file, delimiter=";", lineterminator="\r\n")
             writer.writerow(columns)
-            written[path.name] = 0
+            count = 0
             for number, row in enumerate(rows_of(landed / f"{dataset}.csv"), start=1):
                 if row is not None:
-                    writer.writerow(convert(row, dataset, columns, number))
+                    writer.writerow(convert(row, types, columns, number))
                 elif prefix != "ZAHLUNG":  # a malformed record stays malformed
                     file.write("?;\r\n")
                 else:
                     continue
-                written[path.name] += 1
+                count += 1
+        written[path.name] = count
     return written
 
 
@@ -132,9 +134,8 @@ def rows_of(path: Path) -> Iterator[dict[str, str] | None]:
                 yield None if malformed else dict(zip(header, fields, strict=True))
 
 
-def convert(row: Mapping[str, str], dataset: str, columns: Mapping[str, str], number: int) -> list[str]:
-    """Returns a row's fields in the source's notation."""
-    types = {column.name: column for column in CATALOG[dataset].columns}
+def convert(row: Mapping[str, str], types: Mapping[str, Column], columns: Mapping[str, str], number: int) -> list[str]:
+    """Returns a row's fields in the source's notation; `types` has our columns by name."""
     fields = []
     for theirs, ours in columns.items():
         text = in_dialect(types[ours], row[ours]) if ours else str(number)
@@ -169,7 +170,7 @@ def local_time(text: str) -> str:
     local = moment.astimezone(ZONE)
     if local.microsecond:  # their patterns have no fractions of a second
         return f"{moment.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%S.%f}Z"
-    time = f"{written(local)} {local:%H:%M:%S}" if local.second else f"{written(local)} {local:%H:%M}"
+    time = f"{written(local)} {local.hour:02}:{local.minute:02}" + (f":{local.second:02}" if local.second else "")
     return f"{time}+01:00" if local.fold else time
 
 
@@ -181,8 +182,8 @@ def amount(text: str) -> str:
 
 
 def written(day: date) -> str:
-    """Returns a date in the source's notation; strftime writes the years before 1000 with fewer digits."""
-    return f"{day:%d.%m.}{day.year:04}"
+    """Returns a date in the source's notation; strftime is slow, and writes the years before 1000 with fewer digits."""
+    return f"{day.day:02}.{day.month:02}.{day.year:04}"
 
 
 def day_of(text: str) -> date:
