@@ -8,7 +8,7 @@ from typing import NamedTuple
 # The symbols of the parts of a date and a time, each with its number of digits.
 DIGITS = {"yyyy": 4, "MM": 2, "dd": 2, "HH": 2, "mm": 2, "ss": 2, "SSS": 3}
 DAY = ("yyyy", "MM", "dd")
-MOST_FORMS = 64
+MOST_FORMS = 64  # of one pattern: a plan has an expression for each
 TOKEN = re.compile(r"'([^']*)'|([A-Za-z])\2*|(.)", re.DOTALL)
 LITERALS = "T"  # a letter that stands for itself: 2026-01-31T10:00
 OFFSET = r" ?(Z|[+-][0-9]{2}:[0-9]{2})$"  # of a time that says itself when it was
@@ -39,19 +39,17 @@ def read_pattern(text: str, with_time: bool) -> Pattern:
 
     Raises ValueError with what is wrong with the pattern.
     """
-    parts, groups, depth = [], dict[str, int](), 0
-    # The forms so far: those before each open bracket, and those behind it.
+    parts, groups = [], dict[str, int]()
+    # The forms so far: those of the whole pattern, and behind them those within each open bracket.
     forms: list[list[tuple[str, ...]]] = [[()]]
     for found in TOKEN.finditer(text):
         token = found[0]
         if token == "[":
-            depth += 1
             parts.append("(?:")
             forms.append([()])
         elif token == "]":
-            if not depth:
+            if len(forms) == 1:
                 raise ValueError("closes a bracket that it has not opened")
-            depth -= 1
             parts.append(")?")
             optional = forms.pop()
             forms[-1] = [before + more for before in forms[-1] for more in (*optional, ())]
@@ -69,7 +67,7 @@ def read_pattern(text: str, with_time: bool) -> Pattern:
             literal = token if found[1] is None else found[1]
             parts.append(re.escape(literal))
             forms[-1] = [(*form, f"'{literal}") for form in forms[-1]]
-    if depth:
+    if len(forms) > 1:
         raise ValueError("opens a bracket that it does not close")
     if lacking := [token for token in DAY if token not in groups]:
         raise ValueError(f"lacks {', '.join(lacking)}")

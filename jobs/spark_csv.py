@@ -74,9 +74,5 @@ def written(field: str, dialect: Dialect = RFC_4180) -> Expression:
     """Returns a field as a CSV file has it: in quotes if it contains a separator, a quote or a line end."""
     quote = F.lit(dialect.quote)
     quoted = F.concat(quote, F.replace(field, quote, F.lit(dialect.quote * 2)), quote)
-    return F.when(is_special(F.col(field), dialect), quoted).otherwise(F.col(field))
-
-
-def is_special(text: Expression, dialect: Dialect = RFC_4180) -> Expression:
-    """Tells whether a text contains a separator, a quote or a line end."""
-    return reduce(or_, (F.contains(text, F.lit(mark)) for mark in (*dialect, "\n") if mark))
+    is_special = reduce(or_, (F.contains(field, F.lit(mark)) for mark in (*dialect, "\n") if mark))
+    return F.when(is_special, quoted).otherwise(F.col(field))
