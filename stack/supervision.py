@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Container
+from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -49,16 +50,17 @@ def processes() -> dict[str, dict[str, Any]]:
 
 
 def leftovers() -> list[psutil.Process]:
-    """Lists this stack's processes, whatever their parent, except supervisord."""
+    """Lists this stack's processes, whatever their parent, except supervisord; each with its name in `info`.
+
+    Each process is read once, since it may end at any moment; one that ends while it is read is left out.
+    """
     home, found = str(stack_dir()), []
-    for process in psutil.process_iter():
-        try:
-            # PostgreSQL overwrites its environment with its title, but never leaves its data directory.
-            is_postgres = process.name() == "postgres" and process.cwd() == f"{home}/postgres"
-            if is_postgres or process.environ().get("STACK_OF") == home:
-                found.append(process)
-        except psutil.Error:
-            continue
+    for process in psutil.process_iter(["name", "cwd", "environ"]):
+        known = process.info
+        # PostgreSQL overwrites its environment with its title, but never leaves its data directory.
+        is_postgres = known["name"] == "postgres" and known["cwd"] == f"{home}/postgres"
+        if is_postgres or (known["environ"] or {}).get("STACK_OF") == home:
+            found.append(process)
     return [process for process in found if process.pid != os.getpid()]
 
 
@@ -108,7 +110,7 @@ def refuse_open() -> None:
 
 def open_addresses() -> list[tuple[str, str]]:
     """Lists (process and port, address) of each port of this stack that other machines can reach."""
-    ours = {process.pid: process.name() for process in leftovers()}
+    ours = {process.pid: process.info["name"] for process in leftovers()}
     listening = [c for c in psutil.net_connections("tcp") if c.pid in ours and c.status == psutil.CONN_LISTEN]
     found = [(f"{ours[c.pid]} at port {c.laddr.port}", c.laddr.ip.removeprefix("::ffff:")) for c in listening]
     return [(place, address) for place, address in found if not settings.is_loopback(address)]
@@ -231,10 +233,12 @@ def sweep() -> None:
     left = leftovers()
     for process in left:
         # SIGINT is PostgreSQL's fast shutdown; the other services stop on it as well.
-        process.send_signal(signal.SIGINT)
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGINT)
     _, stubborn = psutil.wait_procs(left, timeout=20)
     for process in stubborn:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     psutil.wait_procs(stubborn, timeout=10)
 
 
