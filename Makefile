@@ -87,7 +87,9 @@ lineage: $(INSTALLED) ## draw where a date's rows, or a mart's column, come from
 metrics: $(INSTALLED) ## write the metrics of runs as Prometheus's text, which runs do too: [TO=healthcare.prom]
 	@$(RUN) -m pipelines.metrics $(if $(TO),--to "$$TO")
 
-.PHONY: maintain
+.PHONY: maintain reconcile
+reconcile: date up ## hold a date in silver and gold against its whole files, and correct what differs: DATE=2026-01-31
+	@$(RUN) -m pipelines reconcile "$$DATE"
 maintain: up ## merge silver's small files, remove what nobody reads any more, forget Luigi's old history
 	@$(RUN) -m pipelines maintain
 

@@ -13,11 +13,16 @@ from jobs.program import Refused
 
 
 class Commit(NamedTuple):
-    """Holds the newest version of a Delta table, the run that wrote it and the rows it wrote to each partition."""
+    """Holds the newest version of a Delta table, the run that wrote it and the rows it wrote to each partition.
+
+    If the commit is a MERGE, it also holds how many rows that deleted and inserted.
+    """
 
     version: int
     run_id: str
     rows: dict[date, int]
+    deleted: int = 0
+    inserted: int = 0
 
 
 def last_commit(dataset: Dataset, kind: str, since: int | None = None) -> Commit:
@@ -29,14 +34,16 @@ def last_commit(dataset: Dataset, kind: str, since: int | None = None) -> Commit
     if head is None:
         raise Refused(f"Silver's table of {kind} {dataset.name} has no commit.")
     version, text = head
-    run_id, written = "", Counter[date]()
+    run_id, metrics, written = "", {}, Counter[date]()
     for entry in map(json.loads, text.splitlines()):
         if "commitInfo" in entry:
             run_id = entry["commitInfo"].get("userMetadata", "")
+            metrics = entry["commitInfo"].get("operationMetrics", {})
         elif "add" in entry:
             day = date.fromisoformat(entry["add"]["partitionValues"]["_partition_date"])
             written[day] += json.loads(entry["add"]["stats"])["numRecords"]
-    return Commit(version, run_id, dict(written))
+    merged = (int(metrics.get(f"numTargetRows{what}", 0)) for what in ("Deleted", "Inserted"))
+    return Commit(version, run_id, dict(written), *merged)
 
 
 def head_of_log(dataset: Dataset, kind: str, since: int | None = None) -> tuple[int, bytes] | None:
@@ -68,7 +75,10 @@ def is_whole(version: int, commit: bytes) -> bool:
     if not {"commitInfo", *(("metaData", "protocol") if version == 0 else ())} <= set(kinds):
         return False
     metrics = entries[kinds.index("commitInfo")]["commitInfo"].get("operationMetrics", {})
-    counted = {"add": metrics.get("numFiles"), "remove": metrics.get("numRemovedFiles")}
+    counted = {
+        "add": metrics.get("numFiles", metrics.get("numTargetFilesAdded")),
+        "remove": metrics.get("numRemovedFiles", metrics.get("numTargetFilesRemoved")),
+    }
     return all(int(number) == kinds.count(kind) for kind, number in counted.items() if number is not None)
 
 

@@ -7,6 +7,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from jobs import delta_log, lake_paths, object_store, settings
+from jobs.catalog import CATALOG
 from jobs.dataset import TYPES, Dataset
 
 if TYPE_CHECKING:
@@ -36,6 +37,18 @@ def silver(spark: SparkSession, dataset: Dataset, kind: str = "accepted") -> Dat
     added = [column for column in dataset.columns if column.name not in there]
     types = {column.name: TYPES[column.type] if kind == "accepted" else "string" for column in added}
     return rows.withColumns({name: F.lit(None).cast(of) for name, of in types.items()}) if types else rows
+
+
+def parents_until(spark: SparkSession, dataset: Dataset, day: date) -> dict[str, DataFrame]:
+    """Returns, by foreign key column, the accepted keys and partitions of the parents that rows of a date may have."""
+    from pyspark.sql import functions as F
+
+    return {
+        name: silver(spark, CATALOG[parent])
+        .filter(F.col("_partition_date") <= dataset.waits_until(day))
+        .select(CATALOG[parent].key, "_partition_date")
+        for name, parent in dataset.parents.items()
+    }
 
 
 def replace(
@@ -70,16 +83,75 @@ def replace(
         # A checkpoint is a separate Spark job; by default every tenth commit writes one.
         .option("delta.checkpointInterval", 50)
     )
+    return commit(lambda: writer.save(lake_paths.silver_path(dataset, kind)), dataset, kind, run_id, since, ready)
+
+
+def change(
+    rows: DataFrame,
+    gone: DataFrame,
+    dataset: Dataset,
+    kind: str,
+    day: date,
+    run_id: str,
+    since: int | None,
+    ready: Callable[[], None],
+) -> delta_log.Commit:
+    """Deletes some rows of a partition of a silver table and inserts others, in one Delta transaction.
+
+    `gone` has one column, named like the column of the table that tells which rows are deleted, and no value twice.
+    The other parameters, the commit's mark and its tries are those of `replace`. Even without deletions, this is a
+    MERGE, because a plain append of a run that died would not fail once another run has replaced the partition.
+
+    Its parameters are the content, the place and the conditions of one commit.
+    """
+    from pyspark.sql import functions as F
+
+    spark, [identity] = rows.sparkSession, gone.columns
+    changes = rows.withColumn("_gone", F.lit(None).cast("string")).unionByName(
+        gone.select(F.col(identity).cast("string").alias("_gone")), allowMissingColumns=True
+    )
+    merge = (
+        f"merge into delta.`{lake_paths.silver_path(dataset, kind)}` as t using {{changes}} as s "
+        f"on t._partition_date = date'{day}' and cast(t.{identity} as string) = s._gone when matched then delete "
+        f"when not matched and s._gone is null then insert ({', '.join(rows.columns)}) "
+        f"values ({', '.join(f's.{name}' for name in rows.columns)})"
+    )
+    settings_of_merge = {
+        "spark.databricks.delta.commitInfo.userMetadata": run_id,
+        "spark.databricks.delta.schema.autoMerge.enabled": "true",  # adds columns declared since the table was made
+    }
+    for name, value in settings_of_merge.items():
+        spark.conf.set(name, value)
+    try:
+        return commit(lambda: spark.sql(merge, changes=changes).collect(), dataset, kind, run_id, since, ready)
+    finally:
+        for name in settings_of_merge:
+            spark.conf.unset(name)
+
+
+def commit(
+    write: Callable[[], object],
+    dataset: Dataset,
+    kind: str,
+    run_id: str,
+    since: int | None,
+    ready: Callable[[], None],
+) -> delta_log.Commit:
+    """Commits to a silver table by `write`, up to five times if another commit is first; the rest as in `replace`.
+
+    Its parameters are the place and the conditions of one commit.
+    """
     for tries_left in reversed(range(5)):
         ready()
         try:
-            writer.save(lake_paths.silver_path(dataset, kind))
+            write()
             break
         except Exception as error:
             if not (tries_left and is_overtaken(error)):
                 raise
-    commit = delta_log.last_commit(dataset, kind, since)
-    return commit if commit.run_id == run_id else commit._replace(rows={})  # Delta commits nothing if nothing changes
+    done = delta_log.last_commit(dataset, kind, since)
+    # Delta commits nothing if nothing changes.
+    return done if done.run_id == run_id else done._replace(rows={}, deleted=0, inserted=0)
 
 
 def is_overtaken(error: BaseException) -> bool:

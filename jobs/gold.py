@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import date
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -21,44 +22,93 @@ AUDIT = ("_partition_date", "_run_id")
 WITHHELD = ("dataset", "_partition_date", "row_key", "visit_id", "row_day", "department", "amount", "reasons")
 
 
-def checksums(connection: Connection, dataset: Dataset, day: date) -> str:
-    """Returns a text that is equal for equal rows of a partition in gold, withheld rows included.
+def hash_of(names: Sequence[str]) -> str:
+    """Returns SQL for a 64-bit hash of a row. A server of another version may hash differently, which costs a load."""
+    return f"hash_record_extended(row({', '.join(names)}), 0)"
 
-    It holds counts and sums of a 64-bit hash of each row, and finds rows that somebody changed by hand. A server of
-    another version may hash differently, which only costs a load.
+
+def checksums(connection: Connection, dataset: Dataset, day: date) -> list[Decimal]:
+    """Returns four numbers that are equal for equal rows of a partition in gold, and find rows changed by hand.
+
+    These are the number of rows and the sum of their hashes, in the table and among the withheld rows.
     """
-    parts = (
+    found: list[Decimal] = []
+    for table, names, where in (
         (dataset.name, dataset.names, ""),
         ("ops.withheld", WITHHELD, f" and dataset = {warehouse.literal(dataset.name)}"),
-    )
-    return ", ".join(
-        warehouse.value(
-            connection,
-            f"select concat_ws(' ', count(*), sum(hash_record_extended(row({', '.join(names)}), 0))) from {table} "
+    ):
+        [numbers] = connection.execute(
+            f"select count(*)::numeric, coalesce(sum({hash_of(names)}), 0) from {table} "
             f"where _partition_date = %s{where}",
             [day],
-        )
-        for table, names, where in parts
+        ).fetchmany(1)
+        found += numbers
+    return found
+
+
+def sums(connection: Connection, dataset: Dataset, day: date) -> list[Decimal] | None:
+    """Returns the checksums that gold should have for a partition by all loads so far; None if no load noted them."""
+    found = connection.execute(
+        "select sums from ops.receipts where layer = 'gold' and dataset = %s and partition_date = %s",
+        [dataset.name, day],
+    ).fetchone()
+    return found[0] if found else None
+
+
+def set_sums(connection: Connection, dataset: Dataset, day: date, numbers: Sequence[Decimal]) -> None:
+    """Notes the checksums that gold should have for a partition, once it has a marker."""
+    connection.execute(
+        "update ops.receipts set sums = %s::numeric[] where layer = 'gold' and dataset = %s and partition_date = %s",
+        [[*numbers], dataset.name, day],
     )
+
+
+def drop_sums(connection: Connection, dataset: Dataset, days: Sequence[date]) -> None:
+    """Forgets the checksums of partitions, so that the next load of each is one of all its rows."""
+    connection.execute(
+        "update ops.receipts set sums = null where layer = 'gold' and dataset = %s and partition_date = any(%s)",
+        [dataset.name, [*days]],
+    )
+
+
+def bring_forward(
+    connection: Connection, dataset: Dataset, moved: Iterable[tuple[date, int, Decimal]], withheld: bool = False
+) -> None:
+    """Adds the number and the hashes of rows that came to partitions, negative if they went, to their checksums."""
+    place = 3 if withheld else 1
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            f"update ops.receipts set sums[{place}] = sums[{place}] + %s, sums[{place + 1}] = sums[{place + 1}] + %s "
+            "where layer = 'gold' and dataset = %s and partition_date = %s and sums is not null",
+            [(rows, hashes, dataset.name, day) for day, rows, hashes in moved],
+        )
 
 
 def loaded(connection: Connection, dataset: Dataset, day: date, silver_run: str) -> str | None:
     """Returns the current gold run of a partition if it loaded a silver run and its rows are unchanged; or None."""
     found = connection.execute(
-        "select run_id, checksums from ops.receipts join ops.ledger using (run_id, layer, dataset, partition_date) "
+        "select run_id, sums from ops.receipts join ops.ledger using (run_id, layer, dataset, partition_date) "
         "where layer = 'gold' and dataset = %s and partition_date = %s and made_from = %s",
         [dataset.name, day, silver_run],
     ).fetchone()
     return found[0] if found and found[1] == checksums(connection, dataset, day) else None
 
 
-def loaded_alike(connection: Connection, row: dict[str, Any]) -> str | None:
-    """Returns the current gold run of the partition of `row` if it left the same rows as `row`; or None."""
+def made_from(connection: Connection, dataset: Dataset, day: date) -> str | None:
+    """Returns the silver run of which gold holds the rows of a partition, or None."""
+    found = connection.execute(
+        "select made_from from ops.receipts where layer = 'gold' and dataset = %s and partition_date = %s",
+        [dataset.name, day],
+    ).fetchone()
+    return found[0] if found else None
+
+
+def loaded_alike(connection: Connection, row: dict[str, Any], numbers: Sequence[Decimal]) -> str | None:
+    """Returns the current gold run of the partition of `row` if it left rows with these checksums; or None."""
     found = connection.execute(
         "select run_id from ops.receipts join ops.ledger using (run_id, layer, dataset, partition_date) "
-        "where layer = 'gold' and dataset = %(dataset)s and partition_date = %(partition_date)s "
-        "and checksums = %(checksums)s",
-        row,
+        "where layer = 'gold' and dataset = %s and partition_date = %s and sums = %s::numeric[]",
+        [row["dataset"], row["partition_date"], [*numbers]],
     ).fetchone()
     return found[0] if found else None
 
@@ -134,16 +184,19 @@ def stage(rows: DataFrame, dataset: Dataset, run_id: str, of_runs: bool = False)
 
 
 def must_be_staged(
-    connection: Connection, dataset: Dataset, silver: Mapping[date, Mapping[str, Any]], run_id: str
+    connection: Connection, dataset: Dataset, wanted: Mapping[date, tuple[int, int]], run_id: str
 ) -> None:
-    """Raises Refused unless every row of the silver runs is staged once; a dead executor may have written twice."""
-    for kind, table in {"accepted": dataset.name, "rejected": "withheld"}.items():
+    """Raises Refused unless every wanted row is staged once; a dead executor may have written twice.
+
+    `wanted` holds the numbers of accepted and rejected rows of each partition.
+    """
+    for place, (kind, table) in enumerate({"accepted": dataset.name, "rejected": "withheld"}.items()):
         found = connection.execute(f"select _partition_date, count(*) from {staging(table, run_id)} group by 1")
         staged = dict(found.fetchall())
-        for day, run in silver.items():
-            if (rows := staged.get(day, 0)) != run[kind]:
+        for day, numbers in wanted.items():
+            if (rows := staged.get(day, 0)) != numbers[place]:
                 raise Refused(
-                    f"{run[kind]:,} rows of {dataset.name} {day} were {kind} but {rows:,} staged; nothing was "
+                    f"{numbers[place]:,} rows of {dataset.name} {day} were {kind} but {rows:,} staged; nothing was "
                     "published; run the date again."
                 )
 
@@ -165,19 +218,27 @@ def read_keys(spark: SparkSession, table: str) -> DataFrame:
     return spark.read.format("jdbc").options(**jdbc(table)).load()
 
 
-def find_lost(connection: Connection, dataset: Dataset, days: Sequence[date], run_id: str) -> list[Dataset]:
+def find_lost(
+    connection: Connection, dataset: Dataset, days: Sequence[date], by_key: Sequence[date], run_id: str
+) -> list[Dataset]:
     """Fills the tables `lost` with keys that partitions had in gold and no longer have, and with dependent keys.
 
-    Returns the datasets that lose keys, parents first.
+    Of the partitions `by_key` not all rows are staged: a key that they accepted and no longer accept is among the
+    withheld rows that are staged, because its record is still in the file. Returns the datasets that lose keys, parents
+    first.
     """
-    staged = staging(dataset.name, run_id)
+    staged, withheld = staging(dataset.name, run_id), staging("withheld", run_id)
     connection.execute(f"analyze {staged}")
-    connection.execute(
-        f"insert into {lost(dataset, run_id)} select g.{dataset.key} from {dataset.name} as g "
-        f"where g._partition_date = any(%s) and not exists (select from {staged} as s "
-        f"where s.{dataset.key} = g.{dataset.key} and s._partition_date = g._partition_date)",
-        [[*days]],
-    )
+    for places, where in (
+        ([day for day in days if day not in by_key], ""),
+        ([*by_key], f" and g.{dataset.key} in (select row_key from {withheld} as w where w._partition_date = any(%s))"),
+    ):
+        connection.execute(
+            f"insert into {lost(dataset, run_id)} select g.{dataset.key} from {dataset.name} as g "
+            f"where g._partition_date = any(%s){where} and not exists (select from {staged} as s "
+            f"where s.{dataset.key} = g.{dataset.key} and s._partition_date = g._partition_date)",
+            [places] * (2 if where else 1),
+        )
     losing = []
     for loser in CATALOG.values():
         for name, parent in loser.parents.items():
@@ -207,12 +268,16 @@ def find_missing(connection: Connection, dataset: Dataset, name: str, run_id: st
     return table
 
 
-def load(connection: Connection, dataset: Dataset, choosing: bool, run_id: str) -> dict[date, dict[str, Any]]:
+def load(
+    connection: Connection, dataset: Dataset, choosing: bool, run_id: str, restating: bool = False
+) -> dict[date, dict[str, Any]]:
     """Updates a gold table from its staging table in the caller's transaction; returns counts and money by partition.
 
     Of each key, the staged version of the newest partition is loaded if its parents are in gold; `choosing` is false if
     there is one version of each key and its parents are in gold. An older partition never replaces a newer one, unless
-    the newer version is among the `lost`. Equal rows are not touched.
+    the newer version is among the `lost`. Equal rows are not touched. The checksums of partitions are brought forward;
+    if the load is of another dataset (`restating`), those of partitions that lose rows are dropped. Such rows left with
+    their parents, and silver may still accept them when the parents are back: the partition must be loaded whole.
 
     Long because the statements of one load belong together: each reads what the one before it left.
     """
@@ -235,13 +300,20 @@ def load(connection: Connection, dataset: Dataset, choosing: bool, run_id: str) 
     differs = f"({', '.join(f'g.{n}' for n in content)}) is distinct from ({', '.join(f's.{n}' for n in content)})"
     is_lost = f"exists (select from {going} as l where l.{key} = g.{key})"
     amount = dataset.amount or "null::numeric"
+    # The checksums of a partition that is loaded whole are computed from all its rows afterwards.
+    hashed = hash_of([f"g.{name}" for name in names]) if choosing else "0"
 
-    def sums(rows: str, amount: str = "amount") -> dict[date, tuple[int, Any]]:
-        """Returns the number of rows of a query and their money, by partition."""
+    def sums(rows: str, amount: str = "amount", sign: int = 0) -> dict[date, tuple[int, Any]]:
+        """Returns the number of rows of a query and their money, by partition; adds them to checksums if signed."""
         found = connection.execute(
-            f"with done as ({rows}) select _partition_date, count(*), coalesce(sum({amount}), 0) from done group by 1"
-        )
-        return {day: (count, money) for day, count, money in found.fetchall()}
+            f"with done as ({rows}) select _partition_date, count(*), coalesce(sum({amount}), 0), "
+            f"{'sum(hash)' if sign else 0} from done group by 1"
+        ).fetchall()
+        if sign < 0 and restating:
+            drop_sums(connection, dataset, [day for day, *_ in found])
+        elif sign:
+            bring_forward(connection, dataset, [(day, sign * rows, sign * hashes) for day, rows, _, hashes in found])
+        return {day: (count, money) for day, count, money, _ in found}
 
     staged = sums(f"select _partition_date from {standing}", "0")
     rows = sum(count for count, _ in staged.values())
@@ -249,11 +321,18 @@ def load(connection: Connection, dataset: Dataset, choosing: bool, run_id: str) 
     with nullcontext() if choosing else without_keys(connection, dataset, rows):
         connection.execute(
             f"create temp table changed as select s.*, {f'g.{amount}' if dataset.amount else amount} "
-            f"as amount_before from {standing} as s join {dataset.name} as g using ({key}) "
+            f"as amount_before, g._partition_date as day_before, "
+            f"{hash_of([f'g.{name}' for name in names])} as hash_before "
+            f"from {standing} as s join {dataset.name} as g using ({key}) "
             f"where (s._partition_date >= g._partition_date or {is_lost}) and {differs}"
         )
-        updated = sums("select * from changed", f"coalesce({amount}, 0) - coalesce(amount_before, 0)")
+        updated = sums(
+            f"select *, {hash_of(names)} as hash from changed",
+            f"coalesce({amount}, 0) - coalesce(amount_before, 0)",
+            sign=1,
+        )
         if updated:
+            sums("select day_before as _partition_date, hash_before as hash from changed", "0", sign=-1)
             connection.execute("analyze changed")
             connection.execute(
                 f"update {dataset.name} as g set {', '.join(f'{n} = s.{n}' for n in [*content, '_run_id'])}, "
@@ -261,14 +340,16 @@ def load(connection: Connection, dataset: Dataset, choosing: bool, run_id: str) 
             )
         connection.execute("drop table changed")
         inserted = sums(
-            f"insert into {dataset.name} ({columns}) select {columns} from {standing} as s "
-            f"where not exists (select from {dataset.name} as g where g.{key} = s.{key}) "
-            f"returning _partition_date, {amount} as amount"
+            f"insert into {dataset.name} as g ({columns}) select {columns} from {standing} as s "
+            f"where not exists (select from {dataset.name} as known where known.{key} = s.{key}) "
+            f"returning _partition_date, {amount} as amount, {hashed} as hash",
+            sign=1,
         )
         removed = sums(
             f"delete from {dataset.name} as g using {going} as l where l.{key} = g.{key} "
             f"and not exists (select from {standing} as s where s.{key} = g.{key}) "
-            f"returning _partition_date, {amount} as amount"
+            f"returning _partition_date, {amount} as amount, {hashed} as hash",
+            sign=-1,
         )
     return counts_by_day(dataset, {"staged": staged, "inserted": inserted, "updated": updated, "removed": removed})
 
@@ -359,10 +440,30 @@ def account_for(connection: Connection, day: date) -> list[str]:
     return warnings
 
 
-def replace_withheld(connection: Connection, dataset: Dataset, days: Sequence[date], run_id: str) -> None:
-    """Replaces the rows of partitions in ops.withheld by the staged ones, in the caller's transaction."""
-    connection.execute(
-        "delete from ops.withheld where dataset = %s and _partition_date = any(%s)", [dataset.name, [*days]]
-    )
+def replace_withheld(
+    connection: Connection, dataset: Dataset, days: Sequence[date], by_key: Sequence[date], run_id: str
+) -> None:
+    """Replaces the rows of partitions in ops.withheld by the staged ones, in the caller's transaction.
+
+    Of the partitions `by_key` only the rows are replaced whose key is staged, and all that have no key; those of
+    malformed records stay.
+    """
+    withheld = staging("withheld", run_id)
     names = ", ".join(WITHHELD)
-    connection.execute(f"insert into ops.withheld ({names}) select {names} from {staging('withheld', run_id)}")
+    changes = (
+        f"delete from ops.withheld where dataset = {warehouse.literal(dataset.name)} "
+        "and _partition_date = any(%(days)s) and (_partition_date <> all(%(by_key)s) "
+        "or (row_key is null and reasons <> 'malformed_row') "
+        f"or (row_key, _partition_date) in (select {dataset.key}, _partition_date from "
+        f"{staging(dataset.name, run_id)} union all select row_key, _partition_date from {withheld}))",
+        f"insert into ops.withheld ({names}) select {names} from {withheld}",
+    )
+    for sign, change in zip((-1, 1), changes, strict=True):
+        found = connection.execute(
+            f"with done as ({change} returning _partition_date, {hash_of(WITHHELD)} as hash) "
+            "select _partition_date, count(*), sum(hash) from done group by 1",
+            {"days": [*days], "by_key": [*by_key]},
+        ).fetchall()
+        bring_forward(
+            connection, dataset, [(day, sign * rows, sign * sum_) for day, rows, sum_ in found], withheld=True
+        )

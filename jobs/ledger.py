@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date, datetime, timezone
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.rows import dict_row
@@ -101,7 +101,7 @@ def settle(connection: Connection, row: dict[str, Any], made_from: str, stands: 
         write(connection, "ops.ledger", row | {"outcome": "done"})
         marker = {name: row[name] for name in ("layer", "dataset", "partition_date", "run_id", "rule_set")}
         marker["run_id"] = stands or row["run_id"]
-        stale = {"stale_since": None, "stale_turn": None}
+        stale = {"stale_since": None, "stale_turn": None, "stale_lost": None}
         write(connection, "ops.receipts", marker | {"made_from": made_from} | stale)
 
 
@@ -199,6 +199,13 @@ def in_words(level: dict[str, Any]) -> str:
     )
 
 
+class Change(NamedTuple):
+    """Tells in words why a partition is to be validated again, and whether rows of it have lost parents."""
+
+    why: str
+    is_lost: bool
+
+
 class Stopped(Refused):
     """Reports that a threshold keeps a date out of gold."""
 
@@ -208,6 +215,15 @@ def standing(connection: Connection, dataset: Dataset, day: date) -> dict[str, A
     with connection.cursor(row_factory=dict_row) as cursor:
         where = "dataset = %s and partition_date = %s"
         return cursor.execute(f"select * from ops.standing where {where}", [dataset.name, day]).fetchone()
+
+
+def hits(connection: Connection, dataset: Dataset, day: date, run_id: str) -> dict[str, int]:
+    """Returns how many rows of a partition a silver run rejected, by reason code, zero hits included."""
+    found = connection.execute(
+        "select reason, hits from ops.reasons where run_id = %s and dataset = %s and partition_date = %s",
+        [run_id, dataset.name, day],
+    )
+    return dict(found.fetchall())
 
 
 def rows_in_silver(connection: Connection, names: Iterable[str]) -> int:
@@ -247,6 +263,43 @@ def dates_with(connection: Connection, dataset: Dataset, reason: str) -> list[da
         [dataset.name, reason],
     )
     return [day for (day,) in found]
+
+
+def current_run(connection: Connection, layer: str, dataset: Dataset, day: date) -> str | None:
+    """Returns the run whose rows a layer has of a partition, or None."""
+    found = connection.execute(
+        "select run_id from ops.receipts where layer = %s and dataset = %s and partition_date = %s",
+        [layer, dataset.name, day],
+    ).fetchone()
+    return found[0] if found else None
+
+
+def to_reconcile(connection: Connection) -> tuple[str, date] | None:
+    """Returns the dataset and date of a partition validated by key and not yet held against its file, the oldest."""
+    found = connection.execute(
+        "select dataset, partition_date from ops.standing where since_run is not null and not exists (select "
+        "from ops.receipts as done where done.layer = 'reconciliation' and done.dataset = standing.dataset "
+        "and done.partition_date = standing.partition_date and done.made_from = standing.run_id) "
+        "order by ended_at limit 1"
+    ).fetchone()
+    return (found[0], found[1]) if found else None
+
+
+def runs_since(connection: Connection, dataset: Dataset, day: date, run_id: str, base: str) -> list[str]:
+    """Returns the silver runs of a partition from `run_id` back to, but without, the run `base`.
+
+    Each of them has written only the rows of records concerned by parents that came or went. Returns none if one of
+    them validated the whole partition.
+    """
+    found = connection.execute(
+        "with recursive chain as (select run_id, since_run from ops.ledger where run_id = %(run_id)s and "
+        "layer = 'silver' and dataset = %(dataset)s and partition_date = %(day)s union select before.run_id, "
+        "before.since_run from chain join ops.ledger as before on before.run_id = chain.since_run and "
+        "before.layer = 'silver' and before.dataset = %(dataset)s and before.partition_date = %(day)s "
+        "where chain.since_run <> %(base)s) select run_id, since_run from chain",
+        {"run_id": run_id, "dataset": dataset.name, "day": day, "base": base},
+    ).fetchall()
+    return [run for run, _ in found] if base in {since for _, since in found} else []
 
 
 FORGOTTEN = "forgotten"  # in place of a checksum: what a silver partition was made from whose date is taken back
@@ -339,13 +392,15 @@ def longest_run(connection: Connection) -> float:
     )
 
 
-def mark_stale(connection: Connection, dataset: str, days: Sequence[date]) -> None:
+def mark_stale(connection: Connection, dataset: str, days: Mapping[date, Change]) -> None:
     """Marks silver partitions as due for revalidation because parents came or went."""
-    connection.execute(
-        "update ops.receipts set stale_since = clock_timestamp(), stale_turn = nextval('ops.turns') "
-        "where layer = 'silver' and dataset = %s and partition_date = any(%s)",
-        [dataset, days],
-    )
+    for day, change in days.items():
+        connection.execute(
+            "update ops.receipts set stale_since = clock_timestamp(), stale_turn = nextval('ops.turns'), "
+            "stale_lost = %s or (stale_turn is not null and stale_lost is distinct from false) "
+            "where layer = 'silver' and dataset = %s and partition_date = %s",
+            [change.is_lost, dataset, day],
+        )
 
 
 def stale(dataset: Dataset | None = None, day: date | None = None) -> list[tuple[str, date, int]]:

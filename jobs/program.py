@@ -25,7 +25,7 @@ from jobs.catalog import CATALOG
 from jobs.dataset import Dataset
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 TRACKING = "LUIGI_TRACKING_URL="  # a job writes this to standard error, with a link that the Luigi task shows
 
@@ -258,6 +258,11 @@ def describe(session: SparkSession, text: str) -> None:
     what they read as HTML.
     """
     session.conf.set("spark.job.description", borders.printable(text))
+
+
+def checkpoint(rows: DataFrame) -> DataFrame:
+    """Computes rows on the server, where later plans find them."""
+    return rows.localCheckpoint()
 
 
 def spark_connect() -> str:

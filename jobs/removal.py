@@ -36,7 +36,7 @@ def empty(dataset: Dataset, day: date) -> str:
             done = delta_tables.replace(none, dataset, kind, [day], row["run_id"], since[kind], ready)
             row[f"delta_{kind}"] = done.version
         for child, days in revalidation.stale_dates(spark, connection, dataset, [row]).items():
-            ledger.mark_stale(connection, child, list(days))
+            ledger.mark_stale(connection, child, days)
         row |= dict.fromkeys(("bronze_rows", "bronze_bytes", "accepted", "rejected", "faulty"), 0)
         row |= dict.fromkeys(("amount_in", "amount_accepted", "amount_rejected"), Decimal()) if dataset.amount else {}
         row["bronze_sha256"] = ledger.FORGOTTEN

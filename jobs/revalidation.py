@@ -20,10 +20,10 @@ def stale_dates(
     dataset: Dataset,
     runs: Sequence[Mapping[str, Any]],
     came: DataFrame | None = None,
-) -> dict[str, dict[date, str]]:
+) -> dict[str, dict[date, ledger.Change]]:
     """Returns the partitions of a dataset's children whose verdicts no longer hold after these runs, by child.
 
-    Each partition has a sentence on what came or went. `came` has the keys and partitions of the rows that these runs
+    Each partition has what came or went. `came` has the keys and partitions of the rows that these runs
     accepted: orphans may have found their parent among them. If the runs removed keys, or one that died before them may
     have, rows may have lost their parent: accepted rows, and rows rejected for another reason.
 
@@ -58,11 +58,12 @@ def stale_dates(
         keys = delta_tables.silver(spark, dataset).select(dataset.key, "_partition_date").toDF("known", "day")
         lost_one = validation.union(having).join(keys, on=is_there, how="left_anti")
         found.append(lost_one.withColumn("change", F.lit("lost")))
-    dates: dict[str, dict[date, str]] = {}
+    dates: dict[str, dict[date, ledger.Change]] = {}
     if found:
         counted = validation.union(found).groupBy("dataset", "of_day", "change").count().collect()
         for name, day, change, rows in sorted(counted):
-            whys = dates.setdefault(name, {})
+            changes = dates.setdefault(name, {})
             why = f"{rows:,} {name} of {day} {change} their {dataset.name}"
-            whys[day] = f"{whys[day]}, {why}" if day in whys else why
+            why = f"{changes[day].why}, {why}" if day in changes else why
+            changes[day] = ledger.Change(why, is_lost=change == "lost")  # "lost" comes after "found"
     return dates

@@ -9,7 +9,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs import delta_log, delta_tables, landing, ledger, program, validation, warehouse
+from jobs import concerned, delta_log, delta_tables, landing, ledger, program, validation, warehouse
 from jobs.dataset import Dataset
 
 
@@ -114,3 +114,39 @@ def publish(
         for kind, version in zip(tables, pool.map(commit, tables), strict=True):
             for run in runs:
                 run[f"delta_{kind}"] = version
+
+
+def publish_difference(
+    connection: warehouse.Connection,
+    dataset: Dataset,
+    run: dict[str, Any],
+    rows: concerned.Concerned,
+    verdict: validation.Verdict,
+    before: validation.Counts,
+    now: validation.Counts,
+) -> None:
+    """Replaces the concerned rows of a partition by their new verdicts, and notes the version of each commit in `run`.
+
+    Raises Refused unless each table lost and received as many rows as `before` and `now` count.
+
+    Its parameters are a run and all that its validation found.
+    """
+    day, run_id = run["partition_date"], run["run_id"]
+    since, ready = ledger.versions(connection, dataset), partial(warehouse.must_hold, connection)
+    # Rows of the same text share their key and, but for duplicates, their verdict: all of them are concerned.
+    leaving = {"rejected": rows.rejected.select("_raw").distinct(), "accepted": rows.accepted.select(dataset.key)}
+    numbers = {
+        "rejected": [counts.rows - counts.accepted for counts in (before, now)],
+        "accepted": [before.accepted, now.accepted],
+    }
+    for kind, gone in leaving.items():
+        if any(numbers[kind]):
+            new = getattr(verdict, kind).withColumn("_run_id", F.lit(run_id))
+            done = delta_tables.change(new, gone, dataset, kind, day, run_id, since[kind], ready)
+            if [done.deleted, done.inserted] != numbers[kind]:
+                old, new_ones = numbers[kind]
+                raise program.Refused(
+                    f"{old:,} rows of {day} were to leave the {kind} ones and {new_ones:,} to come, but "
+                    f"{done.deleted:,} left and {done.inserted:,} came, and both must be equal; run the date again."
+                )
+            run[f"delta_{kind}"] = done.version

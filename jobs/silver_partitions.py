@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import date
-from decimal import Decimal
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
@@ -17,12 +16,14 @@ from jobs import (
     ledger,
     program,
     revalidation,
+    silver_account,
+    silver_by_key,
     silver_commit,
     spark_csv,
     validation,
     warehouse,
 )
-from jobs.catalog import CATALOG, relatives
+from jobs.catalog import relatives
 from jobs.dataset import Dataset
 
 
@@ -45,6 +46,12 @@ def bronze_to_silver(dataset: Dataset, *days: date) -> str:
         done: list[str] = []
         if facts:
             spark = program.spark(f"bronze_to_silver {dataset.name} {program.listed(days)}")
+            for day in due:
+                if day in facts and (base := silver_by_key.base_of(connection, dataset, day, facts[day])):
+                    said = silver_by_key.validate_by_key(spark, connection, dataset, day, facts[day], base)
+                    done += said
+                    if said:
+                        del rows[day]
             for plan in program.plans(rows, columns):
                 done += validate(spark, connection, dataset, {day: facts[day] for day in plan})
     if refused:
@@ -88,7 +95,7 @@ def validate(
         run_id = runs[days[0]]["run_id"]
         program.tune_for_small_input(spark, rows, ledger.rows_in_silver(connection, relatives(dataset)))
         program.step(spark, dataset, days, "validate")
-        parents = parents_until(spark, dataset, days[-1])
+        parents = delta_tables.parents_until(spark, dataset, days[-1])
         files = [
             spark_csv.records(spark, dataset, day, facts[day]).withColumn("_partition_date", F.lit(day)) for day in days
         ]
@@ -99,14 +106,14 @@ def validate(
             # Reads into one partition: Spark would copy the rules to each file's scan and run tasks for each file.
             records = records.coalesce(1)
             # Computed once, on the server: later steps read its rows and do not send the validation's plan again.
-            validated = validation.validate(records, dataset, headers, parents, checkpoint).localCheckpoint()
+            validated = validation.validate(records, dataset, headers, parents, program.checkpoint).localCheckpoint()
         else:
             keep = release.enter_context(kept())
             validated = validation.validate(records, dataset, headers, parents, keep, keep)
         ran = ledger.ran_before(connection, dataset, runs)
         counts = validation.count(validated, dataset, days, run_id if ran else None)
         for day in days:
-            must_balance(day, facts[day], counts[day])
+            silver_account.must_balance(day, facts[day], counts[day])
         verdict = validation.split(validated, dataset, headers)
         standing: dict[date, Mapping[str, Any]] = {}
         if ran:
@@ -128,91 +135,10 @@ def validate(
             came = came.select(dataset.key, "_partition_date")
             program.step(spark, dataset, days, "find dates to validate again")
             for child, dates in revalidation.stale_dates(spark, connection, dataset, changed, came).items():
-                ledger.mark_stale(connection, child, list(dates))
-                changes += (f"{change}: to be validated again" for change in dates.values())
-        said = settle(connection, dataset, facts, counts, runs, standing)
+                ledger.mark_stale(connection, child, dates)
+                changes += (f"{change.why}: to be validated again" for change in dates.values())
+        said = silver_account.settle(connection, dataset, facts, counts, runs, standing)
     return [*said, *changes]
-
-
-def parents_until(spark: SparkSession, dataset: Dataset, day: date) -> dict[str, DataFrame]:
-    """Returns, by foreign key column, the accepted keys and partitions of the parents that rows of a date may have."""
-    return {
-        name: delta_tables.silver(spark, CATALOG[parent])
-        .filter(F.col("_partition_date") <= dataset.waits_until(day))
-        .select(CATALOG[parent].key, "_partition_date")
-        for name, parent in dataset.parents.items()
-    }
-
-
-def settle(
-    connection: warehouse.Connection,
-    dataset: Dataset,
-    facts: Mapping[date, landing.Facts],
-    counts: Mapping[date, validation.Counts],
-    runs: Mapping[date, dict[str, Any]],
-    standing: Mapping[date, Mapping[str, Any]],
-) -> list[str]:
-    """Settles all partitions in one transaction; returns a sentence for each, with its warnings.
-
-    `standing` has the runs that remain current. The parameters are all that the ledger records of the runs.
-    """
-    said = []
-    with connection.transaction():
-        for day, run in runs.items():
-            run |= account(dataset, facts[day], counts[day])
-            warnings = ledger.settle_silver(
-                connection,
-                run,
-                counts[day].hits,
-                standing[day]["run_id"] if day in standing else None,
-                differing_versions(dataset, day, counts[day].differing),
-            )
-            said += [
-                in_words(dataset, day, counts[day]) + ("; already up to date" if day in standing else ""),
-                *warnings,
-            ]
-    return said
-
-
-def in_words(dataset: Dataset, day: date, counts: validation.Counts) -> str:
-    """Returns a sentence on what became of a partition's rows."""
-    reasons = ", ".join(f"{code} {hits:,}" for code, hits in counts.hits.items() if hits)
-    numbers = f"{counts.rows:,} rows = {counts.accepted:,} accepted + {counts.rows - counts.accepted:,} rejected"
-    return f"silver {dataset.name} {day}: {numbers}" + (f" ({reasons})" if reasons else "")
-
-
-def checkpoint(rows: DataFrame) -> DataFrame:
-    """Computes rows on the server, where later plans find them."""
-    return rows.localCheckpoint()
-
-
-def differing_versions(dataset: Dataset, day: date, keys: int) -> Iterator[str]:
-    """Yields a warning if a file has keys with versions of different content: one version of each is accepted."""
-    if keys:
-        come = "1 key comes" if keys == 1 else f"{keys:,} keys come"
-        yield (
-            f"warn: {dataset.name} {day}: {come} in versions that differ, of which the fullest stands: "
-            f"`make rejects DATE={day} DATASET={dataset.name} KEYS=1` names them under duplicate_{dataset.key}, "
-            "`make why KEY=...` tells in what they differ"
-        )
-
-
-def account(dataset: Dataset, facts: landing.Facts, counts: validation.Counts) -> dict[str, Any]:
-    """Returns what the ledger records of a partition's input, rows and money."""
-    found = {
-        "bronze_rows": counts.rows,
-        "bronze_bytes": facts.bytes,
-        "bronze_sha256": facts.sha256,
-        "accepted": counts.accepted,
-        "rejected": counts.rows - counts.accepted,
-        "faulty": counts.faulty,
-    }
-    money = {
-        "amount_in": Decimal(facts.cents) / 100,
-        "amount_accepted": counts.amount_accepted,
-        "amount_rejected": counts.amount_rejected,
-    }
-    return found | (money if dataset.amount else {})
 
 
 @contextmanager
@@ -233,18 +159,3 @@ def kept() -> Iterator[validation.Keep]:
     finally:
         for rows in frames:
             rows.unpersist()
-
-
-def must_balance(day: date, facts: landing.Facts, counts: validation.Counts) -> None:
-    """Raises Refused unless the rows and the money validated equal those of a plain reading of the file.
-
-    Runs before anything is written.
-    """
-    cents = int((counts.amount_accepted + counts.amount_rejected) * 100)
-    if (counts.rows, counts.amounts, cents) != (facts.records, facts.amounts, facts.cents):
-        what = f"{facts.records:,} rows" + (f" with {facts.amounts:,} amounts" if facts.amount else "")
-        validated = f"{counts.rows:,}" + (f" with {counts.amounts:,}" if facts.amount else "")
-        raise program.Refused(
-            f"{what} in bronze of {day} but {validated} validated, or other sums, and both must be equal; nothing was "
-            "published. Look for quotes that RFC 4180 does not allow."
-        )

@@ -23,6 +23,10 @@ def main() -> None:
     backfill.add_argument("last")
     forget = commands.add_parser("forget", help="take a date back, as if it had never run")
     forget.add_argument("date")
+    reconcile = commands.add_parser(
+        "reconcile", help="hold a date in silver and gold against its files, and correct it"
+    )
+    reconcile.add_argument("date")
     commands.add_parser("summary", help="rows per table, rejects per reason, URLs")
     ledger = commands.add_parser("ledger", help="is every date complete, balanced and current, and if not, why")
     ledger.add_argument("--last", type=int, default=31, help="dates to show, the newest first")
@@ -48,6 +52,8 @@ def main() -> None:
             dates.run_backfill(given.first, given.last)
         elif given.command == "forget":
             dates.forget_day(given.date)
+        elif given.command == "reconcile":
+            dates.reconcile_day(given.date)
         elif given.command == "schedule":
             schedule.by(settings.given("SCHEDULE") if given.crontab is None else given.crontab)
         else:

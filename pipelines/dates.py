@@ -6,6 +6,7 @@ from datetime import date, datetime, timedelta, timezone
 
 from dashboards import pages
 from jobs import ledger, marts, program, warehouse
+from jobs.catalog import CATALOG, expected
 from pipelines import alert, runs, scheduler, worker
 from pipelines.tasks import Day, Forget
 
@@ -102,6 +103,24 @@ def forget_day(text: str) -> None:
         sys.exit(code)
     alert.forget(day)
     rebuild_pages()
+
+
+def reconcile_day(text: str) -> None:
+    """Holds all partitions of a date against their files; brings the marts up to date if something was corrected.
+
+    Exits with Luigi's code.
+    """
+    day = program.parse_day(text)
+    with warehouse.connect() as connection, warehouse.writer(connection, f"the date {day}"):
+        if missing := [
+            name for name in expected(day) if not ledger.current_run(connection, "gold", CATALOG[name], day)
+        ]:
+            raise program.Refused(f"Gold lacks {', '.join(missing)} of {day}; give `make run DATE={day}` first.")
+        code = worker.luigi_in_turn(day, "ReconciledDate", "--since", str(ledger.turn()))
+    if code:
+        run_day(text, force=False, override=False)
+        sys.exit(code)
+    print(f"{day}: silver and gold have the rows that its files give.", flush=True)
 
 
 def rebuild_pages() -> None:

@@ -60,6 +60,7 @@ def problems() -> Iterator[str]:
             yield from of_dates
             yield from late_files(connection, told={line.partition(" ")[0] for line in of_dates})
             yield from changes_by_hand(connection)
+            yield from corrected(connection)
     except psycopg.Error as error:
         if not down:
             yield program.sentence(error)
@@ -171,6 +172,17 @@ def late_files(connection: warehouse.Connection, told: Container[str] = ()) -> I
     for day, datasets in not_run.items():
         if not is_running(connection, day):
             yield f"{day} is not run: {', '.join(datasets)} landed; make run DATE={day}"
+
+
+def corrected(connection: warehouse.Connection) -> Iterator[str]:
+    """Yields a line for each partition that differed from its file when it was last held against it."""
+    found = connection.execute(
+        "select distinct on (dataset, partition_date) dataset, partition_date, outcome, error from ops.ledger "
+        "where layer = 'reconciliation' and outcome <> 'running' order by dataset, partition_date, turn desc"
+    )
+    for _, _, outcome, error in found:
+        if outcome == "failed":
+            yield error
 
 
 def changes_by_hand(connection: warehouse.Connection) -> Iterator[str]:

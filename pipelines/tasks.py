@@ -490,6 +490,40 @@ class Forget(MarkedTask):
         self.job("jobs/forget.py", self.date.isoformat())
 
 
+class Reconciliation(DatasetTask):
+    """Holds a partition of silver and gold against its whole file, once for each of its runs by key."""
+
+    date = DayParameter()
+    layer = "reconciliation"
+    resources = {"revalidating": 1}  # noqa: RUF012  # one at a time, because it reads whole files
+    retry_count = 1  # it corrects what it finds, so a retry would find nothing
+
+    def made_in(self) -> int | None:
+        with warehouse.connect() as connection:
+            run = ledger.current_run(connection, "silver", CATALOG[self.dataset], self.date)
+        marker = ledger.marker("reconciliation", self.dataset, self.date)
+        return marker["turn"] if marker and marker["made_from"] == run else None
+
+    def run(self) -> None:
+        self.job("jobs/reconcile.py", self.dataset, str(self.date))
+
+
+class ReconciledDate(DatedTask, luigi.WrapperTask):
+    """Requires that all partitions of a date are held against their files."""
+
+    date = DayParameter()
+
+    def required(self, day: Any) -> Iterable[luigi.Task]:
+        return [Reconciliation(dataset=name, date=day, since=self.since) for name in expected(day)]
+
+
+@cache
+def to_reconcile() -> tuple[str, date] | None:
+    """Returns the dataset and date that Maintenance holds against its file; the process asks once."""
+    with sentences(), warehouse.connect() as connection:
+        return ledger.to_reconcile(connection)
+
+
 class Compact(DatasetTask):
     """Compacts the silver tables of a dataset and deletes files that no recent version needs; its date is today."""
 
@@ -505,7 +539,10 @@ class Compact(DatasetTask):
 
 
 class Maintenance(MarkedTask):
-    """Trims what grows with each run: silver's files, Luigi's history, logs and lineage events; no result changes."""
+    """Trims what grows with each run: silver's files, Luigi's history, logs and lineage events.
+
+    Also holds one partition that was validated by key against its file, the one that has waited longest.
+    """
 
     date = DayParameter(default=datetime.now(timezone.utc).date())
     ledger = "maintenance", "history"
@@ -514,7 +551,11 @@ class Maintenance(MarkedTask):
     )
 
     def required(self, day: Any) -> Iterable[luigi.Task]:
-        return [Compact(dataset=name, date=day, since=self.since) for name in CATALOG]
+        found = to_reconcile()
+        return [
+            *(Compact(dataset=name, date=day, since=self.since) for name in CATALOG),
+            *([Reconciliation(dataset=found[0], date=found[1])] if found else []),
+        ]
 
     def made_in(self) -> int | None:
         marker = ledger.marker("maintenance", "history", self.date)

@@ -37,12 +37,16 @@ create table if not exists ops.ledger (
     turn bigint not null default nextval('ops.turns'),
     asked_by text,
     log text,
+    differing bigint,
+    since_run text,
     primary key (run_id, layer, dataset, partition_date)
 );
 alter table ops.ledger add column if not exists turn bigint not null default nextval('ops.turns');
 alter table ops.ledger add column if not exists checksums text;
 alter table ops.ledger add column if not exists asked_by text;
 alter table ops.ledger add column if not exists log text;
+alter table ops.ledger add column if not exists differing bigint;
+alter table ops.ledger add column if not exists since_run text;
 
 create index if not exists ledger_by_partition on ops.ledger (layer, dataset, partition_date);
 
@@ -67,6 +71,10 @@ comment on column ops.ledger.log is
 comment on column ops.ledger.amount_in is 'The file''s money by a plain reading of it.';
 comment on column ops.ledger.faulty is 'Rejected rows with a reason that no late parent can mend.';
 comment on column ops.ledger.lost is 'Keys that the partition accepted before this run and no longer accepts.';
+comment on column ops.ledger.differing is 'Keys that came in versions of different content, of which one is accepted.';
+comment on column ops.ledger.since_run is
+'The silver run whose rows still stand but for the records concerned by parents that came or went; null for a run that
+validated the whole partition.';
 comment on column ops.ledger.delta_accepted is
 'The version of the Delta table of accepted rows that this run wrote, or found as it would have written it.';
 comment on column ops.ledger.amount_change is 'By how much this load changed the sum over the gold table.';
@@ -136,16 +144,26 @@ create table if not exists ops.receipts (
     stale_since timestamptz,
     turn bigint not null default nextval('ops.turns'),
     stale_turn bigint,
+    stale_lost boolean,
+    sums numeric[],
     primary key (layer, dataset, partition_date)
 );
 alter table ops.receipts add column if not exists turn bigint not null default nextval('ops.turns');
 alter table ops.receipts add column if not exists stale_turn bigint;
+alter table ops.receipts add column if not exists stale_lost boolean;
+alter table ops.receipts add column if not exists sums numeric[];
 -- Partitions that an earlier version marked stale stay stale.
 update ops.receipts set stale_turn = nextval('ops.turns')
 where stale_since is not null and stale_turn is null;
 
 comment on table ops.receipts is
 'One row per layer, dataset and partition: the current run, and the input it was made from.';
+comment on column ops.receipts.sums is
+'What gold should hold of the partition: rows and the sum of their hashes, in its table and in ops.withheld. Each load
+brings forward those of all partitions whose rows it changes, so that other numbers show a change by hand. Null if the
+next load must be one of all rows.';
+comment on column ops.receipts.stale_lost is
+'Of a partition marked stale: false if orphans have found parents, and no row may have lost its own.';
 comment on column ops.receipts.turn is 'Counts up: when the run was settled; stale_turn, when it was marked stale.';
 
 create table if not exists ops.source_files (

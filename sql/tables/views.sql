@@ -31,6 +31,7 @@ select
     receipts.run_id,
     receipts.made_from,
     receipts.stale_since,
+    receipts.stale_lost,
     ledger.ended_at,
     ledger.rule_set,
     ledger.bronze_rows,
@@ -44,6 +45,8 @@ select
     ledger.amount_rejected,
     ledger.delta_accepted,
     ledger.delta_rejected,
+    ledger.differing,
+    ledger.since_run,
     ledger.warnings
 from ops.receipts
 inner join

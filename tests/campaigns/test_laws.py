@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, Phase, assume, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from jobs import gold, validation
+from jobs import concerned, gold, lake_paths, reconcile, validation, warehouse
 from jobs.catalog import CATALOG
 from jobs.gold_load import apply
+from jobs.program import Refused
 from jobs.revalidation import stale_dates
 from jobs.silver_partitions import validate
 from tests.support import model
@@ -167,12 +168,14 @@ class Laws(RuleBasedStateMachine):
         by_source=st.booleans(),
         order=st.permutations(range(len(DAYS))),
         backfill=st.booleans(),
+        by_key=st.booleans(),
     )
-    def begin(self, first, second, number, by_source, order, backfill):
+    def begin(self, first, second, number, by_source, order, backfill, by_key):
         assume(any(first.values()))  # otherwise hypothesis tries the simplest history first, in which nothing happens
         self.order, self.backfill = order, backfill
         self.history = History()
         with self.readable() as history:
+            history.choose_way(by_key)
             for day, files in ((0, first), (number, second)):
                 history.land_all(DAYS[day], files, by_source and day > 0)
 
@@ -206,6 +209,11 @@ class Laws(RuleBasedStateMachine):
     def a_file_goes_all_the_way(self, which):
         with self.step() as history:
             history.all_the_way(*history.place(which))
+
+    @rule(by_key=st.booleans())
+    def the_way_of_validating_again_changes(self, by_key):
+        with self.step() as history:
+            history.choose_way(by_key)
 
     @rule(which=places)
     def a_partition_is_revalidated(self, which):
@@ -382,6 +390,116 @@ def test_dates_that_come_by_a_source_end_in_what_its_files_say(hospital):
         history.check(hospital)
     finally:
         history.close()
+
+
+# Rows whose verdicts change with their parents, or with those of rows that share their key. Of the four versions of V1,
+# the fullest waits for its patient; one row has no key, and one is rejected whatever comes.
+VERSIONS_OF_V1 = ({"patient_id": "P2"}, {"doctor_id": ""}, {"doctor_id": "", "status": ""}, {"patient_id": "P8"})
+SHARED = {
+    "patients": file("patients", {"patient_id": "P1"}),
+    "visits": file(
+        "visits",
+        *({"visit_id": "V1", "patient_id": "P1"} | version for version in VERSIONS_OF_V1),
+        {"visit_id": "", "patient_id": "P2"},
+        {"visit_id": "V2", "patient_id": "P2", "status": "?"},
+        {"visit_id": "V3", "patient_id": "P2"},
+        {"visit_id": "V4", "patient_id": "P1"},
+        {"visit_id": "V5", "patient_id": "P1", "status": "?"},
+    ),
+    "admissions": file("admissions", {"visit_id": "V1"}, {"admission_id": "A2", "visit_id": "V3"}),
+    "treatments": file("treatments", {"visit_id": "V2"}, {"treatment_id": "T2", "visit_id": "V4"}),
+    "billing": file("billing", {"visit_id": "V1"}, {"bill_id": "B2", "visit_id": "V3"}),
+}
+BY_KEY = "select dataset, count(*) from ops.ledger where since_run is not null group by 1 order by 1"
+
+
+@contextmanager
+def followed_by_key(spark, death=None):
+    """Yields a history in which visits followed a patient by key who came and went; their jobs may have died."""
+    history = History()
+    nothing = {name: [] for name in CATALOG}
+    patient = {"patients": file("patients", {"patient_id": "P2"})}
+    try:
+        history.choose_way(by_key=True)
+        history.land_all(DAYS[0], SHARED)
+        history.land_all(DAYS[4], nothing | patient)  # too late for the visits, but there when P2 goes
+        history.come_to_rest([0, 4], backfill=True)
+        for number, files in enumerate((patient, {}), 1):
+            history.land_all(DAYS[1], nothing | files)
+            if death:
+                history.all_the_way("patients", DAYS[1])
+                history.run("bronze_to_silver.py", "visits", str(DAYS[0]), death=death)
+                assert history.lines[-1].endswith(": dead"), "the boundary is reached"
+            history.come_to_rest([0, 1, 4], backfill=True)
+            history.check(spark)
+            if death is None:
+                assert ("visits", number) in found(BY_KEY), found(BY_KEY)
+        yield history
+    finally:
+        history.close()
+
+
+COMMITS = [name for name in DEATHS["bronze_to_silver.py"] if "change" in name]
+
+
+@pytest.mark.parametrize("death", [None, *(pytest.param(name, marks=takes_minutes) for name in COMMITS)])
+def test_parents_that_come_and_go_are_followed_by_key(hospital, death):
+    """Then changes silver and gold by hand, which `reconcile` finds and corrects."""
+    visits, day = CATALOG["visits"], DAYS[0]
+    with followed_by_key(hospital, death) as history:
+        reconcile.reconcile(visits, day)
+        if death is None:
+            path = lake_paths.silver_path(visits, "accepted")
+            hospital.sql(f"delete from delta.`{path}` where visit_id = 'V4'").collect()
+            with pytest.raises(Refused, match=f"^silver of visits {day} did not have the rows that the file gives"):
+                reconcile.reconcile(visits, day)
+            with warehouse.connect() as connection:
+                connection.execute("update visits set department = 'Surgery' where visit_id = 'V4'")
+            with pytest.raises(Refused, match=f"^gold of visits {day} did not have"):
+                reconcile.reconcile(visits, day)
+            reconcile.reconcile(visits, day)
+            history.come_to_rest([0, 1, 4], backfill=True)
+            history.check(hospital)
+
+
+# As in PLANTS, for the validation and the load by key.
+PLANTS_BY_KEY = {
+    "a shared key is forgotten": (
+        concerned.rows_of,
+        'accepted=accepted.join(keys, on=key, how="left_semi")',
+        "accepted=accepted.limit(0)",
+    ),
+    "a row without a key is forgotten": (concerned.rows_of, "isNull()).join(texts", "isNull()).limit(0).join(texts"),
+    "rows that were counted are counted again": (
+        concerned.brought_forward,
+        "hits[code] - before.hits[code] + now.hits[code]",
+        "hits[code] + now.hits[code]",
+    ),
+    "a key that is no longer accepted stays in gold": (
+        gold.find_lost,
+        "g.{dataset.key} in (select row_key",
+        "false and g.{dataset.key} in (select row_key",
+    ),
+    "withheld rows that were not staged go": (
+        gold.replace_withheld,
+        "(_partition_date <> all(%(by_key)s) or ",
+        "(true or ",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", PLANTS_BY_KEY)
+def test_a_bug_of_the_way_by_key_can_still_be_planted(wrong, monkeypatch):
+    plant(monkeypatch, *PLANTS_BY_KEY[wrong])
+
+
+@takes_minutes
+@pytest.mark.parametrize("wrong", PLANTS_BY_KEY)
+def test_a_bug_planted_in_the_way_by_key_is_found(hospital, say, wrong, monkeypatch):
+    plant(monkeypatch, *PLANTS_BY_KEY[wrong])
+    with pytest.raises(AssertionError) as found, followed_by_key(hospital):
+        pass
+    say(f"{wrong}: {str(found.value).splitlines()[0]}")
 
 
 @takes_minutes

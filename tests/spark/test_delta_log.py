@@ -20,13 +20,20 @@ def commits(dataset, kind):
     return {key: object_store.s3().get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
 
 
-def test_half_a_commit_is_told_from_a_whole_one_wherever_it_breaks_off(hospital):
-    from jobs import delta_log
+def test_half_a_commit_is_told_from_a_whole_one_wherever_it_breaks_off(hospital, spark):
+    from jobs import delta_log, delta_tables
 
     for city in ("a", "b"):
         hospital.validate("patients", 1, hospital.row("patients", "P1", city=city), hospital.row("patients", "P2"))
+    known = delta_tables.silver(spark, PATIENTS).filter(
+        f"_partition_date = '{hospital.day(1)}' and patient_id = '{hospital.key('P1')}'"
+    )
+    rows, key = known.localCheckpoint(), known.select("patient_id").localCheckpoint()
+    merge = delta_tables.change(rows, key, PATIENTS, "accepted", hospital.day(1), "a merge", None, lambda: None)
+    assert (merge.run_id, merge.deleted, merge.inserted) == ("a merge", 1, 1)
     texts = list(commits(PATIENTS, "accepted").values())
-    for version, text in ((0, texts[0]), (len(texts) - 1, texts[-1])):
+    assert len(texts) == merge.version + 1
+    for version, text in ((0, texts[0]), (len(texts) - 2, texts[-2]), (len(texts) - 1, texts[-1])):
         assert text.endswith(b"\n") and delta_log.is_whole(version, text)
         assert [cut for cut in range(len(text) - 1) if delta_log.is_whole(version, text[:cut])] == []
 

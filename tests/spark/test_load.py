@@ -53,6 +53,21 @@ def test_a_parent_takes_its_children_along_and_brings_them_back(hospital):
     assert {name: hospital.gold(name) for name in everything} == whole
 
 
+def test_a_child_that_left_with_its_parent_is_back_though_its_own_verdict_never_changed(hospital):
+    """Takes the parent away and brings it back before the child is revalidated."""
+    visit = [(hospital.key("V1"),)]
+    for name, key in (("patients", "P1"), ("visits", "V1")):
+        hospital.validate(name, 1, hospital.row(name, key))
+        hospital.load(name, 1)
+    for patients, visits in (([], []), ([hospital.row("patients", "P1")], [])):
+        hospital.validate("patients", 1, *patients)
+        hospital.load("patients", 1)
+        assert hospital.gold("visits") == visits
+    hospital.revalidate()
+    hospital.load("visits", 1)
+    assert hospital.gold("visits") == visit
+
+
 def test_what_is_as_it_stood_is_not_written_again(hospital):
     """Forces a rerun: silver keeps its versions and gold its rows, unless somebody changed them by hand."""
     from jobs import delta_log

@@ -164,3 +164,36 @@ def test_luigis_old_history_is_forgotten_and_luigid_goes_on_with_its_tasks(tmp_p
     assert {record.task_id for record in luigid.find_all_by_name("Silver")} == {"new"}
     luigid.task_scheduled(tasks[0])  # the scheduler remembers the record that it made
     assert {record.task_id for record in luigid.find_all_by_name("Silver")} == {"old", "new"}
+
+
+def test_maintenance_holds_a_partition_that_was_validated_by_key_against_its_file(hospital, monkeypatch):
+    from jobs import concerned, ledger
+    from jobs.reconcile import reconcile
+    from pipelines import health, tasks
+
+    monkeypatch.setattr(concerned, "MANY_ROWS", 0)
+    monkeypatch.setattr(concerned, "MOST", 1.0)
+    visits, day = CATALOG["visits"], hospital.day(1)
+    patients = [hospital.row("patients", "P1"), hospital.row("patients", "P2")]
+    hospital.validate("patients", 1, patients[0])
+    hospital.validate(
+        "visits", 1, hospital.row("visits", "V1"), hospital.row("visits", "V2", patient_id=patients[1]["patient_id"])
+    )
+    assert ledger.to_reconcile(hospital.postgres) is None
+    hospital.validate("patients", 1, *patients)
+    assert hospital.revalidate() == [("visits", day)]
+    for name in ("patients", "visits"):
+        hospital.load(name, 1)
+
+    monkeypatch.setattr(tasks, "to_reconcile", tasks.to_reconcile.__wrapped__)
+    wanted = [task for task in tasks.Maintenance().requires() if isinstance(task, tasks.Reconciliation)]
+    assert [(task.dataset, task.date, task.complete()) for task in wanted] == [("visits", day, False)]
+    assert reconcile(visits, day) == f"visits {day}: silver and gold have the rows that its whole file gives"
+    assert wanted[0].complete() and ledger.to_reconcile(hospital.postgres) is None
+
+    hospital.postgres.execute("update visits set department = 'Surgery' where visit_id = %s", [hospital.key("V2")])
+    with pytest.raises(Refused, match=r"^gold of visits .* they are corrected\. Give `make reconcile DATE="):
+        reconcile(visits, day)
+    assert [line for line in health.corrected(hospital.postgres) if str(day) in line]
+    reconcile(visits, day)
+    assert not [line for line in health.corrected(hospital.postgres) if str(day) in line]

@@ -25,6 +25,7 @@ from jobs import (
     beds,
     bronze_files,
     bronze_to_silver,
+    concerned,
     delta_tables,
     forget,
     gold,
@@ -42,6 +43,7 @@ from jobs import (
     warehouse,
 )
 from jobs.catalog import CATALOG
+from jobs.concerned import MANY_ROWS, MOST
 from pipelines import task_log, tasks
 from stack import store
 from tests.support import measures, model, twin
@@ -66,7 +68,7 @@ BOUNDARIES = [
     *((bronze_files, name) for name in ("upload", "remove_bronze")),
     (raw, "upload"),
     (source_to_bronze, "derive"),
-    (delta_tables, "replace"),
+    *((delta_tables, name) for name in ("replace", "change")),
     *((ledger, name) for name in ("write", "withdraw", "mark_stale", "settle_silver", "settle", "delete_markers")),
     *((gold, name) for name in ("create_staging", "append", "find_lost", "load", "replace_withheld")),
     *((gold, name) for name in ("drop_staging", "account_for")),
@@ -93,6 +95,9 @@ DEATHS = {
         "before replace",
         "before replace accepted",
         "before replace rejected",
+        "before change",
+        "before change accepted",
+        "after change accepted",
         "before stale_dates",
         "before mark_stale 1",
         "after mark_stale 1",
@@ -182,8 +187,8 @@ def boundary(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
         name = function.__name__
-        if name == "replace":
-            name = f"replace {arguments[2]}"
+        if name in ("replace", "change"):
+            name += f" {arguments[2 if name == 'replace' else 3]}"
         for life in LIVES[-1:]:
             life.cross("before", name)
         result = function(*arguments, **named)
@@ -215,6 +220,8 @@ def ground(spark: Any) -> Iterator[None]:
             patch.setenv(name, os.environ[name])
         for name in ("session", "SEEN", "stale_since"):
             patch.setattr(tasks, name, getattr(tasks, name))
+        for name in ("MANY_ROWS", "MOST"):
+            patch.setattr(concerned, name, getattr(concerned, name))
         patch.setattr(tasks.MarkedTask, "job", job)
         patch.setattr(warehouse, "connect", connect(warehouse.connect))
         for module, name in BOUNDARIES:
@@ -354,6 +361,11 @@ class History:
         shutil.rmtree(self.folder)
         for name in self.buckets:
             remove_bucket(name)
+
+    def choose_way(self, by_key: bool) -> None:
+        """Has partitions validated by key when parents came or went, or whole, as small ones are otherwise."""
+        concerned.MANY_ROWS, concerned.MOST = (0, 1.0) if by_key else (MANY_ROWS, MOST)
+        self.lines.append(f"from now on, partitions are validated again {'by key' if by_key else 'whole'}")
 
     # ---- files -------------------------------------------------------------------------------------------------------
 
@@ -524,10 +536,10 @@ class History:
         """Compares silver, gold, marts and ledger with the model; raises AssertionError with the differences."""
         files = {place: [row.split(",") for row in rows] for place, rows in self.files.items()}
         verdicts = model.silver(files)
-        gold = model.gold(verdicts)
+        in_gold = model.gold(verdicts)
         expect("silver", found_silver(spark), [*accepted(verdicts), *rejected(verdicts)])
         declared = [measures.Beds(*each) for each in beds.read(beds.FILE)]
-        for layer, tables in (("gold", gold), ("mart", model.marts(gold) | measures.marts(gold, declared))):
+        for layer, tables in (("gold", in_gold), ("mart", model.marts(in_gold) | measures.marts(in_gold, declared))):
             for name, rows in tables.items():
                 expect(f"{layer} {name}", map(comparable, found_rows(name)), map(comparable, rows))
         expect(
@@ -536,7 +548,7 @@ class History:
         expect("the silver ledger", found(SILVER_LEDGER), silver_ledger(files, verdicts))
         expect("reasons", found(REASONS), reasons(verdicts))
         expect("keys in versions that differ", found(DIFFERING), differing(verdicts))
-        expect("the gold ledger", found(GOLD_LEDGER), gold_ledger(gold))
+        expect("the gold ledger", found(GOLD_LEDGER), gold_ledger(in_gold))
         expect("partitions to be revalidated", ledger.stale(), [])
         expect("markers", found(MARKERS), [(layer, *place) for layer in LAYERS for place in files])
         expect("dates", found("select partition_date, is_complete, is_balanced from ops.dates"), dates(files))
@@ -549,6 +561,16 @@ class History:
         expect("bronze", kept, [*derived, *sent])
         with warehouse.connect() as connection:
             marts.check(connection)
+            known = {place: gold.sums(connection, CATALOG[place[0]], place[1]) for place in files}
+            expect(
+                "checksums of gold",
+                [(*place, str(numbers)) for place, numbers in known.items() if numbers],
+                [
+                    (name, day, str(gold.checksums(connection, CATALOG[name], day)))
+                    for (name, day), numbers in known.items()
+                    if numbers
+                ],
+            )
 
 
 def task_name(task: luigi.Task) -> str:

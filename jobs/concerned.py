@@ -1,0 +1,129 @@
+"""Finds the records of a partition whose verdicts may change because parents came or went, and counts the difference.
+
+A record is concerned if its orphan codes no longer hold, or if it shares its key with such a record, since duplicates
+are decided among the records of a key. The verdicts of all other records depend on nothing that has changed.
+"""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs import validation
+from jobs.dataset import Dataset
+
+MANY_ROWS = 100_000  # a partition with fewer is validated whole, which is quicker
+MOST = 0.1  # the largest share of a partition's rows with changed orphan codes that is validated by key
+
+
+class Concerned(NamedTuple):
+    """Holds the concerned rows of a partition as silver has them; both frames have typed values."""
+
+    accepted: DataFrame
+    rejected: DataFrame  # with `_raw` and `_reject_reason`
+
+
+def misjudged(
+    accepted: DataFrame | None, rejected: DataFrame, dataset: Dataset, parents: Mapping[str, DataFrame]
+) -> DataFrame:
+    """Returns the key and the text of each row of a partition whose orphan codes no longer hold, some of them twice.
+
+    `accepted` and `rejected` are the partition's rows in silver, with typed values and without malformed records;
+    `accepted` is None if no row may have lost its parent, so that only orphans need to be looked at. `parents` holds,
+    by foreign key column, the keys and partitions of all parents that come in time. The text of an accepted row is
+    null.
+    """
+    found = []
+    for name, keys in parents.items():
+        was = validation.has_code(F.lit(f"orphan_{name}"))
+        known = keys.toDF("known", "day").select("known")
+        orphans = rejected.filter(was & F.col(name).isNotNull()).select(dataset.key, "_raw", name)
+        is_there = F.col(name) == F.col("known")
+        found.append(orphans.join(known, on=is_there, how="left_semi").select(dataset.key, "_raw"))
+        if accepted is not None:
+            others = rejected.filter(~was).select(dataset.key, "_raw", name)
+            having = accepted.select(dataset.key, F.lit(None).cast("string").alias("_raw"), name).unionAll(others)
+            lost = having.filter(F.col(name).isNotNull()).join(known, on=is_there, how="left_anti")
+            found.append(lost.select(dataset.key, "_raw"))
+    return validation.union(found)
+
+
+def rows_of(changed: DataFrame, accepted: DataFrame, rejected: DataFrame, dataset: Dataset) -> Concerned:
+    """Returns the rows that share a key with `changed` ones, which are few; rows without a key concern nobody else."""
+    key = dataset.key
+    keys = F.broadcast(changed.filter(F.col(key).isNotNull()).select(key).distinct())
+    texts = F.broadcast(changed.filter(F.col(key).isNull()).select("_raw").distinct())
+    return Concerned(
+        accepted=accepted.join(keys, on=key, how="left_semi"),
+        rejected=rejected.join(keys, on=key, how="left_semi").unionByName(
+            rejected.filter(F.col(key).isNull()).join(texts, on="_raw", how="left_semi")
+        ),
+    )
+
+
+def records(
+    concerned: Concerned, bronze: DataFrame, dataset: Dataset, header: Sequence[str], any_accepted: bool
+) -> DataFrame:
+    """Returns the concerned records: their partition and text.
+
+    Silver has the texts of rejected rows. Those of accepted rows are read from the records of the partition's file
+    (`bronze`), in one scan.
+    """
+    rejected = concerned.rejected.select("_partition_date", "_raw")
+    if not any_accepted:
+        return rejected
+    key = next(column for column in dataset.columns if column.name == dataset.key)
+    read = bronze.transform(validation.split_fields, header).transform(validation.read_texts, dataset, header)
+    read = read.filter(~F.col("malformed")).withColumn(dataset.key, validation.read(key))
+    keys = F.broadcast(concerned.accepted.select(dataset.key).distinct())
+    with_accepted = read.join(keys, on=dataset.key, how="left_semi").select("_partition_date", "_raw")
+    without = concerned.rejected.join(keys, on=dataset.key, how="left_anti").select("_partition_date", "_raw")
+    return with_accepted.unionAll(without)
+
+
+def in_reach(parents: Mapping[str, DataFrame], concerned: Concerned) -> dict[str, DataFrame]:
+    """Returns those parents, by foreign key column, to which concerned rows refer."""
+    reached = {}
+    for name, keys in parents.items():
+        wanted = concerned.accepted.select(name).unionAll(concerned.rejected.select(name)).distinct()
+        known = keys.toDF("known", "day")
+        reached[name] = known.join(F.broadcast(wanted), on=F.col(name) == F.col("known"), how="left_semi")
+    return reached
+
+
+def as_validated(concerned: Concerned, dataset: Dataset) -> DataFrame:
+    """Returns concerned rows as silver has them in the form of `validation.validate`, for `validation.count`.
+
+    As there, one row of each key whose sound rows differ is marked: the accepted one, without which there are none.
+    """
+    names, key = [*dataset.names, "_partition_date"], dataset.key
+    reasons = concerned.rejected.select(*names, "_reject_reason")
+    rows = concerned.accepted.select(*names, F.lit("").alias("_reject_reason")).unionAll(reasons)
+    content = F.struct(*dataset.names)
+    sound = rows.filter(F.col("_reject_reason").isin("", f"duplicate_{key}"))
+    differ = (~F.min(content).eqNullSafe(F.max(content))).alias("differ")
+    of_key = sound.groupBy(key).agg(differ).filter("differ")
+    is_marked = (F.col("_reject_reason") == "") & F.coalesce("differ", F.lit(False))
+    return rows.join(of_key, on=key, how="left").withColumn("_versions_differ", is_marked)
+
+
+def brought_forward(
+    base: Mapping[str, Any], hits: Mapping[str, int], before: validation.Counts, now: validation.Counts, amounts: int
+) -> validation.Counts:
+    """Returns a partition's counts after its concerned rows were validated again.
+
+    `base` is the partition's current silver run, with its `hits` by reason code. `before` and `now` count the
+    concerned rows as they were and as they are; `amounts` is the number of readable amounts in the file.
+    """
+    return validation.Counts(
+        rows=base["bronze_rows"] - before.rows + now.rows,
+        accepted=base["accepted"] - before.accepted + now.accepted,
+        faulty=base["faulty"] - before.faulty + now.faulty,
+        amounts=amounts - before.amounts + now.amounts,
+        amount_accepted=(base["amount_accepted"] or Decimal()) - before.amount_accepted + now.amount_accepted,
+        amount_rejected=(base["amount_rejected"] or Decimal()) - before.amount_rejected + now.amount_rejected,
+        hits={code: hits[code] - before.hits[code] + now.hits[code] for code in now.hits},
+        differing=base["differing"] - before.differing + now.differing,
+    )
