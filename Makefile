@@ -88,7 +88,7 @@ metrics: $(INSTALLED) ## write the metrics of runs as Prometheus's text, which r
 	@$(RUN) -m pipelines.metrics $(if $(TO),--to "$$TO")
 
 .PHONY: maintain reconcile
-reconcile: date up ## hold a date in silver and gold against its whole files, and correct what differs: DATE=2026-01-31
+reconcile: date up ## compare a date in silver and gold with its whole files, and correct what differs: DATE=2026-01-31
 	@$(RUN) -m pipelines reconcile "$$DATE"
 maintain: up ## merge silver's small files, remove what nobody reads any more, forget Luigi's old history
 	@$(RUN) -m pipelines maintain

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from jobs import validation
 from jobs.dataset import Dataset
 
-MANY_ROWS = 100_000  # a partition with fewer is validated whole, which is quicker
+MANY_ROWS = 100_000  # a partition with fewer is validated whole; the crossing point is not measured
 MOST = 0.1  # the largest share of a partition's rows with changed orphan codes that is validated by key
 
 
@@ -25,7 +25,7 @@ class Concerned(NamedTuple):
     rejected: DataFrame  # with `_raw` and `_reject_reason`
 
 
-def misjudged(
+def with_changed_parents(
     accepted: DataFrame | None, rejected: DataFrame, dataset: Dataset, parents: Mapping[str, DataFrame]
 ) -> DataFrame:
     """Returns the key and the text of each row of a partition whose orphan codes no longer hold, some of them twice.
@@ -51,7 +51,7 @@ def misjudged(
 
 
 def rows_of(changed: DataFrame, accepted: DataFrame, rejected: DataFrame, dataset: Dataset) -> Concerned:
-    """Returns the rows that share a key with `changed` ones, which are few; rows without a key concern nobody else."""
+    """Returns the `changed` rows, which are few, and all rows that share a key with one of them."""
     key = dataset.key
     keys = F.broadcast(changed.filter(F.col(key).isNotNull()).select(key).distinct())
     texts = F.broadcast(changed.filter(F.col(key).isNull()).select("_raw").distinct())
@@ -96,7 +96,7 @@ def in_reach(parents: Mapping[str, DataFrame], concerned: Concerned) -> dict[str
 def as_validated(concerned: Concerned, dataset: Dataset) -> DataFrame:
     """Returns concerned rows as silver has them in the form of `validation.validate`, for `validation.count`.
 
-    As there, one row of each key whose sound rows differ is marked: the accepted one, without which there are none.
+    Marks one row of each key whose sound rows differ, as `validate` does: here the accepted row.
     """
     names, key = [*dataset.names, "_partition_date"], dataset.key
     reasons = concerned.rejected.select(*names, "_reject_reason")

@@ -95,9 +95,10 @@ def loaded(connection: Connection, dataset: Dataset, day: date, silver_run: str)
 
 
 def made_from(connection: Connection, dataset: Dataset, day: date) -> str | None:
-    """Returns the silver run of which gold holds the rows of a partition, or None."""
+    """Returns the silver run of which gold has the rows of a partition; None if it must be loaded whole."""
     found = connection.execute(
-        "select made_from from ops.receipts where layer = 'gold' and dataset = %s and partition_date = %s",
+        "select made_from from ops.receipts where layer = 'gold' and dataset = %s and partition_date = %s "
+        "and sums is not null",
         [dataset.name, day],
     ).fetchone()
     return found[0] if found else None

@@ -151,9 +151,7 @@ def changed_since(connection: warehouse.Connection, dataset: Dataset, day: date,
     `run` is the partition's current silver run. All runs since gold's must have validated by key.
     """
     made_from = gold.made_from(connection, dataset, day)
-    if made_from is None or gold.sums(connection, dataset, day) is None:
-        return []
-    return ledger.runs_since(connection, dataset, day, run["run_id"], made_from)
+    return ledger.runs_since(connection, dataset, day, run["run_id"], made_from) if made_from else []
 
 
 def stage_partitions(

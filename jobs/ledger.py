@@ -275,7 +275,7 @@ def current_run(connection: Connection, layer: str, dataset: Dataset, day: date)
 
 
 def to_reconcile(connection: Connection) -> tuple[str, date] | None:
-    """Returns the dataset and date of a partition validated by key and not yet held against its file, the oldest."""
+    """Returns the dataset and date of the oldest validation by key that was not compared with its file; or None."""
     found = connection.execute(
         "select dataset, partition_date from ops.standing where since_run is not null and not exists (select "
         "from ops.receipts as done where done.layer = 'reconciliation' and done.dataset = standing.dataset "

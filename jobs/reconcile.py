@@ -1,4 +1,4 @@
-"""Holds a partition of silver and gold against its file: `spark-submit jobs/reconcile.py visits 2026-01-31`."""
+"""Compares a partition of silver and gold with its file: `spark-submit jobs/reconcile.py visits 2026-01-31`."""
 
 from datetime import date
 

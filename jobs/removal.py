@@ -35,8 +35,7 @@ def empty(dataset: Dataset, day: date) -> str:
             none = table.filter(F.lit(False))
             done = delta_tables.replace(none, dataset, kind, [day], row["run_id"], since[kind], ready)
             row[f"delta_{kind}"] = done.version
-        for child, days in revalidation.stale_dates(spark, connection, dataset, [row]).items():
-            ledger.mark_stale(connection, child, days)
+        revalidation.mark_stale(spark, connection, dataset, [row])
         row |= dict.fromkeys(("bronze_rows", "bronze_bytes", "accepted", "rejected", "faulty"), 0)
         row |= dict.fromkeys(("amount_in", "amount_accepted", "amount_rejected"), Decimal()) if dataset.amount else {}
         row["bronze_sha256"] = ledger.FORGOTTEN

@@ -14,6 +14,24 @@ from jobs.catalog import children
 from jobs.dataset import WHITE_SPACE, Dataset
 
 
+def mark_stale(
+    spark: SparkSession,
+    connection: warehouse.Connection,
+    dataset: Dataset,
+    runs: Sequence[Mapping[str, Any]],
+    came: DataFrame | None = None,
+) -> list[str]:
+    """Marks the partitions that `stale_dates` finds as due for revalidation; returns a sentence for each.
+
+    Its parameters are those of `stale_dates`.
+    """
+    said = []
+    for child, dates in stale_dates(spark, connection, dataset, runs, came).items():
+        ledger.mark_stale(connection, child, dates)
+        said += [f"{change.why}: to be validated again" for change in dates.values()]
+    return said
+
+
 def stale_dates(
     spark: SparkSession,
     connection: warehouse.Connection,

@@ -94,9 +94,7 @@ def validate_by_key(
             silver_commit.publish_difference(connection, dataset, run, *found)
             program.step(spark, dataset, [day], "find dates to validate again")
             came = found.verdict.accepted.join(gone, key, "left_anti").select(key, "_partition_date")
-            for child, dates in revalidation.stale_dates(spark, connection, dataset, [run], came).items():
-                ledger.mark_stale(connection, child, dates)
-                changes += (f"{change.why}: to be validated again" for change in dates.values())
+            changes = revalidation.mark_stale(spark, connection, dataset, [run], came)
         said = silver_account.settle(connection, dataset, {day: facts}, {day: counts}, runs, standing)
     return [*said, *changes]
 
@@ -114,7 +112,7 @@ def find_difference(
     accepted = delta_tables.silver(spark, dataset).filter(of_day)
     rejected = delta_tables.silver(spark, dataset, "rejected").filter(of_day & (F.col("_reject_reason") != MALFORMED))
     rejected = rejected.transform(validation.read_again, dataset)
-    changed = keep(concerned.misjudged(accepted if may_have_lost else None, rejected, dataset, parents))
+    changed = keep(concerned.with_changed_parents(accepted if may_have_lost else None, rejected, dataset, parents))
     number = changed.count()
     if number > concerned.MOST * facts.records:
         return None

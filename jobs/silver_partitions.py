@@ -134,9 +134,7 @@ def validate(
             came = verdict.accepted.filter(F.col("_partition_date").isin([run["partition_date"] for run in changed]))
             came = came.select(dataset.key, "_partition_date")
             program.step(spark, dataset, days, "find dates to validate again")
-            for child, dates in revalidation.stale_dates(spark, connection, dataset, changed, came).items():
-                ledger.mark_stale(connection, child, dates)
-                changes += (f"{change.why}: to be validated again" for change in dates.values())
+            changes = revalidation.mark_stale(spark, connection, dataset, changed, came)
         said = silver_account.settle(connection, dataset, facts, counts, runs, standing)
     return [*said, *changes]
 

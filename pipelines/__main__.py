@@ -24,7 +24,7 @@ def main() -> None:
     forget = commands.add_parser("forget", help="take a date back, as if it had never run")
     forget.add_argument("date")
     reconcile = commands.add_parser(
-        "reconcile", help="hold a date in silver and gold against its files, and correct it"
+        "reconcile", help="compare a date in silver and gold with its files, and correct it"
     )
     reconcile.add_argument("date")
     commands.add_parser("summary", help="rows per table, rejects per reason, URLs")

@@ -106,7 +106,7 @@ def forget_day(text: str) -> None:
 
 
 def reconcile_day(text: str) -> None:
-    """Holds all partitions of a date against their files; brings the marts up to date if something was corrected.
+    """Compares all partitions of a date with their files; brings the marts up to date if something was corrected.
 
     Exits with Luigi's code.
     """

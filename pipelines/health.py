@@ -175,7 +175,7 @@ def late_files(connection: warehouse.Connection, told: Container[str] = ()) -> I
 
 
 def corrected(connection: warehouse.Connection) -> Iterator[str]:
-    """Yields a line for each partition that differed from its file when it was last held against it."""
+    """Yields a line for each partition that differed from its file when they were last compared."""
     found = connection.execute(
         "select distinct on (dataset, partition_date) dataset, partition_date, outcome, error from ops.ledger "
         "where layer = 'reconciliation' and outcome <> 'running' order by dataset, partition_date, turn desc"

@@ -491,7 +491,7 @@ class Forget(MarkedTask):
 
 
 class Reconciliation(DatasetTask):
-    """Holds a partition of silver and gold against its whole file, once for each of its runs by key."""
+    """Compares a partition of silver and gold with its whole file, and corrects what differs."""
 
     date = DayParameter()
     layer = "reconciliation"
@@ -499,8 +499,7 @@ class Reconciliation(DatasetTask):
     retry_count = 1  # it corrects what it finds, so a retry would find nothing
 
     def made_in(self) -> int | None:
-        with warehouse.connect() as connection:
-            run = ledger.current_run(connection, "silver", CATALOG[self.dataset], self.date)
+        run = ledger.current_run(warehouse.process_connection(), "silver", CATALOG[self.dataset], self.date)
         marker = ledger.marker("reconciliation", self.dataset, self.date)
         return marker["turn"] if marker and marker["made_from"] == run else None
 
@@ -509,7 +508,7 @@ class Reconciliation(DatasetTask):
 
 
 class ReconciledDate(DatedTask, luigi.WrapperTask):
-    """Requires that all partitions of a date are held against their files."""
+    """Requires that all partitions of a date are compared with their files."""
 
     date = DayParameter()
 
@@ -519,9 +518,9 @@ class ReconciledDate(DatedTask, luigi.WrapperTask):
 
 @cache
 def to_reconcile() -> tuple[str, date] | None:
-    """Returns the dataset and date that Maintenance holds against its file; the process asks once."""
-    with sentences(), warehouse.connect() as connection:
-        return ledger.to_reconcile(connection)
+    """Returns the dataset and date that Maintenance compares with its file; the process asks once."""
+    with sentences():
+        return ledger.to_reconcile(warehouse.process_connection())
 
 
 class Compact(DatasetTask):
@@ -541,7 +540,7 @@ class Compact(DatasetTask):
 class Maintenance(MarkedTask):
     """Trims what grows with each run: silver's files, Luigi's history, logs and lineage events.
 
-    Also holds one partition that was validated by key against its file, the one that has waited longest.
+    Also compares one partition that was validated by key with its file: the one that has waited longest.
     """
 
     date = DayParameter(default=datetime.now(timezone.utc).date())

@@ -112,8 +112,8 @@ PLANTS = {
     "bronze left behind": (removal.remove_source, "bronze_files.remove_bronze(dataset, day)", "pass"),
     "children that lose their parent not revalidated": (
         removal.empty,
-        "revalidation.stale_dates(spark, connection, dataset, [row])",
-        "{}",
+        "revalidation.mark_stale(spark, connection, dataset, [row])",
+        "pass",
     ),
     "a child left in gold": (
         gold.find_lost,
