@@ -482,8 +482,8 @@ PLANTS_BY_KEY = {
     ),
     "withheld rows that were not staged go": (
         gold.replace_withheld,
-        "(_partition_date <> all(%(by_key)s) or ",
-        "(true or ",
+        "and (_partition_date <> all(%(by_key)s) ",
+        "and (true ",
     ),
 }
 
