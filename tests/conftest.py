@@ -78,7 +78,7 @@ def pytest_configure_node(node: Any) -> None:
 
 # `make test` runs two groups of directories at once, since one stack leaves a third of two cores idle. Each group has
 # its own stack and a fixed order, so that a test always finds the same tests before it.
-GROUPS = {"spark": "jobs", "sql": "jobs", "campaigns": "dates", "flow": "dates", "unit": "dates"}
+GROUPS = {"spark": "jobs", "sql": "jobs", "campaigns": "dates", "flow": "dates", "unit": "jobs"}
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:

@@ -2,14 +2,10 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import boto3
 import pytest
@@ -18,10 +14,8 @@ from dotenv import dotenv_values
 
 from dashboards import pages
 from jobs import object_store, program, settings, warehouse
-from jobs.catalog import CATALOG
-from stack import own, prepare, services
-from tests.conftest import Hospital, run_stack
-from tests.support.examples import VALID
+from stack import prepare, services
+from tests.conftest import run_stack
 
 NOWHERE = "http://127.0.0.1:9"
 PROXIES = {
@@ -247,67 +241,3 @@ def test_a_clone_that_cannot_work_is_refused_before_anything_is_installed(sign, 
     refused = subprocess.run(["make", "up", "PYTHON=python3"], cwd=place, text=True, capture_output=True)
     assert refused.returncode == 2 and f"The clone is at {place}: move it" in refused.stderr
     assert not (place / ".venv").exists()
-
-
-# ---- a whole date --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Yields the hostile environment in which a stack was started in a directory with blanks."""
-    home = tmp_path_factory.mktemp("hostile")
-    *ports, minio = own.free_ports(len(own.PORTS) + 1)
-    place = {"STACK_DIR": str(home / "my stäck"), "LANDING_DIR": str(home / "my landing")}
-    place |= dict(zip(own.PORTS, map(str, ports), strict=True)) | {"MINIO_ENDPOINT": f"http://127.0.0.1:{minio}"}
-    environment = hostile(home, **place)
-    try:
-        run("make", "up", environment=environment)
-        yield environment
-    finally:
-        run("make", "down", environment=environment)
-
-
-QUERY = """
-from jobs import warehouse
-from dashboards import pages
-with pages.connect() as connection:
-    print(*connection.execute("show timezone").fetchone())
-for role in ("POSTGRES", "POSTGRES_READ"):
-    with warehouse.connect(role) as connection:
-        print(*connection.execute("show timezone").fetchone())
-        query = "select visit_start_ts, stat_date, department from visits join mart_department_stats using (department)"
-        print(*connection.execute(query).fetchone())
-"""
-
-
-@pytest.mark.stack
-def test_a_whole_date_under_a_hostile_environment(elsewhere, tmp_path):
-    began = datetime.now(timezone.utc).replace(microsecond=0)
-    hospital: Any = Hospital(None, Path(elsewhere["LANDING_DIR"]))
-    hospital.year = 2026
-    late = {"visits": {"visit_start_ts": "2026-01-03T23:30", "visit_end_ts": "", "department": "Südflügel"}}
-    for name, dataset in CATALOG.items():
-        hospital.land(name, 5, hospital.row(name, VALID[name][dataset.key], **late.get(name, {})))
-    run("make", "run", "DATE=2026-01-05", environment=elsewhere)
-
-    ledger = run("make", "ledger", environment=elsewhere)
-    assert re.search(r"2026-01-05 .* complete, balanced, current", ledger), ledger
-    told = run(sys.executable, "-c", QUERY, environment=elsewhere).splitlines()
-    assert told == ["UTC"] + ["UTC", "2026-01-03 23:30:00 2026-01-03 Südflügel"] * 2
-
-    story = run("make", "why", f"KEY={hospital.key(VALID['visits']['visit_id'])}", environment=elsewhere)
-    times = re.findall(r"(?:came|loaded) (\S+ \S+) UTC", story)
-    ended = datetime.now(timezone.utc)
-    assert times and all(began <= datetime.fromisoformat(f"{at}+00:00") <= ended for at in times), story
-
-    run("make", "dashboards", environment=elsewhere)
-    page = Path(elsewhere["STACK_DIR"], "dashboards", "executive-overview.html").read_text()
-    [built] = re.findall(r'"built":\s*"([^"]+)"', page)
-    assert began <= datetime.fromisoformat(built) and built.endswith("+00:00")
-
-    submitted = run(Path(sys.executable).parent / "spark-submit", settings.ROOT / "jobs" / "bronze_to_silver.py",
-                    "patients", "2026-01-05", environment=elsewhere, cwd=tmp_path)  # fmt: skip
-    assert "1 rows = 1 accepted + 0 rejected" in submitted
-    run(Path(sys.executable).parent / "luigi", "--module", "pipelines", "Silver", "--dataset", "patients",
-        "--date", "2026-01-05", environment=elsewhere, cwd=tmp_path)  # fmt: skip
-    assert run("make", "status", environment=elsewhere).count(" up ") == len(services.SERVICES)

@@ -159,6 +159,11 @@ def test_a_killed_service_comes_back(stack):
     raise AssertionError("luigid did not come back")
 
 
+def test_nobody_else_may_enter_the_stacks_directory(stack):
+    assert stack.stat().st_mode & 0o077 == 0
+    assert (stack / "pgpass").stat().st_mode & 0o077 == 0
+
+
 def test_no_command_line_shows_a_secret(stack):
     names = "POSTGRES_PASSWORD", "POSTGRES_READ_PASSWORD", "MINIO_ROOT_PASSWORD", "MINIO_SECRET_KEY"
     secrets = [settings.get(name) for name in names]

@@ -82,7 +82,7 @@ COLUMNS: Contract = {
         "payment_ts": ("timestamp", False),
     },
 }
-# Datasets that only this test and tests/flow/test_datasets.py know.
+# Datasets that only these tests know.
 FURTHER: Contract = {
     "lab_results": {
         "result_id": ("text", True),

@@ -217,19 +217,6 @@ def test_containers_that_cannot_be_read_are_not_started():
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-def open_to_others(place: Path) -> list[Path]:
-    """Lists the files below a directory that another user could read through directories that are all open."""
-    if place.stat().st_mode & 0o001 == 0:
-        return []
-    found = []
-    for path in place.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            found += open_to_others(path)
-        elif path.stat().st_mode & 0o004:
-            found.append(path)
-    return found
-
-
 def test_landing_files_are_for_the_eyes_of_who_writes_them(tmp_path):
     command = [sys.executable, "-m", "jobs.generate", "2026-01-01", "--scale", "0.01"]
     environment = os.environ | {"LANDING_DIR": str(tmp_path / "data" / "raw")}
@@ -260,49 +247,6 @@ def test_the_documents_make_no_archive_that_others_can_read():
     for page in ("README.md", "docs/operations.md", "docs/access.md", "docs/scaling.md"):
         for line in (settings.ROOT / page).read_text().splitlines():
             assert not re.search(r"\btar -?\w*c\w* |cp \.env\.example", line) or "umask 077" in line, line
-
-
-# ---- the whole stack ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.stack
-def test_a_whole_stack_under_known_passwords_gets_random_ones(place, tmp_path):
-    more = own_ports()
-    stack = (sys.executable, "-m", "stack")
-    connect = "from jobs import object_store, warehouse\nwith warehouse.connect() as c: "
-    insert = f"{connect}c.execute('create table ops.precious ()')\n"
-    look = f"{connect}c.execute('select from ops.precious')\n"
-    bucket = f"Bucket={EXAMPLE['MINIO_BUCKET_SILVER']!r}, Key='precious'"
-    try:
-        said = run(*stack, "up", cwd=place, **more)
-        assert said.splitlines()[-1].startswith(
-            "Known passwords of .env.example are in use (12, POSTGRES_PASSWORD among"
-        )
-        healthy = run(sys.executable, "-m", "pipelines", "health", cwd=place, **more).splitlines()
-        assert healthy[0] == said.splitlines()[-1] and healthy[-1].startswith("Healthy: ") and len(healthy) == 2
-        run(sys.executable, "-c", f"{insert}object_store.s3().put_object({bucket}, Body=b'42')", cwd=place, **more)
-        run(sys.executable, "-m", "jobs.generate", "2026-01-01", "--scale", "0.01", cwd=place, **more)
-        said = run(*stack, "secrets", cwd=place, **more)
-        new = dotenv_values(place / ".env")
-        assert said.startswith(f"12 secrets are random now, in .env and nowhere else to read: {', '.join(EMBEDDED)}.\n")
-        assert not [name for name in EMBEDDED if new[name] in said or new[name] in settings.KNOWN]
-        assert "nown passwords" not in said
-        assert run(*stack, "status", cwd=place, **more).count(" up ") == len(services.SERVICES)
-        run(sys.executable, "-c", f"{look}object_store.s3().head_object({bucket})", cwd=place, **more)
-        assert run(sys.executable, "-m", "pipelines", "health", cwd=place, **more).startswith("Healthy: ")
-        read = [path for path in (place / ".stack", place / "data", place / ".env") if path.exists()]
-        assert len(read) == 3 and (place / "data/raw/2026/01/01/visits.csv").exists()
-        assert [path for path in read if path.stat().st_mode & 0o077] == []
-        # Files of the repository, such as conf/reference/beds.csv, may be readable.
-        private = [path for path in open_to_others(place) if not path.is_relative_to(place / "conf")]
-        assert [path for path in private if path.name in (".env", "pgpass") or path.suffix == ".csv"] == []
-        for role in POSTGRES:
-            with pytest.raises(psycopg.OperationalError, match="authentication failed"):
-                user, password = EXAMPLE[f"{role}_USER"], EXAMPLE[f"{role}_PASSWORD"]
-                at = {"host": "127.0.0.1", "port": more["POSTGRES_PORT"], "dbname": EXAMPLE["POSTGRES_DB"]}
-                psycopg.connect(**at, user=user, password=password)
-    finally:
-        run(*stack, "down", cwd=place, **more)
 
 
 # ---- in the stores: PostgreSQL and MinIO alone, as the stack starts them --------------------------------------------
