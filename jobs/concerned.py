@@ -1,7 +1,8 @@
-"""Finds the records of a partition whose verdicts may change because parents came or went, and counts the difference.
+"""Finds the records of a partition whose verdicts may change, and counts the difference.
 
-A record is concerned if its orphan codes no longer hold, or if it shares its key with such a record, since duplicates
-are decided among the records of a key. The verdicts of all other records depend on nothing that has changed.
+A record is concerned if its orphan codes no longer hold, because parents came or went; if only the corrected file of
+the partition has it, or only the file before; or if it shares its key with such a record, since duplicates are decided
+among the records of a key. The verdicts of all other records depend on nothing that has changed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from jobs import validation
 from jobs.dataset import Dataset
 
 MANY_ROWS = 100_000  # a partition with fewer is validated whole; the crossing point is not measured
-MOST = 0.1  # the largest share of a partition's rows with changed orphan codes that is validated by key
+MOST = 0.1  # the largest share of changed records in a partition that is validated by key
 
 
 class Concerned(NamedTuple):
@@ -30,10 +31,9 @@ def with_changed_parents(
 ) -> DataFrame:
     """Returns the key and the text of each row of a partition whose orphan codes no longer hold, some of them twice.
 
-    `accepted` and `rejected` are the partition's rows in silver, with typed values and without malformed records;
-    `accepted` is None if no row may have lost its parent, so that only orphans need to be looked at. `parents` holds,
-    by foreign key column, the keys and partitions of all parents that come in time. The text of an accepted row is
-    null.
+    `accepted` and `rejected` are the partition's rows in silver, with typed values; `accepted` is None if no row may
+    have lost its parent, so that only orphans need to be looked at. `parents` holds, by foreign key column, the keys
+    and partitions of all parents that come in time. The text of an accepted row is null.
     """
     found = []
     for name, keys in parents.items():
@@ -50,6 +50,43 @@ def with_changed_parents(
     return validation.union(found)
 
 
+def with_types(rejected: DataFrame, dataset: Dataset) -> DataFrame:
+    """Returns silver's rejected rows with typed values; those of malformed records are null."""
+    whole = F.col("_reject_reason") != "malformed_row"
+    rows = rejected.transform(validation.read_again, dataset)
+    return rows.withColumns({name: F.when(whole, F.col(name)) for name in dataset.names})
+
+
+def differing_hashes(accepted: DataFrame, rejected: DataFrame, bronze: DataFrame) -> DataFrame:
+    """Returns the hashes of those records of which a corrected file and silver have different numbers.
+
+    `bronze` has the records of the file. A row of null shows that silver has rows without a hash.
+    """
+    of_silver = (
+        accepted.select("_record_hash").unionAll(rejected.select("_record_hash")).withColumn("number", F.lit(-1))
+    )
+    numbers = of_silver.unionAll(bronze.select("_record_hash", F.lit(1).alias("number"))).groupBy("_record_hash")
+    differ = (F.col("number") != 0) | F.col("_record_hash").isNull()
+    return numbers.agg(F.sum("number").alias("number")).filter(differ).select("_record_hash")
+
+
+def without_hashes(rows: DataFrame, hashes: DataFrame) -> DataFrame:
+    """Returns the rows whose record has none of some hashes, which are few."""
+    return rows.join(F.broadcast(hashes), on="_record_hash", how="left_anti")
+
+
+def with_hashes(rows: DataFrame, hashes: DataFrame) -> DataFrame:
+    """Returns the rows whose record has one of some hashes, which are few."""
+    return rows.join(F.broadcast(hashes), on="_record_hash", how="left_semi")
+
+
+def keys_and_texts(records: DataFrame, dataset: Dataset, header: Sequence[str]) -> DataFrame:
+    """Returns the key and the text of each record of a file; the key of a malformed record is null."""
+    key = next(column for column in dataset.columns if column.name == dataset.key)
+    read = records.transform(validation.split_fields, header).transform(validation.read_texts, dataset, header)
+    return read.select(F.when(~F.col("malformed"), validation.read(key)).alias(dataset.key), "_raw")
+
+
 def rows_of(changed: DataFrame, accepted: DataFrame, rejected: DataFrame, dataset: Dataset) -> Concerned:
     """Returns the `changed` rows, which are few, and all rows that share a key with one of them."""
     key = dataset.key
@@ -63,33 +100,33 @@ def rows_of(changed: DataFrame, accepted: DataFrame, rejected: DataFrame, datase
     )
 
 
-def records(
-    concerned: Concerned, bronze: DataFrame, dataset: Dataset, header: Sequence[str], any_accepted: bool
-) -> DataFrame:
-    """Returns the concerned records: their partition and text.
+def records(concerned: Concerned, bronze: DataFrame, came: DataFrame | None, any_other: bool) -> DataFrame:
+    """Returns the records of a partition's file that are to be validated: their partition and text.
 
-    Silver has the texts of rejected rows. Those of accepted rows are read from the records of the partition's file
-    (`bronze`), in one scan.
+    If the file was corrected, `concerned` has only the rows of records of which the file still has as many, and `came`
+    the records of which the file and silver have different numbers. Silver has the texts of rejected rows. Those of
+    accepted rows, if there is `any_other`, are read from the records of the file (`bronze`) by their hashes, in one
+    scan.
     """
-    rejected = concerned.rejected.select("_partition_date", "_raw")
-    if not any_accepted:
-        return rejected
-    key = next(column for column in dataset.columns if column.name == dataset.key)
-    read = bronze.transform(validation.split_fields, header).transform(validation.read_texts, dataset, header)
-    read = read.filter(~F.col("malformed")).withColumn(dataset.key, validation.read(key))
-    keys = F.broadcast(concerned.accepted.select(dataset.key).distinct())
-    with_accepted = read.join(keys, on=dataset.key, how="left_semi").select("_partition_date", "_raw")
-    without = concerned.rejected.join(keys, on=dataset.key, how="left_anti").select("_partition_date", "_raw")
-    return with_accepted.unionAll(without)
+    wanted = ["_partition_date", "_raw"]
+    found, rejected = [] if came is None else [came], concerned.rejected
+    if any_other:  # with all records of the same text
+        accepted = concerned.accepted.select("_record_hash")
+        rejected = without_hashes(rejected, accepted)
+        found.append(with_hashes(bronze, accepted))
+    return validation.union([each.select(*wanted) for each in (*found, rejected)])
 
 
-def in_reach(parents: Mapping[str, DataFrame], concerned: Concerned) -> dict[str, DataFrame]:
-    """Returns those parents, by foreign key column, to which concerned rows refer."""
+def in_reach(
+    parents: Mapping[str, DataFrame], records: DataFrame, dataset: Dataset, header: Sequence[str]
+) -> dict[str, DataFrame]:
+    """Returns those parents, by foreign key column, to which some records, which are few, refer."""
+    read = records.transform(validation.split_fields, header).transform(validation.read_texts, dataset, header)
     reached = {}
     for name, keys in parents.items():
-        wanted = concerned.accepted.select(name).unionAll(concerned.rejected.select(name)).distinct()
+        wanted = F.broadcast(read.select(F.col(f"text_{name}").alias("wanted")).distinct())
         known = keys.toDF("known", "day")
-        reached[name] = known.join(F.broadcast(wanted), on=F.col(name) == F.col("known"), how="left_semi")
+        reached[name] = known.join(wanted, on=F.col("wanted") == F.col("known"), how="left_semi")
     return reached
 
 
@@ -115,7 +152,7 @@ def brought_forward(
     """Returns a partition's counts after its concerned rows were validated again.
 
     `base` is the partition's current silver run, with its `hits` by reason code. `before` and `now` count the
-    concerned rows as they were and as they are; `amounts` is the number of readable amounts in the file.
+    concerned rows as they were and as they are; `amounts` is the number of readable amounts before.
     """
     return validation.Counts(
         rows=base["bronze_rows"] - before.rows + now.rows,

@@ -13,16 +13,11 @@ from jobs.program import Refused
 
 
 class Commit(NamedTuple):
-    """Holds the newest version of a Delta table, the run that wrote it and the rows it wrote to each partition.
-
-    If the commit is a MERGE, it also holds how many rows that deleted and inserted.
-    """
+    """Holds the newest version of a Delta table, the run that wrote it and the rows it wrote to each partition."""
 
     version: int
     run_id: str
     rows: dict[date, int]
-    deleted: int = 0
-    inserted: int = 0
 
 
 def last_commit(dataset: Dataset, kind: str, since: int | None = None) -> Commit:
@@ -34,16 +29,14 @@ def last_commit(dataset: Dataset, kind: str, since: int | None = None) -> Commit
     if head is None:
         raise Refused(f"Silver's table of {kind} {dataset.name} has no commit.")
     version, text = head
-    run_id, metrics, written = "", {}, Counter[date]()
+    run_id, written = "", Counter[date]()
     for entry in map(json.loads, text.splitlines()):
         if "commitInfo" in entry:
             run_id = entry["commitInfo"].get("userMetadata", "")
-            metrics = entry["commitInfo"].get("operationMetrics", {})
         elif "add" in entry:
             day = date.fromisoformat(entry["add"]["partitionValues"]["_partition_date"])
             written[day] += json.loads(entry["add"]["stats"])["numRecords"]
-    merged = (int(metrics.get(f"numTargetRows{what}", 0)) for what in ("Deleted", "Inserted"))
-    return Commit(version, run_id, dict(written), *merged)
+    return Commit(version, run_id, dict(written))
 
 
 def head_of_log(dataset: Dataset, kind: str, since: int | None = None) -> tuple[int, bytes] | None:

@@ -86,9 +86,8 @@ def replace(
     return commit(lambda: writer.save(lake_paths.silver_path(dataset, kind)), dataset, kind, run_id, since, ready)
 
 
-def change(
+def insert(
     rows: DataFrame,
-    gone: DataFrame,
     dataset: Dataset,
     kind: str,
     day: date,
@@ -96,25 +95,18 @@ def change(
     since: int | None,
     ready: Callable[[], None],
 ) -> delta_log.Commit:
-    """Deletes some rows of a partition of a silver table and inserts others, in one Delta transaction.
+    """Adds rows to a partition of a silver table, in one Delta transaction.
 
-    `gone` has one column, named like the column of the table that tells which rows are deleted, and no value twice.
-    The other parameters, the commit's mark and its tries are those of `replace`. Even without deletions, this is a
-    MERGE, because a plain append of a run that died would not fail once another run has replaced the partition.
+    The parameters, the commit's mark and its tries are those of `replace`. This is a MERGE that matches nothing: unlike
+    a plain append, it fails if another run has replaced the partition since this one died.
 
     Its parameters are the content, the place and the conditions of one commit.
     """
-    from pyspark.sql import functions as F
-
-    spark, [identity] = rows.sparkSession, gone.columns
-    changes = rows.withColumn("_gone", F.lit(None).cast("string")).unionByName(
-        gone.select(F.col(identity).cast("string").alias("_gone")), allowMissingColumns=True
-    )
+    spark = rows.sparkSession
     merge = (
-        f"merge into delta.`{lake_paths.silver_path(dataset, kind)}` as t using {{changes}} as s "
-        f"on t._partition_date = date'{day}' and cast(t.{identity} as string) = s._gone when matched then delete "
-        f"when not matched and s._gone is null then insert ({', '.join(rows.columns)}) "
-        f"values ({', '.join(f's.{name}' for name in rows.columns)})"
+        f"merge into delta.`{lake_paths.silver_path(dataset, kind)}` as t using {{rows}} as s "
+        f"on t._partition_date = date'{day}' and t._run_id = s._run_id when not matched then insert "
+        f"({', '.join(rows.columns)}) values ({', '.join(f's.{name}' for name in rows.columns)})"
     )
     settings_of_merge = {
         "spark.databricks.delta.commitInfo.userMetadata": run_id,
@@ -123,7 +115,7 @@ def change(
     for name, value in settings_of_merge.items():
         spark.conf.set(name, value)
     try:
-        return commit(lambda: spark.sql(merge, changes=changes).collect(), dataset, kind, run_id, since, ready)
+        return commit(lambda: spark.sql(merge, rows=rows).collect(), dataset, kind, run_id, since, ready)
     finally:
         for name in settings_of_merge:
             spark.conf.unset(name)
@@ -151,7 +143,7 @@ def commit(
                 raise
     done = delta_log.last_commit(dataset, kind, since)
     # Delta commits nothing if nothing changes.
-    return done if done.run_id == run_id else done._replace(rows={}, deleted=0, inserted=0)
+    return done if done.run_id == run_id else done._replace(rows={})
 
 
 def is_overtaken(error: BaseException) -> bool:

@@ -94,6 +94,7 @@ def retrial(
     def again(day: date) -> tuple[validation.Counts, validation.Verdict]:
         header, validated = validate(spark, dataset, day, trials, read)
         verdict = validation.split(validated, dataset, {day: header})
+        verdict = validation.Verdict(*(rows.drop("_record_hash") for rows in verdict))  # only a correction reads it
         return validation.count(validated, dataset, [day])[day], verdict
 
     with ThreadPoolExecutor(4) as pool:

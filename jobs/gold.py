@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 AUDIT = ("_partition_date", "_run_id")
+GONE_KEYS = ("dataset", "_partition_date", "run_id", "row_key")
+GONE_SINCE = (
+    "select row_key from ops.gone_keys where dataset = %(dataset)s and _partition_date = any(%(places)s) "
+    "and run_id = any(%(runs)s)"
+)
 WITHHELD = ("dataset", "_partition_date", "row_key", "visit_id", "row_day", "department", "amount", "reasons")
 
 
@@ -220,25 +225,29 @@ def read_keys(spark: SparkSession, table: str) -> DataFrame:
 
 
 def find_lost(
-    connection: Connection, dataset: Dataset, days: Sequence[date], by_key: Sequence[date], run_id: str
+    connection: Connection, dataset: Dataset, days: Sequence[date], since: Mapping[date, Sequence[str]], run_id: str
 ) -> list[Dataset]:
     """Fills the tables `lost` with keys that partitions had in gold and no longer have, and with dependent keys.
 
-    Of the partitions `by_key` not all rows are staged: a key that they accepted and no longer accept is among the
-    withheld rows that are staged, because its record is still in the file. Returns the datasets that lose keys, parents
-    first.
+    Of the partitions in `since`, only the rows that its silver runs wrote are staged. A key that they accepted and no
+    longer accept is among the withheld rows that are staged, or, if its record has left the file, in ops.gone_keys.
+    Returns the datasets that lose keys, parents first.
     """
     staged, withheld = staging(dataset.name, run_id), staging("withheld", run_id)
     connection.execute(f"analyze {staged}")
     for places, where in (
-        ([day for day in days if day not in by_key], ""),
-        ([*by_key], f" and g.{dataset.key} in (select row_key from {withheld} as w where w._partition_date = any(%s))"),
+        ([day for day in days if day not in since], ""),
+        (
+            [*since],
+            f" and g.{dataset.key} in (select row_key from {withheld} as w where w._partition_date = any(%(places)s) "
+            f"union all {GONE_SINCE})",
+        ),
     ):
         connection.execute(
             f"insert into {lost(dataset, run_id)} select g.{dataset.key} from {dataset.name} as g "
-            f"where g._partition_date = any(%s){where} and not exists (select from {staged} as s "
+            f"where g._partition_date = any(%(places)s){where} and not exists (select from {staged} as s "
             f"where s.{dataset.key} = g.{dataset.key} and s._partition_date = g._partition_date)",
-            [places] * (2 if where else 1),
+            {"places": places, "dataset": dataset.name, "runs": [run for runs in since.values() for run in runs]},
         )
     losing = []
     for loser in CATALOG.values():
@@ -442,29 +451,37 @@ def account_for(connection: Connection, day: date) -> list[str]:
 
 
 def replace_withheld(
-    connection: Connection, dataset: Dataset, days: Sequence[date], by_key: Sequence[date], run_id: str
+    connection: Connection, dataset: Dataset, days: Sequence[date], since: Mapping[date, Sequence[str]], run_id: str
 ) -> None:
     """Replaces the rows of partitions in ops.withheld by the staged ones, in the caller's transaction.
 
-    Of the partitions `by_key` only the rows are replaced whose key is staged, and all that have no key; those of
-    malformed records stay.
+    Of the partitions in `since`, only the rows that its silver runs wrote are staged: rows are replaced if their key is
+    staged or has left the file, or if they have none. Deletes the partitions' rows in ops.gone_keys.
     """
     withheld = staging("withheld", run_id)
     names = ", ".join(WITHHELD)
     changes = (
         f"delete from ops.withheld where dataset = {warehouse.literal(dataset.name)} "
-        "and _partition_date = any(%(days)s) and (_partition_date <> all(%(by_key)s) "
-        "or (row_key is null and reasons <> 'malformed_row') "
+        "and _partition_date = any(%(days)s) and (_partition_date <> all(%(places)s) or row_key is null "
         f"or (row_key, _partition_date) in (select {dataset.key}, _partition_date from "
-        f"{staging(dataset.name, run_id)} union all select row_key, _partition_date from {withheld}))",
+        f"{staging(dataset.name, run_id)} union all select row_key, _partition_date from {withheld}) "
+        f"or row_key in ({GONE_SINCE}))",
         f"insert into ops.withheld ({names}) select {names} from {withheld}",
     )
     for sign, change in zip((-1, 1), changes, strict=True):
         found = connection.execute(
             f"with done as ({change} returning _partition_date, {hash_of(WITHHELD)} as hash) "
             "select _partition_date, count(*), sum(hash) from done group by 1",
-            {"days": [*days], "by_key": [*by_key]},
+            {
+                "days": [*days],
+                "places": [*since],
+                "dataset": dataset.name,
+                "runs": [run for runs in since.values() for run in runs],
+            },
         ).fetchall()
         bring_forward(
             connection, dataset, [(day, sign * rows, sign * sum_) for day, rows, sum_ in found], withheld=True
         )
+    connection.execute(
+        "delete from ops.gone_keys where dataset = %s and _partition_date = any(%s)", [dataset.name, [*days]]
+    )

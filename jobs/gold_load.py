@@ -103,7 +103,7 @@ def apply(
     days, first = list(silver), next(iter(runs.values()))
     run_id, several = first["run_id"], len(days) > 1 or bool(since)
     stage_partitions(spark, connection, dataset, silver, since, run_id)
-    losing = gold.find_lost(connection, dataset, days, [*since], run_id)
+    losing = gold.find_lost(connection, dataset, days, since, run_id)
     for loser in losing:
         stage_versions(spark, gold.lost(loser, run_id), loser, stopped, run_id)
     restating = bool(losing)
@@ -120,7 +120,7 @@ def apply(
             each.name: gold.load(connection, each, restating or several, run_id, restating=each != dataset)
             for each in touched
         }
-        gold.replace_withheld(connection, dataset, days, [*since], run_id)
+        gold.replace_withheld(connection, dataset, days, since, run_id)
         own = counts.pop(dataset.name)
         others = note_restated(connection, first, counts)
         changed = bool(others) or any(c["inserted"] or c["updated"] or c["removed"] for c in own.values())
@@ -178,7 +178,7 @@ def stage_partitions(
     written = (
         (F.col("_partition_date") == F.lit(day)) & F.col("_run_id").isin(list(runs)) for day, runs in since.items()
     )
-    no_key = validation.trim(F.col(dataset.key)).isNull() & (F.col("_reject_reason") != "malformed_row")
+    no_key = validation.trim(F.col(dataset.key)).isNull() | (F.col("_reject_reason") == "malformed_row")
     no_key = F.col("_partition_date").isin([*since]) & no_key
     of_runs = reduce(or_, written, whole)
     accepted = delta_tables.silver(spark, dataset).filter(of_runs)

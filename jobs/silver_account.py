@@ -14,14 +14,19 @@ def must_balance(day: date, facts: landing.Facts, counts: validation.Counts) -> 
 
     Runs before anything is written.
     """
-    cents = int((counts.amount_accepted + counts.amount_rejected) * 100)
-    if (counts.rows, counts.amounts, cents) != (facts.records, facts.amounts, facts.cents):
+    if not is_balanced(facts, counts):
         what = f"{facts.records:,} rows" + (f" with {facts.amounts:,} amounts" if facts.amount else "")
         validated = f"{counts.rows:,}" + (f" with {counts.amounts:,}" if facts.amount else "")
         raise program.Refused(
             f"{what} in bronze of {day} but {validated} validated, or other sums, and both must be equal; nothing was "
             "published. Look for quotes that RFC 4180 does not allow."
         )
+
+
+def is_balanced(facts: landing.Facts, counts: validation.Counts) -> bool:
+    """Tells whether as many rows, and as much money, were validated as a plain reading of the file has found."""
+    cents = int((counts.amount_accepted + counts.amount_rejected) * 100)
+    return (counts.rows, counts.amounts, cents) == (facts.records, facts.amounts, facts.cents)
 
 
 def settle(

@@ -124,10 +124,14 @@ def publish_difference(
     verdict: validation.Verdict,
     before: validation.Counts,
     now: validation.Counts,
+    counts: validation.Counts,
 ) -> None:
     """Replaces the concerned rows of a partition by their new verdicts, and notes the version of each commit in `run`.
 
-    Raises Refused unless each table lost and received as many rows as `before` and `now` count.
+    Delta cannot delete rows without writing their files anew, and most partitions have one file. So a table that loses
+    rows is written anew from its other rows, without the shuffles of a MERGE; one that only gets rows is added to.
+    Raises Refused unless each table has received as many rows as `now` counts, or has those that `counts` counts for
+    the whole partition.
 
     Its parameters are a run and all that its validation found.
     """
@@ -136,17 +140,25 @@ def publish_difference(
     # Rows of the same text share their key and, but for duplicates, their verdict: all of them are concerned.
     leaving = {"rejected": rows.rejected.select("_raw").distinct(), "accepted": rows.accepted.select(dataset.key)}
     numbers = {
-        "rejected": [counts.rows - counts.accepted for counts in (before, now)],
-        "accepted": [before.accepted, now.accepted],
+        "rejected": [each.rows - each.accepted for each in (before, now, counts)],
+        "accepted": [each.accepted for each in (before, now, counts)],
     }
     for kind, gone in leaving.items():
-        if any(numbers[kind]):
-            new = getattr(verdict, kind).withColumn("_run_id", F.lit(run_id))
-            done = delta_tables.change(new, gone, dataset, kind, day, run_id, since[kind], ready)
-            if [done.deleted, done.inserted] != numbers[kind]:
-                old, new_ones = numbers[kind]
-                raise program.Refused(
-                    f"{old:,} rows of {day} were to leave the {kind} ones and {new_ones:,} to come, but "
-                    f"{done.deleted:,} left and {done.inserted:,} came, and both must be equal; run the date again."
-                )
-            run[f"delta_{kind}"] = done.version
+        leave, come, wanted = numbers[kind]
+        new = getattr(verdict, kind).withColumn("_run_id", F.lit(run_id))
+        if leave:
+            stay = delta_tables.silver(new.sparkSession, dataset, kind).filter(F.col("_partition_date") == F.lit(day))
+            stay = stay.join(F.broadcast(gone), on=gone.columns, how="left_anti")
+            table = stay.unionByName(new, allowMissingColumns=True)
+            done = delta_tables.replace(table, dataset, kind, [day], run_id, since[kind], ready)
+        elif come:
+            wanted = come
+            done = delta_tables.insert(new, dataset, kind, day, run_id, since[kind], ready)
+        else:
+            continue
+        if (written := done.rows.get(day, 0)) != wanted:
+            raise program.Refused(
+                f"{wanted:,} rows of {day} were {kind} but {written:,} written, and the numbers must be equal; "
+                "run the date again."
+            )
+        run[f"delta_{kind}"] = done.version

@@ -46,8 +46,8 @@ def bronze_to_silver(dataset: Dataset, *days: date) -> str:
         done: list[str] = []
         if facts:
             spark = program.spark(f"bronze_to_silver {dataset.name} {program.listed(days)}")
-            for day in due:
-                if day in facts and (base := silver_by_key.base_of(connection, dataset, day, facts[day])):
+            for day in facts:
+                if base := silver_by_key.base_of(connection, dataset, day, facts[day]):
                     said = silver_by_key.validate_by_key(spark, connection, dataset, day, facts[day], base)
                     done += said
                     if said:

@@ -118,21 +118,35 @@ def split(validated: DataFrame, dataset: Dataset, headers: Mapping[date, Sequenc
 
     def texts(rows: DataFrame, header: Sequence[str]) -> DataFrame:
         sent = (F.nullif(source(name, header), F.lit("")).alias(name) for name in dataset.names)
-        return rows.transform(split_fields, header).select(*sent, "_raw", "_reject_reason", "_partition_date")
+        return rows.transform(split_fields, header).select(*sent, *kept)
 
-    codes = F.col("_reject_reason")
+    codes, kept = F.col("_reject_reason"), ("_partition_date", "_raw", "_reject_reason", "_record_hash")
     declared = F.array(*(reason(dataset, code) for code in dataset.reasons))
-    rejected = validated.filter(codes != "").select("_partition_date", "_raw", "_reject_reason")
+    validated = validated.withColumn("_record_hash", record_hash(headers))
+    rejected = validated.filter(codes != "").select(*kept)
     return Verdict(
-        accepted=validated.filter(codes == "").select(*dataset.names, "_partition_date"),
+        accepted=validated.filter(codes == "").select(*dataset.names, "_record_hash", "_partition_date"),
         rejected=by_header(rejected, headers, texts).select(
             *dataset.names,
             "_raw",
             "_reject_reason",
             F.filter(declared, lambda each: has_code(each["code"])).alias("_reject_reasons"),
+            "_record_hash",
             "_partition_date",
         ),
     )
+
+
+def record_hash(headers: Mapping[date, Sequence[str]]) -> Expression:
+    """Returns a 64-bit hash of a record's text (`_raw`) and of its file's header, by which the text is read.
+
+    `headers` names the fields of each partition's file.
+    """
+    days: dict[str, list[date]] = {}
+    for day, header in headers.items():
+        days.setdefault(",".join(header), []).append(day)
+    texts = [F.when(F.col("_partition_date").isin(its), F.lit(header)) for header, its in days.items()]
+    return F.xxhash64(F.coalesce(*texts) if texts[1:] else F.lit(*days), "_raw")
 
 
 def count(validated: DataFrame, dataset: Dataset, days: Iterable[date], salt: str | None = None) -> dict[date, Counts]:

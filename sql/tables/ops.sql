@@ -217,6 +217,18 @@ create index if not exists withheld_by_partition on ops.withheld (dataset, _part
 comment on table ops.withheld is
 'One row per rejected row of each partition that is in gold: what can be read of where the figures lack it.';
 
+create table if not exists ops.gone_keys (
+    dataset text not null,
+    _partition_date date not null,
+    run_id text not null,
+    row_key text not null
+);
+create index if not exists gone_keys_by_partition on ops.gone_keys (dataset, _partition_date);
+
+comment on table ops.gone_keys is
+'One row per key that a silver run found in no record of a corrected file, where it validated only the records that
+differ. The next load of the partition deletes the key from gold, and its rows here.';
+
 create table if not exists ops.mart_trust (
     stat_date date not null,
     department text not null,

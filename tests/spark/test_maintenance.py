@@ -171,8 +171,6 @@ def test_maintenance_holds_a_partition_that_was_validated_by_key_against_its_fil
     from jobs.reconcile import reconcile
     from pipelines import health, tasks
 
-    monkeypatch.setattr(concerned, "MANY_ROWS", 0)
-    monkeypatch.setattr(concerned, "MOST", 1.0)
     visits, day = CATALOG["visits"], hospital.day(1)
     patients = [hospital.row("patients", "P1"), hospital.row("patients", "P2")]
     hospital.validate("patients", 1, patients[0])
@@ -181,6 +179,8 @@ def test_maintenance_holds_a_partition_that_was_validated_by_key_against_its_fil
     )
     assert ledger.to_reconcile(hospital.postgres) is None
     hospital.validate("patients", 1, *patients)
+    monkeypatch.setattr(concerned, "MANY_ROWS", 0)
+    monkeypatch.setattr(concerned, "MOST", 1.0)
     assert hospital.revalidate() == [("visits", day)]
     for name in ("patients", "visits"):
         hospital.load(name, 1)

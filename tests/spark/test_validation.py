@@ -39,7 +39,7 @@ def validate(spark):
         }
         headers = {DAY: header or dataset.names}
         validated = validate(records(spark, texts), dataset, headers, parents)
-        return Verdict(*(rows.drop("_partition_date") for rows in split(validated, dataset, headers)))
+        return Verdict(*(rows.drop("_partition_date", "_record_hash") for rows in split(validated, dataset, headers)))
 
     return validate_records
 

@@ -71,7 +71,7 @@ def load(hospital, dataset, partition, staged):
         names = ", ".join(row)
         places = ", ".join(f"%({name})s" for name in row)
         hospital.execute(f"insert into {gold.staging(dataset.name, 'L1')} ({names}) values ({places})", row)
-    losing = gold.find_lost(hospital, dataset, [partition], [], "L1")
+    losing = gold.find_lost(hospital, dataset, [partition], {}, "L1")
     with hospital.transaction():
         if losing:
             hospital.execute("set constraints all deferred")
