@@ -109,7 +109,15 @@ def test_dashboards_read_the_reports_and_what_the_ledger_tells_and_nothing_else(
     for schema, table in readable(dashboards):
         dashboards.execute(f"select * from {schema}.{table} limit 1")
     gold = [f"public.{name}" for name in (*CATALOG, *MARTS - {"ops.mart_trust"})]
-    for table in (*gold, "ops.withheld", "ops.touched", "ops.stale_stays", "reference.beds", "pg_authid"):
+    for table in (
+        *gold,
+        "ops.withheld",
+        "ops.gone_keys",
+        "ops.touched",
+        "ops.stale_stays",
+        "reference.beds",
+        "pg_authid",
+    ):
         with pytest.raises(InsufficientPrivilege):
             dashboards.execute(f"select * from {table}")
 
@@ -209,7 +217,7 @@ def test_a_reader_sees_no_row_of_a_withheld_patient(postgres, reader):
     assert values(postgres, "select to_regclass('ops.withheld') is not null") == {True}
     postgres.execute("create unlogged table staging.some as select 1 as one")
     try:
-        for table in ("ops.withheld", "staging.some", "pg_authid", "pg_hba_file_rules"):
+        for table in ("ops.withheld", "ops.gone_keys", "staging.some", "pg_authid", "pg_hba_file_rules"):
             with pytest.raises(InsufficientPrivilege):
                 reader.execute(f"select * from {table}")
     finally:
