@@ -26,6 +26,16 @@ class Concerned(NamedTuple):
     rejected: DataFrame  # with `_raw` and `_reject_reason`
 
 
+class Difference(NamedTuple):
+    """Holds what a validation by key found: the concerned rows as they were, their verdicts now, and both counts."""
+
+    rows: Concerned
+    verdict: validation.Verdict
+    before: validation.Counts
+    now: validation.Counts
+    gone: DataFrame  # the keys that no record has any more
+
+
 def with_changed_parents(
     accepted: DataFrame | None, rejected: DataFrame, dataset: Dataset, parents: Mapping[str, DataFrame]
 ) -> DataFrame:

@@ -43,16 +43,6 @@ class Changes(NamedTuple):
     may_have_lost: bool  # rows may have lost parents
 
 
-class Difference(NamedTuple):
-    """Holds what a validation by key found: the concerned rows as they were, their verdicts now, and both counts."""
-
-    rows: concerned.Concerned
-    verdict: validation.Verdict
-    before: validation.Counts
-    now: validation.Counts
-    gone: DataFrame  # the keys that no record has any more
-
-
 def base_of(
     connection: warehouse.Connection, dataset: Dataset, day: date, facts: landing.Facts
 ) -> dict[str, Any] | None:
@@ -123,9 +113,7 @@ def validate_by_key(
                 gone = found.gone.select(F.lit(dataset.name), F.lit(day), F.lit(run["run_id"]), key)
                 gold.append(gone.toDF(*gold.GONE_KEYS), "ops.gone_keys", ["_partition_date"])
             program.step(spark, dataset, [day], "publish")
-            silver_commit.publish_difference(
-                connection, dataset, run, found.rows, found.verdict, found.before, found.now, counts
-            )
+            silver_commit.publish_difference(connection, dataset, run, found, counts)
             program.step(spark, dataset, [day], "find dates to validate again")
             came = found.verdict.accepted.join(left, key, "left_anti").select(key, "_partition_date")
             again = revalidation.mark_stale(spark, connection, dataset, [run], came)
@@ -145,7 +133,7 @@ def read(spark: SparkSession, dataset: Dataset, day: date, facts: landing.Facts)
 
 def find_difference(
     partition: Partition, dataset: Dataset, day: date, header: Sequence[str], changes: Changes
-) -> Difference | None:
+) -> concerned.Difference | None:
     """Validates the concerned records of a partition, whose file has the fields `header`.
 
     Returns None if they are many, or if rows of silver lack the hashes of their records. Long because its steps share
@@ -189,4 +177,4 @@ def find_difference(
     now = validation.count(validated, dataset, [day])[day]
     keys = rows.accepted.select(key).unionAll(rows.rejected.select(key)).filter(F.col(key).isNotNull()).distinct()
     gone = keys.join(validated.select(key), on=key, how="left_anti")
-    return Difference(rows, validation.split(validated, dataset, headers), before, now, gone)
+    return concerned.Difference(rows, validation.split(validated, dataset, headers), before, now, gone)

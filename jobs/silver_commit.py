@@ -120,32 +120,30 @@ def publish_difference(
     connection: warehouse.Connection,
     dataset: Dataset,
     run: dict[str, Any],
-    rows: concerned.Concerned,
-    verdict: validation.Verdict,
-    before: validation.Counts,
-    now: validation.Counts,
+    found: concerned.Difference,
     counts: validation.Counts,
 ) -> None:
     """Replaces the concerned rows of a partition by their new verdicts, and notes the version of each commit in `run`.
 
     Delta cannot delete rows without writing their files anew, and most partitions have one file. So a table that loses
     rows is written anew from its other rows, without the shuffles of a MERGE; one that only gets rows is added to.
-    Raises Refused unless each table has received as many rows as `now` counts, or has those that `counts` counts for
-    the whole partition.
-
-    Its parameters are a run and all that its validation found.
+    Raises Refused unless each table has received as many rows as were found, or has those that `counts` counts for the
+    whole partition.
     """
     day, run_id = run["partition_date"], run["run_id"]
     since, ready = ledger.versions(connection, dataset), partial(warehouse.must_hold, connection)
     # Rows of the same text share their key and, but for duplicates, their verdict: all of them are concerned.
-    leaving = {"rejected": rows.rejected.select("_raw").distinct(), "accepted": rows.accepted.select(dataset.key)}
-    numbers = {
-        "rejected": [each.rows - each.accepted for each in (before, now, counts)],
-        "accepted": [each.accepted for each in (before, now, counts)],
+    gone_of = {
+        "rejected": found.rows.rejected.select("_raw").distinct(),
+        "accepted": found.rows.accepted.select(dataset.key),
     }
-    for kind, gone in leaving.items():
+    numbers = {
+        "rejected": [each.rows - each.accepted for each in (found.before, found.now, counts)],
+        "accepted": [each.accepted for each in (found.before, found.now, counts)],
+    }
+    for kind, gone in gone_of.items():
         leave, come, wanted = numbers[kind]
-        new = getattr(verdict, kind).withColumn("_run_id", F.lit(run_id))
+        new = getattr(found.verdict, kind).withColumn("_run_id", F.lit(run_id))
         if leave:
             stay = delta_tables.silver(new.sparkSession, dataset, kind).filter(F.col("_partition_date") == F.lit(day))
             stay = stay.join(F.broadcast(gone), on=gone.columns, how="left_anti")
