@@ -50,6 +50,7 @@ class Clone:
         self.python = str(self.root / ".venv" / "bin" / "python")
         *ports, minio, nobody = own.free_ports(len(own.PORTS) + 2)
         mine = {*settings.SECRETS, *EXAMPLE, "MINIO_READ_ACCESS_KEY"} - {"STACK_CACHE"}
+        mine |= {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}  # of `make test`: below it, `make` names each directory it enters
         self.environment = {name: value for name, value in hostile(home).items() if name not in mine}
         self.environment |= dict(zip(own.PORTS, map(str, ports), strict=True))
         self.environment |= {
