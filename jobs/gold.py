@@ -224,6 +224,11 @@ def read_keys(spark: SparkSession, table: str) -> DataFrame:
     return spark.read.format("jdbc").options(**jdbc(table)).load()
 
 
+def of_gone_keys(dataset: Dataset, since: Mapping[date, Sequence[str]]) -> dict[str, Any]:
+    """Returns the parameters of GONE_SINCE: the partitions in `since` and the silver runs of each."""
+    return {"dataset": dataset.name, "places": [*since], "runs": [run for runs in since.values() for run in runs]}
+
+
 def find_lost(
     connection: Connection, dataset: Dataset, days: Sequence[date], since: Mapping[date, Sequence[str]], run_id: str
 ) -> list[Dataset]:
@@ -247,7 +252,7 @@ def find_lost(
             f"insert into {lost(dataset, run_id)} select g.{dataset.key} from {dataset.name} as g "
             f"where g._partition_date = any(%(places)s){where} and not exists (select from {staged} as s "
             f"where s.{dataset.key} = g.{dataset.key} and s._partition_date = g._partition_date)",
-            {"places": places, "dataset": dataset.name, "runs": [run for runs in since.values() for run in runs]},
+            of_gone_keys(dataset, since) | {"places": places},
         )
     losing = []
     for loser in CATALOG.values():
@@ -472,12 +477,7 @@ def replace_withheld(
         found = connection.execute(
             f"with done as ({change} returning _partition_date, {hash_of(WITHHELD)} as hash) "
             "select _partition_date, count(*), sum(hash) from done group by 1",
-            {
-                "days": [*days],
-                "places": [*since],
-                "dataset": dataset.name,
-                "runs": [run for runs in since.values() for run in runs],
-            },
+            of_gone_keys(dataset, since) | {"days": [*days]},
         ).fetchall()
         bring_forward(
             connection, dataset, [(day, sign * rows, sign * sum_) for day, rows, sum_ in found], withheld=True

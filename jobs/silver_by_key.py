@@ -1,4 +1,4 @@
-"""Validates only those records of a partition that are concerned by parents that came or went, or by a correction."""
+"""Validates only those records of a partition that changed parents or a corrected file concern."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -51,6 +51,8 @@ def base_of(
     That run has validated a file by these rules, no run has begun to write since, and both tables exist. The file is
     another one, or the partition is due because parents came or went: otherwise somebody wants the whole of it.
     """
+    if facts.records < concerned.MANY_ROWS:  # most dates, of which the ledger need not be asked
+        return None
     run = ledger.standing(connection, dataset, day)
     if run is None or run["differing"] is None or run["bronze_rows"] < concerned.MANY_ROWS:
         return None
@@ -69,7 +71,7 @@ def validate_by_key(
     facts: landing.Facts,
     base: Mapping[str, Any],
 ) -> list[str]:
-    """Validates the records of a partition that are concerned by parents or by a correction; writes only their rows.
+    """Validates the records of a partition that changed parents or a corrected file concern; publishes their verdicts.
 
     `base` is the partition's current silver run. Returns the sentences that `validate` returns; none if the whole
     partition must be validated instead. Nothing has been written then.
@@ -139,7 +141,9 @@ def find_difference(
     Returns None if they are many, or if rows of silver lack the hashes of their records. Long because its steps share
     their frames.
     """
-    keep, key, most = program.checkpoint, dataset.key, 2 * concerned.MOST * changes.records
+    keep, key = program.checkpoint, dataset.key
+    # A record that was corrected counts twice: as it was and as it is.
+    most = concerned.MOST * changes.records * (2 if changes.is_corrected else 1)
     headers, spark = {day: header}, partition.accepted.sparkSession
     accepted, rejected = partition.accepted, concerned.with_types(partition.rejected, dataset)
     bronze = partition.bronze.withColumn("_record_hash", validation.record_hash(headers))

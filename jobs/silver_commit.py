@@ -125,10 +125,10 @@ def publish_difference(
 ) -> None:
     """Replaces the concerned rows of a partition by their new verdicts, and notes the version of each commit in `run`.
 
-    Delta cannot delete rows without writing their files anew, and most partitions have one file. So a table that loses
-    rows is written anew from its other rows, without the shuffles of a MERGE; one that only gets rows is added to.
-    Raises Refused unless each table has received as many rows as were found, or has those that `counts` counts for the
-    whole partition.
+    If a table loses rows, its partition is rewritten from the rows that stay and the new ones: to delete rows, Delta
+    rewrites their files, and most partitions have one file. A MERGE would also shuffle all rows. If a table only gets
+    rows, they are inserted. Raises Refused unless a rewritten partition has as many rows as `counts` counts, and an
+    insertion as many as were found.
     """
     day, run_id = run["partition_date"], run["run_id"]
     since, ready = ledger.versions(connection, dataset), partial(warehouse.must_hold, connection)

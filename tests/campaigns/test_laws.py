@@ -501,9 +501,8 @@ def corrected_by_key(spark, death=None):
 @pytest.mark.parametrize("death", [None, *(pytest.param(name, marks=takes_minutes) for name in COMMITS)])
 def test_a_corrected_file_is_followed_by_key(hospital, death):
     with corrected_by_key(hospital, death):
-        reconcile.reconcile(
-            CATALOG["visits"], DAYS[0]
-        )  # raises Refused if silver or gold is not that of the whole file
+        # Raises Refused if silver or gold differs from what the whole file gives.
+        reconcile.reconcile(CATALOG["visits"], DAYS[0])
 
 
 # As in PLANTS, for the validation and the load by key, each with the history that shows it.

@@ -1,6 +1,6 @@
-"""Runs one stack as others would have it: another directory, a hostile environment, known passwords, more datasets.
+"""Runs a clone in another directory, with known passwords, more datasets and the environment of other programs.
 
-The tests share a clone and follow each other: each date stands on the ones before.
+The tests share its stack and run in this order: each date builds on the earlier ones.
 """
 
 import csv
@@ -24,7 +24,7 @@ from tests.support.examples import VALID
 from tests.unit.test_passwords import EMBEDDED, EXAMPLE, POSTGRES
 
 FIRST, SECOND, THIRD = (date(2026, 3, day) for day in (1, 2, 3))
-# The visit began late on the day before yesterday, as a reader in New York or Kolkata would not see it.
+# The visit began late in the evening (UTC), which is the next day in the time zone of the environment.
 BEGAN = {"visit_start_ts": "2026-02-27T23:30", "visit_end_ts": ""}
 VISIT = VALID["visits"] | {"visit_id": "V1", "patient_id": "P1", "department": "Südflügel"} | BEGAN
 RESULT = {
@@ -39,26 +39,25 @@ NONE |= {"bed_closures": [dict.fromkeys(("closure_id", "ward", "closed_on", "reo
 
 
 class Clone:
-    """Copies the tree to a directory with a blank, where the environment is others'; runs commands as a person would.
+    """Copies the tree to a directory with a blank in its name, and runs commands there in a hostile environment.
 
-    `.env` decides on every secret and user; its ports are free ones, and no Metabase runs.
+    Secrets and users come from `.env` alone. The ports are free ones, and no Metabase runs.
     """
 
     def __init__(self, home: Path) -> None:
         self.root = clone(home / "my clöne")
         (self.root / ".env").write_text((settings.ROOT / ".env.example").read_text())
         self.python = str(self.root / ".venv" / "bin" / "python")
-        *ports, minio, nobody = own.free_ports(len(own.PORTS) + 2)
+        *ports, minio, metabase = own.free_ports(len(own.PORTS) + 2)
         mine = {*settings.SECRETS, *EXAMPLE, "MINIO_READ_ACCESS_KEY"} - {"STACK_CACHE"}
         mine |= {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}  # of `make test`: below it, `make` names each directory it enters
         self.environment = {name: value for name, value in hostile(home).items() if name not in mine}
         self.environment |= dict(zip(own.PORTS, map(str, ports), strict=True))
-        self.environment |= {
-            name: f"http://127.0.0.1:{port}" for name, port in (("MINIO_ENDPOINT", minio), ("METABASE_URL", nobody))
-        }
+        self.environment["MINIO_ENDPOINT"] = f"http://127.0.0.1:{minio}"
+        self.environment["METABASE_URL"] = f"http://127.0.0.1:{metabase}"
 
     def ask(self, *words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Runs a command, where only its user may read new files."""
+        """Runs a command with a umask that lets only its user read new files."""
         return subprocess.run(
             [*map(str, words)], cwd=cwd or self.root, env=self.environment, text=True, capture_output=True, umask=0o077
         )
